@@ -1,0 +1,1 @@
+"""What every tuneproof server and client needs and no service owns."""

@@ -1,0 +1,113 @@
+"""What happens around every call: authorisation, errors to statuses, metrics, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from prometheus_client import Counter, Gauge, Histogram
+
+from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed
+from tuneproof.servicekit.errors import Internal, TuneproofError
+from tuneproof.servicekit.status import abort, status_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+CALLS = Counter("tuneproof_rpc_calls", "Calls that ended.", ["service", "method", "code"])
+SECONDS = Histogram(
+    "tuneproof_rpc_seconds",
+    "Time from a call's start to its end, in seconds.",
+    ["service", "method"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+IN_FLIGHT = Gauge("tuneproof_rpc_in_flight", "Calls under way.", ["service", "method"])
+
+_log = structlog.get_logger("tuneproof.call")
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Surrounds the calls of the given services; reflection and health pass untouched."""
+
+    def __init__(self, services: Sequence[ServiceDescriptor], tokens: Tokens | None) -> None:
+        self._tokens = tokens
+        self._methods: dict[str, MethodDescriptor] = {
+            f"/{service.full_name}/{method.name}": method
+            for service in services
+            for method in service.methods
+        }
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        method = self._methods.get(handler_call_details.method)
+        if handler is None or method is None:
+            return handler
+        return self._surround(handler, method)
+
+    def _surround(
+        self, handler: grpc.RpcMethodHandler[Any, Any], method: MethodDescriptor
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        async def one(request: Any, context: Context) -> Any:
+            async with self._call(method, context):
+                return await cast(Any, handler.unary_unary or handler.stream_unary)(
+                    request, context
+                )
+
+        async def many(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._call(method, context):
+                behaviour = cast(Any, handler.unary_stream or handler.stream_stream)
+                async for response in behaviour(request, context):
+                    yield response
+
+        kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, one),
+            (True, False): (grpc.stream_unary_rpc_method_handler, one),
+            (False, True): (grpc.unary_stream_rpc_method_handler, many),
+            (True, True): (grpc.stream_stream_rpc_method_handler, many),
+        }
+        make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
+        return cast(
+            "grpc.RpcMethodHandler[Any, Any]",
+            make(behaviour, handler.request_deserializer, handler.response_serializer),
+        )
+
+    @asynccontextmanager
+    async def _call(self, method: MethodDescriptor, context: Context) -> AsyncIterator[None]:
+        labels = (method.containing_service.full_name, method.name)
+        start = time.perf_counter()
+        code = "OK"
+        IN_FLIGHT.labels(*labels).inc()
+        try:
+            if self._tokens is not None:
+                self._tokens.check(authorization_of(context), needs=role_needed(method))
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = "UNKNOWN"
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever failed, the caller gets a status
+            if not isinstance(error, TuneproofError | TimeoutError) or isinstance(error, Internal):
+                _log.exception("call failed", method=method.full_name)
+            status = status_of(error)
+            code = _CODE_NAMES[status.code]
+            await abort(context, status)
+        finally:
+            seconds = time.perf_counter() - start
+            IN_FLIGHT.labels(*labels).dec()
+            SECONDS.labels(*labels).observe(seconds)
+            CALLS.labels(*labels, code).inc()
+            _log.debug("call", method=method.full_name, code=code, seconds=round(seconds, 4))

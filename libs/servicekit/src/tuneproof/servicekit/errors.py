@@ -1,0 +1,111 @@
+"""The errors of tuneproof's domains. They know no gRPC; `status` maps them to it.
+
+TuneproofError
+├── InvalidInput       the caller's input is wrong
+├── NotFound           what is named is not there
+├── AlreadyExists      it is there already, and differs
+├── WrongState         right input at the wrong time
+├── Unauthenticated    no token, or an unknown one
+├── Forbidden          the token's role does not suffice
+├── Overloaded         a limit is reached; later it may work
+├── Unavailable        something that is needed does not answer; later it may work
+├── DeadlineExceeded   the caller's time is over
+├── Cancelled          the caller gave up
+├── Corrupted          stored data is not what was written
+└── Internal           a defect of ours
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class TuneproofError(Exception):
+    """A failure that a caller can understand.
+
+    Args:
+        message: what was wrong, with which input, and what to do.
+        reason: a stable word for machines; the class's name in UPPER_SNAKE by default.
+        metadata: more facts for machines, as text.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).upper()
+        self.metadata = metadata
+
+
+class InvalidInput(TuneproofError):
+    """The caller's input is wrong.
+
+    Args:
+        field: path of the field, as `chunking.max_tokens`.
+    """
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "", **metadata: str) -> None:
+        super().__init__(message, reason=reason, **metadata)
+        self.field = field
+
+
+class NotFound(TuneproofError):
+    """What is named is not there."""
+
+
+class AlreadyExists(TuneproofError):
+    """It is there already, and differs."""
+
+
+class WrongState(TuneproofError):
+    """Right input at the wrong time."""
+
+
+class Unauthenticated(TuneproofError):
+    """No token, or an unknown one."""
+
+
+class Forbidden(TuneproofError):
+    """The token's role does not suffice."""
+
+
+class _Retryable(TuneproofError):
+    """May work later.
+
+    Args:
+        retry_after: seconds after which it makes sense to try again; None when unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reason: str = "",
+        **metadata: str,
+    ) -> None:
+        super().__init__(message, reason=reason, **metadata)
+        self.retry_after = retry_after
+
+
+class Overloaded(_Retryable):
+    """A limit is reached; later it may work."""
+
+
+class Unavailable(_Retryable):
+    """Something that is needed does not answer; later it may work."""
+
+
+class DeadlineExceeded(TuneproofError):
+    """The caller's time is over."""
+
+
+class Cancelled(TuneproofError):
+    """The caller gave up."""
+
+
+class Corrupted(TuneproofError):
+    """Stored data is not what was written."""
+
+
+class Internal(TuneproofError):
+    """A defect of ours."""

@@ -1,0 +1,207 @@
+"""Starting, serving and ending a service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from tuneproof.servicekit.auth import Tokens
+from tuneproof.servicekit.calls import CallInterceptor
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.servicekit.files import write_atomically
+from tuneproof.servicekit.logs import configure_logging
+from tuneproof.servicekit.settings import ServiceSettings, load_settings, split_address
+
+S = TypeVar("S", bound=ServiceSettings)
+
+_READY_POLL_SECONDS = 1.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_log = structlog.get_logger("tuneproof.server")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a service gives to the kit."""
+
+    register: Callable[[grpc.aio.Server], None]
+    """Adds the servicers to a server."""
+    descriptors: Sequence[ServiceDescriptor]
+    """The services of the contract that `register` adds."""
+    check_ready: Callable[[], Awaitable[None]]
+    """Returns when calls can be served, raises `Unavailable` with the reason while not."""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """More addresses to announce, by name."""
+
+
+def run(
+    settings_type: type[S],
+    build: Callable[[S], AbstractAsyncContextManager[Service]],
+    *,
+    name: str,
+    examples: str = "",
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs a service until SIGTERM or SIGINT; the exit code.
+
+    While `build` starts the backend the health server answers already: live, not ready.
+    """
+    program = f"tuneproof-{name}"
+    settings = load_settings(settings_type, program=program, examples=examples, arguments=argv)
+    configure_logging(name, level=settings.log_level, as_json=settings.log_format == "json")
+    try:
+        asyncio.run(_serve(settings, build, name))
+    except TuneproofError as error:
+        print(f"{program}: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(
+    settings: S, build: Callable[[S], AbstractAsyncContextManager[Service]], name: str
+) -> None:
+    stop = asyncio.Event()
+    main = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    started = False
+
+    def end() -> None:
+        stop.set()
+        if not started and main is not None:
+            main.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
+    metrics_url = _serve_metrics(settings.metrics_bind)
+    try:
+        async with _health_server(settings.health_bind) as (states, health_target):
+            async with build(settings) as service:
+                started = True
+                async with _grpc_server(settings, service, tokens) as target:
+                    addresses = {
+                        "grpc": target,
+                        "health": health_target,
+                        "metrics": metrics_url,
+                        **service.endpoints,
+                    }
+                    _announce(settings, name, addresses)
+                    await _follow_readiness(states, service, stop)
+                    _log.info("draining", service=name)
+            _log.info("ended", service=name)
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        _log.info("ended before it served", service=name)
+
+
+async def _follow_readiness(
+    states: health.aio.HealthServicer, service: Service, stop: asyncio.Event
+) -> None:
+    ready: bool | None = None
+    while not stop.is_set():
+        try:
+            await service.check_ready()
+            now, reason = True, ""
+        except TuneproofError as error:
+            now, reason = False, error.message
+        if now is not ready:
+            ready = now
+            _log.info("ready" if ready else "not ready", reason=reason)
+            await states.set("ready", _SERVING if ready else _NOT_SERVING)
+            await states.set("", _SERVING if ready else _NOT_SERVING)
+        try:
+            await asyncio.wait_for(stop.wait(), _READY_POLL_SECONDS)
+        except TimeoutError:
+            continue
+    await states.set("ready", _NOT_SERVING)
+    await states.set("", _NOT_SERVING)
+
+
+@asynccontextmanager
+async def _health_server(bind: str) -> AsyncIterator[tuple[health.aio.HealthServicer, str]]:
+    states = health.aio.HealthServicer()
+    await states.set("live", _SERVING)
+    await states.set("ready", _NOT_SERVING)
+    await states.set("", _NOT_SERVING)
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(states, server)
+    target = _listen(server, bind, "health_bind")
+    await server.start()
+    try:
+        yield states, target
+    finally:
+        await server.stop(0.1)
+
+
+@asynccontextmanager
+async def _grpc_server(
+    settings: ServiceSettings, service: Service, tokens: Tokens | None
+) -> AsyncIterator[str]:
+    server = make_server(service, tokens, settings.max_message_bytes)
+    target = _listen(server, settings.bind, "bind")
+    await server.start()
+    try:
+        yield target
+    finally:
+        await server.stop(settings.drain_seconds)
+
+
+def make_server(service: Service, tokens: Tokens | None, max_message_bytes: int) -> grpc.aio.Server:
+    """A server with the service, reflection and everything that surrounds calls."""
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(service.descriptors, tokens)],
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    service.register(server)
+    names = [descriptor.full_name for descriptor in service.descriptors]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    return server
+
+
+def _listen(server: grpc.aio.Server, bind: str, setting: str) -> str:
+    host, _ = split_address(bind)
+    try:
+        port = server.add_insecure_port(bind)
+    except RuntimeError:
+        raise InvalidInput(
+            f"cannot listen on {bind}: the port is taken or the address is not this machine's;"
+            f" choose another {setting}"
+        ) from None
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _serve_metrics(bind: str) -> str:
+    host, port = split_address(bind)
+    try:
+        server, _ = start_http_server(port, addr=host)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot listen on {bind}: {error.strerror}; choose another metrics_bind"
+        ) from None
+    return f"http://{host}:{server.server_port}/metrics"
+
+
+def _announce(settings: ServiceSettings, name: str, addresses: Mapping[str, str]) -> None:
+    _log.info("serving", service=name, **addresses)
+    if settings.announce_file:
+        content = {"name": name, "pid": os.getpid(), **addresses}
+        write_atomically(settings.announce_file, json.dumps(content).encode())

@@ -1,0 +1,147 @@
+"""Settings of a service: flags first, then the environment, then defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+S = TypeVar("S", bound="ServiceSettings")
+
+_ANY_PORT = "127.0.0.1:0"
+
+
+def settings_config(service: str) -> SettingsConfigDict:
+    """The `model_config` of a service's settings.
+
+    Args:
+        service: as `judge`; variables are then called TUNEPROOF_JUDGE_….
+    """
+    return SettingsConfigDict(
+        env_prefix=f"TUNEPROOF_{service.upper()}_",
+        env_ignore_empty=True,
+        extra="forbid",
+        nested_model_default_partial_update=False,
+        protected_namespaces=(),
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. A service's own settings extend this."""
+
+    bind: str = Field(
+        _ANY_PORT, description="host:port of the gRPC server; port 0 takes a free one."
+    )
+    health_bind: str = Field(
+        _ANY_PORT,
+        description="host:port of the plaintext health server (services `live` and `ready`).",
+    )
+    metrics_bind: str = Field(_ANY_PORT, description="host:port of the Prometheus page /metrics.")
+    tokens_file: Path | None = Field(
+        None,
+        description="File of bearer tokens, a line each: `use TOKEN` or `manage TOKEN`. Without it"
+        " nothing is asked, which is refused when bind is not a loopback address.",
+    )
+    announce_file: Path | None = Field(
+        None, description="Where the addresses in use are written as JSON once the service serves."
+    )
+    drain_seconds: float = Field(
+        20.0, ge=0, description="How long running calls may take after SIGTERM."
+    )
+    max_message_bytes: int = Field(
+        16 * 2**20, ge=2**16, description="Longest gRPC message in either direction, in bytes."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message that is logged."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="Format of the log lines on standard error."
+    )
+
+    @field_validator("bind", "health_bind", "metrics_bind")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _open_only_with_tokens(self) -> ServiceSettings:
+        if self.tokens_file is None and not is_loopback(self.bind):
+            raise ValueError(
+                f"bind {self.bind} is reachable from other machines, so tokens are required:"
+                " set tokens_file, or bind to 127.0.0.1"
+            )
+        return self
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: when it is no such address.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port with a port from 0 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches `host:port`."""
+    host, _ = split_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(
+    settings_type: type[S], *, program: str, examples: str, arguments: Sequence[str] | None
+) -> S:
+    """Reads settings from flags and environment.
+
+    Ends the program with code 2, and every mistake on a line of its own, when they do not fit.
+    """
+    summary = (settings_type.__doc__ or "").strip().splitlines()[0]
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        settings_type,
+        cli_prog_name=program,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=True,
+    )
+    source.root_parser.description = (
+        f"{summary} Each flag is also an environment variable:"
+        f" --some-flag is {settings_type.model_config.get('env_prefix', '')}SOME_FLAG."
+    )
+    source.root_parser.epilog = examples
+    try:
+        flags = source(args=list(sys.argv[1:] if arguments is None else arguments))
+        return settings_type(_cli_settings_source=flags)  # type: ignore[call-arg]
+    except ValidationError as error:
+        mistakes = [_explain(mistake) for mistake in error.errors()]
+    except SettingsError as error:
+        mistakes = [str(error)]
+    for mistake in mistakes:
+        print(f"{program}: {mistake}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _explain(mistake: Any) -> str:
+    flag = ".".join(str(part) for part in mistake["loc"]).replace("_", "-")
+    text = mistake["msg"].removeprefix("Value error, ")
+    return f"--{flag}: {text} (got {mistake['input']!r})" if flag else text

@@ -1,0 +1,23 @@
+"""For tests: a service in this process behind everything that surrounds calls in earnest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tuneproof.servicekit.auth import Tokens
+from tuneproof.servicekit.server import Service, make_server
+
+_MAX_MESSAGE_BYTES = 16 * 2**20
+
+
+@asynccontextmanager
+async def serving(service: Service, *, tokens: Tokens | None = None) -> AsyncIterator[str]:
+    """Serves on a free loopback port; gives the target `host:port`."""
+    server = make_server(service, tokens, _MAX_MESSAGE_BYTES)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0.5)
