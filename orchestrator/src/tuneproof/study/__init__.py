@@ -1,0 +1,1 @@
+"""Studies: arms × sizes × seeds, planned, executed, and read back as results."""
