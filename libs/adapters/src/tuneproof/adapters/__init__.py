@@ -1,0 +1,35 @@
+"""The LoRA adapter artifact: its name, its digest, where it is kept, whether it may be served.
+
+AdapterRef       name@sha256:…
+BaseIdentity     the base model it fits; `identify_base` computes it from a folder
+Manifest         the hashed document; Provenance, the one that is not
+Registry         commit, list, manifest, provenance, fetch
+verify           the admission checks, offline too: an AdmissionReport with all defects
+"""
+
+from tuneproof.adapters.admission import verify
+from tuneproof.adapters.base import BaseIdentity, identify_base, read_base_config
+from tuneproof.adapters.manifest import Manifest, Provenance, TensorEntry
+from tuneproof.adapters.ref import AdapterRef, check_name
+from tuneproof.adapters.registry import Registry
+from tuneproof.adapters.report import AdmissionReport, Defect
+from tuneproof.adapters.storage import FolderStorage, RemoteStorage, Storage, open_storage
+
+__all__ = [
+    "AdapterRef",
+    "AdmissionReport",
+    "BaseIdentity",
+    "Defect",
+    "FolderStorage",
+    "Manifest",
+    "Provenance",
+    "Registry",
+    "RemoteStorage",
+    "Storage",
+    "TensorEntry",
+    "check_name",
+    "identify_base",
+    "open_storage",
+    "read_base_config",
+    "verify",
+]

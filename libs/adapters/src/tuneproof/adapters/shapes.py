@@ -1,0 +1,61 @@
+"""The linear layers of a Llama-like model, from its config.json."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "granite", "smollm3"})
+"""Values of `model_type` whose layers have the names and shapes below."""
+_MODULE = re.compile(r"(?:base_model\.model\.)?model\.layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)")
+_ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Layers and the shape of each kind of linear layer."""
+
+    model_type: str
+    layers: int
+    shapes: dict[str, tuple[int, int]]
+    """(values in, values out) by the module's last name, as q_proj."""
+
+    def locate(self, module: str) -> tuple[int, str] | None:
+        """Layer and kind of a module's full name; None when the architecture has no such."""
+        match = _MODULE.fullmatch(module)
+        if not match:
+            return None
+        layer, block, kind = match.groups()
+        if kind not in self.shapes or (kind in _ATTENTION) != (block == "self_attn"):
+            return None
+        return int(layer), kind
+
+
+def architecture_of(config: dict[str, Any]) -> Architecture | None:
+    """The architecture that a base's config describes; None for one that is not Llama-like."""
+    model_type = config.get("model_type")
+    if model_type not in LLAMA_LIKE:
+        return None
+    try:
+        hidden = int(config["hidden_size"])
+        heads = int(config["num_attention_heads"])
+        inner = int(config["intermediate_size"])
+        layers = int(config["num_hidden_layers"])
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        width = int(config.get("head_dim") or hidden // heads)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return Architecture(
+        model_type=str(model_type),
+        layers=layers,
+        shapes={
+            "q_proj": (hidden, heads * width),
+            "k_proj": (hidden, kv_heads * width),
+            "v_proj": (hidden, kv_heads * width),
+            "o_proj": (heads * width, hidden),
+            "gate_proj": (hidden, inner),
+            "up_proj": (hidden, inner),
+            "down_proj": (inner, hidden),
+        },
+    )

@@ -1,0 +1,166 @@
+"""Reading a safetensors file that nobody vouches for.
+
+The header is parsed here, with bounds, before any library sees the file: its length, each
+tensor's place and size, that the places neither overlap nor leave gaps, and that the file ends
+where the last one does (https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneproof.servicekit.errors import InvalidInput
+
+HEADER_LIMIT = 16 << 20
+"""Bytes; thousands of tensors fit into one."""
+_CHUNK = 16 << 20
+# Bytes per value, and what numpy reads it as; it knows no bfloat16, whose exponent is looked at
+# instead.
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_BF16_EXPONENT = 0x7F80
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a safetensors file."""
+
+    name: str
+    dtype: str
+    """F64, F32, F16 or BF16."""
+    shape: tuple[int, ...]
+    start: int
+    """Byte of the file at which it begins."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """What reading a tensor's values told."""
+
+    sha256: str
+    """`sha256:<hex>` of its bytes as stored (little endian, row by row)."""
+    finite: bool
+    """No NaN and no infinity."""
+
+
+def read_header(path: Path) -> tuple[Tensor, ...]:
+    """The tensors of a file, sorted by name, without reading their values.
+
+    Raises:
+        InvalidInput: when the file is no complete, sane safetensors file; the message says why.
+    """
+    if not path.is_file():
+        raise InvalidInput(f"no {path.name} in {path.parent}", field=path.name)
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head.startswith(_PICKLE_STARTS):
+            raise _bad(path, "is a pickle, which can run code when read; save it as safetensors")
+        if len(head) < 8:
+            raise _bad(path, f"is cut off: {length} bytes are no safetensors file")
+        header_length = int.from_bytes(head, "little")
+        if header_length > HEADER_LIMIT:
+            raise _bad(path, f"says its header has {header_length} bytes, above {HEADER_LIMIT}")
+        if header_length + 8 > length:
+            raise _bad(path, f"is cut off: header of {header_length} bytes, file of {length}")
+        header = _parse(path, file.read(header_length))
+    tensors = [
+        _tensor(path, name, entry, 8 + header_length)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    ]
+    _check_layout(path, tensors, 8 + header_length, length)
+    return tuple(sorted(tensors, key=lambda tensor: tensor.name))
+
+
+def examine(path: Path, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, TensorFacts]]:
+    """Reads each tensor's values once, in chunks, for its digest and whether they are finite."""
+    with path.open("rb") as file:
+        for tensor in tensors:
+            file.seek(tensor.start)
+            digest, finite, left = hashlib.sha256(), True, tensor.size
+            while left:
+                chunk = file.read(min(left, _CHUNK))
+                if not chunk:
+                    raise _bad(path, f"ended while tensor {tensor.name} was read")
+                digest.update(chunk)
+                finite = finite and _is_finite(tensor.dtype, chunk)
+                left -= len(chunk)
+            yield tensor, TensorFacts(f"sha256:{digest.hexdigest()}", finite)
+
+
+def _is_finite(dtype: str, data: bytes) -> bool:
+    if dtype == "BF16":
+        bits = np.frombuffer(data, "<u2")
+        return not bool(((bits & _BF16_EXPONENT) == _BF16_EXPONENT).any())
+    values: NDArray[Any] = np.frombuffer(data, _NUMPY[dtype])
+    return bool(np.isfinite(values).all())
+
+
+def _parse(path: Path, header: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(header, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, f"has a header that is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise _bad(path, "has a header that is no JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return value
+
+
+def _tensor(path: Path, name: str, entry: Any, data_start: int) -> Tensor:
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
+            pass
+        case _:
+            raise _bad(path, f"has a malformed entry for tensor {name!r}")
+    if dtype not in _WIDTHS:
+        raise _bad(
+            path, f"holds tensor {name!r} as {dtype}; known are {', '.join(sorted(_WIDTHS))}"
+        )
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise _bad(path, f"gives tensor {name!r} the shape {shape}")
+    size = math.prod(shape) * _WIDTHS[dtype]
+    if begin < 0 or end - begin != size:
+        raise _bad(
+            path,
+            f"gives tensor {name!r} of shape {shape} and dtype {dtype} the bytes {begin} to "
+            f"{end}, not {size} of them",
+        )
+    return Tensor(name, dtype, tuple(shape), data_start + begin, size)
+
+
+def _check_layout(path: Path, tensors: list[Tensor], start: int, length: int) -> None:
+    if not tensors:
+        raise _bad(path, "holds no tensor")
+    place = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.size)):
+        if tensor.start != place:
+            raise _bad(path, f"has a gap or an overlap before tensor {tensor.name!r}")
+        place += tensor.size
+    if place > length:
+        raise _bad(path, f"is cut off: its tensors end at byte {place}, the file at {length}")
+    if place < length:
+        raise _bad(path, f"has {length - place} bytes after its last tensor")
+
+
+def _bad(path: Path, what: str) -> InvalidInput:
+    return InvalidInput(f"{path.name} {what}", field=path.name)
