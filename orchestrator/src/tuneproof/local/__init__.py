@@ -1,0 +1,6 @@
+"""The four services as processes of this machine."""
+
+from tuneproof.local.options import LocalOptions
+from tuneproof.local.supervisor import Supervisor
+
+__all__ = ["LocalOptions", "Supervisor"]

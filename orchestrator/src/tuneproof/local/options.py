@@ -1,0 +1,68 @@
+"""What the local services are started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVICES = ("retriever", "trainer", "generator", "judge")
+"""In the order in which they are started."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """How `tuneproof up` starts the services."""
+
+    state: Path
+    """Folder of everything that the services keep: corpora, artifacts, caches, logs."""
+    model: str
+    """The base model: a folder in Hugging Face format, or a Hugging Face id."""
+    judge_url: str = ""
+    """Base URL of an OpenAI-compatible endpoint for the judge; empty: the generator's own."""
+    judge_model: str = ""
+    """The judge's model at that endpoint; empty: the base model."""
+    rubrics: Path | None = None
+    """Folder of more rubric files."""
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the base model is served: the last part of folder or id."""
+        return Path(self.model).name
+
+    @property
+    def artifacts(self) -> Path:
+        """The artifact store that trainer, generator and orchestrator share."""
+        return self.state / "artifacts"
+
+    @property
+    def self_judged(self) -> bool:
+        """Whether the judge is the base model under test."""
+        return not self.judge_url
+
+
+def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[str]]:
+    """Each service's own flags.
+
+    Args:
+        ports: by `<service>` and, for the OpenAI door, `openai`.
+    """
+    state = options.state
+    openai = f"127.0.0.1:{ports['openai']}"
+    model = ["--model", options.model, "--model-name", options.model_name]
+    artifacts = ["--artifacts", str(options.artifacts)]
+    judge = ["--endpoint-url", options.judge_url or f"http://{openai}/v1"]
+    judge += ["--endpoint-model", options.judge_model or options.model_name]
+    if options.rubrics:
+        judge += ["--rubrics", str(options.rubrics)]
+    return {
+        "retriever": ["--data", str(state / "corpora")],
+        "trainer": [*model, *artifacts],
+        "generator": [
+            *model,
+            *artifacts,
+            *["--cache-dir", str(state / "generator")],
+            *["--openai-bind", openai],
+        ],
+        "judge": judge,
+    }
