@@ -1,0 +1,17 @@
+"""For every test: with TUNEPROOF_REQUIRE_ALL set, as in CI, a skipped test is a failed one."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[pytest.TestReport]:
+    report = yield
+    if report.skipped and os.environ.get("TUNEPROOF_REQUIRE_ALL"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"
+    return report
