@@ -9,6 +9,15 @@ from pathlib import Path
 SERVICES = ("retriever", "trainer", "generator", "judge")
 """In the order in which they are started."""
 
+PREFERRED_PORTS = {
+    "retriever": 47801,
+    "generator": 47802,
+    "trainer": 47803,
+    "judge": 47804,
+    "openai": 47880,
+}
+"""Ports that a state folder gets when they are free at its first start."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneproof.servicekit.errors import Unavailable
+
 _POLL_SECONDS = 0.05
 
 
@@ -59,11 +61,13 @@ def stop(process: ProcessId, *, grace: float) -> None:
         _reap(process.pid)
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(preferred: int) -> int:
+    """A loopback port that nobody listens on now: the preferred one where it is free."""
+    for port in (preferred, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise Unavailable("this machine has no free loopback port")
 
 
 def _start_time(pid: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tuneproof.local import processes
-from tuneproof.local.options import SERVICES, LocalOptions, flags_of
+from tuneproof.local.options import PREFERRED_PORTS, SERVICES, LocalOptions, flags_of
 from tuneproof.local.processes import ProcessId
 from tuneproof.servicekit.client import is_ready
 from tuneproof.servicekit.errors import Unavailable
@@ -142,12 +142,11 @@ class Supervisor:
     def _ports(self) -> dict[str, int]:
         """The ports of this folder: the same at every start, so that clients find them again."""
         path = self._folder / "ports.json"
-        names = (*SERVICES, "openai")
         if path.exists():
             known: dict[str, int] = json.loads(path.read_text())
-            if set(known) == set(names):
+            if set(known) == set(PREFERRED_PORTS):
                 return known
-        ports = {name: processes.free_port() for name in names}
+        ports = {name: processes.free_port(port) for name, port in PREFERRED_PORTS.items()}
         write_atomically(path, json.dumps(ports).encode())
         return ports
 
