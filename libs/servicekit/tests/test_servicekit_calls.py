@@ -14,6 +14,7 @@ from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from tuneproof.servicekit import errors
 from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.batch import answer_each
+from tuneproof.servicekit.calls import Limits
 from tuneproof.servicekit.client import connect, service_config, typed_errors
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
@@ -28,6 +29,7 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.calls = 0
+        self.searching = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.running = 0
         self.most_running = 0
@@ -45,6 +47,7 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         return retriever_pb2.DeleteCorpusResponse()
 
     async def Search(self, request, context):
+        self.searching.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -73,7 +76,7 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
 
 @asynccontextmanager
 async def retriever(
-    tokens: Tokens | None = None, token: str | None = None
+    tokens: Tokens | None = None, token: str | None = None, limits: Limits | None = None
 ) -> AsyncIterator[tuple[Retriever, retriever_pb2_grpc.RetrieverServiceAsyncStub]]:
     servicer = Retriever()
 
@@ -88,7 +91,7 @@ async def retriever(
         check_ready=ready,
     )
     async with (
-        serving(service, tokens=tokens) as target,
+        serving(service, tokens=tokens, limits=limits) as target,
         connect(target, services=[RETRIEVER], token=token) as channel,
     ):
         yield servicer, retriever_pb2_grpc.RetrieverServiceStub(channel)
@@ -139,6 +142,20 @@ async def test_only_idempotent_calls_are_retried() -> None:
             with pytest.raises(errors.Unavailable), typed_errors():
                 await call(request, timeout=10)
             assert servicer.calls == attempts
+
+
+async def test_what_is_over_the_limit_is_refused_at_once_and_retried_later() -> None:
+    async with retriever(limits=Limits(calls=1)) as (servicer, stub):
+        held = stub.Search(retriever_pb2.SearchRequest(), timeout=30)
+        await asyncio.wait_for(servicer.searching.wait(), 5)
+        with pytest.raises(errors.Overloaded) as caught, typed_errors():
+            await stub.DeleteCorpus(retriever_pb2.DeleteCorpusRequest(), timeout=5)
+        assert caught.value.retry_after == 1.0
+        read = asyncio.ensure_future(stub.GetCorpus(retriever_pb2.GetCorpusRequest(), timeout=20))
+        await asyncio.sleep(0.1)
+        held.cancel()
+        await read
+    assert servicer.calls == 1
 
 
 async def test_a_passed_deadline_cancels_the_work() -> None:

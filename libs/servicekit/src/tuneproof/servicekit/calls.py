@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
@@ -14,7 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from prometheus_client import Counter, Gauge, Histogram
 
 from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed
-from tuneproof.servicekit.errors import Internal, TuneproofError
+from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError
 from tuneproof.servicekit.status import abort, status_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,15 +29,33 @@ SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("tuneproof_rpc_in_flight", "Calls under way.", ["service", "method"])
 
+_OVERLOAD_RETRY_SECONDS = 1.0
 _log = structlog.get_logger("tuneproof.call")
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a server takes on at once."""
+
+    calls: int = 256
+    """Calls under way, a batch stream counting as one."""
+    watchers: int = 128
+    """Watch streams, which live long and work little, under way beside them."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Surrounds the calls of the given services; reflection and health pass untouched."""
 
-    def __init__(self, services: Sequence[ServiceDescriptor], tokens: Tokens | None) -> None:
+    def __init__(
+        self,
+        services: Sequence[ServiceDescriptor],
+        tokens: Tokens | None,
+        limits: Limits = Limits(),
+    ) -> None:
         self._tokens = tokens
+        self._limits = {False: limits.calls, True: limits.watchers}
+        self._running = {False: 0, True: 0}
         self._methods: dict[str, MethodDescriptor] = {
             f"/{service.full_name}/{method.name}": method
             for service in services
@@ -86,12 +105,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: MethodDescriptor, context: Context) -> AsyncIterator[None]:
         labels = (method.containing_service.full_name, method.name)
+        watches = method.name.startswith("Watch")
         start = time.perf_counter()
         code = "OK"
         IN_FLIGHT.labels(*labels).inc()
+        self._running[watches] += 1
         try:
             if self._tokens is not None:
                 self._tokens.check(authorization_of(context), needs=role_needed(method))
+            self._refuse_overload(watches)
             yield
         except (asyncio.CancelledError, GeneratorExit):
             code = "CANCELLED"
@@ -107,7 +129,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await abort(context, status)
         finally:
             seconds = time.perf_counter() - start
+            self._running[watches] -= 1
             IN_FLIGHT.labels(*labels).dec()
             SECONDS.labels(*labels).observe(seconds)
             CALLS.labels(*labels, code).inc()
             _log.debug("call", method=method.full_name, code=code, seconds=round(seconds, 4))
+
+    def _refuse_overload(self, watches: bool) -> None:
+        limit = self._limits[watches]
+        if self._running[watches] > limit:
+            kind = "watch streams" if watches else "calls"
+            raise Overloaded(
+                f"{limit} {kind} are under way, the most that this server takes on;"
+                f" try again in {_OVERLOAD_RETRY_SECONDS:.0f} s",
+                retry_after=_OVERLOAD_RETRY_SECONDS,
+            )

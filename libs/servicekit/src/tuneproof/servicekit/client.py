@@ -22,7 +22,7 @@ _RETRY = {
     "initialBackoff": "0.2s",
     "maxBackoff": "3s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
 _UNKNOWN_EFFECT = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 
@@ -36,8 +36,8 @@ def connect(
 ) -> grpc.aio.Channel:
     """A plaintext channel to `host:port`.
 
-    Calls that the contract marks as idempotent are retried, with growing pauses, while the
-    service is unavailable; others never.
+    Calls that the contract marks as idempotent are retried, with growing pauses or after the
+    pause that the server asks for, while the service is unavailable or overloaded; others never.
 
     Args:
         token: sent as bearer token with every call.

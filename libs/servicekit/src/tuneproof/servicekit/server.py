@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from tuneproof.servicekit.auth import Tokens
-from tuneproof.servicekit.calls import CallInterceptor
+from tuneproof.servicekit.calls import CallInterceptor, Limits
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.logs import configure_logging
@@ -152,7 +152,8 @@ async def _health_server(bind: str) -> AsyncIterator[tuple[health.aio.HealthServ
 async def _grpc_server(
     settings: ServiceSettings, service: Service, tokens: Tokens | None
 ) -> AsyncIterator[str]:
-    server = make_server(service, tokens, settings.max_message_bytes)
+    limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
+    server = make_server(service, tokens, settings.max_message_bytes, limits)
     target = _listen(server, settings.bind, "bind")
     await server.start()
     try:
@@ -161,10 +162,12 @@ async def _grpc_server(
         await server.stop(settings.drain_seconds)
 
 
-def make_server(service: Service, tokens: Tokens | None, max_message_bytes: int) -> grpc.aio.Server:
+def make_server(
+    service: Service, tokens: Tokens | None, max_message_bytes: int, limits: Limits
+) -> grpc.aio.Server:
     """A server with the service, reflection and everything that surrounds calls."""
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(service.descriptors, tokens)],
+        interceptors=[CallInterceptor(service.descriptors, tokens, limits)],
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),

@@ -61,6 +61,15 @@ class ServiceSettings(BaseSettings):
     max_message_bytes: int = Field(
         16 * 2**20, ge=2**16, description="Longest gRPC message in either direction, in bytes."
     )
+    max_calls: int = Field(
+        256,
+        ge=1,
+        description="Calls under way at once, a batch stream counting as one; more are refused"
+        " with RESOURCE_EXHAUSTED. Health and reflection are exempt.",
+    )
+    max_watchers: int = Field(
+        128, ge=1, description="Watch streams under way at once, beside the other calls."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."
     )

@@ -12,6 +12,8 @@ from tuneproof.servicekit import errors
 
 _DOMAIN = "tuneproof"
 _TRAILER = "grpc-status-details-bin"
+_PUSHBACK = "grpc-retry-pushback-ms"
+"""gRPC's own word to its retrying clients: not sooner than that."""
 
 _CODES: dict[type[errors.TuneproofError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -76,11 +78,11 @@ def error_of_call(failure: grpc.aio.AioRpcError) -> errors.TuneproofError:
 
 async def abort(context: grpc.aio.ServicerContext, status: status_pb2.Status) -> None:  # type: ignore[type-arg]
     """Ends a call with a status and its details."""
-    await context.abort(
-        _GRPC_CODES[status.code],
-        status.message,
-        trailing_metadata=((_TRAILER, status.SerializeToString()),),
-    )
+    trailers: list[tuple[str, str | bytes]] = [(_TRAILER, status.SerializeToString())]
+    retry_after = getattr(error_of(status), "retry_after", None)
+    if retry_after is not None:
+        trailers.append((_PUSHBACK, str(int(retry_after * 1000))))
+    await context.abort(_GRPC_CODES[status.code], status.message, trailing_metadata=tuple(trailers))
 
 
 def _details(error: errors.TuneproofError) -> Sequence[any_pb2.Any]:
