@@ -7,31 +7,15 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tuneproof.servicekit.errors import Unavailable
 
-_POLL_SECONDS = 0.05
 
-
-@dataclass(frozen=True, slots=True)
-class ProcessId:
-    """A process that no later process can be mistaken for."""
-
-    pid: int
-    started: str
-    """The kernel's start time of the process, in its own ticks."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs; a zombie does not."""
-        return _start_time(self.pid) == self.started
-
-
-def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> ProcessId:
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> psutil.Process:
     """Starts a process in a session of its own, its output appended to a log file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -43,22 +27,40 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
             env=dict(environment),
             start_new_session=True,
         )
-    return ProcessId(process.pid, _start_time(process.pid))
+    return psutil.Process(process.pid)
 
 
-def stop(process: ProcessId, *, grace: float) -> None:
+def find(mark: str) -> psutil.Process | None:
+    """The process that `start` started with `mark` among its arguments; not its children.
+
+    The arguments are the record: nothing has to be written down at the start, so no crash can
+    lose it.
+    """
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            leads = os.getsid(process.pid) == process.pid
+            if leads and mark in process.cmdline() and process.uids().real == os.getuid():
+                return process
+    return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop(process: psutil.Process, *, grace: float) -> None:
     """Ends a process by SIGTERM, and its whole group by SIGKILL after `grace` seconds."""
-    if not process.alive:
-        return
-    os.kill(process.pid, signal.SIGTERM)
-    end = time.monotonic() + grace
-    while process.alive and time.monotonic() < end:
-        _reap(process.pid)
-        time.sleep(_POLL_SECONDS)
-    if process.alive:
-        with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.terminate()
+        try:
+            process.wait(grace)
+        except psutil.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        _reap(process.pid)
+            process.wait(grace)
 
 
 def free_port(preferred: int) -> int:
@@ -68,17 +70,3 @@ def free_port(preferred: int) -> int:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise Unavailable("this machine has no free loopback port")
-
-
-def _start_time(pid: int) -> str:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    state, started = fields[0], fields[19]
-    return "" if state == "Z" else started
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)

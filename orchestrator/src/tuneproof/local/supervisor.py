@@ -7,13 +7,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from tuneproof.local import processes
 from tuneproof.local.options import PREFERRED_PORTS, SERVICES, LocalOptions, flags_of
-from tuneproof.local.processes import ProcessId
 from tuneproof.servicekit.client import is_ready
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.files import write_atomically
@@ -26,19 +26,11 @@ Progress = Callable[[str, str], None]
 """Is told a service's name and what it does: `starting`, `ready`, `running already`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A service that was started for a state folder."""
-
-    process: ProcessId
-    command: list[str]
-
-
 class Supervisor:
     """The services of one state folder.
 
-    Everything that is known of them is in files, so that a program that comes later, after a
-    crash too, finds the services that run, and ends those that it should.
+    A service is known by the announcement file among its arguments, so that a program that comes
+    later, after a crash too, finds the services that run, and ends those that it should.
     """
 
     def __init__(self, state: Path) -> None:
@@ -60,25 +52,24 @@ class Supervisor:
                 the end of its log.
         """
         commands = self._commands(options)
-        known = self._known()
+        running: dict[str, psutil.Process] = {}
         started = []
         for name in SERVICES:
-            before = known.get(name)
-            if before and before.process.alive and before.command == commands[name]:
+            process = self._find(name)
+            if process and process.cmdline() == commands[name]:
                 progress(name, "running already")
-                continue
-            if before:
-                await asyncio.to_thread(processes.stop, before.process, grace=_GRACE_SECONDS)
-            self._announcement(name).unlink(missing_ok=True)
-            progress(name, "starting")
-            process = processes.start(commands[name], self.log_of(name), _environment())
-            known[name] = _Known(process, commands[name])
-            self._remember(known)
-            started.append(name)
+            else:
+                if process:
+                    await asyncio.to_thread(processes.stop, process, grace=_GRACE_SECONDS)
+                self._announcement(name).unlink(missing_ok=True)
+                progress(name, "starting")
+                process = processes.start(commands[name], self.log_of(name), _environment())
+                started.append(name)
+            running[name] = process
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as waiting:
                 for name in SERVICES:
-                    waiting.create_task(self._until_ready(name, known[name].process, progress))
+                    waiting.create_task(self._until_ready(name, running[name], progress))
         except* TimeoutError:
             raise Unavailable(
                 f"the services were not ready within {timeout:.0f} s; see {self._folder}"
@@ -90,33 +81,31 @@ class Supervisor:
 
     async def take_down(self, *, progress: Progress) -> None:
         """Ends every service of this folder that runs."""
-        known = self._known()
-        running = {name: entry for name, entry in known.items() if entry.process.alive}
         self._endpoints.unlink(missing_ok=True)
 
-        async def end(name: str, process: ProcessId) -> None:
+        async def end(name: str, process: psutil.Process) -> None:
             progress(name, "stopping")
             await asyncio.to_thread(processes.stop, process, grace=_GRACE_SECONDS)
             progress(name, "stopped")
 
         async with asyncio.TaskGroup() as ending:
-            for name, entry in running.items():
-                ending.create_task(end(name, entry.process))
-        self._remember({})
+            for name in SERVICES:
+                if process := self._find(name):
+                    ending.create_task(end(name, process))
 
     def running(self) -> dict[str, int]:
         """Process ids of the services that run, by name."""
-        known = self._known()
-        return {name: entry.process.pid for name, entry in known.items() if entry.process.alive}
+        found = {name: self._find(name) for name in SERVICES}
+        return {name: process.pid for name, process in found.items() if process}
 
     def log_of(self, name: str) -> Path:
         """The log file of a service."""
         return self._folder / f"{name}.log"
 
-    async def _until_ready(self, name: str, process: ProcessId, progress: Progress) -> None:
+    async def _until_ready(self, name: str, process: psutil.Process, progress: Progress) -> None:
         start = time.monotonic()
         while True:
-            if not process.alive:
+            if not processes.is_alive(process):
                 raise Unavailable(
                     f"the {name} ended while it started. The end of {self.log_of(name)}:\n"
                     + self._log_end(name)
@@ -150,22 +139,9 @@ class Supervisor:
         write_atomically(path, json.dumps(ports).encode())
         return ports
 
-    def _known(self) -> dict[str, _Known]:
-        path = self._folder / "processes.json"
-        if not path.exists():
-            return {}
-        content = json.loads(path.read_text())
-        return {
-            name: _Known(ProcessId(**entry["process"]), entry["command"])
-            for name, entry in content.items()
-        }
-
-    def _remember(self, known: Mapping[str, _Known]) -> None:
-        content = {
-            name: {"process": asdict(entry.process), "command": entry.command}
-            for name, entry in known.items()
-        }
-        write_atomically(self._folder / "processes.json", json.dumps(content, indent=1).encode())
+    def _find(self, name: str) -> psutil.Process | None:
+        process = processes.find(str(self._announcement(name)))
+        return process if process and processes.is_alive(process) else None
 
     def _write_endpoints(self) -> None:
         content = {name: self._addresses(name) for name in SERVICES}
