@@ -81,9 +81,11 @@ class Chunking(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLAP_TOKENS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
-    """Longest passage in tokens, 8 to the embedder's own limit. 0 means 256."""
+    """Longest passage in tokens, 8 to the embedder's own limit. 0 means 256, or the embedder's limit
+    where that is lower. A document's title takes its tokens from what the embedder reads.
+    """
     overlap_tokens: _builtins.int
-    """Tokens that a passage shares with the one before, below max_tokens. Default 0."""
+    """Most tokens, in whole words, that a passage shares with the one before; below max_tokens."""
     def __init__(
         self,
         *,
@@ -115,7 +117,7 @@ class Embedder(_message.Message):
     dimension: _builtins.int
     """Length of a vector."""
     max_tokens: _builtins.int
-    """Longest input in tokens."""
+    """Longest input in tokens, without the special ones and prompts that the embedder adds."""
     def __init__(
         self,
         *,
@@ -183,7 +185,7 @@ class Corpus(_message.Message):
     def freeze_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free words of the caller, at most 64 entries."""
+        """Free words of the caller, at most 64 entries, keys of 1 to 128 characters, values up to 4,096."""
 
     def __init__(
         self,
@@ -236,14 +238,14 @@ class Document(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Unique in the corpus, 1 to 512 characters."""
+    """Unique in the corpus, 1 to 512 characters, not blank."""
     title: _builtins.str
     """Put before each passage of the document when it is embedded; may be empty."""
     text: _builtins.str
     """At most 10 MB of UTF-8; not blank."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For filters and for display, at most 64 entries."""
+        """For filters and for display; limits as for a corpus's labels."""
 
     def __init__(
         self,
@@ -293,14 +295,17 @@ class Passage(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Derived from corpus, document and offsets: the same content has the same id."""
+    """UUIDv5 over document id, offsets and text: the same content has the same id in every corpus."""
     document_id: _builtins.str
     text: _builtins.str
     start: _builtins.int
     """Offsets into the document's text in Unicode code points; the end is exclusive."""
     end: _builtins.int
     score: _builtins.float
-    """Higher is nearer; comparable within one reply only."""
+    """Higher is nearer; comparable within one reply only. Dense: cosine. Keyword: BM25. Hybrid:
+    alpha / (60 + rank in the dense list) + (1 - alpha) / (60 + rank in the keyword list), over the
+    first max(50, 4 k) of each list. Equal scores are ordered by passage id.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -329,7 +334,7 @@ class StageTime(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """`embed`, `search`, `fuse`."""
+    """Of a search `embed`, `search`, `fuse`; of an ingestion `chunk`, `embed`, `store`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -427,7 +432,7 @@ class IngestDocumentsRequest(_message.Message):
     """Required in the first message, ignored in the later ones."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
-        """At most 1,000 documents and 8 MB in one message."""
+        """At most 1,000 documents in one message, and no more bytes than the server takes (16 MiB)."""
 
     def __init__(
         self,
@@ -475,14 +480,17 @@ class IngestDocumentsResponse(_message.Message):
     PASSAGES_ADDED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     STAGE_TIMES_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_REJECTED_FIELD_NUMBER: _builtins.int
     documents_added: _builtins.int
     """Documents that the corpus did not hold before."""
     documents_unchanged: _builtins.int
     """Documents that it held already with the same content."""
     passages_added: _builtins.int
+    documents_rejected: _builtins.int
+    """How many could not be stored, those beyond the list included."""
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedDocument]:
-        """Documents that could not be stored; the others were."""
+        """The first 1,000 documents that could not be stored; the others were."""
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
@@ -494,10 +502,11 @@ class IngestDocumentsResponse(_message.Message):
         passages_added: _builtins.int = ...,
         rejected: _abc.Iterable[Global___RejectedDocument] | None = ...,
         stage_times: _abc.Iterable[Global___StageTime] | None = ...,
+        documents_rejected: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents_added", b"documents_added", "documents_unchanged", b"documents_unchanged", "passages_added", b"passages_added", "rejected", b"rejected", "stage_times", b"stage_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents_added", b"documents_added", "documents_rejected", b"documents_rejected", "documents_unchanged", b"documents_unchanged", "passages_added", b"passages_added", "rejected", b"rejected", "stage_times", b"stage_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -695,7 +704,9 @@ class SearchRequest(_message.Message):
     EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
     corpus: _builtins.str
     query: _builtins.str
-    """Not blank; at most 32,768 characters."""
+    """Not blank; at most 32,768 characters, and, but for keyword search, no more tokens than the
+    embedder reads. Words only: no character is an operator.
+    """
     mode: Global___SearchMode.ValueType
     k: _builtins.int
     """1 to 1,000; 0 means 5."""

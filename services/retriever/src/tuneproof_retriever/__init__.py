@@ -1,0 +1,1 @@
+"""Keeps frozen corpora of passages and searches them."""

@@ -1,0 +1,202 @@
+"""The life of corpora: created, filled, frozen, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from tuneproof.servicekit.errors import AlreadyExists, WrongState
+from tuneproof_retriever.corpus import Chunking, Corpus, CorpusState, EmbedderIdentity
+from tuneproof_retriever.freezing import read_content
+from tuneproof_retriever.store import VectorStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What an open corpus holds, kept in memory while it is filled."""
+
+    corpus: Corpus
+    documents: dict[str, str]
+    """Content digests of the complete documents, by id."""
+
+
+class Corpora:
+    """Corpora in a store, each changed by one call at a time.
+
+    Changes run to their end even if their caller gives up: a cancelled call to a store may have
+    happened or not, and nobody could tell which.
+    """
+
+    def __init__(self, store: VectorStore, embedder: EmbedderIdentity) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._ledgers: dict[str, Ledger] = {}
+        self._changes: set[asyncio.Task[Any]] = set()
+
+    async def create(self, name: str, chunking: Chunking, labels: Mapping[str, str]) -> Corpus:
+        """An empty corpus, or the one of that name if it was made with the same settings.
+
+        Raises:
+            AlreadyExists: when it was made with others.
+        """
+        corpus = Corpus(name, chunking, self._embedder, datetime.now(UTC), dict(labels))
+        if await self.to_the_end(self._store.create(corpus)):
+            return corpus
+        present = await self.get(name)
+        same = {
+            "chunking": present.chunking == chunking,
+            "labels": present.labels == corpus.labels,
+            "embedder": present.embedder.digest == self._embedder.digest,
+        }
+        other = [setting for setting, equal in same.items() if not equal]
+        if other:
+            raise AlreadyExists(
+                f"corpus {name!r} exists with other {' and '.join(other)}; delete it or choose"
+                " another name",
+                corpus=name,
+            )
+        return present
+
+    async def get(self, name: str) -> Corpus:
+        """A corpus with what it holds now.
+
+        Raises:
+            NotFound: when there is none.
+        """
+        corpus = await self._store.load(name)
+        if corpus.state is CorpusState.FROZEN:
+            return corpus
+        counts = await self._store.counts(name)
+        return replace(corpus, document_count=counts.documents, passage_count=counts.passages)
+
+    async def names(self) -> list[str]:
+        """Names of all corpora, sorted."""
+        return await self._store.names()
+
+    async def freeze(self, name: str) -> Corpus:
+        """Verifies a corpus, makes it searchable and gives it its digest.
+
+        Raises:
+            NotFound: when there is none.
+            WrongState: when it is empty.
+            Corrupted: when it is not whole.
+        """
+        await self._store.load(name)
+        return await self.to_the_end(self._freeze(name))
+
+    async def delete(self, name: str) -> None:
+        """Removes a corpus.
+
+        Raises:
+            NotFound: when there is none.
+        """
+        await self._store.load(name)
+        await self.to_the_end(self._delete(name))
+
+    async def ledger(self, name: str) -> Ledger:
+        """What an open corpus holds.
+
+        Raises:
+            NotFound: when there is no such corpus.
+            WrongState: when it is frozen, or was made with another embedder.
+        """
+        corpus = await self._store.load(name)
+        async with self._locks[name]:
+            if name in self._ledgers:
+                return self._ledgers[name]
+            corpus = await self._store.load(name)
+            if corpus.state is not CorpusState.OPEN:
+                raise _frozen(name)
+            self.check_embedder(corpus)
+            ledger = Ledger(corpus, await self._store.documents(name))
+            self._ledgers[name] = ledger
+            return ledger
+
+    @asynccontextmanager
+    async def filling(self, ledger: Ledger) -> AsyncIterator[None]:
+        """Keeps an open corpus as the ledger says while documents are added.
+
+        Raises:
+            NotFound: when it was deleted since the ledger was given.
+            WrongState: when it was frozen, or deleted and made anew.
+        """
+        name = ledger.corpus.name
+        async with self._locks[name]:
+            if self._ledgers.get(name) is not ledger:
+                corpus = await self._store.load(name)
+                if corpus.state is CorpusState.FROZEN:
+                    raise _frozen(name)
+                raise WrongState(
+                    f"corpus {name!r} was changed by another call meanwhile; repeat the ingestion",
+                    corpus=name,
+                )
+            try:
+                yield
+            except BaseException:
+                # Whether the store took the documents is unknown now; it is asked next time.
+                del self._ledgers[name]
+                raise
+
+    def check_embedder(self, corpus: Corpus) -> None:
+        """Raises `WrongState` when a corpus was made with another embedder."""
+        if corpus.embedder.digest != self._embedder.digest:
+            raise WrongState(
+                f"corpus {corpus.name!r} was made with the embedder {corpus.embedder.id}"
+                f" ({corpus.embedder.digest[:19]}), and this retriever has {self._embedder.id}"
+                f" ({self._embedder.digest[:19]}); start it with the former",
+                corpus=corpus.name,
+            )
+
+    async def to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """Awaits a change that goes on when its caller is cancelled."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Waits for changes whose callers have gone."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
+
+    async def _freeze(self, name: str) -> Corpus:
+        async with self._locks[name]:
+            corpus = await self._store.load(name)
+            if corpus.state is CorpusState.FROZEN:
+                return corpus
+            content = await read_content(corpus, self._store.scan(name))
+            if not content.documents:
+                raise WrongState(
+                    f"corpus {name!r} is empty; ingest documents before freezing it", corpus=name
+                )
+            await self._store.build_indexes(name)
+            # The record is written last: a crash before it leaves an open corpus.
+            frozen = replace(
+                corpus,
+                state=CorpusState.FROZEN,
+                digest=content.digest,
+                document_count=content.documents,
+                passage_count=content.passages,
+                freeze_time=datetime.now(UTC),
+            )
+            await self._store.save(frozen)
+            self._ledgers.pop(name, None)
+            return frozen
+
+    async def _delete(self, name: str) -> None:
+        async with self._locks[name]:
+            self._ledgers.pop(name, None)
+            await self._store.delete(name)
+
+
+def _frozen(name: str) -> WrongState:
+    return WrongState(
+        f"corpus {name!r} is frozen and takes no more documents; create another", corpus=name
+    )

@@ -1,0 +1,147 @@
+"""The values of the domain: corpora, documents, passages."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from tuneproof.servicekit.digests import canonical_json, sha256_of_json
+
+Vector = npt.NDArray[np.float32]
+"""Shape [dimension], length 1."""
+Vectors = npt.NDArray[np.float32]
+"""Shape [n, dimension], each row of length 1."""
+
+_PASSAGE_IDS = uuid.uuid5(uuid.NAMESPACE_URL, "tuneproof/passage")
+
+
+class CorpusState(StrEnum):
+    """Whether a corpus takes documents or answers searches."""
+
+    OPEN = "open"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How documents become passages."""
+
+    max_tokens: int
+    """Longest passage in tokens of the embedder, without its special tokens."""
+    overlap_tokens: int = 0
+    """Most tokens that a passage shares with the one before."""
+
+
+@dataclass(frozen=True)
+class EmbedderIdentity:
+    """What turned text into vectors; two embedders are the same when their digests are."""
+
+    id: str
+    """Model id or folder name."""
+    digest: str
+    """`sha256:<hex>` over weights, tokenizer and configuration."""
+    dimension: int
+    """Length of a vector."""
+    max_tokens: int
+    """Longest input in tokens, without special tokens and prompts."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named set of passages, as it is kept beside them."""
+
+    name: str
+    chunking: Chunking
+    embedder: EmbedderIdentity
+    create_time: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    state: CorpusState = CorpusState.OPEN
+    digest: str = ""
+    """`sha256:<hex>` once frozen, else empty."""
+    document_count: int = 0
+    """Of a frozen corpus; an open one is counted when asked."""
+    passage_count: int = 0
+    """Of a frozen corpus; an open one is counted when asked."""
+    freeze_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text as the caller gave it."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` over all fields."""
+        return sha256_of_json([self.id, self.title, self.text, dict(self.metadata)])
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A window of a document."""
+
+    id: str
+    document_id: str
+    text: str
+    start: int
+    """Offset of the first code point in the document's text."""
+    end: int
+    """Offset after the last code point."""
+    title: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def embedded_text(self) -> str:
+        """What the embedder reads: the title on a line of its own, then the text."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True)
+class PreparedDocument:
+    """A document cut and embedded, ready to be stored."""
+
+    id: str
+    digest: str
+    """Of the document's content."""
+    passages: tuple[Passage, ...]
+    """In the document's order, at least one."""
+    vectors: Vectors
+    """One row per passage."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that a search found."""
+
+    passage: Passage
+    score: float
+    """Higher is nearer."""
+
+
+def passage_of(document: Document, start: int, end: int) -> Passage:
+    """The passage of a document between two offsets.
+
+    Its id is a UUIDv5 over document id, offsets and text: the same content has the same id in
+    every corpus.
+    """
+    text = document.text[start:end]
+    content = canonical_json([document.id, start, end, text]).decode()
+    return Passage(
+        id=str(uuid.uuid5(_PASSAGE_IDS, content)),
+        document_id=document.id,
+        text=text,
+        start=start,
+        end=end,
+        title=document.title,
+        metadata=document.metadata,
+    )

@@ -1,0 +1,213 @@
+"""Documents on their way into a corpus: cut, embedded, stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from prometheus_client import Counter
+
+from tuneproof.servicekit.errors import AlreadyExists, InvalidInput, TuneproofError
+from tuneproof.servicekit.timing import Stages
+from tuneproof_retriever.chunking import cut
+from tuneproof_retriever.corpora import Corpora, Ledger
+from tuneproof_retriever.corpus import (
+    Chunking,
+    Document,
+    Passage,
+    PreparedDocument,
+    passage_of,
+)
+from tuneproof_retriever.embedder import Embedder
+from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
+from tuneproof_retriever.store import VectorStore
+
+_PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
+
+
+@dataclass
+class IngestReport:
+    """What became of the documents of one stream."""
+
+    documents_added: int = 0
+    documents_unchanged: int = 0
+    passages_added: int = 0
+    documents_rejected: int = 0
+    rejected: list[tuple[str, TuneproofError]] = field(default_factory=list)
+    """The first ones, each with the reason."""
+
+    def reject(self, document_id: str, error: TuneproofError) -> None:
+        """Counts a document that cannot be stored."""
+        self.documents_rejected += 1
+        if len(self.rejected) < MAX_REJECTED_LISTED:
+            self.rejected.append((document_id, error))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    id: str
+    digest: str
+    passages: tuple[Passage, ...]
+
+
+class Ingestion:
+    """Takes documents into open corpora."""
+
+    def __init__(
+        self, corpora: Corpora, store: VectorStore, embedder: Embedder, *, write_passages: int
+    ) -> None:
+        """
+        Args:
+            write_passages: passages that are gathered before they are written, in whole documents.
+        """
+        self._corpora = corpora
+        self._store = store
+        self._embedder = embedder
+        self._write_passages = write_passages
+
+    async def run(
+        self, name: str, batches: AsyncIterator[Sequence[Document]], stages: Stages
+    ) -> IngestReport:
+        """Stores what a stream of documents brings.
+
+        A document that cannot be stored is rejected by itself. When the stream breaks, whole
+        documents are stored or not, and the same stream may be sent again.
+
+        Raises:
+            NotFound: when there is no such corpus.
+            WrongState: when the corpus is frozen, or was made with another embedder.
+        """
+        ledger = await self._corpora.ledger(name)
+        report = IngestReport()
+        taken: dict[str, str] = {}
+        waiting: list[_Cut] = []
+        passages = 0
+        async for documents in batches:
+            with stages.measure("chunk"):
+                new = self._unknown(documents, ledger, taken, report)
+                cuts = await asyncio.to_thread(self._cut_all, new, ledger.corpus.chunking)
+            for document, outcome in zip(new, cuts, strict=True):
+                if isinstance(outcome, TuneproofError):
+                    taken.pop(document.id, None)
+                    report.reject(document.id, outcome)
+                    continue
+                waiting.append(outcome)
+                passages += len(outcome.passages)
+                if passages >= self._write_passages:
+                    await self._write(waiting, ledger, report, stages)
+                    waiting, passages = [], 0
+        if waiting:
+            await self._write(waiting, ledger, report, stages)
+        return report
+
+    def _unknown(
+        self,
+        documents: Sequence[Document],
+        ledger: Ledger,
+        taken: dict[str, str],
+        report: IngestReport,
+    ) -> list[Document]:
+        """Documents that neither the corpus nor this stream has; they become taken."""
+        new = []
+        for document in documents:
+            held = taken.get(document.id) or ledger.documents.get(document.id)
+            if held is None:
+                taken[document.id] = document.digest
+                new.append(document)
+            else:
+                _count_known(document.id, held, document.digest, report)
+        return new
+
+    def _cut_all(
+        self, documents: Sequence[Document], chunking: Chunking
+    ) -> list[_Cut | TuneproofError]:
+        outcomes: list[_Cut | TuneproofError] = []
+        for document in documents:
+            try:
+                passages = tuple(self._passages(document, chunking))
+            except TuneproofError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(_Cut(document.id, document.digest, passages))
+        return outcomes
+
+    def _passages(self, document: Document, chunking: Chunking) -> list[Passage]:
+        check_document(document)
+        limit = self._embedder.identity.max_tokens
+        title_tokens = len(self._embedder.offsets(f"{document.title}\n")) if document.title else 0
+        # The title is embedded with every passage, so it takes its room from the window.
+        room = min(chunking.max_tokens, limit - title_tokens)
+        if room <= chunking.overlap_tokens or room < 1:
+            raise InvalidInput(
+                f"document {document.id!r} has a title of {title_tokens} tokens, which leaves no"
+                f" room for text in the {limit} that the embedder reads; shorten the title",
+                field="documents.title",
+            )
+        spans = cut(document.text, self._embedder, replace(chunking, max_tokens=room))
+        if not spans:
+            raise InvalidInput(
+                f"document {document.id!r} has no character that the embedder reads; leave it out",
+                field="documents.text",
+            )
+        passages = [passage_of(document, span.start, span.end) for span in spans]
+        for passage in passages:
+            # A piece of an overlong word may have more tokens than any rule foretells.
+            tokens = len(self._embedder.offsets(passage.embedded_text))
+            if tokens > limit:
+                raise InvalidInput(
+                    f"document {document.id!r} has {tokens} tokens at offset {passage.start},"
+                    f" more than the {limit} that the embedder reads; set a smaller"
+                    " chunking.max_tokens or break the long word there",
+                    field="documents.text",
+                )
+        return passages
+
+    async def _write(
+        self, cuts: Sequence[_Cut], ledger: Ledger, report: IngestReport, stages: Stages
+    ) -> None:
+        with stages.measure("embed"):
+            texts = [passage.embedded_text for each in cuts for passage in each.passages]
+            vectors = await self._embedder.embed_passages(texts)
+        prepared, row = [], 0
+        for each in cuts:
+            rows = vectors[row : row + len(each.passages)]
+            prepared.append(PreparedDocument(each.id, each.digest, each.passages, rows))
+            row += len(each.passages)
+        with stages.measure("store"):
+            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+
+    async def _store_new(
+        self, prepared: Sequence[PreparedDocument], ledger: Ledger, report: IngestReport
+    ) -> None:
+        async with self._corpora.filling(ledger):
+            new = []
+            for document in prepared:
+                # Another stream may have brought it meanwhile.
+                held = ledger.documents.get(document.id)
+                if held is None:
+                    new.append(document)
+                else:
+                    _count_known(document.id, held, document.digest, report)
+            if not new:
+                return
+            await self._store.add(ledger.corpus.name, new)
+            ledger.documents.update({document.id: document.digest for document in new})
+        passages = sum(len(document.passages) for document in new)
+        report.documents_added += len(new)
+        report.passages_added += passages
+        _PASSAGES.inc(passages)
+
+
+def _count_known(document_id: str, held: str, offered: str, report: IngestReport) -> None:
+    if held == offered:
+        report.documents_unchanged += 1
+        return
+    report.reject(
+        document_id,
+        AlreadyExists(
+            f"document {document_id!r} is in the corpus with other content; give it another id, or"
+            " create a new corpus",
+            document_id=document_id,
+        ),
+    )

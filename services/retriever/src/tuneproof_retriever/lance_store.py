@@ -1,0 +1,214 @@
+"""A vector store in a folder, by LanceDB.
+
+One `add` of LanceDB is one commit, and it holds whole documents: so a document is there with all
+its passages or not at all, whenever the process dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import lancedb
+from lancedb.index import FTS, IvfFlat
+from lancedb.query import MatchQuery
+
+from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
+from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
+from tuneproof_retriever.lance_folders import CorpusFolders, opened
+from tuneproof_retriever.lance_rows import (
+    PASSAGE_COLUMNS,
+    passage_of_row,
+    predicate,
+    rows_of,
+    schema,
+    stored_passage_of_row,
+)
+from tuneproof_retriever.store import Counts, StoredPassage
+
+_TABLE = "passages"
+_SCAN_ROWS = 1024
+# A twentieth of the partitions, and never fewer than these, are searched.
+_LEAST_PROBES = 20
+
+
+class LanceStore:
+    """See `VectorStore`. Use `open_lance_store` to get one."""
+
+    def __init__(self, folders: CorpusFolders, *, ann_min_passages: int) -> None:
+        self._folders = folders
+        self._ann_min_passages = ann_min_passages
+        self._tables: dict[str, Any] = {}
+
+    async def create(self, corpus: Corpus) -> bool:
+        """See `VectorStore`."""
+        draft = await asyncio.to_thread(self._folders.draft, corpus)
+        try:
+            connection = await lancedb.connect_async(draft)
+            await connection.create_table(_TABLE, schema=schema(corpus.embedder.dimension))
+            return await asyncio.to_thread(self._folders.publish, draft, corpus.name)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    async def load(self, name: str) -> Corpus:
+        """See `VectorStore`."""
+        return await asyncio.to_thread(self._folders.load, name)
+
+    async def save(self, corpus: Corpus) -> None:
+        """See `VectorStore`."""
+        with _writing(corpus.name):
+            await asyncio.to_thread(self._folders.save, corpus)
+
+    async def delete(self, name: str) -> None:
+        """See `VectorStore`."""
+        self._tables.pop(name, None)
+        with _writing(name):
+            await asyncio.to_thread(self._folders.remove, name)
+
+    async def names(self) -> list[str]:
+        """See `VectorStore`."""
+        return await asyncio.to_thread(self._folders.names)
+
+    async def documents(self, name: str) -> dict[str, str]:
+        """See `VectorStore`."""
+        async with self._reading(name) as table:
+            query = table.query().where("ordinal = 0").select(["document_id", "document_digest"])
+            found = await query.to_arrow()
+        return dict(
+            zip(found["document_id"].to_pylist(), found["document_digest"].to_pylist(), strict=True)
+        )
+
+    async def add(self, name: str, documents: Sequence[PreparedDocument]) -> None:
+        """See `VectorStore`."""
+        table = await self._table(name)
+        dimension = documents[0].vectors.shape[1]
+        rows = await asyncio.to_thread(rows_of, documents, dimension)
+        with _writing(name):
+            await table.add(rows)
+
+    async def counts(self, name: str) -> Counts:
+        """See `VectorStore`."""
+        async with self._reading(name) as table:
+            return Counts(await table.count_rows("ordinal = 0"), await table.count_rows())
+
+    async def scan(self, name: str) -> AsyncIterator[list[StoredPassage]]:
+        """See `VectorStore`. Memory is that of the ids and of one list."""
+        columns = [*PASSAGE_COLUMNS, "ordinal", "siblings"]
+        async with self._reading(name) as table:
+            ids = (await table.query().select(["id"]).with_row_id().to_arrow()).sort_by("id")
+            for first in range(0, ids.num_rows, _SCAN_ROWS):
+                numbers = ids["_rowid"].slice(first, _SCAN_ROWS).to_pylist()
+                rows = await table.take_row_ids(numbers).select(columns).to_list()
+                yield [
+                    stored_passage_of_row(row) for row in sorted(rows, key=lambda row: row["id"])
+                ]
+
+    async def build_indexes(self, name: str) -> None:
+        """See `VectorStore`. Vectors get an index only where a flat search would be slow."""
+        table = await self._table(name)
+        with _writing(name):
+            # Nobody else has the folder, so files of interrupted writes may go at once.
+            await table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            words = FTS(with_position=False, stem=True, remove_stop_words=True, ascii_folding=True)
+            await table.create_index("text", config=words, replace=True)
+            rows = await table.count_rows()
+            if rows >= self._ann_min_passages:
+                vectors = IvfFlat(distance_type="cosine", num_partitions=max(1, isqrt(rows)))
+                await table.create_index("vector", config=vectors, replace=True)
+
+    async def dense(
+        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
+    ) -> list[Hit]:
+        """See `VectorStore`."""
+        async with self._reading(name) as table:
+            query = table.query().nearest_to(vector).distance_type("cosine")
+            rows = await table.count_rows()
+            if rows >= self._ann_min_passages:
+                query = query.nprobes(max(_LEAST_PROBES, isqrt(rows) // 20))
+            found = await _run(query, "_distance", limit, where)
+        return [Hit(passage_of_row(row), 1.0 - row["_distance"]) for row in found]
+
+    async def keyword(
+        self, name: str, words: str, limit: int, where: Mapping[str, str]
+    ) -> list[Hit]:
+        """See `VectorStore`."""
+        async with self._reading(name) as table:
+            # A plain string would be parsed by some versions; a MatchQuery is words and no more.
+            query = table.query().nearest_to_text(MatchQuery(words, "text"))
+            found = await _run(query, "_score", limit, where)
+        return [Hit(passage_of_row(row), row["_score"]) for row in found]
+
+    async def check_ready(self) -> None:
+        """See `VectorStore`."""
+        await asyncio.to_thread(self._folders.check)
+
+    async def _table(self, name: str) -> Any:
+        table = self._tables.get(name)
+        if table is None:
+            if not await asyncio.to_thread(self._folders.exists, name):
+                raise NotFound(f"there is no corpus {name!r}", corpus=name)
+            connection = await lancedb.connect_async(self._folders.of(name))
+            table = self._tables[name] = await connection.open_table(_TABLE)
+        return table
+
+    @asynccontextmanager
+    async def _reading(self, name: str) -> AsyncIterator[Any]:
+        # LanceDB 0.40 raises RuntimeError, ValueError and OSError alike for damaged files.
+        try:
+            yield await self._table(name)
+        except TuneproofError:
+            raise
+        except (RuntimeError, ValueError, OSError) as error:
+            self._tables.pop(name, None)
+            if not self._folders.exists(name):
+                raise NotFound(f"there is no corpus {name!r} any more", corpus=name) from None
+            raise Corrupted(
+                f"corpus {name!r} cannot be read: {_first_line(error)}; restore its folder, or"
+                " delete the corpus and ingest again",
+                corpus=name,
+            ) from error
+
+
+@asynccontextmanager
+async def open_lance_store(root: Path, *, ann_min_passages: int) -> AsyncIterator[LanceStore]:
+    """The store in a folder, which is made where it is missing.
+
+    Args:
+        ann_min_passages: corpora of this size and more get an approximate vector index.
+
+    Raises:
+        InvalidInput: when the folder cannot be used, or another process uses it.
+    """
+    with opened(root) as folders:
+        yield LanceStore(folders, ann_min_passages=ann_min_passages)
+
+
+async def _run(query: Any, score: str, limit: int, where: Mapping[str, str]) -> Any:
+    if where:
+        query = query.where(predicate(where))
+    return await query.limit(limit).select([*PASSAGE_COLUMNS, score]).to_list()
+
+
+@contextmanager
+def _writing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except TuneproofError:
+        raise
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(
+            f"corpus {name!r} could not be written: {_first_line(error)}; see to the store's disk,"
+            " then repeat the call",
+            corpus=name,
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

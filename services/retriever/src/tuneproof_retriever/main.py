@@ -1,0 +1,86 @@
+"""Starts the retriever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
+from tuneproof.servicekit.server import Service, run
+from tuneproof_retriever.corpora import Corpora
+from tuneproof_retriever.ingestion import Ingestion
+from tuneproof_retriever.searching import Searcher
+from tuneproof_retriever.sentence_embedder import SentenceEmbedder, load_sentence_embedder
+from tuneproof_retriever.servicer import RetrieverServicer
+from tuneproof_retriever.settings import RetrieverSettings
+from tuneproof_retriever.store import VectorStore
+
+_EXAMPLES = """examples:
+  tuneproof-retriever --bind 127.0.0.1:7101 --store-dir /var/lib/tuneproof/corpora
+  tuneproof-retriever --embedder ./models/e5-base --device cuda:0"""
+
+
+def main() -> int:
+    """Runs the service; the exit code."""
+    return run(RetrieverSettings, build, name="retriever", examples=_EXAMPLES)
+
+
+@asynccontextmanager
+async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
+    """The service with a store and an embedder of its own.
+
+    Raises:
+        InvalidInput: when a setting names what cannot be used.
+        Unavailable: when the embedder must be downloaded and cannot.
+    """
+    async with _open_store(settings) as store:
+        embedder = await asyncio.to_thread(_load_embedder, settings)
+        try:
+            corpora = Corpora(store, embedder.identity)
+            servicer = RetrieverServicer(
+                corpora,
+                Ingestion(corpora, store, embedder, write_passages=settings.write_passages),
+                Searcher(corpora, store, embedder),
+                embedder.identity,
+                search_concurrency=settings.search_concurrency,
+            )
+
+            async def check_ready() -> None:
+                await store.check_ready()
+                await embedder.check_ready()
+
+            yield Service(
+                register=lambda server: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(
+                    servicer, server
+                ),
+                descriptors=[retriever_pb2.DESCRIPTOR.services_by_name["RetrieverService"]],
+                check_ready=check_ready,
+            )
+            await corpora.close()
+        finally:
+            embedder.close()
+
+
+@asynccontextmanager
+async def _open_store(settings: RetrieverSettings) -> AsyncIterator[VectorStore]:
+    # LanceDB's import takes most of a second, and --help needs none of it.
+    from tuneproof_retriever.lance_store import open_lance_store  # noqa: PLC0415
+
+    async with open_lance_store(
+        settings.store_dir, ann_min_passages=settings.ann_min_passages
+    ) as store:
+        yield store
+
+
+def _load_embedder(settings: RetrieverSettings) -> SentenceEmbedder:
+    return load_sentence_embedder(
+        settings.embedder,
+        device=settings.device,
+        threads=settings.torch_threads,
+        batch_size=settings.embed_batch,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

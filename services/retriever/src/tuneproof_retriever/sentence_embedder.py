@@ -1,0 +1,153 @@
+"""An embedder in this process, by sentence-transformers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuneproof.servicekit.errors import Internal, InvalidInput
+from tuneproof_retriever.corpus import EmbedderIdentity, Vector, Vectors
+from tuneproof_retriever.model_folder import digest_of_model, find_model
+from tuneproof_retriever.query_batches import QueryBatches
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model on one thread of its own.
+
+    The thread takes passages in small batches, so that a query waits for one batch at most.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, identity: EmbedderIdentity, *, batch_size: int
+    ) -> None:
+        """
+        Args:
+            model: a SentenceTransformer.
+            tokenizer: its `tokenizers.Tokenizer`, without truncation and padding.
+            batch_size: most texts in one forward pass.
+        """
+        self._model = model
+        self._tokenizer = tokenizer
+        self._identity = identity
+        self._batch_size = batch_size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._queries = QueryBatches(partial(self._encode, model.encode_query), size=batch_size)
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        """See `Embedder`."""
+        return self._identity
+
+    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """See `Tokens`."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.offsets  # type: ignore[no-any-return]
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """See `Embedder`."""
+        vectors = np.empty((len(texts), self._identity.dimension), dtype=np.float32)
+        # Texts of like length share a batch: padding costs as much as text.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        for first in range(0, len(order), self._batch_size):
+            rows = order[first : first + self._batch_size]
+            batch = [texts[row] for row in rows]
+            vectors[rows] = await self._encode(self._model.encode_document, batch)
+        return vectors
+
+    async def embed_query(self, text: str) -> Vector:
+        """See `Embedder`."""
+        return await self._queries.embed(text)
+
+    async def check_ready(self) -> None:
+        """See `Embedder`: a model in this process is always ready."""
+
+    def close(self) -> None:
+        """Ends the thread after the batch that it works on."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _encode(self, encode: Any, texts: list[str]) -> Vectors:
+        work = partial(
+            encode,
+            texts,
+            batch_size=self._batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        vectors = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        if not np.isfinite(vectors).all():
+            raise Internal(f"embedder {self._identity.id} gave vectors that are not finite")
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def load_sentence_embedder(
+    embedder: str, *, device: str, threads: int, batch_size: int
+) -> SentenceEmbedder:
+    """Loads a model; takes seconds, most of them for torch's import.
+
+    Args:
+        embedder: see `find_model`.
+        device: torch's name of a device; empty takes a GPU where there is one.
+        threads: torch's threads in this process; 0 leaves torch's own choice.
+        batch_size: most texts in one forward pass.
+
+    Raises:
+        InvalidInput: when the model, the library or the device cannot be used.
+        Unavailable: when the model must be downloaded and cannot.
+    """
+    folder = find_model(embedder)
+    try:
+        # torch's import takes seconds, so it waits until a model is wanted.
+        import torch  # noqa: PLC0415
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        from tokenizers import Tokenizer  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput(
+            f"embedder {embedder!r} needs {error.name}:"
+            " pip install tuneproof-retriever[local-embed]",
+            field="embedder",
+        ) from None
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device=device or None,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"embedder {embedder!r} cannot be loaded: {type(error).__name__}: {error}",
+            field="embedder",
+        ) from None
+    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    identity = EmbedderIdentity(
+        id=_name_of(embedder),
+        digest=digest_of_model(folder),
+        dimension=int(model.get_embedding_dimension()),
+        max_tokens=_room(model, tokenizer),
+    )
+    return SentenceEmbedder(model, tokenizer, identity, batch_size=batch_size)
+
+
+def _name_of(embedder: str) -> str:
+    return Path(embedder).resolve().name if Path(embedder).is_dir() else embedder
+
+
+def _room(model: Any, tokenizer: Any) -> int:
+    """Tokens that a text may have beside special tokens and the longest prompt."""
+    prompts = [prompt for prompt in model.prompts.values() if prompt]
+    longest = max(
+        (len(tokenizer.encode(prompt, add_special_tokens=False).ids) for prompt in prompts),
+        default=0,
+    )
+    return int(model.max_seq_length) - int(tokenizer.num_special_tokens_to_add(False)) - longest

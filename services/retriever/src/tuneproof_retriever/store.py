@@ -1,0 +1,100 @@
+"""Where corpora live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuneproof_retriever.corpus import Corpus, Hit, Passage, PreparedDocument, Vector
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a corpus holds now."""
+
+    documents: int
+    passages: int
+
+
+@dataclass(frozen=True)
+class StoredPassage:
+    """A passage with what tells whether its document is complete."""
+
+    passage: Passage
+    ordinal: int
+    """Place among the passages of its document, from 0."""
+    siblings: int
+    """Number of passages of its document, itself included."""
+
+
+class VectorStore(Protocol):
+    """Keeps passages with their vectors and a record per corpus.
+
+    Names are checked by the caller. All methods raise `NotFound` for a corpus that is not there
+    (but `create` and `names`), `Unavailable` when the store cannot be reached or written, and
+    `Corrupted` when it holds what cannot be read.
+    """
+
+    async def create(self, corpus: Corpus) -> bool:
+        """Makes an empty corpus, whole or not at all; False when the name is taken."""
+
+    async def load(self, name: str) -> Corpus:
+        """The record of a corpus."""
+
+    async def save(self, corpus: Corpus) -> None:
+        """Replaces the record of a corpus atomically."""
+
+    async def delete(self, name: str) -> None:
+        """Removes a corpus; after a crash it is there as before, or gone."""
+
+    async def names(self) -> list[str]:
+        """Names of all corpora, sorted."""
+
+    async def documents(self, name: str) -> dict[str, str]:
+        """Content digests of the documents that are complete, by document id."""
+
+    async def add(self, name: str, documents: Sequence[PreparedDocument]) -> None:
+        """Stores documents of which none is complete yet.
+
+        A document appears in `documents` when all its passages are stored, not before, even if
+        the process dies in between; what an interrupted call left is replaced.
+        """
+
+    async def counts(self, name: str) -> Counts:
+        """Complete documents, and their passages."""
+
+    def scan(self, name: str) -> AsyncIterator[list[StoredPassage]]:
+        """All passages by ascending id, in lists of any length."""
+
+    async def build_indexes(self, name: str) -> None:
+        """Makes a corpus searchable; may be repeated."""
+
+    async def dense(
+        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
+    ) -> list[Hit]:
+        """Passages with the greatest cosine to `vector`, best first; scores are cosines.
+
+        Args:
+            limit: most hits.
+            where: entries that a passage's metadata must hold.
+        """
+
+    async def keyword(
+        self, name: str, words: str, limit: int, where: Mapping[str, str]
+    ) -> list[Hit]:
+        """Passages that hold any of the words, by BM25, best first.
+
+        `words` is text, never a query language: no character of it has a meaning.
+
+        Args:
+            limit: most hits.
+            where: entries that a passage's metadata must hold.
+        """
+
+    async def check_ready(self) -> None:
+        """Returns when calls can be served.
+
+        Raises:
+            Unavailable: with the reason, while they cannot.
+        """
