@@ -1,0 +1,1 @@
+"""Generates with vLLM and hot-loads LoRA adapters."""

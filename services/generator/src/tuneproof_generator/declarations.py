@@ -1,0 +1,82 @@
+"""The declared set: which adapters the pool shall serve, whatever a replica holds right now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from tuneproof.adapters import AdapterRef
+from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof_generator.pool_store import PoolStore
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One adapter that the pool shall serve."""
+
+    ref: AdapterRef
+    required: bool
+    """Readiness waits for it."""
+    time: datetime
+    request_id: str = ""
+
+
+class Declarations:
+    """The declared set in the pool's folder. Its calls block; run them in a thread."""
+
+    def __init__(self, store: PoolStore) -> None:
+        self._store = store
+
+    def list(self) -> list[Declaration]:
+        """All declarations, sorted by reference. One that cannot be read is logged and left out.
+
+        Raises:
+            Unavailable: when the store does not answer.
+        """
+        found = []
+        for name in self._store.names("adapters"):
+            for file in self._store.names(f"adapters/{name}"):
+                declaration = self._read(f"adapters/{name}/{file}")
+                if declaration is not None:
+                    found.append(declaration)
+        return sorted(found, key=lambda declaration: declaration.ref)
+
+    def put(self, declaration: Declaration) -> None:
+        """Adds a declaration, or replaces the one of the same adapter."""
+        content = {
+            "ref": str(declaration.ref),
+            "required": declaration.required,
+            "time": declaration.time.isoformat(),
+            "request_id": declaration.request_id,
+        }
+        self._store.write(_path(declaration.ref), json.dumps(content).encode())
+
+    def delete(self, ref: AdapterRef) -> None:
+        """Takes an adapter out of the set."""
+        self._store.delete(_path(ref))
+
+    def _read(self, path: str) -> Declaration | None:
+        if path.rsplit("/", 1)[1].startswith("."):
+            return None  # A write under way.
+        try:
+            content = json.loads(self._store.read(path))
+            return Declaration(
+                AdapterRef.parse(content["ref"]),
+                bool(content["required"]),
+                datetime.fromisoformat(content["time"]),
+                str(content["request_id"]),
+            )
+        except NotFound:
+            return None  # Removed between the listing and the reading.
+        except (ValueError, KeyError, TypeError, InvalidInput) as error:
+            _log.warning("declaration ignored", path=path, error=str(error))
+            return None
+
+
+def _path(ref: AdapterRef) -> str:
+    return f"adapters/{ref.name}/{ref.hex}.json"

@@ -1,0 +1,213 @@
+"""Answering one request: checks, the prompt's tokens, the stream of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof_generator import metrics
+from tuneproof_generator.engine import Engine, Finish, LoadedAdapter, Message, Sampling
+from tuneproof_generator.pool import AdapterPool
+from tuneproof_generator.traffic import Traffic
+
+_MAX_STOPS = 16
+# Above it, tokenizing takes so long that it must not hold up the streams of others.
+_LONG_TEXT = 20_000
+_MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Turns for the model's own chat template."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Raw token ids."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request."""
+
+    model: str
+    prompt: Chat | Tokens | str
+    """A chat, token ids, or a raw text."""
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known at the end."""
+
+    finish: Finish
+    prompt_ids: tuple[int, ...]
+    completion_tokens: int
+    cached_tokens: int
+    adapter_ref: str
+    """`name@sha256:<hex>` of what served; empty for the base model."""
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Generator:
+    """Answers requests with the base model or an adapter of the pool."""
+
+    def __init__(self, engine: Engine, pool: AdapterPool, traffic: Traffic) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._traffic = traffic
+
+    async def generate(self, ask: Ask) -> AsyncGenerator[Piece | Outcome, None]:
+        """Pieces, then one Outcome. Closing the generator stops the work in the engine.
+
+        Raises:
+            InvalidInput: naming the field and its limit, before the engine sees anything.
+            NotFound: for an unknown model.
+            Unavailable: when the adapter is not READY, is removed meanwhile, or the engine died.
+        """
+        check_sampling(ask.sampling, self._engine.facts.max_model_len)
+        adapter = self._pool.resolve(ask.model)
+        prompt = await self._encode(ask.prompt)
+        self._check_prompt(prompt)
+        request_id = uuid.uuid4().hex
+        with ExitStack() as held:
+            if adapter is not None:
+                held.enter_context(
+                    self._traffic.enter(adapter.engine_id, lambda: self._engine.abort(request_id))
+                )
+            stream = self._answer(request_id, prompt, ask.sampling, adapter)
+            async with aclosing(stream):
+                async for event in stream:
+                    yield event
+
+    async def _answer(
+        self,
+        request_id: str,
+        prompt: list[int],
+        sampling: Sampling,
+        adapter: LoadedAdapter | None,
+    ) -> AsyncGenerator[Piece | Outcome, None]:
+        ref = adapter.ref if adapter else ""
+        tokens = 0
+        finish = "cancelled"
+        chunks = self._engine.generate(request_id, prompt, sampling, adapter)
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    tokens += len(chunk.token_ids)
+                    if chunk.finish is Finish.ABORT:
+                        finish = chunk.finish
+                        raise Unavailable(
+                            f"adapter {ref} was removed while it answered; ask another one"
+                        )
+                    if chunk.text or chunk.token_ids:
+                        yield Piece(chunk.text, chunk.token_ids)
+                    if chunk.finish is not None:
+                        finish = chunk.finish
+                        yield Outcome(
+                            chunk.finish,
+                            tuple(prompt),
+                            tokens,
+                            chunk.cached_tokens,
+                            ref,
+                            chunk.stage_seconds,
+                        )
+        finally:
+            metrics.REQUESTS.labels(ref, "grpc", finish).inc()
+            metrics.TOKENS.labels(ref, "prompt").inc(len(prompt))
+            metrics.TOKENS.labels(ref, "completion").inc(tokens)
+
+    async def _encode(self, prompt: Chat | Tokens | str) -> list[int]:
+        if isinstance(prompt, Tokens):
+            return list(prompt.ids)
+        if isinstance(prompt, str):
+            if len(prompt) > _LONG_TEXT:
+                return await asyncio.to_thread(self._engine.encode_text, prompt)
+            return self._engine.encode_text(prompt)
+        _check_messages(prompt.messages)
+        if sum(len(message.content) for message in prompt.messages) > _LONG_TEXT:
+            return await asyncio.to_thread(self._engine.encode_chat, prompt.messages)
+        return self._engine.encode_chat(prompt.messages)
+
+    def _check_prompt(self, prompt: list[int]) -> None:
+        facts = self._engine.facts
+        if not prompt:
+            raise InvalidInput(
+                "the prompt has no tokens; set chat, text or token_ids", field="prompt"
+            )
+        if len(prompt) >= facts.max_model_len:
+            raise InvalidInput(
+                f"the prompt has {len(prompt)} tokens; the model's context of"
+                f" {facts.max_model_len} holds prompt and answer, so {facts.max_model_len - 1} at"
+                " most; shorten it",
+                field="prompt",
+                prompt_tokens=str(len(prompt)),
+                limit=str(facts.max_model_len - 1),
+            )
+        worst = max(prompt)
+        if worst >= facts.vocabulary:
+            raise InvalidInput(
+                f"token id {worst} is outside the vocabulary of {facts.vocabulary}",
+                field="token_ids.ids",
+            )
+
+
+def check_sampling(sampling: Sampling, max_model_len: int) -> None:
+    """Raises InvalidInput for the first value out of its range."""
+    ranges = [
+        (
+            "max_tokens",
+            sampling.max_tokens,
+            1 <= sampling.max_tokens <= max_model_len,
+            f"1 to the model's context of {max_model_len}",
+        ),
+        ("temperature", sampling.temperature, 0 <= sampling.temperature <= 2, "0 to 2"),
+        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0, up to 1"),
+        (
+            "seed",
+            sampling.seed,
+            sampling.seed is None or 0 <= sampling.seed <= _MAX_SEED,
+            f"0 to {_MAX_SEED}",
+        ),
+        (
+            "stop",
+            f"{len(sampling.stop)} strings",
+            len(sampling.stop) <= _MAX_STOPS,
+            f"at most {_MAX_STOPS}",
+        ),
+        ("stop", "an empty string", all(sampling.stop), "one or more characters each"),
+    ]
+    for name, value, is_good, limits in ranges:
+        if not is_good:
+            raise InvalidInput(
+                f"sampling.{name} is {value}, not {limits}", field=f"sampling.{name}"
+            )
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise InvalidInput("chat.messages is empty; send one message or more", field="chat")
+    for index, message in enumerate(messages):
+        if not message.role:
+            raise InvalidInput(
+                f"chat.messages[{index}] has no role; set system, user or assistant",
+                field=f"chat.messages[{index}].role",
+            )
+    if not any(message.content.strip() for message in messages):
+        raise InvalidInput("every message of the chat is empty", field="chat.messages")

@@ -1,0 +1,141 @@
+"""The way of one adapter from the registry into the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tuneproof.adapters import AdapterRef
+from tuneproof_generator.engine import Engine, LoadedAdapter, Sampling
+from tuneproof_generator.lifecycle import State
+from tuneproof_generator.metrics import LOAD_SECONDS
+
+_WARM_TOKEN = 0
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What admission found in an adapter that may be served."""
+
+    rank: int
+    size_bytes: int
+
+
+class AdapterSource(Protocol):
+    """Where adapters come from; `tuneproof.adapters.Registry` is one."""
+
+    def fetch(self, ref: AdapterRef, cache: Path) -> Path:
+        """A local folder with the adapter, its content verified."""
+        ...
+
+
+Inspect = Callable[[Path, AdapterRef], Inspected]
+"""Raises InvalidInput with every defect of an adapter that may not be served."""
+
+
+class Progress(Protocol):
+    """Who is told how far the loading is."""
+
+    def enter(self, state: State) -> None:
+        """A state begins."""
+        ...
+
+    def took(self, stage: str, seconds: float) -> None:
+        """A stage is done."""
+        ...
+
+    def inspected(self, facts: Inspected) -> None:
+        """Admission is passed."""
+        ...
+
+    def handed_over(self, adapter: LoadedAdapter) -> None:
+        """From now on the engine may hold the adapter, even if loading fails."""
+        ...
+
+
+class Loader:
+    """Fetches, checks, loads and warms adapters; knows which files may go.
+
+    Args:
+        cache: a folder of this process alone.
+    """
+
+    def __init__(
+        self, engine: Engine, source: AdapterSource, inspect: Inspect, cache: Path
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._inspect = inspect
+        self._cache = cache
+        self._ids = itertools.count(1)
+        # Two names can share one content, hence one folder.
+        self._folders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reading = asyncio.Semaphore(2)
+
+    async def load(self, ref: AdapterRef, progress: Progress) -> LoadedAdapter:
+        """Brings an adapter into the engine and generates one token with it.
+
+        Raises:
+            TuneproofError: with the reason for which it cannot be served.
+        """
+        async with self._reading, self._folders[ref.digest]:
+            progress.enter(State.FETCHING)
+            async with _timed("fetch", progress):
+                folder = await asyncio.to_thread(self._source.fetch, ref, self._cache)
+            progress.enter(State.VERIFYING)
+            async with _timed("verify", progress):
+                progress.inspected(await asyncio.to_thread(self._inspect, folder, ref))
+        progress.enter(State.LOADING)
+        adapter = LoadedAdapter(str(ref), next(self._ids), folder)
+        progress.handed_over(adapter)
+        async with _timed("load", progress):
+            await self._engine.load(adapter)
+        async with _timed("warm", progress):
+            await self._warm(adapter)
+        return adapter
+
+    async def discard(
+        self, ref: AdapterRef, adapter: LoadedAdapter | None, is_shared: Callable[[], bool]
+    ) -> None:
+        """Lets the engine go of an adapter, and only then its files.
+
+        Args:
+            is_shared: whether another adapter with the same content needs the files.
+        """
+        if adapter is not None:
+            await self._engine.unload(adapter)
+        async with self._folders[ref.digest]:
+            if not is_shared():
+                await asyncio.to_thread(shutil.rmtree, self._cache / ref.hex, ignore_errors=True)
+
+    def sweep(self, keep: frozenset[str]) -> None:
+        """Removes what an earlier process left in the cache, except these digests' folders."""
+        names = {digest.removeprefix("sha256:") for digest in keep}
+        for path in self._cache.iterdir() if self._cache.is_dir() else ():
+            if path.is_dir() and path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def _warm(self, adapter: LoadedAdapter) -> None:
+        sampling = Sampling(max_tokens=1)
+        request_id = f"warm-{adapter.engine_id}"
+        stream = self._engine.generate(request_id, [_WARM_TOKEN], sampling, adapter)
+        async with aclosing(stream):
+            async for _ in stream:
+                pass
+
+
+@asynccontextmanager
+async def _timed(stage: str, progress: Progress) -> AsyncIterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    progress.took(stage, seconds)
+    LOAD_SECONDS.labels(stage).observe(seconds)

@@ -1,0 +1,197 @@
+"""Puts the generator together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tuneproof.adapters import Registry, identify_base
+from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
+from tuneproof.servicekit.auth import Tokens
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.server import Service, run
+from tuneproof.servicekit.settings import split_address
+from tuneproof_generator.adapter_servicer import AdapterServicer
+from tuneproof_generator.aliases import Aliases
+from tuneproof_generator.base_model import inspector, resolve_model
+from tuneproof_generator.declarations import Declarations
+from tuneproof_generator.engine import Engine
+from tuneproof_generator.entry import now
+from tuneproof_generator.generation import Generator
+from tuneproof_generator.loading import Loader
+from tuneproof_generator.pool import AdapterPool
+from tuneproof_generator.pool_store import open_pool
+from tuneproof_generator.servicer import GeneratorServicer, PoolDescription
+from tuneproof_generator.settings import GeneratorSettings
+from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.vllm_environment import environment
+
+if TYPE_CHECKING:
+    from tuneproof_generator.engine_settings import EngineOptions
+
+_EXAMPLES = (
+    "example: tuneproof-generator --model ./model --artifacts ./artifacts --bind 127.0.0.1:7002"
+    " --openai-bind 127.0.0.1:8000"
+)
+_BATCH_ITEMS_PER_PLACE = 2
+
+
+def main() -> int:
+    """Runs the generator until SIGTERM; the exit code."""
+    return run(GeneratorSettings, build, name="generator", examples=_EXAMPLES)
+
+
+@asynccontextmanager
+async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
+    """Starts the engine and the OpenAI door; gives the gRPC service.
+
+    Raises:
+        InvalidInput: when the model cannot be served, or an address or folder cannot be had.
+    """
+    started = now()
+    os.environ.update(environment(threads=settings.threads, verbose=settings.log_level == "debug"))
+    folder = await asyncio.to_thread(resolve_model, settings.model)
+    # In a thread, and late: importing vLLM takes seconds, and reads the environment.
+    door_module, engine_module = await asyncio.to_thread(_import_vllm)
+    tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
+    async with contextlib.AsyncExitStack() as held:
+        cache = held.enter_context(_alone_in(settings.cache_dir.expanduser().absolute()))
+        door = held.enter_context(
+            contextlib.closing(door_module.listen(split_address(settings.openai_bind)))
+        )
+        engine = await held.enter_async_context(
+            engine_module.start_engine(_options(settings, folder))
+        )
+        traffic = Traffic()
+        pool = await held.enter_async_context(
+            _pool(settings, engine, traffic, folder=folder, cache=cache)
+        )
+        await held.enter_async_context(
+            door_module.openai_door(
+                engine,
+                pool,
+                traffic,
+                door,
+                tokens=[token.decode() for token, _ in tokens.roles] if tokens else [],
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        description = PoolDescription(
+            base_model=settings.served_name,
+            replica=settings.replica,
+            identity=identify_base(folder),
+            engine=engine.facts,
+            start_time=started,
+            openai_url=door_module.url_of(door),
+        )
+        yield _service(engine, pool, traffic, description, settings.max_num_seqs)
+
+
+@asynccontextmanager
+async def _pool(
+    settings: GeneratorSettings, engine: Engine, traffic: Traffic, *, folder: Path, cache: Path
+) -> AsyncIterator[AdapterPool]:
+    """The adapters, kept equal to what the pool's folder declares."""
+    store = open_pool(settings.artifacts, settings.served_name)
+    facts = engine.facts
+    inspect = inspector(folder, identify_base(folder), facts.max_lora_rank)
+    pool = AdapterPool(
+        Loader(engine, Registry(settings.artifacts), inspect, cache),
+        traffic,
+        Declarations(store),
+        Aliases(store),
+        base_model=settings.served_name,
+        capacity=facts.max_cpu_loras,
+    )
+    following = asyncio.create_task(pool.follow(settings.reconcile_seconds))
+    try:
+        yield pool
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await pool.close()
+
+
+def _service(
+    engine: Engine,
+    pool: AdapterPool,
+    traffic: Traffic,
+    description: PoolDescription,
+    max_num_seqs: int,
+) -> Service:
+    generator = GeneratorServicer(
+        Generator(engine, pool, traffic),
+        description,
+        concurrency=_BATCH_ITEMS_PER_PLACE * max_num_seqs,
+    )
+    adapters = AdapterServicer(pool, description.replica)
+
+    def register(server: grpc.aio.Server) -> None:
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(generator, server)
+        generator_pb2_grpc.add_AdapterServiceServicer_to_server(adapters, server)
+
+    async def check_ready() -> None:
+        await engine.check()
+        pool.check_ready()
+
+    services = generator_pb2.DESCRIPTOR.services_by_name
+    return Service(
+        register=register,
+        descriptors=[services["GeneratorService"], services["AdapterService"]],
+        check_ready=check_ready,
+        endpoints={"openai": description.openai_url},
+    )
+
+
+def _import_vllm() -> tuple[ModuleType, ModuleType]:
+    from tuneproof_generator import openai_door, vllm_engine  # noqa: PLC0415
+
+    return openai_door, vllm_engine
+
+
+def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
+    from tuneproof_generator.engine_settings import EngineOptions  # noqa: PLC0415
+
+    return EngineOptions(
+        folder=folder,
+        model_name=settings.served_name,
+        dtype=settings.dtype,
+        max_model_len=settings.max_model_len,
+        max_lora_rank=settings.max_lora_rank,
+        max_loras=settings.max_loras,
+        max_cpu_loras=settings.max_cpu_loras,
+        max_num_seqs=settings.max_num_seqs,
+        block_size=settings.block_size,
+        cpu_cache_mib=settings.cpu_cache_mib,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        stream_interval=settings.stream_interval,
+        tensor_parallel=settings.tensor_parallel,
+    )
+
+
+@contextlib.contextmanager
+def _alone_in(cache: Path) -> Iterator[Path]:
+    """Holds a cache folder for this process; another one would delete files that are in use.
+
+    Raises:
+        InvalidInput: when another process holds it.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInput(
+                f"another generator uses the cache {cache}; set another cache_dir",
+                field="cache_dir",
+            ) from None
+        yield cache

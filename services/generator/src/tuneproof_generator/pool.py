@@ -1,0 +1,370 @@
+"""The adapters of this replica: declared, loaded, resolved, removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+
+import structlog
+
+from tuneproof.adapters import AdapterRef
+from tuneproof.servicekit.errors import (
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    TuneproofError,
+    Unavailable,
+    WrongState,
+)
+from tuneproof_generator import metrics
+from tuneproof_generator.aliases import Alias, Aliases, check_alias
+from tuneproof_generator.declarations import Declaration, Declarations
+from tuneproof_generator.engine import LoadedAdapter
+from tuneproof_generator.entry import Entry, now
+from tuneproof_generator.lifecycle import HOLDS_PLACE, AdapterRecord, State
+from tuneproof_generator.loading import Loader
+from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.watching import AdapterView, Change, Changes
+
+DRAIN_SECONDS = 30.0
+"""How long running requests may take when nobody says otherwise."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AdapterPool:
+    """What this replica serves, and the only one who decides it.
+
+    Args:
+        base_model: the name under which the base is served.
+        capacity: adapters that the engine keeps in host memory.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        traffic: Traffic,
+        declarations: Declarations,
+        aliases: Aliases,
+        *,
+        base_model: str,
+        capacity: int,
+    ) -> None:
+        self.base_model = base_model
+        self._loader = loader
+        self._traffic = traffic
+        self._declarations = declarations
+        self._stored_aliases = aliases
+        self._capacity = capacity
+        self._entries: dict[str, Entry] = {}
+        self._aliases: dict[str, Alias] = {}
+        self._changes = Changes(self.list)
+        # Held while the declared set and what is held here are brought together.
+        self._order = asyncio.Lock()
+        self._reconciled = False
+
+    def list(self) -> list[AdapterView]:
+        """All adapters, sorted by reference."""
+        return [self._view(self._entries[ref]) for ref in sorted(self._entries)]
+
+    def get(self, name: str) -> AdapterView:
+        """One adapter, by reference or alias.
+
+        Raises:
+            NotFound: when there is none.
+        """
+        alias = self._aliases.get(name)
+        entry = self._entries.get(alias.ref if alias else name)
+        if entry is None:
+            raise NotFound(self._unknown(name, alias), adapter=name)
+        return self._view(entry)
+
+    @property
+    def aliases(self) -> Mapping[str, Alias]:
+        """Where the aliases point."""
+        return self._aliases
+
+    def watch(self, refs: frozenset[str]) -> AsyncGenerator[Change, None]:
+        """The adapters now, then each change."""
+        return self._changes.watch(refs)
+
+    def resolve(self, model: str) -> LoadedAdapter | None:
+        """What serves a model's name; None for the base, which never stands in for an adapter.
+
+        Raises:
+            NotFound: for a name that is neither base, nor adapter, nor alias.
+            Unavailable: for an adapter that is not READY.
+        """
+        if model in ("", self.base_model):
+            return None
+        alias = self._aliases.get(model)
+        entry = self._entries.get(alias.ref if alias else model)
+        if entry is None:
+            raise NotFound(self._unknown(model, alias), model=model)
+        if entry.record.state is not State.READY or entry.adapter is None:
+            record = entry.record
+            because = f" ({record.reason})" if record.reason else ""
+            raise Unavailable(
+                f"adapter {record.ref} is {record.state}, not READY{because}; see GetAdapter",
+                retry_after=None if record.state is State.FAILED else 1.0,
+                adapter=record.ref,
+                state=record.state,
+            )
+        return entry.adapter
+
+    def check_ready(self) -> None:
+        """Raises Unavailable while the declared set is unknown or a required adapter not READY."""
+        if not self._reconciled:
+            raise Unavailable("the pool's folder in the artifact store was not read yet")
+        missing = [
+            f"{entry.record.ref} is {entry.record.state}"
+            for entry in self._entries.values()
+            if entry.record.required and entry.record.state is not State.READY
+        ]
+        if missing:
+            raise Unavailable(f"required adapters are not READY: {'; '.join(missing)}")
+
+    async def declare(self, ref: AdapterRef, *, required: bool, request_id: str) -> AdapterView:
+        """Adds an adapter to the pool; it loads in the background. Repeatable; one that FAILED is
+        tried again.
+
+        Raises:
+            Overloaded: when the engine has no place for it.
+            WrongState: while it is being removed.
+        """
+        async with self._order:
+            entry = self._entries.get(str(ref))
+            if entry is not None and entry.record.state is State.DRAINING:
+                raise WrongState(
+                    f"adapter {ref} is being removed; declare it again when it is gone"
+                )
+            failed = entry is None or entry.record.state is State.FAILED
+            if failed or (entry and entry.record.required is not required):
+                if failed:
+                    self._check_room(ref)
+                declaration = Declaration(ref, required, now(), request_id)
+                await asyncio.to_thread(self._declarations.put, declaration)
+                _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
+            return self._view(self._adopt(ref, required))
+
+    async def remove(self, name: AdapterRef, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Takes an adapter out of the pool. New requests are refused at once; running ones may
+        end, then they are aborted; then the engine lets go, then the files go.
+
+        Raises:
+            NotFound: when it is not declared.
+            Unavailable: when requests do not end; the adapter stays DRAINING.
+        """
+        async with self._order:
+            entry = self._entries.get(str(name))
+            if entry is None:
+                raise NotFound(self._unknown(str(name), None), adapter=str(name))
+            await asyncio.to_thread(self._declarations.delete, name)
+            removal = self._drain(entry, drain_seconds)
+        # The caller may go; the removal goes on.
+        await asyncio.shield(removal)
+
+    async def set_alias(
+        self,
+        name: str,
+        ref: AdapterRef,
+        *,
+        expected_ref: str,
+        force: bool,
+        reason: str,
+        request_id: str,
+    ) -> Alias:
+        """Points an alias to an adapter.
+
+        Raises:
+            InvalidInput: for a name that is no alias, or the base model's.
+            WrongState: when the adapter is not READY (unless forced), or the alias points
+                elsewhere than expected.
+        """
+        check_alias(name, reason)
+        if name == self.base_model:
+            raise InvalidInput(f"{name} is the base model's name; choose another", field="alias")
+        entry = self._entries.get(str(ref))
+        state = entry.record.state if entry else "not declared"
+        if state != State.READY and not force:
+            raise WrongState(
+                f"adapter {ref} is {state}, not READY; wait for it, or force the change",
+                reason="ADAPTER_NOT_READY",
+            )
+        async with self._order:
+            alias = await asyncio.to_thread(
+                self._stored_aliases.move,
+                name,
+                ref,
+                expected_ref=expected_ref,
+                reason=reason,
+                request_id=request_id,
+            )
+            self._take_aliases({**self._aliases, name: alias})
+        _log.info("alias set", alias=name, adapter=str(ref), reason=reason, request_id=request_id)
+        return alias
+
+    async def reconcile(self) -> None:
+        """Makes what is held here what the pool's folder declares.
+
+        Raises:
+            Unavailable: when the artifact store does not answer; nothing changes then.
+        """
+        async with self._order:
+            declared = await asyncio.to_thread(self._declarations.list)
+            self._take_aliases(await asyncio.to_thread(self._stored_aliases.list))
+            if not self._reconciled:
+                digests = frozenset(declaration.ref.digest for declaration in declared)
+                await asyncio.to_thread(self._loader.sweep, digests)
+            for declaration in declared:
+                entry = self._entries.get(str(declaration.ref))
+                if entry is None or (
+                    entry.record.state is not State.DRAINING
+                    and entry.record.required is not declaration.required
+                ):
+                    self._adopt(declaration.ref, declaration.required, retry=False)
+            wanted = {str(declaration.ref) for declaration in declared}
+            for ref, entry in list(self._entries.items()):
+                if ref not in wanted and entry.record.state is not State.DRAINING:
+                    self._drain(entry, DRAIN_SECONDS)
+            self._reconciled = True
+
+    async def follow(self, seconds: float) -> None:
+        """Reconciles now and then every so many seconds, without end."""
+        while True:
+            try:
+                await self.reconcile()
+            except (TuneproofError, OSError) as error:
+                metrics.RECONCILE_ERRORS.inc()
+                _log.warning("pool's folder not read", error=str(error))
+            await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Stops all loading and removing; what is declared stays declared."""
+        tasks = [
+            task
+            for entry in self._entries.values()
+            for task in (entry.loading, entry.removal)
+            if task is not None
+        ]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _adopt(self, ref: AdapterRef, required: bool, *, retry: bool = True) -> Entry:
+        entry = self._entries.get(str(ref))
+        if entry is None:
+            record = AdapterRecord.declared(str(ref), required=required, now=now())
+            full = self._held() >= self._capacity
+            entry = self._entries[str(ref)] = Entry(ref, record, self._tell)
+            if full:
+                entry.fail(self._no_room())
+                return entry
+        elif entry.record.state is State.FAILED and retry:
+            entry.record = entry.record.to(State.PENDING, now(), reason="declared again")
+        elif entry.record.required is required:
+            return entry
+        entry.update(replace(entry.record, required=required))
+        if entry.record.state is State.PENDING and entry.loading is None:
+            entry.loading = asyncio.create_task(self._load(entry))
+        return entry
+
+    async def _load(self, entry: Entry) -> None:
+        try:
+            adapter = await self._loader.load(entry.ref, entry)
+            self._traffic.open(adapter.engine_id)
+            entry.enter(State.READY)
+            _log.info("ready", adapter=entry.record.ref, **entry.record.stage_seconds)
+        except Exception as error:  # noqa: BLE001 - whatever failed, the adapter is FAILED
+            reason = error.message if isinstance(error, TuneproofError) else f"{error!r}"
+            await self._give_up(entry, reason)
+        finally:
+            entry.loading = None
+
+    async def _give_up(self, entry: Entry, reason: str) -> None:
+        _log.warning("failed", adapter=entry.record.ref, reason=reason)
+        metrics.FAILURES.inc()
+        try:
+            await self._loader.discard(entry.ref, entry.adapter, lambda: self._is_shared(entry))
+        except TuneproofError as error:
+            reason = f"{reason}; and it cannot be unloaded: {error.message}"
+        entry.adapter = None
+        entry.fail(reason)
+
+    def _drain(self, entry: Entry, seconds: float) -> asyncio.Task[None]:
+        if entry.removal is None or (entry.removal.done() and not entry.gone):
+            if entry.record.state is not State.DRAINING:
+                entry.enter(State.DRAINING)
+            entry.removal = asyncio.create_task(self._let_go(entry, seconds))
+            # An error is the caller's, and the log's if there is none any more.
+            entry.removal.add_done_callback(_log_failure)
+        return entry.removal
+
+    async def _let_go(self, entry: Entry, seconds: float) -> None:
+        if entry.loading is not None:
+            entry.loading.cancel()
+            await asyncio.gather(entry.loading, return_exceptions=True)
+        aborted = 0
+        if entry.adapter is not None:
+            aborted = await self._traffic.close(entry.adapter.engine_id, seconds)
+        await self._loader.discard(entry.ref, entry.adapter, lambda: self._is_shared(entry))
+        entry.gone = True
+        del self._entries[entry.record.ref]
+        self._changes.tell(Change(entry.record.ref, None))
+        self._count()
+        _log.info("removed", adapter=entry.record.ref, aborted_requests=aborted)
+
+    def _is_shared(self, entry: Entry) -> bool:
+        return any(
+            other is not entry and other.ref.digest == entry.ref.digest
+            for other in self._entries.values()
+        )
+
+    def _held(self) -> int:
+        return sum(entry.record.state in HOLDS_PLACE for entry in self._entries.values())
+
+    def _check_room(self, ref: AdapterRef) -> None:
+        if self._held() >= self._capacity:
+            raise Overloaded(f"no place for {ref}: {self._no_room()}", reason="NO_ADAPTER_PLACE")
+
+    def _no_room(self) -> str:
+        return (
+            f"this replica holds {self._capacity} adapters at most (max_cpu_loras); remove one, or"
+            " start it with more places"
+        )
+
+    def _unknown(self, name: str, alias: Alias | None) -> str:
+        if alias is not None:
+            return f"alias {name} points to {alias.ref}, which is not declared; declare it first"
+        return (
+            f"{name!r} is not the base model {self.base_model!r}, nor an alias, nor a declared"
+            " adapter; see ListAdapters and ListAliases"
+        )
+
+    def _view(self, entry: Entry) -> AdapterView:
+        ref = entry.record.ref
+        names = sorted(alias.name for alias in self._aliases.values() if alias.ref == ref)
+        return AdapterView(entry.record, tuple(names))
+
+    def _take_aliases(self, aliases: dict[str, Alias]) -> None:
+        old, self._aliases = self._aliases, aliases
+        changed = {name for name in old | aliases if old.get(name) != aliases.get(name)}
+        refs = {table[name].ref for table in (old, aliases) for name in changed if name in table}
+        for ref in refs & self._entries.keys():
+            self._tell(self._entries[ref])
+
+    def _tell(self, entry: Entry) -> None:
+        self._changes.tell(Change(entry.record.ref, self._view(entry)))
+        self._count()
+
+    def _count(self) -> None:
+        states = Counter(entry.record.state for entry in self._entries.values())
+        for state in State:
+            metrics.ADAPTERS.labels(state).set(states[state])
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("adapter not removed", error=str(task.exception()))

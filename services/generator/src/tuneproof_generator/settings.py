@@ -1,0 +1,134 @@
+"""Settings of the generator."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tuneproof.servicekit.settings import (
+    ServiceSettings,
+    is_loopback,
+    settings_config,
+    split_address,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+
+
+class GeneratorSettings(ServiceSettings):
+    """Generates with vLLM and hot-loads LoRA adapters."""
+
+    model_config = settings_config("generator")
+
+    model: str = Field(
+        description="Base model: a folder in Hugging Face format, or a model id of the hub.",
+        min_length=1,
+    )
+    model_name: str = Field(
+        "",
+        description="Name under which the base model is served and its pool is kept; empty is the"
+        " last part of model.",
+    )
+    artifacts: str = Field(
+        description="URL of the artifact store with the adapter registry: a folder, or"
+        " s3://bucket/prefix. Every replica of a pool names the same.",
+        min_length=1,
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/tuneproof/generator"),
+        description="Folder for adapters in use; this process alone may use it.",
+    )
+    replica: str = Field(
+        default_factory=socket.gethostname,
+        description="Name of this replica in its pool; the host's name by default.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Precision of the weights; auto is float32 on a CPU, else the model's own.",
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, description="Tokens of prompt and answer together; the model's own if unset."
+    )
+    max_lora_rank: int = Field(
+        16,
+        ge=1,
+        le=512,
+        description="Largest rank of an adapter; a larger one costs speed for all.",
+    )
+    max_loras: int = Field(
+        4, ge=1, description="Different adapters in one batch; below the working set it thrashes."
+    )
+    max_cpu_loras: int = Field(
+        16, ge=1, description="Adapters in host memory; declaring more is refused."
+    )
+    max_num_seqs: int = Field(
+        64, ge=1, description="Requests in one batch; more of them wait in the engine's queue."
+    )
+    stream_interval: int = Field(
+        1, ge=1, description="Tokens between two deltas of a stream; more cost less CPU time."
+    )
+    block_size: int | None = Field(
+        None,
+        ge=16,
+        description="Tokens of a prefix cache block; a shorter prompt is never reused. 32 on a CPU,"
+        " vLLM's choice elsewhere, if unset.",
+    )
+    cpu_cache_mib: int = Field(1024, ge=16, description="KV cache on a CPU, in MiB.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="Share of a GPU's memory that the engine takes."
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs over which the model is split.")
+    threads: int = Field(
+        0, ge=0, description="Threads of the engine on a CPU; 0 leaves it to OpenMP."
+    )
+    openai_bind: str = Field(
+        "127.0.0.1:0",
+        description="host:port of the OpenAI API; port 0 takes a free one. Asks for the same tokens"
+        " as gRPC.",
+    )
+    reconcile_seconds: float = Field(
+        5.0, gt=0, description="Time between two looks at the pool's folder for others' changes."
+    )
+
+    @field_validator("openai_bind")
+    @classmethod
+    def _is_openai_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("model_name")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        if value and not _NAME.fullmatch(value):
+            raise ValueError(
+                "a model name has 1 to 128 characters of letters, digits, `.`, `_`, `/` and `-`,"
+                " beginning with a letter or digit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _openai_only_with_tokens(self) -> GeneratorSettings:
+        if self.tokens_file is None and not is_loopback(self.openai_bind):
+            raise ValueError(
+                f"openai_bind {self.openai_bind} is reachable from other machines, so tokens are"
+                " required: set tokens_file, or bind to 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _places_fit(self) -> GeneratorSettings:
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(
+                f"max_cpu_loras {self.max_cpu_loras} is below max_loras {self.max_loras}: every"
+                " adapter of a batch is in host memory too"
+            )
+        return self
+
+    @property
+    def served_name(self) -> str:
+        """The name under which the base model is served."""
+        return self.model_name or Path(self.model.rstrip("/")).name

@@ -1,0 +1,124 @@
+"""Between the contract's messages and the domain's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from tuneproof.generator.v1 import generator_pb2 as pb
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_generator.aliases import Alias
+from tuneproof_generator.engine import Finish, Message, Sampling
+from tuneproof_generator.entry import now
+from tuneproof_generator.generation import Ask, Chat, Outcome, Piece, Tokens
+from tuneproof_generator.lifecycle import State
+from tuneproof_generator.watching import AdapterView
+
+_DEFAULT_MAX_TOKENS = 256
+_LEASE = timedelta(seconds=30)
+_ROLES = {
+    pb.ROLE_SYSTEM: "system",
+    pb.ROLE_USER: "user",
+    pb.ROLE_ASSISTANT: "assistant",
+}
+_FINISH = {
+    Finish.STOP: pb.FINISH_REASON_STOP,
+    Finish.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+_STATES = {
+    State.PENDING: pb.ADAPTER_STATE_PENDING,
+    State.FETCHING: pb.ADAPTER_STATE_FETCHING,
+    State.VERIFYING: pb.ADAPTER_STATE_VERIFYING,
+    State.LOADING: pb.ADAPTER_STATE_LOADING,
+    State.READY: pb.ADAPTER_STATE_READY,
+    State.DRAINING: pb.ADAPTER_STATE_DRAINING,
+    State.FAILED: pb.ADAPTER_STATE_FAILED,
+}
+
+
+def ask_of(request: pb.GenerateRequest) -> Ask:
+    """A request's content, with the contract's defaults.
+
+    Raises:
+        InvalidInput: when there is no prompt.
+    """
+    sampling = request.sampling
+    chosen = Sampling(
+        max_tokens=sampling.max_tokens or _DEFAULT_MAX_TOKENS,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p if sampling.HasField("top_p") else 1.0,
+        seed=sampling.seed if sampling.HasField("seed") else None,
+        stop=tuple(sampling.stop),
+    )
+    match request.WhichOneof("prompt"):
+        case "chat":
+            chat = tuple(
+                Message(_ROLES.get(message.role, ""), message.content)
+                for message in request.chat.messages
+            )
+            return Ask(request.model, Chat(chat), chosen)
+        case "text":
+            return Ask(request.model, request.text, chosen)
+        case "token_ids":
+            return Ask(request.model, Tokens(tuple(request.token_ids.ids)), chosen)
+        case _:
+            raise InvalidInput(
+                "the request has no prompt; set chat, text or token_ids", field="prompt"
+            )
+
+
+def delta_of(piece: Piece) -> pb.Delta:
+    """A part of an answer."""
+    return pb.Delta(text=piece.text, token_ids=piece.token_ids)
+
+
+def final_of(outcome: Outcome, *, base_model: str, replica: str, with_prompt_ids: bool) -> pb.Final:
+    """The end of an answer."""
+    final = pb.Final(
+        finish_reason=_FINISH[outcome.finish],
+        usage=pb.Usage(
+            prompt_tokens=len(outcome.prompt_ids),
+            completion_tokens=outcome.completion_tokens,
+            cached_tokens=outcome.cached_tokens,
+        ),
+        served_by=pb.ServedBy(
+            base_model=base_model, adapter_ref=outcome.adapter_ref, replica=replica
+        ),
+        prompt_token_ids=outcome.prompt_ids if with_prompt_ids else (),
+    )
+    _fill_stages(final.stage_times, outcome.stage_seconds)
+    return final
+
+
+def adapter_of(view: AdapterView, replica: str) -> pb.Adapter:
+    """An adapter on this replica."""
+    record = view.record
+    message = pb.Adapter(
+        ref=record.ref,
+        state=_STATES[record.state],
+        reason=record.reason,
+        required=record.required,
+        rank=record.rank,
+        size_bytes=record.size_bytes,
+        aliases=view.aliases,
+    )
+    for transition in record.transitions:
+        step = message.transitions.add(state=_STATES[transition.state], reason=transition.reason)
+        step.time.FromDatetime(transition.time)
+    _fill_stages(message.stage_times, record.stage_seconds)
+    status = message.replicas.add(replica=replica, state=message.state, reason=message.reason)
+    status.lease_expire_time.FromDatetime(now() + _LEASE)
+    return message
+
+
+def alias_of(alias: Alias) -> pb.Alias:
+    """Where an alias points."""
+    message = pb.Alias(name=alias.name, ref=alias.ref, version=alias.version, reason=alias.reason)
+    message.set_time.FromDatetime(alias.time)
+    return message
+
+
+def _fill_stages(field: Any, seconds: Mapping[str, float]) -> None:
+    for stage, duration in seconds.items():
+        field.add(stage=stage).duration.FromTimedelta(timedelta(seconds=max(duration, 0.0)))
