@@ -1,0 +1,1 @@
+"""The judge: scores answers by G-Eval and by their words."""

@@ -1,0 +1,246 @@
+"""Asking a judge model at an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import openai
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
+from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 20.0
+_LONGEST_RETRY_AFTER_SECONDS = 120.0
+_PROBE_SECONDS = 5.0
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class ChatEndpoint(Protocol):
+    """A judge model."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL, fit to be shown."""
+
+    @property
+    def model(self) -> str:
+        """Its name there."""
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        temperature: float,
+        max_tokens: int,
+        deadline: float | None,
+    ) -> Completion:
+        """One sampled completion of one user message.
+
+        Args:
+            deadline: the event loop's time after which no further attempt begins.
+
+        Raises:
+            CallFailed: after the attempts that it is worth.
+            WrongState: when the set-up is broken.
+        """
+
+
+@dataclass(frozen=True)
+class EndpointLimits:
+    """How much is asked of an endpoint."""
+
+    concurrency: int
+    """Requests in flight, over all calls."""
+    request_timeout: float
+    """Seconds for one HTTP request, body included."""
+    max_attempts: int
+    """HTTP requests for one completion at most."""
+
+
+class OpenAIEndpoint:
+    """A `ChatEndpoint` by the openai client."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str,
+        limits: EndpointLimits,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._model = model
+        self._limits = limits
+        self._sleep = sleep
+        self._clock = clock
+        self._places = asyncio.Semaphore(limits.concurrency)
+        self._probed: tuple[float, TuneproofError | None] | None = None
+        # The client wants some key; endpoints without one ignore it. Retries are ours: the
+        # client's know neither the call's deadline nor the limit of requests in flight.
+        self._client = openai.AsyncOpenAI(
+            base_url=url, api_key=api_key or "none", max_retries=0, timeout=limits.request_timeout
+        )
+
+    @property
+    def url(self) -> str:
+        return without_credentials(self._url)
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        temperature: float,
+        max_tokens: int,
+        deadline: float | None,
+    ) -> Completion:
+        requests = 0
+
+        async def attempt() -> Completion:
+            nonlocal requests
+            async with self._place():
+                requests += 1
+                return await self._ask(prompt, seed, temperature, max_tokens)
+
+        retrying = AsyncRetrying(
+            sleep=self._sleep,
+            wait=_pause,
+            stop=lambda state: self._is_enough(state, deadline),
+            retry=retry_if_exception(lambda error: isinstance(error, CallFailed) and error.passing),
+            reraise=True,
+        )
+        try:
+            completion: Completion = await retrying(attempt)
+        except CallFailed as failed:
+            failed.requests = requests
+            raise
+        return replace(completion, usage=replace(completion.usage, requests=requests))
+
+    async def check_ready(self) -> None:
+        """Returns when the endpoint answers GET /models; an answer counts for some seconds.
+
+        An endpoint without that path (404) counts as answering, and a model that is missing in
+        its list does not count against it: gateways list a part of what they serve.
+
+        Raises:
+            Unavailable: with the URL and what to do.
+        """
+        now = self._clock()
+        if self._probed is None or now - self._probed[0] >= _PROBE_SECONDS:
+            self._probed = now, await self._probe()
+        error = self._probed[1]
+        if error is not None:
+            raise error
+
+    async def _probe(self) -> TuneproofError | None:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._client.models.with_raw_response.list()
+        except openai.NotFoundError:
+            return None
+        except (openai.APIError, TimeoutError) as error:
+            what = (
+                f"answers HTTP {error.status_code}; set TUNEPROOF_JUDGE_API_KEY"
+                if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError)
+                else f"does not answer GET /models ({_words_of(error)}); is it up, and is"
+                " --endpoint-url right?"
+            )
+            return Unavailable(f"the judge's endpoint {self.url} {what}")
+        return None
+
+    async def _ask(self, prompt: str, seed: int, temperature: float, max_tokens: int) -> Completion:
+        try:
+            # The client's own timeout is per read; a server that drips would never meet it.
+            async with asyncio.timeout(self._limits.request_timeout):
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=self._model,
+                    messages=[{"role": "user", "content": prompt}],
+                    seed=seed,
+                    temperature=temperature,
+                    # Servers may have another default, as the model's generation config in vLLM.
+                    top_p=1.0,
+                    max_tokens=max_tokens,
+                )
+            completion = read_reply(raw.content)
+        except TimeoutError:
+            REQUESTS.labels("timeout").inc()
+            raise timed_out(
+                f"the endpoint did not answer within {self._limits.request_timeout:g} s"
+            ) from None
+        except openai.APIError as error:
+            REQUESTS.labels(_outcome_of(error)).inc()
+            raise failure_of(error, url=self.url, model=self._model) from None
+        except CallFailed:
+            REQUESTS.labels("unreadable").inc()
+            raise
+        REQUESTS.labels("ok").inc()
+        TOKENS.labels("prompt").inc(completion.usage.prompt_tokens)
+        TOKENS.labels("cached").inc(completion.usage.cached_tokens)
+        TOKENS.labels("completion").inc(completion.usage.completion_tokens)
+        return completion
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        # Held for one request only: one that waits to be repeated takes no other's place.
+        async with self._places:
+            with IN_FLIGHT.track_inprogress():
+                yield
+
+    def _is_enough(self, state: RetryCallState, deadline: float | None) -> bool:
+        if state.attempt_number >= self._limits.max_attempts:
+            return True
+        pause = state.upcoming_sleep
+        if pause > _LONGEST_RETRY_AFTER_SECONDS * 1.1:
+            return True
+        return deadline is not None and asyncio.get_running_loop().time() + pause >= deadline
+
+
+def without_credentials(url: str) -> str:
+    """A URL without the user and password that it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next attempt: what the endpoint asks for, else growing; with jitter."""
+    failed = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(failed, CallFailed) and failed.retry_after is not None:
+        return failed.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
+    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+
+
+def _outcome_of(error: openai.APIError) -> str:
+    if isinstance(error, openai.APIStatusError):
+        return str(error.status_code)
+    return "timeout" if isinstance(error, openai.APITimeoutError) else "connection"
+
+
+def _words_of(error: openai.APIError | TimeoutError) -> str:
+    if isinstance(error, openai.APIStatusError):
+        return f"HTTP {error.status_code}"
+    if isinstance(error, TimeoutError | openai.APITimeoutError):
+        return "no answer in time"
+    return str(error.__cause__ or error)

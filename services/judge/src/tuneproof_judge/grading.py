@@ -1,0 +1,174 @@
+"""Grading one answer: lexical scores, and n sampled repeats of every rubric asked for.
+
+When does a grade fail as a whole, and when are its repeats merely unscored? The line is whether
+the endpoint ever took one of its requests on:
+
+- A broken set-up (key refused, model unknown) fails the grade with `WrongState` at once.
+- If *every* repeat of *every* rubric ended without the endpoint taking the request on (no
+  connection, or 429, 502, 503, 504 at the last attempt), the grade fails with `Unavailable`: the
+  answer was not judged, and asking again later is right.
+- Everything else, time-outs and HTTP 500 too, since the prompt itself may cause them, is a
+  counted failure of its repeat. Such a repeat is unscored; it is never a score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from tuneproof.servicekit.errors import Unavailable, WrongState
+from tuneproof.servicekit.timing import Stages
+from tuneproof_judge import lexical
+from tuneproof_judge.endpoint import ChatEndpoint
+from tuneproof_judge.form import read_score
+from tuneproof_judge.metrics import REPEATS
+from tuneproof_judge.prompt import render
+from tuneproof_judge.replies import CallFailed, Completion
+from tuneproof_judge.rubrics import Rubric, RubricShelf
+from tuneproof_judge.task import GradeTask
+from tuneproof_judge.verdict import CriterionVerdict, Failure, FailureKind, Repeat, Usage, Verdict
+
+_SEED_BITS = 31
+_RETRY_SECONDS = 5.0
+
+
+class Grader:
+    """Grades answers by the rubrics of a shelf.
+
+    Args:
+        endpoint: the judge model; without one only lexical scores are given.
+    """
+
+    def __init__(self, rubrics: RubricShelf, endpoint: ChatEndpoint | None) -> None:
+        self._rubrics = rubrics
+        self._endpoint = endpoint
+
+    async def grade(self, task: GradeTask, *, deadline: float | None = None) -> Verdict:
+        """One answer's verdict.
+
+        Args:
+            deadline: the event loop's time after which nothing is tried again.
+
+        Raises:
+            InvalidInput: for a task that breaks a limit or lacks what a rubric reads.
+            NotFound: for an unknown rubric.
+            WrongState: without an endpoint, or with one whose set-up is broken.
+            Unavailable: when the endpoint took on none of the requests.
+        """
+        task.check()
+        rubrics = [self._rubrics.get(rubric_id) for rubric_id in task.rubrics]
+        for rubric in rubrics:
+            task.check_for(rubric)
+        if rubrics and self._endpoint is None:
+            raise WrongState(
+                "this judge has no model to ask: start it with --endpoint-url and --endpoint-model"
+                " (any OpenAI-compatible endpoint), or ask for no rubric to get lexical scores",
+                reason="NO_ENDPOINT",
+            )
+        stages = Stages()
+        with stages.measure("lexical"):
+            words = await asyncio.to_thread(
+                lexical.score, task.subject.answer, task.subject.references
+            )
+        if not rubrics or self._endpoint is None:
+            return Verdict((), words, "", stages.seconds)
+        with stages.measure("judge"):
+            criteria = await self._judge(self._endpoint, rubrics, task, deadline)
+        return Verdict(criteria, words, self._endpoint.model, stages.seconds)
+
+    async def _judge(
+        self,
+        endpoint: ChatEndpoint,
+        rubrics: Sequence[Rubric],
+        task: GradeTask,
+        deadline: float | None,
+    ) -> list[CriterionVerdict]:
+        async def repeat(rubric: Rubric, prompt: str, index: int, seed: int) -> Repeat:
+            try:
+                completion = await endpoint.complete(
+                    prompt,
+                    seed=seed,
+                    temperature=task.temperature,
+                    max_tokens=rubric.max_tokens,
+                    deadline=deadline,
+                )
+            except CallFailed as failed:
+                usage = Usage(requests=failed.requests)
+                return Repeat(index, seed, failed.failure, usage=usage, outage=failed.outage)
+            outcome = outcome_of(completion, rubric)
+            return Repeat(index, seed, outcome, completion.text, completion.usage)
+
+        # All repeats of one rubric follow each other, so that they find their prompt cached.
+        running: list[list[asyncio.Task[Repeat]]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for rubric in rubrics:
+                    prompt = render(rubric, task.subject)
+                    own_seeds = seeds(task.seed, rubric.digest, task.repeats)
+                    running.append(
+                        [
+                            group.create_task(repeat(rubric, prompt, index, seed))
+                            for index, seed in enumerate(own_seeds)
+                        ]
+                    )
+        except ExceptionGroup as failed:
+            # The first one; the group has cancelled the others.
+            raise failed.exceptions[0] from None
+        repeats = [[one.result() for one in each] for each in running]
+        _raise_if_down(endpoint, [one for each in repeats for one in each])
+        verdicts = [
+            CriterionVerdict(rubric.id, rubric.digest, rubric.criterion, tuple(found))
+            for rubric, found in zip(rubrics, repeats, strict=True)
+        ]
+        _count(verdicts)
+        return verdicts
+
+
+def seeds(seed: int, rubric_digest: str, count: int) -> list[int]:
+    """The repeats' seeds: 31 bits, all different, and the same for the same three arguments.
+
+    More repeats begin with the seeds of fewer. Derived from the rubric too, so that two criteria
+    do not share their chance.
+    """
+    found: list[int] = []
+    for index in range(count):
+        digest = hashlib.sha256(f"{seed}\n{rubric_digest}\n{index}".encode()).digest()
+        value = int.from_bytes(digest[:4], "big") >> (32 - _SEED_BITS)
+        while value in found:
+            value = (value + 1) % (1 << _SEED_BITS)
+        found.append(value)
+    return found
+
+
+def outcome_of(completion: Completion, rubric: Rubric) -> int | Failure:
+    """The score of a completion, or why it has none."""
+    if completion.refusal or completion.finish_reason == "content_filter":
+        said = completion.refusal or "stopped by the endpoint's content filter"
+        return Failure(FailureKind.REFUSED, said[:300])
+    if completion.finish_reason == "length":
+        return Failure(
+            FailureKind.CUT_OFF, f"cut off at the rubric's max_tokens of {rubric.max_tokens}"
+        )
+    return read_score(completion.text, rubric.scale)
+
+
+def _count(verdicts: Sequence[CriterionVerdict]) -> None:
+    for verdict in verdicts:
+        for repeat in verdict.repeats:
+            outcome = repeat.outcome
+            kind = outcome.kind.value if isinstance(outcome, Failure) else "scored"
+            REPEATS.labels(verdict.rubric, kind).inc()
+
+
+def _raise_if_down(endpoint: ChatEndpoint, repeats: Sequence[Repeat]) -> None:
+    if not all(repeat.outage for repeat in repeats):
+        return
+    last = repeats[-1].outcome
+    detail = last.detail if isinstance(last, Failure) else ""
+    raise Unavailable(
+        f"the judge's endpoint {endpoint.url} took on none of {len(repeats)} requests, after"
+        f" retries ({detail}); see that it is up and that --endpoint-url is right",
+        retry_after=_RETRY_SECONDS,
+        reason="ENDPOINT_DOWN",
+    )

@@ -1,0 +1,22 @@
+"""The judge's own metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+REPEATS = Counter(
+    "tuneproof_judge_repeats",
+    "Repeats that ended, by rubric and outcome: scored, or the kind of failure.",
+    ["rubric", "outcome"],
+)
+REQUESTS = Counter(
+    "tuneproof_judge_endpoint_requests",
+    "HTTP requests to the endpoint, by how they ended.",
+    ["outcome"],
+)
+TOKENS = Counter(
+    "tuneproof_judge_tokens",
+    "Tokens that the endpoint counted: prompt (cached ones included), cached, completion.",
+    ["kind"],
+)
+IN_FLIGHT = Gauge("tuneproof_judge_endpoint_in_flight", "HTTP requests under way.")

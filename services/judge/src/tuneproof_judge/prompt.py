@@ -1,0 +1,65 @@
+"""The prompt that a rubric makes of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof_judge.rubrics import PLACEHOLDER, Rubric
+
+_FENCE_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged, and what it is judged by."""
+
+    question: str
+    answer: str
+    references: tuple[str, ...]
+    """At least one; the judge reads the first."""
+    passages: tuple[str, ...] = ()
+
+
+def render(rubric: Rubric, subject: Subject) -> str:
+    """The user message.
+
+    All placeholders are replaced in one pass over the template, so that one which stands inside
+    an answer stays the text that it is.
+    """
+    given = {
+        "question": subject.question,
+        "reference": subject.references[0],
+        "answer": subject.answer,
+        "passages": "\n\n".join(f"[{n}] {text}" for n, text in enumerate(subject.passages, 1)),
+    }
+    values = {**_own_words(rubric), **given}
+    if "fence" in rubric.placeholders:
+        values["fence"] = _fence(rubric, given)
+    return PLACEHOLDER.sub(lambda match: values[match[1]], rubric.template)
+
+
+def _own_words(rubric: Rubric) -> Mapping[str, str]:
+    return {
+        "criterion": rubric.criterion,
+        "description": rubric.description.strip(),
+        "scale": "\n".join(f"{score}: {anchor.strip()}" for score, anchor in rubric.scale.items()),
+        "steps": "\n".join(f"{n}. {step.strip()}" for n, step in enumerate(rubric.steps, 1)),
+    }
+
+
+def _fence(rubric: Rubric, given: Mapping[str, str]) -> str:
+    """A word that stands in none of the given texts.
+
+    It depends on all of them, so that an answer would have to contain a digest of itself to close
+    its own frame; and it is the same for all repeats, which share the whole prompt.
+    """
+    digest = sha256_of_json([rubric.digest, given])
+    while any(_word(digest) in text for text in given.values()):
+        digest = sha256_of_json(digest)
+    return _word(digest)
+
+
+def _word(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:_FENCE_DIGITS]

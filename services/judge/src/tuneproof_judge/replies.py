@@ -1,0 +1,186 @@
+"""What an OpenAI-compatible endpoint answers, and what each failure of it means.
+
+A failure is one of three. *Broken set-up* (a wrong key, an unknown model) concerns all requests
+and is raised as `WrongState`. *Passing* ones (429, 5xx, a lost connection, no answer in time) are
+worth another attempt. The rest concern this one prompt, and another attempt would change nothing.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import time
+from dataclasses import dataclass
+
+import openai
+from pydantic import BaseModel, Field, ValidationError
+
+from tuneproof.servicekit.errors import WrongState
+from tuneproof_judge.verdict import Failure, FailureKind, Usage
+
+_NEVER_TAKEN_ON = frozenset({429, 502, 503, 504})
+_PASSING = frozenset({408, 409})
+_CONTENT_CODES = frozenset({"content_filter", "content_policy_violation"})
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion that came, whole or not."""
+
+    text: str
+    finish_reason: str
+    """`stop`, or why it ended otherwise, as `length` or `content_filter`."""
+    refusal: str
+    """The endpoint's words where it refused, else empty."""
+    usage: Usage
+
+
+class CallFailed(Exception):
+    """A completion that did not come."""
+
+    def __init__(
+        self,
+        failure: Failure,
+        *,
+        passing: bool,
+        outage: bool,
+        retry_after: float | None = None,
+        requests: int = 1,
+    ) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+        self.passing = passing
+        """Whether another attempt may help."""
+        self.outage = outage
+        """Whether the endpoint did not take the request on: no connection, 429, 502, 503, 504."""
+        self.retry_after = retry_after
+        """Seconds that the endpoint asks to wait."""
+        self.requests = requests
+        """HTTP requests made so far."""
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _PromptDetails(BaseModel):
+    cached_tokens: int | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Reply(BaseModel):
+    choices: list[_Choice] = Field(min_length=1, max_length=1)
+    usage: _Usage | None = None
+
+
+def read_reply(body: bytes) -> Completion:
+    """Reads the JSON of a chat completion.
+
+    Raises:
+        CallFailed: when it is none; another attempt may help, since proxies cut and garble.
+    """
+    try:
+        reply = _Reply.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        failure = Failure(
+            FailureKind.ENDPOINT,
+            f"the endpoint's answer is no chat completion: {where} {first['msg']}".strip(),
+        )
+        raise CallFailed(failure, passing=True, outage=False) from None
+    choice, used = reply.choices[0], reply.usage or _Usage()
+    details = used.prompt_tokens_details or _PromptDetails()
+    return Completion(
+        text=choice.message.content or "",
+        finish_reason=choice.finish_reason or "",
+        refusal=choice.message.refusal or "",
+        usage=Usage(
+            max(0, used.prompt_tokens or 0),
+            max(0, used.completion_tokens or 0),
+            max(0, details.cached_tokens or 0),
+            requests=1,
+        ),
+    )
+
+
+def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
+    """What a failed request means.
+
+    Raises:
+        WrongState: when no request can succeed before the set-up is corrected.
+    """
+    if isinstance(error, openai.APITimeoutError):
+        return timed_out("the endpoint did not answer in time")
+    if isinstance(error, openai.APIConnectionError):
+        cause = error.__cause__
+        detail = f"no answer from {url}: {type(cause).__name__} {cause}" if cause else str(error)
+        failure = Failure(FailureKind.ENDPOINT, detail[:_SHOWN])
+        return CallFailed(failure, passing=True, outage=True)
+    if not isinstance(error, openai.APIStatusError):
+        failure = Failure(FailureKind.ENDPOINT, f"the endpoint's answer cannot be read: {error}")
+        return CallFailed(failure, passing=True, outage=False)
+    code = error.status_code
+    _raise_if_set_up_is_broken(error, url, model)
+    if error.code in _CONTENT_CODES:
+        failure = Failure(FailureKind.REFUSED, f"HTTP {code}, {error.code}")
+        return CallFailed(failure, passing=False, outage=False)
+    said = f"the endpoint answered HTTP {code}: {error.message}"
+    return CallFailed(
+        Failure(FailureKind.ENDPOINT, said[:_SHOWN]),
+        passing=code in _NEVER_TAKEN_ON or code in _PASSING or code >= 500,
+        outage=code in _NEVER_TAKEN_ON,
+        retry_after=retry_after(error.response.headers.get("retry-after", "")),
+    )
+
+
+def timed_out(detail: str) -> CallFailed:
+    """No answer in time. The prompt may be why, so this is no outage."""
+    return CallFailed(Failure(FailureKind.TIMEOUT, detail), passing=True, outage=False)
+
+
+def retry_after(header: str) -> float | None:
+    """Seconds to wait by a Retry-After header (RFC 9110, 10.2.3), None for none or nonsense."""
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _raise_if_set_up_is_broken(error: openai.APIStatusError, url: str, model: str) -> None:
+    code = error.status_code
+    if code in (401, 403):
+        raise WrongState(
+            f"the judge's endpoint {url} does not accept the key (HTTP {code}): set"
+            " TUNEPROOF_JUDGE_API_KEY to one that may use it, and restart the judge",
+            reason="ENDPOINT_KEY_REFUSED",
+        )
+    if code == 404:
+        raise WrongState(
+            f"the judge's endpoint {url} knows no model {model!r}, or is no OpenAI-compatible"
+            " base URL (HTTP 404): compare --endpoint-model with what its /models lists; the URL"
+            " usually ends in /v1",
+            reason="ENDPOINT_MODEL_UNKNOWN",
+        )
+    if error.code == "insufficient_quota":
+        raise WrongState(
+            f"the account behind the judge's endpoint {url} has no quota left (HTTP {code}):"
+            " raise it, or set another key",
+            reason="ENDPOINT_QUOTA_SPENT",
+        )

@@ -1,0 +1,171 @@
+"""The gRPC side: translates and delegates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import grpc
+from google.rpc import status_pb2
+
+from tuneproof.judge.v1 import judge_pb2 as pb
+from tuneproof.judge.v1 import judge_pb2_grpc
+from tuneproof.servicekit.batch import answer_each
+from tuneproof.servicekit.errors import AlreadyExists, InvalidInput
+from tuneproof.servicekit.paging import page
+from tuneproof_judge.grading import Grader
+from tuneproof_judge.prompt import Subject
+from tuneproof_judge.rubrics import Rubric, RubricShelf
+from tuneproof_judge.task import GradeTask
+from tuneproof_judge.verdict import CriterionVerdict, Failure, FailureKind, Repeat, Verdict
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_DEFAULT_REPEATS = 10
+_FAILURE_KINDS = {
+    FailureKind.NO_FORM: pb.FAILURE_KIND_NO_FORM,
+    FailureKind.OUT_OF_RANGE: pb.FAILURE_KIND_OUT_OF_RANGE,
+    FailureKind.CUT_OFF: pb.FAILURE_KIND_CUT_OFF,
+    FailureKind.REFUSED: pb.FAILURE_KIND_REFUSED,
+    FailureKind.TIMEOUT: pb.FAILURE_KIND_TIMEOUT,
+    FailureKind.ENDPOINT: pb.FAILURE_KIND_ENDPOINT,
+}
+
+
+class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
+    """JudgeService on a grader and a shelf.
+
+    Args:
+        batch_concurrency: items of one stream under way or read ahead.
+    """
+
+    def __init__(self, grader: Grader, rubrics: RubricShelf, *, batch_concurrency: int) -> None:
+        self._grader = grader
+        self._rubrics = rubrics
+        self._batch_concurrency = batch_concurrency
+
+    async def Grade(self, request: pb.GradeRequest, context: Context) -> pb.GradeResponse:
+        verdict = await self._grader.grade(task_of(request), deadline=_deadline(context))
+        return pb.GradeResponse(verdict=verdict_to_proto(verdict))
+
+    async def GradeBatch(
+        self, request_iterator: AsyncIterator[pb.GradeBatchRequest], context: Context
+    ) -> AsyncIterator[pb.GradeBatchResponse]:
+        deadline = _deadline(context)
+        seen: set[str] = set()
+
+        async def answer(request: pb.GradeBatchRequest) -> pb.GradeBatchResponse:
+            if not request.id:
+                raise InvalidInput("id is empty; answers come in any order", field="id")
+            if request.id in seen:
+                raise AlreadyExists(f"the id {request.id[:100]!r} came before in this stream")
+            seen.add(request.id)
+            verdict = await self._grader.grade(task_of(request.grade), deadline=deadline)
+            return pb.GradeBatchResponse(id=request.id, result=verdict_to_proto(verdict))
+
+        def refuse(
+            request: pb.GradeBatchRequest, status: status_pb2.Status
+        ) -> pb.GradeBatchResponse:
+            return pb.GradeBatchResponse(id=request.id, error=status)
+
+        responses = answer_each(
+            request_iterator, answer, refuse, concurrency=self._batch_concurrency
+        )
+        async for response in responses:
+            yield response
+
+    async def GetRubric(self, request: pb.GetRubricRequest, _: Context) -> pb.GetRubricResponse:
+        return pb.GetRubricResponse(rubric=rubric_to_proto(self._rubrics.get(request.id)))
+
+    async def ListRubrics(
+        self, request: pb.ListRubricsRequest, _: Context
+    ) -> pb.ListRubricsResponse:
+        rubrics, token = page(
+            list(self._rubrics), request.page_size, request.page_token, lambda rubric: rubric.id
+        )
+        return pb.ListRubricsResponse(rubrics=map(rubric_to_proto, rubrics), next_page_token=token)
+
+
+def task_of(request: pb.GradeRequest) -> GradeTask:
+    """The domain's task, with the contract's defaults."""
+    subject = Subject(
+        question=request.question,
+        answer=request.answer,
+        references=tuple(request.references),
+        passages=tuple(request.passages),
+    )
+    return GradeTask(
+        subject,
+        rubrics=tuple(request.rubrics),
+        repeats=request.repeats or _DEFAULT_REPEATS,
+        seed=request.seed,
+        temperature=request.temperature if request.HasField("temperature") else 1.0,
+    )
+
+
+def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
+    """The contract's verdict; what is None stays absent."""
+    usage = verdict.usage
+    message = pb.Verdict(
+        criteria=map(_criterion_to_proto, verdict.criteria),
+        lexical=pb.LexicalScores(
+            exact_match=verdict.lexical.exact_match,
+            token_f1=verdict.lexical.token_f1,
+            rouge_l=verdict.lexical.rouge_l,
+        ),
+        judge_model=verdict.judge_model,
+        usage=pb.Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            requests=usage.requests,
+        ),
+    )
+    for stage, seconds in verdict.seconds.items():
+        entry = message.stage_times.add(stage=stage)
+        entry.duration.FromNanoseconds(int(seconds * 1e9))
+    return message
+
+
+def rubric_to_proto(rubric: Rubric) -> pb.Rubric:
+    """The contract's rubric; the template as it is, with its placeholders."""
+    return pb.Rubric(
+        id=rubric.id,
+        digest=rubric.digest,
+        criterion=rubric.criterion,
+        description=rubric.description,
+        scale=rubric.scale,
+        steps=rubric.steps,
+        template=rubric.template,
+        max_tokens=rubric.max_tokens,
+    )
+
+
+def _criterion_to_proto(verdict: CriterionVerdict) -> pb.CriterionVerdict:
+    return pb.CriterionVerdict(
+        rubric=verdict.rubric,
+        rubric_digest=verdict.rubric_digest,
+        criterion=verdict.criterion,
+        mode=pb.MODE_SAMPLED,
+        mean=verdict.mean,
+        standard_deviation=verdict.standard_deviation,
+        scored_repeats=len(verdict.scores),
+        repeats=map(_repeat_to_proto, verdict.repeats),
+    )
+
+
+def _repeat_to_proto(repeat: Repeat) -> pb.Repeat:
+    message = pb.Repeat(index=repeat.index, seed=repeat.seed, completion=repeat.completion)
+    if isinstance(repeat.outcome, Failure):
+        message.failure.kind = _FAILURE_KINDS[repeat.outcome.kind]
+        message.failure.detail = repeat.outcome.detail
+    else:
+        message.score = repeat.outcome
+    return message
+
+
+def _deadline(context: Context) -> float | None:
+    """The event loop's time at which the call's time is over."""
+    remaining = cast("float | None", context.time_remaining())
+    return None if remaining is None else asyncio.get_running_loop().time() + remaining

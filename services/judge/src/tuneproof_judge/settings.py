@@ -1,0 +1,69 @@
+"""The judge's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from tuneproof.servicekit.settings import ServiceSettings, settings_config
+
+
+class JudgeSettings(ServiceSettings):
+    """Scores answers by rubrics, with a model at an OpenAI-compatible endpoint, and by words."""
+
+    model_config = settings_config("judge")
+
+    endpoint_url: str = Field(
+        "",
+        description="Base URL of an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1."
+        " Without it only lexical scores are given, and grading by a rubric is refused.",
+    )
+    endpoint_model: str = Field(
+        "", description="The judge model's name at the endpoint; every verdict names it."
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""),
+        description="The endpoint's key. Set it by the environment, since flags are seen by other"
+        " users of the machine.",
+    )
+    rubrics: Path | None = Field(
+        None,
+        description="Folder of more rubric files (*.yaml) beside accuracy@1 and completeness@1.",
+    )
+    concurrency: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Requests to the endpoint in flight over all calls; fewer than repeats makes"
+        " one grade wait for itself.",
+    )
+    request_timeout: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds for one request to the endpoint; a longer one is tried again.",
+    )
+    max_attempts: int = Field(
+        5, ge=1, le=20, description="Requests for one repeat before it counts as failed."
+    )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("is no http:// or https:// URL")
+        return value
+
+    @model_validator(mode="after")
+    def _url_and_model_go_together(self) -> JudgeSettings:
+        if bool(self.endpoint_url) != bool(self.endpoint_model):
+            given, missing = (
+                ("endpoint_url", "endpoint_model")
+                if self.endpoint_url
+                else ("endpoint_model", "endpoint_url")
+            )
+            raise ValueError(f"{given} is set, but {missing} is not: set both, or neither")
+        return self
