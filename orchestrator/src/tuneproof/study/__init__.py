@@ -1,1 +1,1 @@
-"""Studies: arms × sizes × seeds, planned, executed, and read back as results."""
+"""Studies: arms by sizes by seeds, planned, executed, and read back as results."""

@@ -1,0 +1,57 @@
+"""The command's root: global flags and the groups."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from tuneproof.cli.console import behaviour, plain_errors
+
+app = typer.Typer(
+    name="tuneproof",
+    help="Does fine-tuning help your RAG system? Prove it before you ship the adapter.",
+    epilog="Example: tuneproof study run studies/demo.yaml --up",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def own_version() -> str:
+    """This distribution's version."""
+    try:
+        return version("tuneproof")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tuneproof {own_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of a failure.")] = False,
+    version: Annotated[  # noqa: ARG001 - the callback prints it
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Does fine-tuning help your RAG system? Prove it before you ship the adapter."""
+    behaviour.debug = debug
+
+
+def main() -> None:
+    """The entry point `tuneproof`."""
+    with plain_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

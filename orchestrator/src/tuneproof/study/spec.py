@@ -1,0 +1,220 @@
+"""The study file: what it may say, and what each part means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+RubricId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*@[0-9]+$")]
+LEXICAL_MEASURES = ("exact_match", "token_f1", "rouge_l")
+LARGEST_SEED = 2**32 - 1
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are mistakes, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TelecomData(Section):
+    """The fictional operator's manual, generated."""
+
+    name: Literal["telecom"]
+    seed: int = Field(ge=0, le=LARGEST_SEED)
+    documents: int = Field(ge=1, le=100_000)
+    facts_per_document: int = Field(default=6, ge=1, le=100)
+
+
+class BioasqData(Section):
+    """BioASQ's own JSON."""
+
+    name: Literal["bioasq"]
+    path: Path | None = None
+    """Relative to the study file; `--data` says it otherwise."""
+
+
+DataSpec = Annotated[TelecomData | BioasqData, Field(discriminator="name")]
+
+
+class SplitSpec(Section):
+    """How questions are divided into tuning and test, by document cluster."""
+
+    seed: int = Field(ge=0, le=LARGEST_SEED)
+    test_share: float = Field(gt=0, lt=1)
+    """Share of the clusters that testing gets."""
+    test_items: int = Field(ge=1)
+    """Test questions at most."""
+
+
+class CorpusSpec(Section):
+    """How documents become passages."""
+
+    max_tokens: int = Field(default=256, ge=8)
+    overlap_tokens: int = Field(default=0, ge=0)
+
+
+class RetrievalSpec(Section):
+    """What each question's passages are."""
+
+    mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
+    k: int = Field(default=5, ge=1, le=1000)
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the dense list in a hybrid search."""
+
+
+class PromptSpec(Section):
+    """How passages stand in the prompt."""
+
+    passage_words: int | None = Field(default=None, ge=1)
+    """Each passage is cut to so many words; all of it when absent."""
+
+
+class GenerationSpec(Section):
+    """Decoding; greedy, the same for every arm."""
+
+    max_tokens: int = Field(default=256, ge=1)
+
+
+class TuneSpec(Section):
+    """What an arm is tuned on."""
+
+    references: Name
+    """Style of the reference answers that it learns."""
+    context: Literal["retrieved", "none"] = "retrieved"
+    """`retrieved`: the passages that serving would bring; `none`: the question alone."""
+
+
+class ArmSpec(Section):
+    """The baseline, or one tuning recipe."""
+
+    name: Name
+    tune: TuneSpec | None = None
+
+
+class Recipe(Section):
+    """Hyper-parameters; what is absent is the trainer's default."""
+
+    method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ()
+    skip_modules: tuple[str, ...] = ()
+    """Stay unquantised."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
+    max_grad_norm: float = Field(default=0.3, gt=0)
+    epochs: float = Field(default=1, gt=0)
+    max_steps: int = Field(default=0, ge=0)
+    effective_batch_size: int = Field(default=16, ge=1)
+    micro_batch_size: int = Field(default=0, ge=0)
+    max_length: int = Field(default=1024, ge=8)
+    gradient_checkpointing: bool = False
+
+
+class TrainingSpec(Section):
+    """The grid of tuned cells: every tuned arm by size by seed."""
+
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
+        default=(1,), min_length=1
+    )
+    recipe: Recipe = Recipe()
+
+
+class JudgeSpec(Section):
+    """How answers are scored."""
+
+    rubrics: tuple[RubricId, ...] = Field(min_length=1)
+    repeats: int = Field(default=10, ge=1, le=100)
+    seed: int = Field(default=1, ge=0, le=LARGEST_SEED)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+
+
+class PrimarySpec(Section):
+    """One comparison that is named before the run."""
+
+    arm: Name
+    """An arm of the study: all its sizes and seeds."""
+    measure: str
+
+
+class ComparisonSpec(Section):
+    """What is compared, and how sure one wants to be."""
+
+    margin: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """δ by measure, in the measure's own units."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    primary: Literal["all"] | tuple[PrimarySpec, ...] = "all"
+    """`all`: every tuned cell against the baseline by every judged criterion, or by `token_f1`
+    where there is no judge."""
+
+
+class ReaderCheckSpec(Section):
+    """The base model, with the evidence put among distractors by hand."""
+
+    facts: int = Field(default=12, ge=1, le=100)
+    items: int = Field(default=100, ge=1)
+
+
+class JudgeCheckSpec(Section):
+    """The judge, on answers whose right scores are known."""
+
+    forms: int = Field(default=300, ge=1)
+
+
+class ChecksSpec(Section):
+    """Measurements of the instruments themselves."""
+
+    reader: ReaderCheckSpec | None = None
+    judge: JudgeCheckSpec | None = None
+
+
+class ServicesSpec(Section):
+    """What `--up` starts the services with; flags win."""
+
+    model: str = ""
+    """Folder, relative to the study file, or a Hugging Face id."""
+    rubrics: Path | None = None
+    """Folder of rubric files, relative to the study file."""
+    toy: bool = False
+    """The model shows the mechanism only."""
+
+
+def _none_for_word(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+class StudySpec(Section):
+    """A whole study file."""
+
+    study: Name
+    description: str = ""
+    dataset: DataSpec
+    split: SplitSpec
+    corpus: CorpusSpec = CorpusSpec()
+    retrieval: RetrievalSpec = RetrievalSpec()
+    prompt: PromptSpec = PromptSpec()
+    generation: GenerationSpec = GenerationSpec()
+    references: Name = "full"
+    """Style that answers are judged against."""
+    arms: tuple[ArmSpec, ...] = Field(min_length=1)
+    training: TrainingSpec | None = None
+    judge: Annotated[JudgeSpec | None, BeforeValidator(_none_for_word)] = None
+    comparison: ComparisonSpec
+    checks: ChecksSpec = ChecksSpec()
+    services: ServicesSpec = ServicesSpec()
+
+    @property
+    def baseline(self) -> ArmSpec:
+        """The one arm that is not tuned."""
+        return next(arm for arm in self.arms if arm.tune is None)
+
+    @property
+    def tuned(self) -> tuple[ArmSpec, ...]:
+        """The others, in the file's order."""
+        return tuple(arm for arm in self.arms if arm.tune is not None)
