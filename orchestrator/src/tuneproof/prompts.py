@@ -1,0 +1,68 @@
+"""The prompts: the same words in training data and in serving.
+
+A passage is data. Its white space, line ends of every kind included, becomes single spaces, so
+that no passage can begin a line: `[2]` or `Question:` at the beginning of a line are always the
+prompt's own. What the passage says within its line stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.errors import InvalidInput
+
+PROMPT_ID = "rag@1"
+"""Changes with the wording."""
+
+_INSTRUCTION = "Answer the question from the passages."
+
+
+def rag_messages(
+    question: str, passages: Sequence[str], *, passage_words: int | None = None
+) -> list[dict[str, str]]:
+    """The question with its passages, as a chat of one user message.
+
+    Args:
+        passages: in the order of retrieval; numbered from 1.
+        passage_words: each passage is cut after so many words; None: none is cut.
+
+    Raises:
+        InvalidInput: for a blank question, or `passage_words` below 1.
+    """
+    if passage_words is not None and passage_words < 1:
+        raise InvalidInput(
+            f"passage_words is {passage_words}; give 1 or more, or leave it out to cut nothing",
+            field="passage_words",
+        )
+    numbered = [
+        f"[{number}] {' '.join(passage.split()[:passage_words])}"
+        for number, passage in enumerate(passages, 1)
+    ]
+    return _user("\n\n".join([_INSTRUCTION, *numbered, _question(question)]))
+
+
+def closed_book_messages(question: str) -> list[dict[str, str]]:
+    """The question alone, as a chat of one user message.
+
+    Raises:
+        InvalidInput: for a blank question.
+    """
+    return _user(_question(question))
+
+
+def _question(question: str) -> str:
+    words = question.split()
+    if not words:
+        raise InvalidInput("the question is blank", field="question")
+    return f"Question: {' '.join(words)}"
+
+
+def _user(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+PROMPT_DIGEST = sha256_of_json(
+    [rag_messages("question", ["first", "second"]), closed_book_messages("question")]
+)
+"""Digest of the wording, for provenance and for keys of stored answers."""

@@ -1,0 +1,1 @@
+"""Asynchronous clients of the four services."""

@@ -1,0 +1,104 @@
+"""Where the four services listen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
+
+SERVICES = ("retriever", "generator", "trainer", "judge")
+_FILE = "endpoints.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses `host:port` by service, empty where none is known."""
+
+    retriever: str = ""
+    generator: str = ""
+    trainer: str = ""
+    judge: str = ""
+    token: str | None = field(default=None, repr=False)
+    """Sent as bearer token with every call."""
+    health: Mapping[str, str] = field(default_factory=dict)
+    """Health addresses of the services that this machine started, by service."""
+
+    def target(self, service: str) -> str:
+        """The address of a service.
+
+        Raises:
+            Unavailable: when none is known.
+        """
+        address: str = getattr(self, service)
+        if not address:
+            raise Unavailable(
+                f"no address of the {service} is known: start the services with `tuneproof up`,"
+                f" or give --{service} HOST:PORT or {variable_of(service)}"
+            )
+        return address
+
+    @classmethod
+    def discover(
+        cls,
+        state_dir: Path,
+        overrides: Mapping[str, str | None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Endpoints:
+        """Finds the services: flags before environment before what `tuneproof up` left.
+
+        Args:
+            state_dir: holds `endpoints.json` while services that this machine started run.
+            overrides: by service, and `token`; empty ones count as absent.
+            environment: `TUNEPROOF_<SERVICE>_TARGET`, `TUNEPROOF_TOKEN`; this process's own when
+                None.
+
+        Raises:
+            InvalidInput: for an unreadable `endpoints.json`, or an address that is not
+                `host:port`; all of them in one message.
+        """
+        flags = overrides or {}
+        variables = os.environ if environment is None else environment
+        local = _read_local(state_dir / _FILE)
+        found: dict[str, str] = {}
+        health: dict[str, str] = {}
+        mistakes = []
+        for service in SERVICES:
+            chosen = flags.get(service) or variables.get(variable_of(service))
+            address = chosen or local.get(service, {}).get("grpc", "")
+            if address and not _is_address(address):
+                mistakes.append(f"the address of the {service} is {address!r}, not host:port")
+            found[service] = address
+            if not chosen and "health" in local.get(service, {}):
+                health[service] = local[service]["health"]
+        if mistakes:
+            raise InvalidInput("; ".join(mistakes))
+        token = flags.get("token") or variables.get("TUNEPROOF_TOKEN") or None
+        return cls(**found, token=token, health=health)
+
+
+def variable_of(service: str) -> str:
+    """The environment variable that holds a service's address."""
+    return f"TUNEPROOF_{service.upper()}_TARGET"
+
+
+def _is_address(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    return bool(host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+
+
+def _read_local(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"cannot read {path}: {error}; delete it and start the services with `tuneproof up`"
+        ) from None
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{path} is no JSON object; delete it and run `tuneproof up`")
+    return {name: entry for name, entry in content.items() if isinstance(entry, dict)}

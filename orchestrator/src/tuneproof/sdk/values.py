@@ -1,0 +1,233 @@
+"""What goes into the services' calls and comes out of them: plain values, no protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tuneproof.servicekit.errors import TuneproofError
+
+Messages = Sequence[Mapping[str, str]]
+"""A chat: mappings with `role` (`system`, `user`, `assistant`) and `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How documents become passages."""
+
+    max_tokens: int = 0
+    """Longest passage in the embedder's tokens; 0: the service's default."""
+    overlap_tokens: int = 0
+    """Most tokens that a passage shares with the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusInfo:
+    """A corpus as its service knows it."""
+
+    name: str
+    state: str
+    """`open` accepts documents, `frozen` can be searched."""
+    digest: str
+    """`sha256:<hex>` over passages, embedder and chunking; empty until frozen."""
+    chunking: Chunking
+    embedder: str
+    embedder_digest: str
+    dimension: int
+    """Length of a vector."""
+    documents: int
+    passages: int
+    labels: Mapping[str, str]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it can be searched."""
+        return self.state == "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedDocument:
+    """A document that could not be stored."""
+
+    id: str
+    error: TuneproofError
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What became of the documents that were sent."""
+
+    added: int
+    unchanged: int
+    """Held already, with the same content."""
+    passages_added: int
+    rejected: tuple[RejectedDocument, ...]
+    """As many as the service lists: 1,000 for each stream of documents."""
+    rejected_count: int
+    """All that could not be stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage that a search found."""
+
+    id: str
+    document_id: str
+    text: str
+    start: int
+    end: int
+    """Offsets into the document's text in code points; the end is exclusive."""
+    score: float
+    """Higher is nearer; comparable within one search only."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn; greedy by default."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateInput:
+    """One request to the generator."""
+
+    messages: Messages
+    model: str = ""
+    """Adapter reference `name@sha256:<hex>` or alias; empty: the base model."""
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One whole answer."""
+
+    text: str
+    finish_reason: str
+    """`stop` or `length`."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    """Prompt tokens that the prefix cache spared."""
+    base_model: str
+    adapter_ref: str
+    """Empty: the base model answered."""
+    replica: str
+    stage_seconds: Mapping[str, float]
+    """`queue`, `first_token`, `decode`: one after the other."""
+
+    @property
+    def served_by(self) -> str:
+        """Adapter reference, or the base model's name."""
+        return self.adapter_ref or self.base_model
+
+    @property
+    def seconds(self) -> float:
+        """From admission to the last token, in the generator."""
+        return sum(self.stage_seconds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """What one replica of a generator serves."""
+
+    base_model: str
+    config_digest: str
+    tokenizer_digest: str
+    chat_template_digest: str
+    dtype: str
+    """Precision of the weights as served, as `float32`."""
+    max_model_len: int
+    """Longest prompt and answer together, in tokens."""
+    max_lora_rank: int
+    max_loras: int
+    max_cpu_loras: int
+    engine_version: str
+    replica: str
+    process_id: int
+    start_time: datetime | None
+    openai_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of an adapter's state."""
+
+    state: str
+    reason: str
+    time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter in a generator's pool."""
+
+    ref: str
+    """`name@sha256:<hex>`."""
+    state: str
+    """On the replica that answered: `pending`, `fetching`, `verifying`, `loading`, `ready`,
+    `draining`, `failed`."""
+    reason: str
+    required: bool
+    rank: int
+    size_bytes: int
+    aliases: tuple[str, ...]
+    transitions: tuple[Transition, ...]
+    """Oldest first."""
+    stage_seconds: Mapping[str, float]
+    replicas: Mapping[str, str]
+    """State by live replica."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every live replica serves it."""
+        return self.state == "ready" and set(self.replicas.values()) <= {"ready"}
+
+
+@dataclass(frozen=True, slots=True)
+class AliasInfo:
+    """A name that points to an adapter."""
+
+    name: str
+    ref: str
+    version: int
+    """Counts the alias's changes from 1."""
+    reason: str
+    set_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class GradeInput:
+    """One answer to be judged."""
+
+    question: str
+    answer: str
+    references: tuple[str, ...]
+    """At least one; the judge reads the first, the lexical scores take the best."""
+    passages: tuple[str, ...] = ()
+    rubrics: tuple[str, ...] = ()
+    """Ids as `accuracy@1`; none: lexical scores only, and no model is asked."""
+    repeats: int = 10
+    seed: int = 0
+    temperature: float | None = None
+    """None: the service's default, 1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class RubricInfo:
+    """A rubric that a judge has."""
+
+    id: str
+    digest: str
+    criterion: str
+    description: str
+    scale: Mapping[int, str]
+    steps: tuple[str, ...]
+    template: str
+    max_tokens: int
