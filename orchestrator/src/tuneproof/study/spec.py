@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-RubricId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*@[0-9]+$")]
+NAME_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
+RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = ("exact_match", "token_f1", "rouge_l")
 LARGEST_SEED = 2**32 - 1
+
+
+def _none_for(word: str) -> Callable[[Any], Any]:
+    return lambda value: None if value == word else value
 
 
 class Section(BaseModel):
@@ -149,9 +156,9 @@ class ComparisonSpec(Section):
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     """δ by measure, in the measure's own units."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    primary: Literal["all"] | tuple[PrimarySpec, ...] = "all"
-    """`all`: every tuned cell against the baseline by every judged criterion, or by `token_f1`
-    where there is no judge."""
+    primary: Annotated[tuple[PrimarySpec, ...] | None, BeforeValidator(_none_for("all"))] = None
+    """The word `all` (None here): every tuned cell against the baseline by every judged
+    criterion, or by `token_f1` where there is no judge."""
 
 
 class ReaderCheckSpec(Section):
@@ -185,10 +192,6 @@ class ServicesSpec(Section):
     """The model shows the mechanism only."""
 
 
-def _none_for_word(value: Any) -> Any:
-    return None if value == "none" else value
-
-
 class StudySpec(Section):
     """A whole study file."""
 
@@ -204,7 +207,7 @@ class StudySpec(Section):
     """Style that answers are judged against."""
     arms: tuple[ArmSpec, ...] = Field(min_length=1)
     training: TrainingSpec | None = None
-    judge: Annotated[JudgeSpec | None, BeforeValidator(_none_for_word)] = None
+    judge: Annotated[JudgeSpec | None, BeforeValidator(_none_for("none"))] = None
     comparison: ComparisonSpec
     checks: ChecksSpec = ChecksSpec()
     services: ServicesSpec = ServicesSpec()

@@ -11,11 +11,15 @@ import yaml
 from pydantic import ValidationError
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.spec import LEXICAL_MEASURES, StudySpec
+from tuneproof.study.spec import LEXICAL_MEASURES, NAME_PATTERN, RUBRIC_PATTERN, StudySpec
 
 Location = tuple[str | int, ...]
 Mistake = tuple[Location, str]
 _SHOWN = 60
+_WORDS = {
+    NAME_PATTERN: "expected 1 to 40 characters of a-z, 0-9 and `-`, beginning with a letter",
+    RUBRIC_PATTERN: "expected a rubric's id such as accuracy@1",
+}
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -97,13 +101,13 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
 
 
 def _primary_measures(spec: StudySpec) -> set[str]:
-    if spec.comparison.primary == "all":
+    if spec.comparison.primary is None:
         return {"token_f1"}
     return {each.measure for each in spec.comparison.primary}
 
 
 def _unknown_arms(spec: StudySpec) -> list[Mistake]:
-    if spec.comparison.primary == "all":
+    if spec.comparison.primary is None:
         return []
     tuned = [arm.name for arm in spec.tuned]
     return [
@@ -146,7 +150,8 @@ def _explain(error: Any) -> Mistake:
         return location, "is missing"
     given = repr(error["input"])
     given = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}…"
-    return location, f"{error['msg'].removeprefix('Value error, ')}, got {given}"
+    expected = _WORDS.get(error.get("ctx", {}).get("pattern", ""))
+    return location, f"{expected or error['msg'].removeprefix('Value error, ')}, got {given}"
 
 
 def _lines(mistakes: Sequence[Mistake], root: yaml.Node, name: str) -> list[str]:

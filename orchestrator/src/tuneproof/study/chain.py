@@ -1,0 +1,298 @@
+"""The chain of a study's work: each step's inputs from the outputs of the steps before.
+
+A link's key needs what the links before it gave (a search needs the corpus's digest, an answer
+its passages and its adapter), and all of that is in the state, so that the whole chain is
+followed without asking a service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneproof.datasets.items import Item
+from tuneproof.prompts import closed_book_messages, rag_messages
+from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
+from tuneproof.study.checks import Form, OracleQuestion, judge_forms, oracle_questions
+from tuneproof.study.codec import StoredPassage, passages_from_json
+from tuneproof.study.identity import Identities
+from tuneproof.study.plan import Cell, Plan
+from tuneproof.study.state import State, Task, task
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWork:
+    """One cell's answer to one question: a test item, or a question of the reader's check."""
+
+    cell: Cell
+    item: str
+    question: str
+    references: tuple[str, ...]
+    passages: tuple[str, ...]
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictWork:
+    """The judge's look at one answer, or at one form of its own check."""
+
+    label: str
+    question: str
+    task: Task
+
+
+class Chain:
+    """A study's work, as far as it can be known now.
+
+    Args:
+        state: where outputs are looked up.
+    """
+
+    def __init__(self, plan: Plan, identities: Identities, state: State) -> None:
+        self.plan = plan
+        self.identities = identities
+        self.state = state
+        spec = plan.spec
+        self._oracle = (
+            oracle_questions(plan, spec.checks.reader) if spec.checks.reader is not None else ()
+        )
+        self._forms = judge_forms(plan, spec.checks.judge) if spec.checks.judge is not None else ()
+
+    @property
+    def forms(self) -> Sequence[Form]:
+        """Of the judge's check; empty without one."""
+        return self._forms
+
+    @property
+    def oracle(self) -> Sequence[OracleQuestion]:
+        """Of the reader's check; empty without one."""
+        return self._oracle
+
+    def corpus_task(self) -> Task:
+        """Making the corpus."""
+        chunking = self.plan.spec.corpus.model_dump()
+        return task("corpus", {"documents": self.plan.documents_digest, "chunking": chunking})
+
+    def corpus_digest(self) -> str | None:
+        """Of the frozen corpus, once it is made."""
+        corpus = self.state.get(self.corpus_task().key)
+        return None if corpus is None else str(corpus["digest"])
+
+    def searched_items(self) -> list[Item]:
+        """Items whose passages the study needs: all test items, and those that are tuned on."""
+        found = {item.id: item for item in self.plan.test}
+        for cell in self.plan.tuned:
+            if cell.tune is not None and cell.tune.context == "retrieved":
+                found |= {item.id: item for item in cell.items}
+        return list(found.values())
+
+    def retrieval_tasks(self) -> dict[str, Task]:
+        """Searches by item id; empty while there is no corpus."""
+        digest = self.corpus_digest()
+        if digest is None:
+            return {}
+        settings = self.plan.spec.retrieval.model_dump()
+        if settings["mode"] != "hybrid":
+            del settings["alpha"]
+        return {
+            item.id: task("retrieval", {"corpus": digest, "query": item.question, **settings})
+            for item in self.searched_items()
+        }
+
+    def passages(self) -> dict[str, tuple[StoredPassage, ...]]:
+        """What was found, by item id; without the items whose search is missing."""
+        tasks = self.retrieval_tasks()
+        outputs = self.state.get_many(each.key for each in tasks.values())
+        return {
+            item: passages_from_json(outputs[each.key])
+            for item, each in tasks.items()
+            if each.key in outputs
+        }
+
+    def training_data(self, cell: Cell) -> bytes | None:
+        """The cell's conversations as JSON Lines; None while searches are missing."""
+        return _training_data(cell, self._passage_texts(), self.plan.spec.prompt.passage_words)
+
+    def training_tasks(self) -> dict[str, Task]:
+        """Trainings by cell name; without the cells whose data are not complete."""
+        texts = self._passage_texts()
+        found = {}
+        for cell in self.plan.tuned:
+            data = _training_data(cell, texts, self.plan.spec.prompt.passage_words)
+            if data is not None:
+                found[cell.name] = self._training_task(cell, data)
+        return found
+
+    def adapters(self) -> dict[str, str]:
+        """References `name@sha256:<hex>` by cell name, of the cells that are trained."""
+        tasks = self.training_tasks()
+        outputs = self.state.get_many(each.key for each in tasks.values())
+        return {
+            cell: str(outputs[each.key]["adapter_ref"])
+            for cell, each in tasks.items()
+            if each.key in outputs
+        }
+
+    def answers(self) -> list[AnswerWork]:
+        """Answers to the test items that can be asked for now, the baseline's first."""
+        texts, adapters = self._passage_texts(), self.adapters()
+        style = self.plan.spec.references
+        return [
+            self._answer(
+                cell, adapters, item.id, item.question, item.references[style], texts[item.id]
+            )
+            for cell in self.plan.cells
+            if cell is self.plan.baseline or cell.name in adapters
+            for item in self.plan.test
+            if item.id in texts
+        ]
+
+    def reader_answers(self) -> list[AnswerWork]:
+        """The base model's answers of the reader's check."""
+        base = self.plan.baseline
+        return [
+            self._answer(base, {}, each.id, each.question, each.references, each.passages)
+            for each in self._oracle
+        ]
+
+    def verdicts(self, answers: Iterable[AnswerWork]) -> dict[int, VerdictWork]:
+        """Judgements by position of the answer; without those that are not answered yet."""
+        listed = list(answers)
+        outputs = self.state.get_many(work.task.key for work in listed)
+        return {
+            position: VerdictWork(
+                f"{work.cell.name}/{work.item}",
+                work.question,
+                self._verdict_task(
+                    work.question,
+                    outputs[work.task.key]["text"],
+                    work.references,
+                    work.passages,
+                ),
+            )
+            for position, work in enumerate(listed)
+            if work.task.key in outputs
+        }
+
+    def reader_verdicts(self) -> dict[int, VerdictWork]:
+        """Lexical scores of the reader's check, by position."""
+        answers = self.reader_answers()
+        outputs = self.state.get_many(work.task.key for work in answers)
+        return {
+            position: VerdictWork(
+                work.item,
+                work.question,
+                lexical_task(outputs[work.task.key]["text"], work.references),
+            )
+            for position, work in enumerate(answers)
+            if work.task.key in outputs
+        }
+
+    def form_verdicts(self) -> list[VerdictWork]:
+        """Judgements of the judge's check, in the order of the forms."""
+        return [
+            VerdictWork(
+                each.id,
+                each.question,
+                self._verdict_task(each.question, each.answer, (each.reference,), ()),
+            )
+            for each in self._forms
+        ]
+
+    def _passage_texts(self) -> dict[str, tuple[str, ...]]:
+        return {
+            item: tuple(passage.text for passage in found)
+            for item, found in self.passages().items()
+        }
+
+    def _training_task(self, cell: Cell, data: bytes) -> Task:
+        training = self.plan.spec.training
+        recipe = training.recipe.model_dump(mode="json") if training is not None else {}
+        return task(
+            "training",
+            {
+                "base": self.identities.model,
+                "adapter_name": cell.name,
+                "data": sha256_of_bytes(data),
+                "recipe": recipe,
+                "seed": cell.seed,
+            },
+        )
+
+    def _answer(
+        self,
+        cell: Cell,
+        adapters: Mapping[str, str],
+        item: str,
+        question: str,
+        references: tuple[str, ...],
+        passages: tuple[str, ...],
+    ) -> AnswerWork:
+        words = self.plan.spec.prompt.passage_words
+        inputs = {
+            "base": self.identities.model,
+            "adapter": adapters.get(cell.name, ""),
+            "messages": rag_messages(question, passages, passage_words=words),
+            "sampling": {
+                "max_tokens": self.plan.spec.generation.max_tokens,
+                "temperature": 0.0,
+            },
+        }
+        return AnswerWork(cell, item, question, references, passages, task("answer", inputs))
+
+    def _verdict_task(
+        self,
+        question: str,
+        answer: str,
+        references: tuple[str, ...],
+        passages: tuple[str, ...],
+    ) -> Task:
+        judge = self.plan.spec.judge
+        if judge is None:
+            return lexical_task(answer, references)
+        rubrics = [[rubric.id, rubric.digest] for rubric in self.identities.rubrics]
+        inputs: dict[str, Any] = {
+            "judge": self.identities.judge,
+            "rubrics": rubrics,
+            "question": question,
+            "answer": answer,
+            "references": list(references),
+            "passages": list(passages),
+            "repeats": judge.repeats,
+            "seed": seed_of(judge.seed, question),
+            "temperature": judge.temperature,
+        }
+        return task("verdict", inputs)
+
+
+def lexical_task(answer: str, references: tuple[str, ...]) -> Task:
+    """A grade that asks no model."""
+    return task("verdict", {"rubrics": [], "answer": answer, "references": list(references)})
+
+
+def seed_of(study_seed: int, question: str) -> int:
+    """The judge's seed for a question: the same in every arm, another for each question, so that
+    the luck of a repeat is not shared by all questions. Below 2**31."""
+    return int(sha256_of_json([study_seed, question])[-8:], 16) >> 1
+
+
+def _training_data(
+    cell: Cell, passages: Mapping[str, tuple[str, ...]], passage_words: int | None
+) -> bytes | None:
+    tune = cell.tune
+    if tune is None:
+        return None
+    lines = []
+    for item in cell.items:
+        if tune.context == "none":
+            messages = closed_book_messages(item.question)
+        elif item.id in passages:
+            found = passages[item.id]
+            messages = rag_messages(item.question, found, passage_words=passage_words)
+        else:
+            return None
+        answer = {"role": "assistant", "content": item.references[tune.references][0]}
+        lines.append(json.dumps({"messages": [*messages, answer]}, ensure_ascii=False))
+    return ("\n".join(lines) + "\n").encode()

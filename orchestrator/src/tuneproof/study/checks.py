@@ -1,0 +1,130 @@
+"""The instruments themselves: the reader with evidence put before it, the judge on known scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuneproof.datasets.items import JudgeForm
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.statistics.agreement import confusion_matrix, weighted_kappa
+from tuneproof.study.plan import Plan
+from tuneproof.study.results import JudgeCheck, ReaderCheck, Verdict
+from tuneproof.study.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
+
+LEVELS = (1, 2, 3, 4, 5)
+Form = JudgeForm
+
+
+@dataclass(frozen=True, slots=True)
+class OracleQuestion:
+    """A question with passages that hold its evidence among distractors."""
+
+    id: str
+    question: str
+    references: tuple[str, ...]
+    passages: tuple[str, ...]
+
+
+def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[OracleQuestion, ...]:
+    """Questions for the reader's check: the test's first, then others of the data set.
+
+    Raises:
+        InvalidInput: the data set cannot make such passages.
+    """
+    data = _telecom(plan, "checks.reader")
+    from tuneproof.datasets.telecom import oracle_context  # noqa: PLC0415 - this data set only
+
+    tested = {item.id for item in plan.test}
+    others = (item for item in plan.dataset.items if item.id not in tested)
+    return tuple(
+        OracleQuestion(
+            item.id,
+            item.question,
+            item.references[plan.spec.references],
+            tuple(oracle_context(plan.dataset, item, check.facts, data.seed)),
+        )
+        for item in [*plan.test, *others][: check.items]
+    )
+
+
+def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
+    """Answers whose right scores are known.
+
+    Raises:
+        InvalidInput: the data set has none.
+    """
+    data = _telecom(plan, "checks.judge")
+    from tuneproof.datasets import telecom  # noqa: PLC0415 - this data set only
+
+    return tuple(telecom.judge_forms(data.seed, check.forms))
+
+
+def reader_check(facts: int, verdicts: Sequence[Verdict]) -> ReaderCheck | None:
+    """What the reader's check found; None when nothing was scored."""
+    if not verdicts:
+        return None
+    exact = sum(verdict.lexical["exact_match"] for verdict in verdicts) / len(verdicts)
+    return ReaderCheck(facts, len(verdicts), exact)
+
+
+def judge_check(
+    criterion: str, forms: Sequence[Form], verdicts: Mapping[int, Verdict]
+) -> JudgeCheck | None:
+    """What the judge's check found of one criterion.
+
+    A form that could not be scored counts as not exact; κ, error and matrix are over the others.
+
+    Args:
+        verdicts: by position of the form.
+
+    Returns:
+        None when no form was judged, or the forms' right scores of this criterion are not known.
+    """
+    judged = [
+        (form.scores[criterion], verdicts[position].criteria[criterion])
+        for position, form in enumerate(forms)
+        if position in verdicts
+        and criterion in form.scores
+        and criterion in verdicts[position].criteria
+    ]
+    if not judged:
+        return None
+    pairs = [(right, score.mean) for right, score in judged if score.mean is not None]
+    truth = [right for right, _ in pairs]
+    given = [rounded(mean) for _, mean in pairs]
+    spreads = [s.standard_deviation for _, s in judged if s.standard_deviation is not None]
+    agreeing = sum(right == said for right, said in zip(truth, given, strict=True))
+    return JudgeCheck(
+        criterion=criterion,
+        forms=len(judged),
+        unscored=len(judged) - len(pairs),
+        exact=agreeing / len(judged),
+        weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,
+        mean_absolute_error=_mean([abs(right - mean) for right, mean in pairs]),
+        confusion=tuple(
+            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, LEVELS)
+        ),
+        repeat_sd=_mean(spreads),
+    )
+
+
+def rounded(mean: float) -> int:
+    """The nearest score; a half goes up."""
+    return math.floor(mean + 0.5)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _telecom(plan: Plan, field: str) -> TelecomData:
+    data = plan.spec.dataset
+    if not isinstance(data, TelecomData):
+        raise InvalidInput(
+            f"{field} needs a data set whose right answers a program knows (telecom),"
+            f" not {data.name}",
+            field=field,
+        )
+    return data
