@@ -1,8 +1,8 @@
 """Cuts a text into windows of tokens that end at sentence ends where they can.
 
-The text is first taken apart into *pieces*: words with the white space after them. A word is never
-cut unless it is longer than a window, because half a word may have more tokens alone than it had
-as a part. Windows are runs of pieces.
+The text is first taken apart into *pieces*: words, that is what stands between white space, with
+the space after them. A word is never cut unless it is longer than a window: `3.5` stays whole, and
+half a word may have more tokens alone than it had as a part. Windows are runs of pieces.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _SENTENCE_END = re.compile(
     """,
     re.VERBOSE,
 )
+# Chinese and Japanese marks after which a line may break.
+_BREAKS_WITHOUT_SPACE = frozenset("\u3002\uff01\uff1f\uff0c\u3001\uff1b\uff1a")
 
 
 class Tokens(Protocol):
@@ -129,10 +131,9 @@ def _inside_word(text: str, end: int, start: int) -> bool:
     """Whether no word ends between a token's end and the next one's start."""
     if start < end:  # the bytes of one character
         return True
-    # A normaliser drops accents and control characters, and no token covers them.
-    if any(character.isspace() for character in text[end:start]):
-        return False
-    return text[end - 1].isalnum() and text[start].isalnum()
+    # Between the two may be accents and control characters, which a normaliser drops.
+    between = text[end - 1 : start]
+    return not any(each.isspace() or each in _BREAKS_WITHOUT_SPACE for each in between)
 
 
 def _parts_of_word(

@@ -114,8 +114,10 @@ class LanceStore:
         """See `VectorStore`. Vectors get an index only where a flat search would be slow."""
         table = await self._table(name)
         with _writing(name):
-            # Nobody else has the folder, so files of interrupted writes may go at once.
-            await table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            # Nobody else has the folder, so files of interrupted writes may go at once. (LanceDB
+            # 0.40 would warn of an age of 0.)
+            age = timedelta(milliseconds=1)
+            await table.optimize(cleanup_older_than=age, delete_unverified=True)
             words = FTS(with_position=False, stem=True, remove_stop_words=True, ascii_folding=True)
             await table.create_index("text", config=words, replace=True)
             rows = await table.count_rows()
