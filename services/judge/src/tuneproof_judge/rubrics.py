@@ -158,7 +158,7 @@ def parse_rubric(content: bytes, source: str) -> Rubric:
         tree = yaml.compose(content, Loader=yaml.SafeLoader)
         _refuse_repeated_keys(tree)
         value = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(f"rubric file {source} is not YAML: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"rubric file {source} holds no mapping of fields")
