@@ -478,7 +478,10 @@ class Rubric(_message.Message):
     criterion: _builtins.str
     description: _builtins.str
     template: _builtins.str
-    """The prompt, with {{question}}, {{reference}}, {{answer}} and {{passages}}."""
+    """The prompt, with {{question}}, {{reference}}, {{answer}}, {{passages}} and {{fence}} (a word
+    that stands in none of these texts), and the rubric's own {{criterion}}, {{description}},
+    {{scale}} and {{steps}}.
+    """
     max_tokens: _builtins.int
     """Longest completion in tokens."""
     @_builtins.property
