@@ -13,7 +13,7 @@ pairs = st.lists(st.tuples(st.sampled_from(LEVELS), st.sampled_from(LEVELS)), mi
 
 def test_kappa_of_a_table_computed_by_hand() -> None:
     # O: (1,1) twice, (1,3) once, (3,3) once. Σ wO = 4; rows 3,1; columns 2,2; n = 4.
-    # E(1,3) = 3·2/4 = 1.5, E(3,1) = 1·2/4 = .5, so Σ wE = 4·2 = 8 and κ = 1 − 4/8.
+    # E(1,3) = 3·2/4 = 1.5, E(3,1) = 1·2/4 = .5, so Σ wE = 4·2 = 8 and κ = 1 - 4/8.
     assert weighted_kappa([1, 1, 1, 3], [1, 1, 3, 3], LEVELS) == pytest.approx(0.5, abs=1e-12)
 
 

@@ -33,10 +33,10 @@ def confusion_matrix(
 
 
 def weighted_kappa(truth: Sequence[int], given: Sequence[int], levels: Sequence[int]) -> float:
-    """Cohen's κ with quadratic weights, −1 to 1: agreement beyond chance on an ordinal scale.
+    """Cohen's κ with quadratic weights, -1 to 1: agreement beyond chance on an ordinal scale.
 
-    κ = 1 − Σᵢⱼ wᵢⱼ Oᵢⱼ / Σᵢⱼ wᵢⱼ Eᵢⱼ with wᵢⱼ = (i − j)², O the observed counts and
-    E = (row totals × column totals) / n (Cohen 1968, Psychological Bulletin 70:213). Levels count
+    κ = 1 - Σᵢⱼ wᵢⱼ Oᵢⱼ / Σᵢⱼ wᵢⱼ Eᵢⱼ with wᵢⱼ = (i - j)², O the observed counts and
+    E = (row total · column total) / n (Cohen 1968, Psychological Bulletin 70:213). Levels count
     as equally spaced, in the order given.
 
     Where both raters used one and the same level throughout, κ is 0/0; the answer is then 0.0,
