@@ -63,6 +63,7 @@ def engine_arguments(options: EngineOptions) -> AsyncEngineArgs:
         max_num_seqs=options.max_num_seqs,
         stream_interval=options.stream_interval,
         enable_prefix_caching=True,
+        use_tqdm_on_load=False,
         worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
         **special,
     )

@@ -56,6 +56,9 @@ async def start_engine(options: EngineOptions) -> AsyncIterator[VllmEngine]:
         tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, str(options.folder))
         yield VllmEngine(client, tokenizer)
     finally:
+        # Else it takes the end of the engine core for its death, and says so.
+        if client.output_handler is not None:
+            client.output_handler.cancel()
         await asyncio.to_thread(client.shutdown, _SHUTDOWN_SECONDS)
 
 

@@ -16,7 +16,7 @@ def environment(*, threads: int, verbose: bool) -> Mapping[str, str]:
     """
     found = {
         SERVICE_PID: str(os.getpid()),
-        "VLLM_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
+        "VLLM_LOGGING_LEVEL": "INFO" if verbose else "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         # The doors answer for names themselves: no plugins, no loading by HTTP, no name unchecked.
@@ -27,6 +27,7 @@ def environment(*, threads: int, verbose: bool) -> Mapping[str, str]:
         # Bound to cores, two services on one machine would share some and leave others idle.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_CPP_LOG_LEVEL": "INFO" if verbose else "ERROR",
     }
     if threads:
         found["OMP_NUM_THREADS"] = str(threads)

@@ -1,0 +1,152 @@
+"""The OpenAI door of the running service, asked with the openai client."""
+
+import json
+from collections.abc import AsyncIterator
+
+import grpc
+import openai
+import pytest
+
+from tuneproof.generator.v1 import generator_pb2 as pb
+from tuneproof.generator.v1 import generator_pb2_grpc as rpc
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+_HELLO = [{"role": "user", "content": "hello mast"}]
+
+
+@pytest.fixture
+async def client(generator) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=generator.openai_url, api_key="none", max_retries=0
+    ) as found:
+        yield found
+
+
+@pytest.fixture
+async def adapters(generator) -> AsyncIterator[rpc.AdapterServiceStub]:
+    async with grpc.aio.insecure_channel(generator.target) as channel:
+        yield rpc.AdapterServiceStub(channel)
+
+
+async def _declare(adapters, ref):
+    await adapters.DeclareAdapter(pb.DeclareAdapterRequest(ref=ref))
+    async for response in adapters.WatchAdapters(pb.WatchAdaptersRequest(refs=[ref]), timeout=60):
+        if response.adapter.state in (pb.ADAPTER_STATE_READY, pb.ADAPTER_STATE_FAILED):
+            return
+
+
+async def _ids(client, model, **more):
+    reply = await client.chat.completions.create(
+        model=model,
+        messages=_HELLO,
+        max_tokens=10,
+        temperature=0,
+        extra_body={"return_token_ids": True},
+        **more,
+    )
+    return reply.choices[0].token_ids, reply.prompt_token_ids
+
+
+async def test_models_are_the_base_ready_adapters_and_aliases(client, adapters, lab):
+    one, nan = lab.refs["one"], lab.refs["nan"]
+    await _declare(adapters, one)
+    await _declare(adapters, nan)
+    await adapters.SetAlias(pb.SetAliasRequest(alias=f"door-{one[-6:]}", ref=one))
+    listed = {model.id: model async for model in client.models.list()}
+    assert {"tiny", one, f"door-{one[-6:]}"} <= listed.keys()
+    assert nan not in listed
+    assert listed[one].parent == "tiny"
+    await adapters.RemoveAdapter(pb.RemoveAdapterRequest(ref=nan))
+
+
+async def test_both_doors_answer_alike_for_base_adapter_and_alias(
+    client, adapters, lab, reference, tokenizer
+):
+    two = lab.refs["two"]
+    await _declare(adapters, two)
+    await adapters.SetAlias(pb.SetAliasRequest(alias="second", ref=two))
+    prompt = tokenizer.apply_chat_template(_HELLO, add_generation_prompt=True, return_dict=False)
+    for model, name in (("tiny", None), (two, "two"), ("second", "two")):
+        ids, prompt_ids = await _ids(client, model)
+        assert prompt_ids == prompt
+        assert ids == reference(name, prompt, 10)
+
+
+async def test_what_is_not_ready_is_not_found_and_never_the_base(client, adapters, lab):
+    nan, late = lab.refs["nan"], lab.refs["late"]
+    await _declare(adapters, nan)
+    for model in (nan, late, "nobody", "one"):
+        with pytest.raises(openai.NotFoundError):
+            await _ids(client, model)
+    await adapters.RemoveAdapter(pb.RemoveAdapterRequest(ref=nan))
+
+
+async def test_a_stream_gives_the_same_text(client):
+    request = {"model": "tiny", "messages": _HELLO, "max_tokens": 12, "temperature": 0}
+    whole = await client.chat.completions.create(**request)
+    parts = [
+        chunk.choices[0].delta.content or ""
+        async for chunk in await client.chat.completions.create(**request, stream=True)
+        if chunk.choices
+    ]
+    assert len(parts) > 3
+    assert "".join(parts) == whole.choices[0].message.content
+
+
+async def test_ten_samples_with_a_seed_differ_and_repeat(client):
+    async def sample(seed):
+        reply = await client.chat.completions.create(
+            model="tiny", messages=_HELLO, max_tokens=8, temperature=1.0, seed=seed, n=10
+        )
+        return [choice.message.content for choice in reply.choices]
+
+    first = await sample(11)
+    assert len(set(first)) > 5
+    assert await sample(11) == first
+    assert await sample(12) != first
+
+
+async def test_structured_output_fits_its_schema(client):
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"enum": ["better", "worse"]}, "ok": {"type": "boolean"}},
+        "required": ["verdict", "ok"],
+        "additionalProperties": False,
+    }
+    reply = await client.chat.completions.create(
+        model="tiny",
+        messages=_HELLO,
+        max_tokens=400,
+        temperature=0,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "verdict", "schema": schema, "strict": True},
+        },
+    )
+    answer = json.loads(reply.choices[0].message.content)
+    assert answer.keys() == {"verdict", "ok"}
+    assert answer["verdict"] in ("better", "worse")
+
+
+async def test_completions_and_logprobs(client, reference, tokenizer):
+    prompt = tokenizer.encode("the mast is")
+    reply = await client.completions.create(
+        model="tiny",
+        prompt=prompt,
+        max_tokens=5,
+        temperature=0,
+        logprobs=2,
+        extra_body={"return_token_ids": True},
+    )
+    choice = reply.choices[0]
+    assert choice.token_ids == reference(None, prompt, 5)
+    assert len(choice.logprobs.token_logprobs) == 5
+    assert all(value <= 0 for value in choice.logprobs.token_logprobs)
+
+
+async def test_loading_by_http_is_off(client):
+    with pytest.raises(openai.NotFoundError):
+        await client.post(
+            "/load_lora_adapter", body={"lora_name": "x", "lora_path": "/"}, cast_to=object
+        )
