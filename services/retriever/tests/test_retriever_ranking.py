@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof_retriever.corpus import Hit, Passage
@@ -30,6 +30,7 @@ def test_scores_are_the_documented_formula() -> None:
 @given(
     st.permutations("abcdefgh"), st.permutations("abcdefgh"), st.sampled_from([0.0, 0.3, 0.5, 1.0])
 )
+@settings(deadline=None)
 def test_fusion_orders_by_score_then_id_and_alpha_weighs(
     dense: list[str], keyword: list[str], alpha: float
 ) -> None:
@@ -57,6 +58,7 @@ def test_differences_beyond_six_decimals_are_ties_and_ids_decide() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=300), st.integers(1, 60), st.randoms())
+@settings(deadline=None)
 async def test_ties_at_the_cut_are_decided_by_ids_not_by_the_store(
     scores: list[int], depth: int, random: object
 ) -> None:

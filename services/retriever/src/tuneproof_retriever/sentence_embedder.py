@@ -107,12 +107,14 @@ def load_sentence_embedder(
         import torch  # noqa: PLC0415
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
         from tokenizers import Tokenizer  # noqa: PLC0415
+        from transformers.utils import logging as transformers_logging  # noqa: PLC0415
     except ImportError as error:
         raise InvalidInput(
             f"embedder {embedder!r} needs {error.name}:"
             " pip install tuneproof-retriever[local-embed]",
             field="embedder",
         ) from None
+    transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
     try:
