@@ -224,8 +224,11 @@ class RunSpec(_message.Message):
     max_grad_norm: _builtins.float
     """Gradient norm above which gradients are scaled down. 0 means 0.3."""
     max_length: _builtins.int
-    """Longest example in tokens; a longer one is refused, never cut. 0 means 1,024."""
+    """Longest example in tokens; a longer one is refused, never cut. 0 means 1,024, or the base's
+    context where that is shorter.
+    """
     seed: _builtins.int
+    """Below 2^32."""
     gradient_checkpointing: _builtins.bool
     @_builtins.property
     def data(self) -> Global___TrainingData: ...

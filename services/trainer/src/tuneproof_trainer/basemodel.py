@@ -1,0 +1,115 @@
+"""Loading the base model: quantised or as it is, and what exactly was quantised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_trainer.spec import Method, RunSpec
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """The frozen base, on its device."""
+
+    model: Any
+    """A transformers PreTrainedModel."""
+    device: str
+    """As cpu, or the GPU's name."""
+    on_gpu: bool
+    compute_dtype: torch.dtype
+    quantised_layers: int
+    linear_layers: int
+    """All of them, the output excluded."""
+
+    @property
+    def precision(self) -> str:
+        """How the base's linear layers are held."""
+        kept = str(self.compute_dtype).removeprefix("torch.")
+        if not self.quantised_layers:
+            return kept
+        return (
+            f"nf4 (double quantised) in {self.quantised_layers} of {self.linear_layers} linear "
+            f"layers, {kept} elsewhere"
+        )
+
+
+def load_base(folder: Path, spec: RunSpec, device: str) -> LoadedBase:
+    """Loads the base for a spec.
+
+    Args:
+        device: auto, cpu or cuda.
+
+    Raises:
+        InvalidInput: when there is no GPU though one was asked for, or a module that the spec
+            names is none of this model's linear layers.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("--device is cuda, but this machine shows no GPU", field="device")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    layers, output = _linear_layers(folder)
+    _match(spec.target_modules, layers, "lora.target_modules")
+    skipped = _match(spec.skip_modules, layers, "quantization.skip_modules")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        quantization_config=_quantisation(spec, skipped, output, dtype),
+        device_map={"": 0} if on_gpu else None,
+    )
+    model.config.use_cache = False
+    quantised = sum(type(module).__name__ == "Linear4bit" for module in model.modules())
+    name = torch.cuda.get_device_name(0) if on_gpu else "cpu"
+    return LoadedBase(model, name, on_gpu, dtype, quantised, len(layers))
+
+
+def _quantisation(
+    spec: RunSpec, skipped: list[str], output: list[str], dtype: torch.dtype
+) -> BitsAndBytesConfig | None:
+    if spec.method is not Method.QLORA_NF4:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # transformers 5.19 leaves the output unquantised only while this list is not given.
+        llm_int8_skip_modules=[*skipped, *output] if skipped else None,
+    )
+
+
+def _linear_layers(folder: Path) -> tuple[list[str], list[str]]:
+    """Full names of the linear layers, and of the output among them, without loading weights."""
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    output = empty.get_output_embeddings()
+    linear = [
+        (name, module)
+        for name, module in empty.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    return (
+        [name for name, module in linear if module is not output],
+        [name for name, module in linear if module is output],
+    )
+
+
+def _match(wanted: tuple[str, ...], layers: list[str], field: str) -> list[str]:
+    """Full names that the wanted ones are suffixes of, at a dot."""
+    found: list[str] = []
+    for name in wanted:
+        matches = [layer for layer in layers if layer == name or layer.endswith(f".{name}")]
+        if not matches:
+            kinds = sorted({layer.split(".")[-1] for layer in layers})
+            raise InvalidInput(
+                f"{field} holds {name!r}, which is no linear layer of the base; its kinds are "
+                f"{kinds}, a full name is as {layers[0] if layers else 'none'}",
+                field=f"spec.{field}",
+            )
+        found += matches
+    return found

@@ -1,0 +1,157 @@
+"""Where workers run: here, as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tuneproof_trainer.record import EXIT_CODES, Ending, Job, Result, RunFolder
+
+_CODES = {code: ending for ending, code in EXIT_CODES.items()}
+
+
+class Executor(Protocol):
+    """Runs a run's worker to its end, one attempt."""
+
+    async def execute(self, folder: RunFolder, job: Job) -> Result:
+        """Starts the run's worker, or finds the one that is at it already, and waits for its end.
+
+        When this call is cancelled the worker is stopped, and is gone when the call returns.
+
+        Returns:
+            how it ended; RETRY when it was killed or could not be started.
+        """
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Each worker is a process of its own, in a process group of its own.
+
+    The worker holds the run's lock as long as it lives: it is given the locked file, so there is
+    no moment in which it runs and does not. A service that was killed finds it that way.
+    """
+
+    grace_seconds: float = 10.0
+    """From SIGTERM to SIGKILL."""
+    poll_seconds: float = 0.2
+    """Between two looks at a worker that is no child of this process."""
+
+    async def execute(self, folder: RunFolder, job: Job) -> Result:
+        lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _take(lock):
+                return await self._follow(folder, lock)
+            result = folder.result()
+            if result and result.ending in (Ending.DONE, Ending.BAD_INPUT):
+                return result  # It ended while no service watched.
+            worker = await _start(folder, job, lock)
+        finally:
+            os.close(lock)
+        return await self._attend(folder, worker)
+
+    async def _attend(self, folder: RunFolder, worker: asyncio.subprocess.Process) -> Result:
+        try:
+            code = await worker.wait()
+        except asyncio.CancelledError:
+            _signal_group(worker.pid, signal.SIGTERM)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(worker.wait(), self.grace_seconds)
+            _signal_group(worker.pid, signal.SIGKILL)
+            await worker.wait()
+            raise
+        # What the worker started and left behind would hold memory, or the GPU.
+        _signal_group(worker.pid, signal.SIGKILL)
+        return folder.result() or _from_code(folder, code)
+
+    async def _follow(self, folder: RunFolder, lock: int) -> Result:
+        """Waits for a worker that another service process started."""
+        try:
+            while not _take(lock):  # noqa: ASYNC110 - another process holds it
+                await asyncio.sleep(self.poll_seconds)
+        except asyncio.CancelledError:
+            await self._stop_stranger(folder, lock)
+            raise
+        return folder.result() or Result(
+            ending=Ending.RETRY, reason="the worker was killed while no service watched it"
+        )
+
+    async def _stop_stranger(self, folder: RunFolder, lock: int) -> None:
+        number, left = signal.SIGTERM, self.grace_seconds
+        while not _take(lock):
+            heartbeat = folder.heartbeat()
+            if heartbeat:
+                _signal_group(heartbeat.pid, number)
+            await asyncio.sleep(self.poll_seconds)
+            left -= self.poll_seconds
+            if left <= 0:
+                number = signal.SIGKILL
+
+
+async def _start(folder: RunFolder, job: Job, lock: int) -> asyncio.subprocess.Process:
+    folder.begin_attempt(job)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(job.threads),
+        "MKL_NUM_THREADS": str(job.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        # The base is a folder by now: nothing is to be asked of the hub, nor waited for.
+        "HF_HUB_OFFLINE": "1",
+    }
+    with folder.log.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tuneproof_trainer.worker",
+            str(folder.path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=folder.path,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _from_code(folder: RunFolder, code: int) -> Result:
+    """What an exit code tells, where the worker could not say it itself."""
+    words = folder.last_words()
+    said = f"; its log ends with: {words}" if words else ""
+    if code < 0:
+        reason = f"the worker was ended by {signal.Signals(-code).name}{said}"
+        return Result(ending=Ending.RETRY, reason=reason)
+    ending = _CODES.get(code, Ending.BAD_INPUT)
+    if ending is Ending.DONE:
+        ending = Ending.RETRY
+    return Result(ending=ending, reason=f"the worker ended with exit code {code}{said}")
+
+
+def lock_runs(runs: Path) -> int | None:
+    """Takes the folder of all runs for this process; None when another service has it."""
+    runs.mkdir(parents=True, exist_ok=True)
+    lock = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if _take(lock):
+        return lock
+    os.close(lock)
+    return None

@@ -1,0 +1,73 @@
+"""The steps of a worker that need torch: tokens, base, training, facts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from tuneproof.adapters.base import identify_base
+from tuneproof_trainer.basemodel import load_base
+from tuneproof_trainer.data import Example
+from tuneproof_trainer.progress import Step
+from tuneproof_trainer.provenance import card_of, provenance_of
+from tuneproof_trainer.record import Job
+from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.summary import Summary
+from tuneproof_trainer.tokens import tokenise
+from tuneproof_trainer.training import train
+
+
+def make_adapter(
+    spec: RunSpec,
+    job: Job,
+    examples: list[Example],
+    target: Path,
+    *,
+    on_phase: Callable[[str], None],
+    on_step: Callable[[Step], None],
+) -> tuple[Summary, str]:
+    """Trains and saves an adapter.
+
+    Args:
+        target: the folder to make; gets what peft saves.
+        on_phase: called when another part of the work begins.
+
+    Returns:
+        the provenance, and the text of the model card.
+
+    Raises:
+        InvalidInput: when spec, data and base do not fit, or the training diverges.
+    """
+    torch.set_num_threads(job.threads)
+    on_phase("tokenising")
+    folder = Path(job.base_folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    sequences = tokenise(tokenizer, examples, max_length=spec.max_length, path=spec.data_path)
+    on_phase("loading")
+    begun = time.monotonic()
+    base = load_base(folder, spec, job.device)
+    loaded = time.monotonic() - begun
+    on_phase("training")
+    outcome = train(
+        base,
+        tokenizer,
+        sequences,
+        spec,
+        workspace=target / "workspace",
+        target=target,
+        on_step=on_step,
+    )
+    facts = provenance_of(
+        spec,
+        job,
+        base=base,
+        identity=identify_base(folder),
+        sequences=sequences,
+        outcome=outcome,
+    )
+    facts["load_seconds"] = f"{loaded:.2f}"
+    return Summary(facts=facts), card_of(spec.adapter_name, facts)

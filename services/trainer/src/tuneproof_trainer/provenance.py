@@ -1,0 +1,98 @@
+"""What made an adapter, in words and numbers; and the card that says it to people."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from tuneproof.adapters.base import BaseIdentity
+from tuneproof_trainer.basemodel import LoadedBase
+from tuneproof_trainer.record import Job
+from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.tokens import Sequences
+from tuneproof_trainer.training import Outcome
+
+_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+
+
+def provenance_of(
+    spec: RunSpec,
+    job: Job,
+    *,
+    base: LoadedBase,
+    identity: BaseIdentity,
+    sequences: Sequence[Sequences],
+    outcome: Outcome,
+) -> dict[str, str]:
+    """Everything that identifies the training, as text by name."""
+    prompt = sum(one.prompt_length for one in sequences)
+    total = sum(len(one.input_ids) for one in sequences)
+    facts = {
+        "run_id": job.run_id,
+        "base_model": spec.base_model,
+        **{f"base_{name}": digest for name, digest in identity.to_json().items()},
+        "base_precision": base.precision,
+        "compute_precision": str(base.compute_dtype).removeprefix("torch."),
+        "data_path": spec.data_path,
+        "data_digest": spec.data_digest,
+        "examples": len(sequences),
+        "prompt_tokens": prompt,
+        "answer_tokens": total - prompt,
+        "longest_example_tokens": max(len(one.input_ids) for one in sequences),
+        "method": str(spec.method),
+        "trainable_parameters": outcome.trainable_parameters,
+        "optimizer": outcome.optimizer,
+        "steps": outcome.steps,
+        "first_loss": f"{outcome.first_loss:.6g}",
+        "final_loss": f"{outcome.last_loss:.6g}",
+        "train_seconds": f"{outcome.seconds:.2f}",
+        "device": base.device,
+        "threads": job.threads,
+        "hyper_parameters": spec.model_dump_json(
+            exclude={"base_model", "data_path", "data_digest", "adapter_name", "method"}
+        ),
+        "python_version": platform.python_version(),
+        "machine": platform.machine(),
+        **{f"{package}_version": _version(package) for package in _PACKAGES},
+    }
+    return {name: str(value) for name, value in facts.items()}
+
+
+def card_of(adapter_name: str, facts: Mapping[str, str]) -> str:
+    """The model card, README.md, with the header that the hub reads."""
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in sorted(facts.items()))
+    return f"""---
+library_name: peft
+base_model: {facts["base_model"]}
+tags:
+- lora
+- tuneproof
+---
+
+# {adapter_name}
+
+A LoRA adapter of {facts["base_model"]}, tuned on {facts["examples"]} conversations
+({facts["answer_tokens"]} tokens of answers) in {facts["steps"]} steps; the loss went from
+{facts["first_loss"]} to {facts["final_loss"]}.
+
+The base was held in {facts["base_precision"]}. An adapter answers otherwise over a base in another
+precision: compare before it is served so.
+
+Load it with `peft.PeftModel.from_pretrained(base, folder)`.
+
+| what | value |
+|---|---|
+{rows}
+"""
+
+
+def _cell(value: str) -> str:
+    return f"`{value}`".replace("|", "\\|") if value else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,170 @@
+"""The queue of runs: a fixed number of workers at a time, first come, first served.
+
+This is the only writer of state.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from tuneproof.servicekit.errors import Unavailable
+from tuneproof_trainer.executor import Executor
+from tuneproof_trainer.record import Ending, Job, Result, RunFolder, RunState, State
+from tuneproof_trainer.spec import RunSpec
+
+_log = structlog.get_logger(__name__)
+
+
+class RunQueue:
+    """Knows every run's spec and state, and executes those that have not ended.
+
+    Args:
+        executor: where workers run.
+        make_job: what a worker needs beside the spec, for a run's id.
+        workers: how many at a time.
+        max_attempts: workers that may die over one run before it fails.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        make_job: Callable[[str], Job],
+        *,
+        workers: int = 1,
+        max_attempts: int = 3,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._executor = executor
+        self._make_job = make_job
+        self._workers = workers
+        self._max_attempts = max_attempts
+        self._now = now
+        self.specs: dict[str, RunSpec] = {}
+        self.states: dict[str, RunState] = {}
+        self._folders: dict[str, RunFolder] = {}
+        self._waiting: deque[str] = deque()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._change = asyncio.Event()
+        self._open = False
+
+    def adopt(self, folder: RunFolder, spec: RunSpec, state: RunState) -> None:
+        """Adds a run as its folder has it. One that was running goes to the front: its worker
+        may be alive."""
+        self._folders[state.id] = folder
+        self.specs[state.id] = spec
+        self.states[state.id] = state
+        if state.state is State.RUNNING:
+            self._waiting.appendleft(state.id)
+        elif state.state is State.QUEUED:
+            places = [self.states[run].create_time for run in self._waiting]
+            later = sum(time > state.create_time for time in places)
+            self._waiting.insert(len(places) - later, state.id)
+        self._fill()
+
+    def open(self) -> None:
+        """Begins to execute."""
+        self._open = True
+        self._fill()
+
+    async def check(self) -> None:
+        """Raises Unavailable while no run is executed."""
+        if not self._open:
+            raise Unavailable("the queue of runs is closed; the service starts or stops")
+
+    async def close(self) -> None:
+        """Stops every worker; their runs wait for the next start of the service."""
+        self._open = False
+        running = dict(self._running)
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+        for run_id in running:
+            if not self.states[run_id].state.ended:
+                self._set(run_id, state=State.QUEUED, reason="the service stopped; begins again")
+
+    async def cancel(self, run_id: str) -> None:
+        """Ends a run that has not ended, as CANCELLED, once its worker is gone."""
+        if run_id in self._waiting:
+            self._waiting.remove(run_id)
+        task = self._running.get(run_id)
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if self.states[run_id].state.ended:
+            return
+        result = self._folders[run_id].result()
+        if result and result.ending is Ending.DONE:
+            self._again(run_id, result)  # It was faster than the caller.
+        else:
+            self._end(run_id, State.CANCELLED, "cancelled by a caller")
+
+    async def changed(self, run_id: str, state: RunState, seconds: float) -> None:
+        """Waits until a run's state is another than this, or so many seconds."""
+        if self.states[run_id] is state:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._change.wait(), seconds)
+
+    def _fill(self) -> None:
+        while self._open and self._waiting and len(self._running) < self._workers:
+            run_id = self._waiting.popleft()
+            task = asyncio.create_task(self._execute(run_id), name=f"run {run_id}")
+            self._running[run_id] = task
+            task.add_done_callback(partial(self._leave, run_id))
+
+    def _leave(self, run_id: str, task: asyncio.Task[None]) -> None:
+        del self._running[run_id]
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("run could not be executed", run=run_id, exc_info=error)
+            self._end(run_id, State.FAILED, f"the worker could not be started: {error}")
+        self._fill()
+
+    async def _execute(self, run_id: str) -> None:
+        while True:
+            state = self.states[run_id]
+            begun = state.start_time or self._now()
+            self._set(run_id, state=State.RUNNING, start_time=begun)
+            result = await self._executor.execute(self._folders[run_id], self._make_job(run_id))
+            if not self._again(run_id, result):
+                return
+
+    def _again(self, run_id: str, result: Result) -> bool:
+        """Notes how an attempt ended; whether another is due."""
+        if result.ending is Ending.DONE:
+            self._end(
+                run_id,
+                State.SUCCEEDED,
+                "",
+                adapter_ref=result.adapter_ref,
+                provenance=result.provenance,
+            )
+            return False
+        if result.ending is Ending.BAD_INPUT:
+            self._end(run_id, State.FAILED, result.reason)
+            return False
+        ends = self.states[run_id].early_ends + 1
+        _log.warning("worker ended early", run=run_id, times=ends, reason=result.reason)
+        self._set(run_id, reason=f"begins again, for {result.reason}", early_ends=ends)
+        if ends < self._max_attempts:
+            return True
+        self._end(run_id, State.FAILED, f"{ends} workers ended early; the last: {result.reason}")
+        return False
+
+    def _end(self, run_id: str, state: State, reason: str, **more: object) -> None:
+        self._set(run_id, state=state, reason=reason, end_time=self._now(), **more)
+        _log.info("run ended", run=run_id, state=str(state), reason=reason)
+
+    def _set(self, run_id: str, **changes: object) -> None:
+        changed = self.states[run_id].model_copy(update=changes)
+        self._folders[run_id].write(changed)
+        self.states[run_id] = changed
+        self._change.set()
+        self._change = asyncio.Event()

@@ -1,0 +1,212 @@
+"""A run's folder: what is known of a run, readable by any process at any time.
+
+<runs>/<id>/
+    spec.json       what was asked, defaults filled in; never changes
+    state.json      what became of it; written by the service only
+    job.json        what the worker needs beside the spec; written before each attempt
+    lock            held by the worker while it lives
+    heartbeat.json  the worker's process id, phase and time
+    metrics.jsonl   a line for each optimiser step of this attempt
+    log.txt         everything the worker and its libraries say
+    trained/        the adapter before it is committed, then gone
+    result.json     the worker's last word; missing if it was killed
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuneproof.servicekit.errors import Corrupted
+from tuneproof.servicekit.files import write_atomically
+from tuneproof_trainer.spec import RunSpec
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class RunState(BaseModel):
+    """state.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    state: State
+    reason: str = ""
+    """Why, in words: of a failure, or of a run that waits again."""
+    early_ends: int = 0
+    """Workers that were killed over it, or ended in a way that may not come again."""
+    create_time: datetime
+    start_time: datetime | None = None
+    """Of the first attempt."""
+    end_time: datetime | None = None
+    adapter_ref: str = ""
+    provenance: dict[str, str] = {}
+
+
+class Ending(StrEnum):
+    """How a worker ended, and with which exit code (`EXIT_CODES`)."""
+
+    DONE = "done"
+    BAD_INPUT = "bad_input"
+    """Trying again would end the same way."""
+    RETRY = "retry"
+    """Trying again may help."""
+    STOPPED = "stopped"
+    """It was told to."""
+
+
+EXIT_CODES = {Ending.DONE: 0, Ending.BAD_INPUT: 2, Ending.RETRY: 75, Ending.STOPPED: 130}
+
+
+class Result(BaseModel):
+    """result.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ending: Ending
+    reason: str = ""
+    adapter_ref: str = ""
+    provenance: dict[str, str] = {}
+
+
+class Job(BaseModel):
+    """job.json: where this trainer has things."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    base_folder: str
+    artifacts: str
+    """URL of the artifact store."""
+    device: str
+    """auto, cpu or cuda."""
+    threads: int
+
+
+class Heartbeat(BaseModel):
+    """heartbeat.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pid: int
+    phase: str
+    time: datetime
+
+
+class RunFolder:
+    """Reads and writes the files of one run; each write is atomic."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "log.txt"
+        self.lock = path / "lock"
+        self.trained = path / "trained"
+
+    @classmethod
+    def create(cls, runs: Path, spec: RunSpec, state: RunState) -> RunFolder:
+        """Makes the folder of a new run, all at once.
+
+        Raises:
+            OSError: when there is one already, or the disk is full.
+        """
+        runs.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=runs, prefix=".new."))
+        try:
+            write_atomically(fresh / "spec.json", _text(spec))
+            write_atomically(fresh / "state.json", _text(state))
+            fresh.chmod(0o755)
+            fresh.rename(runs / state.id)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        return cls(runs / state.id)
+
+    def spec(self) -> RunSpec:
+        """Raises Corrupted when there is none."""
+        return self._required("spec.json", RunSpec)
+
+    def state(self) -> RunState:
+        """Raises Corrupted when there is none."""
+        return self._required("state.json", RunState)
+
+    def job(self) -> Job:
+        """Raises Corrupted when there is none."""
+        return self._required("job.json", Job)
+
+    def result(self) -> Result | None:
+        """The worker's last word in this attempt."""
+        return self._optional("result.json", Result)
+
+    def heartbeat(self) -> Heartbeat | None:
+        """The worker's last sign of life."""
+        return self._optional("heartbeat.json", Heartbeat)
+
+    def write(self, document: RunState | Result | Job | Heartbeat) -> None:
+        """Makes or replaces a document."""
+        write_atomically(self.path / _FILES[type(document)], _text(document))
+
+    def begin_attempt(self, job: Job) -> None:
+        """Clears what the attempt before said; what it trained to the end is kept."""
+        for name in ("result.json", "heartbeat.json", "metrics.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        self.write(job)
+
+    def last_words(self) -> str:
+        """The last line of the log, for people."""
+        if not self.log.is_file():
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:400] if lines else ""
+
+    def _required(self, name: str, kind: type[M]) -> M:
+        found = self._optional(name, kind)
+        if found is None:
+            raise Corrupted(f"{self.path.name} has no {name}; remove the folder of this run")
+        return found
+
+    def _optional(self, name: str, kind: type[M]) -> M | None:
+        try:
+            return kind.model_validate_json((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Corrupted(
+                f"{name} of run {self.path.name} cannot be read: {first['msg']}"
+            ) from None
+
+
+_FILES: dict[type[BaseModel], str] = {
+    RunState: "state.json",
+    Result: "result.json",
+    Job: "job.json",
+    Heartbeat: "heartbeat.json",
+}
+
+
+def _text(document: BaseModel) -> bytes:
+    return document.model_dump_json(indent=2).encode()

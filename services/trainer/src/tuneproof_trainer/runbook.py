@@ -1,0 +1,215 @@
+"""All runs of one trainer: creating, finding, stopping and watching them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from tuneproof.adapters.storage import Storage
+from tuneproof.servicekit.errors import (
+    AlreadyExists,
+    Corrupted,
+    InvalidInput,
+    NotFound,
+    WrongState,
+)
+from tuneproof.servicekit.paging import page
+from tuneproof_trainer.completion import Base, complete
+from tuneproof_trainer.data import load_examples
+from tuneproof_trainer.progress import Step, StepReader, last_step
+from tuneproof_trainer.queue import RunQueue
+from tuneproof_trainer.record import RunFolder, RunState, State
+from tuneproof_trainer.spec import RunSpec
+
+_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as it is at a moment."""
+
+    spec: RunSpec
+    state: RunState
+    progress: Step | None
+    losses: tuple[Step, ...] = ()
+    """Oldest first."""
+
+
+class Runbook:
+    """Every run in a folder. One per folder; call it from one event loop.
+
+    Args:
+        runs: the folder of the runs' folders.
+        base: the model that is tuned.
+        store: the artifact store, where training data is.
+        queue: what executes the runs.
+        poll_seconds: between two looks at a run that is watched.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        runs: Path,
+        base: Base,
+        store: Storage,
+        queue: RunQueue,
+        *,
+        poll_seconds: float = 0.25,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._runs = runs
+        self._base = base
+        self._store = store
+        self._queue = queue
+        self._poll = poll_seconds
+        self._now = now
+        self._creating = asyncio.Lock()
+
+    def recover(self) -> None:
+        """Takes up every run on disk: those that have not ended wait for a worker again, or are
+        found with theirs at it. Folders that cannot be read are left out and logged."""
+        for path in sorted(self._runs.glob("[a-z]*/")):
+            folder = RunFolder(path)
+            try:
+                spec, state = folder.spec(), folder.state()
+            except Corrupted as error:
+                _log.error("run left out", run=path.name, reason=error.message)
+                continue
+            self._queue.adopt(folder, spec, state)
+
+    async def create(self, run_id: str, spec: RunSpec) -> RunView:
+        """Queues a run, or finds the one that this id and spec made before.
+
+        Raises:
+            InvalidInput: for a malformed id, contradictions in the spec, or bad data.
+            AlreadyExists: when the id has another spec.
+        """
+        if not _ID.fullmatch(run_id):
+            raise InvalidInput(
+                f"run id {run_id!r} is not 1 to 63 characters of a-z, 0-9 and `-`, beginning with "
+                "a letter",
+                field="run_id",
+            )
+        full = complete(spec, self._base)
+        async with self._creating:
+            if run_id in self._queue.specs:
+                return self._repeat(run_id, full)
+            await asyncio.to_thread(load_examples, self._store, full.data_path, full.data_digest)
+            state = RunState(id=run_id, state=State.QUEUED, create_time=self._now())
+            folder = await asyncio.to_thread(RunFolder.create, self._runs, full, state)
+            self._queue.adopt(folder, full, state)
+        return self.get(run_id)
+
+    def get(self, run_id: str) -> RunView:
+        """A run with all its losses so far.
+
+        Raises:
+            NotFound: when there is none of that id.
+        """
+        folder = self._folder(run_id)
+        steps = _one_each(StepReader(folder.metrics).read())
+        return self._view(run_id, steps[-1] if steps else None, steps)
+
+    def list_page(self, page_size: int, page_token: str) -> tuple[list[RunView], str]:
+        """A page of runs, the newest first, without losses.
+
+        Raises:
+            InvalidInput: for a page token or size that none is.
+        """
+        states = sorted(self._queue.states.values(), key=_newest_first)
+        chosen, token = page(states, page_size, page_token, _newest_first)
+        views = [
+            self._view(state.id, last_step(self._folder(state.id).metrics), []) for state in chosen
+        ]
+        return views, token
+
+    async def cancel(self, run_id: str) -> RunView:
+        """Stops a run and waits until its worker is gone.
+
+        Raises:
+            NotFound: when there is none of that id.
+            WrongState: when it succeeded or failed.
+        """
+        self._folder(run_id)
+        await self._queue.cancel(run_id)
+        state = self._queue.states[run_id]
+        if state.state is not State.CANCELLED:
+            raise WrongState(
+                f"run {run_id} has ended ({state.state}); only one that has not can be cancelled",
+                run=run_id,
+            )
+        return self.get(run_id)
+
+    async def watch(self, run_id: str, after_step: int) -> AsyncIterator[RunView]:
+        """A run as it is now, then each change; ends when the run has ended.
+
+        Args:
+            after_step: losses of later steps only. Each view has the losses since the one before.
+
+        Raises:
+            NotFound: when there is none of that id.
+        """
+        reader = StepReader(self._folder(run_id).metrics)
+        told = after_step
+        before: tuple[RunState, int] | None = None
+        progress: Step | None = None
+        while True:
+            state = self._queue.states[run_id]  # Before the steps: an ended run has them all.
+            steps = reader.read()
+            progress = steps[-1] if steps else progress
+            new = [step for step in _one_each(steps) if step.step > told]
+            now = (state, progress.step if progress else 0)
+            if now != before or new:
+                yield self._view(run_id, progress, new, state)
+                told = new[-1].step if new else told
+                before = now
+            if state.state.ended:
+                return
+            await self._queue.changed(run_id, state, self._poll)
+
+    def _repeat(self, run_id: str, spec: RunSpec) -> RunView:
+        existing = self._queue.specs[run_id]
+        if existing != spec:
+            fields = [
+                name
+                for name in type(spec).model_fields
+                if getattr(spec, name) != getattr(existing, name)
+            ]
+            raise AlreadyExists(
+                f"run {run_id} exists with another spec: {', '.join(fields)} differ; "
+                "choose another id",
+                run=run_id,
+            )
+        return self.get(run_id)
+
+    def _folder(self, run_id: str) -> RunFolder:
+        if run_id not in self._queue.specs:
+            raise NotFound(f"no run {run_id!r}", run=run_id)
+        return RunFolder(self._runs / run_id)
+
+    def _view(
+        self,
+        run_id: str,
+        progress: Step | None,
+        losses: list[Step],
+        state: RunState | None = None,
+    ) -> RunView:
+        chosen = state or self._queue.states[run_id]
+        return RunView(self._queue.specs[run_id], chosen, progress, tuple(losses))
+
+
+def _one_each(steps: list[Step]) -> list[Step]:
+    """Without the steps of an attempt that was followed by another."""
+    return sorted({step.step: step for step in steps}.values(), key=lambda step: step.step)
+
+
+def _newest_first(state: RunState) -> str:
+    age = 10**20 - int(state.create_time.timestamp() * 1e6)
+    return f"{age:020d} {state.id}"

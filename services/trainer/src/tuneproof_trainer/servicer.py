@@ -1,0 +1,48 @@
+"""The gRPC face of the trainer: translates and delegates."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from tuneproof.trainer.v1 import trainer_pb2 as pb
+from tuneproof.trainer.v1 import trainer_pb2_grpc
+from tuneproof_trainer.messages import run_to, spec_from
+from tuneproof_trainer.runbook import Runbook
+
+
+class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
+    """See trainer.proto."""
+
+    def __init__(self, runbook: Runbook) -> None:
+        self._runbook = runbook
+
+    async def CreateRun(
+        self, request: pb.CreateRunRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CreateRunResponse:
+        view = await self._runbook.create(request.run_id, spec_from(request.spec))
+        return pb.CreateRunResponse(run=run_to(view))
+
+    async def GetRun(
+        self, request: pb.GetRunRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetRunResponse:
+        return pb.GetRunResponse(run=run_to(self._runbook.get(request.run_id)))
+
+    async def ListRuns(
+        self, request: pb.ListRunsRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListRunsResponse:
+        views, token = self._runbook.list_page(request.page_size, request.page_token)
+        return pb.ListRunsResponse(runs=[run_to(view) for view in views], next_page_token=token)
+
+    async def CancelRun(
+        self, request: pb.CancelRunRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CancelRunResponse:
+        return pb.CancelRunResponse(run=run_to(await self._runbook.cancel(request.run_id)))
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        async for view in self._runbook.watch(request.run_id, request.after_step):
+            yield pb.WatchRunResponse(run=run_to(view))

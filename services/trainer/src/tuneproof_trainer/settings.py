@@ -1,0 +1,79 @@
+"""Settings of the trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from tuneproof.servicekit.settings import ServiceSettings, settings_config
+
+
+class TrainerSettings(ServiceSettings):
+    """Tunes LoRA adapters, each in a process of its own."""
+
+    model_config = settings_config("trainer")
+
+    model: str = Field(
+        ...,
+        description="The base model: a folder in Hugging Face format, or a model id of the hub.",
+    )
+    model_name: str = Field(
+        "",
+        description="Name under which specs ask for the base; if empty, the folder's or the id.",
+    )
+    artifacts: str = Field(
+        ...,
+        description="The artifact store, a folder or s3://bucket/prefix: training data is read "
+        "from it, and its registry gets the adapters.",
+    )
+    runs: Path | None = Field(
+        None,
+        description="Local folder of the runs; `runs` in the artifact store if that is a folder, "
+        "needed if it is not.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where workers train; auto takes the GPU if there is one."
+    )
+    workers: int = Field(
+        1, ge=1, le=64, description="Runs that train at a time; the others wait in a queue."
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=512,
+        description="CPU threads of each worker; equal numbers give equal adapters.",
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="Workers that may be killed over one run before it fails."
+    )
+    stop_seconds: float = Field(
+        10.0, ge=0, description="What a cancelled worker gets between SIGTERM and SIGKILL."
+    )
+    watch_seconds: float = Field(
+        0.25, gt=0, description="Pause between two looks at a run that is watched."
+    )
+
+    @model_validator(mode="after")
+    def _runs_are_local(self) -> TrainerSettings:
+        if self.runs is None and not is_folder(self.artifacts):
+            raise ValueError(
+                f"artifacts {self.artifacts} is no folder, so runs must name a local one"
+            )
+        return self
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where the runs are."""
+        if self.runs is not None:
+            return self.runs.absolute()
+        parts = urlsplit(self.artifacts)
+        folder = parts.path if parts.scheme else self.artifacts
+        return Path(folder).expanduser().absolute() / "runs"
+
+
+def is_folder(url: str) -> bool:
+    """Whether an artifact store is a folder of this machine."""
+    return urlsplit(url).scheme in ("", "file")

@@ -1,0 +1,107 @@
+"""From conversations to token ids, exactly as serving makes them.
+
+The prompt's ids are those of `apply_chat_template(messages[:-1], add_generation_prompt=True)`,
+which is what the generator sends to its engine. The loss sees the answer and the end-of-sequence
+token that must be learned, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_trainer.data import Example, bad_lines
+
+IGNORED = -100
+"""The label of a token that the loss does not see."""
+
+
+class ChatTokenizer(Protocol):
+    """What is needed of a transformers tokenizer."""
+
+    chat_template: Any
+    eos_token_id: int | None
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], **options: Any
+    ) -> list[int]: ...
+
+    def encode(self, text: str, **options: Any) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """One example as token ids."""
+
+    input_ids: tuple[int, ...]
+    """Prompt, answer, end of sequence."""
+    prompt_length: int
+    """Tokens of the prompt."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The ids that the loss sees, `IGNORED` elsewhere."""
+        return (IGNORED,) * self.prompt_length + self.input_ids[self.prompt_length :]
+
+
+def tokenise(
+    tokenizer: ChatTokenizer, examples: Sequence[Example], *, max_length: int, path: str
+) -> list[Sequences]:
+    """Token ids of every example, in order.
+
+    Args:
+        max_length: tokens that an example may have.
+        path: of the data, for messages.
+
+    Raises:
+        InvalidInput: when the tokenizer has no chat template or no end of sequence, or examples
+            are too long: the message names their lines.
+    """
+    if not tokenizer.chat_template:
+        raise InvalidInput(
+            "the base's tokenizer has no chat template; add chat_template.jinja to its folder",
+            field="spec.base_model",
+        )
+    if tokenizer.eos_token_id is None:
+        raise InvalidInput(
+            "the base's tokenizer has no eos_token, so no answer could end; name one in its "
+            "tokenizer_config.json",
+            field="spec.base_model",
+        )
+    sequences, mistakes = [], []
+    for example in examples:
+        one = _tokenise(tokenizer, example, tokenizer.eos_token_id)
+        if len(one.input_ids) > max_length:
+            mistakes.append(
+                f"line {example.line} has {len(one.input_ids)} tokens, above max_length "
+                f"{max_length}"
+            )
+        sequences.append(one)
+    if mistakes:
+        raise bad_lines(path, mistakes)
+    return sequences
+
+
+def _tokenise(tokenizer: ChatTokenizer, example: Example, eos: int) -> Sequences:
+    messages = [dict(message) for message in example.messages]
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
+        answer = whole[len(prompt) :]
+    else:
+        # The template writes the past otherwise than the present (it drops earlier reasoning, for
+        # instance), or tokens merge over the border. What serving sends is the prompt as it is.
+        answer = tokenizer.encode(messages[-1]["content"], add_special_tokens=False)
+    return Sequences((*prompt, *_until_end(answer, eos)), len(prompt))
+
+
+def _until_end(answer: list[int], eos: int) -> list[int]:
+    """The answer with one end of sequence at its end; templates may write a newline behind it."""
+    if eos in answer:
+        last = len(answer) - 1 - answer[::-1].index(eos)
+        return answer[: last + 1]
+    return [*answer, eos]

@@ -1,0 +1,193 @@
+"""The training itself: TRL's SFTTrainer over a peft model, step by step told to a log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl.trainer.utils as trl_utils
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_trainer.basemodel import LoadedBase
+from tuneproof_trainer.progress import Step
+from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.tokens import Sequences
+
+_SMOOTHING = 0.8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training was, in numbers."""
+
+    steps: int
+    first_loss: float
+    last_loss: float
+    trainable_parameters: int
+    optimizer: str
+    seconds: float
+
+
+def train(
+    base: LoadedBase,
+    tokenizer: Any,
+    sequences: Sequence[Sequences],
+    spec: RunSpec,
+    *,
+    workspace: Path,
+    target: Path,
+    on_step: Callable[[Step], None],
+) -> Outcome:
+    """Tunes an adapter and saves it as peft does.
+
+    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit.
+
+    Args:
+        workspace: where the trainer may leave files.
+        target: the folder that gets adapter_model.safetensors and adapter_config.json.
+        on_step: called after each optimiser step.
+
+    Raises:
+        InvalidInput: when the loss is no finite number any more.
+    """
+    if tokenizer.pad_token is None:
+        # Padding is masked by length, not by id, so the end of sequence is still learned.
+        tokenizer.pad_token = tokenizer.eos_token
+    if not base.on_gpu:
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        _score_answers_only()
+    optimizer = "paged_adamw_32bit" if base.on_gpu else "adamw_torch"
+    steps = spec.steps_for(len(sequences))
+    reporter = _Reporter(steps, on_step)
+    trainer = SFTTrainer(
+        model=base.model,
+        args=_arguments(spec, base, workspace, steps, optimizer),
+        train_dataset=_dataset(sequences),
+        processing_class=tokenizer,
+        peft_config=_lora(spec),
+        callbacks=[reporter],
+    )
+    begun = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - begun
+    model = trainer.model
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = spec.base_model  # Not where it lies on this machine.
+    model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
+    return Outcome(
+        steps=steps,
+        first_loss=reporter.first_loss,
+        last_loss=reporter.last_loss,
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        optimizer=optimizer,
+        seconds=seconds,
+    )
+
+
+def _arguments(
+    spec: RunSpec, base: LoadedBase, workspace: Path, steps: int, optimizer: str
+) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(workspace),
+        max_steps=steps,
+        per_device_train_batch_size=spec.micro_batch_size,
+        gradient_accumulation_steps=spec.accumulation,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=str(spec.schedule),
+        warmup_steps=math.ceil(spec.warmup_ratio * steps),
+        max_grad_norm=spec.max_grad_norm,
+        weight_decay=0.0,
+        optim=optimizer,
+        seed=spec.seed,
+        use_cpu=not base.on_gpu,
+        bf16=base.on_gpu,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        max_length=None,  # Lengths were checked: nothing is cut here.
+        packing=False,
+        save_strategy="no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=base.on_gpu,
+    )
+
+
+def _lora(spec: RunSpec) -> LoraConfig:
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=spec.rank,
+        lora_alpha=int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=list(spec.target_modules) or "all-linear",
+        bias="none",
+    )
+
+
+def _dataset(sequences: Sequence[Sequences]) -> Dataset:
+    """With `labels` given, TRL 1.16 takes token ids as they are."""
+    return Dataset.from_dict(
+        {
+            "input_ids": [list(one.input_ids) for one in sequences],
+            "labels": [list(one.labels) for one in sequences],
+        }
+    )
+
+
+def _score_answers_only() -> None:
+    """TRL 1.16 projects every position onto the vocabulary unless it runs on Triton, prompt and
+    padding included, and then throws those away: two fifths of a step on a CPU with short answers
+    and a small model. Its other branch needs no Triton for choosing the positions."""
+    if hasattr(trl_utils, "_use_triton"):
+        trl_utils._use_triton = lambda device: True  # noqa: ARG005, SLF001
+
+
+class _Reporter(TrainerCallback):  # type: ignore[misc]
+    """Tells each step, and stops a training whose loss is no number."""
+
+    def __init__(self, total: int, on_step: Callable[[Step], None]) -> None:
+        self._total = total
+        self._on_step = on_step
+        self._before = 0.0
+        self._tokens = 0.0
+        self._pace = 0.0
+        self.first_loss = math.nan
+        self.last_loss = math.nan
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._before = time.monotonic()
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
+        if "loss" not in logs:
+            return  # The summary at the end.
+        now, loss, tokens = time.monotonic(), float(logs["loss"]), float(logs["num_tokens"])
+        if not math.isfinite(loss):
+            raise InvalidInput(
+                f"the loss became {loss} at step {state.global_step}; lower learning_rate, or "
+                "look at the data near there",
+                field="spec.learning_rate",
+            )
+        took = now - self._before
+        self._pace = _SMOOTHING * self._pace + (1 - _SMOOTHING) * took if self._pace else took
+        self.first_loss = loss if math.isnan(self.first_loss) else self.first_loss
+        self.last_loss = loss
+        self._on_step(
+            Step(
+                step=state.global_step,
+                total_steps=self._total,
+                loss=loss,
+                tokens_per_second=(tokens - self._tokens) / max(took, 1e-9),
+                eta=self._pace * (self._total - state.global_step),
+            )
+        )
+        self._before, self._tokens = now, tokens

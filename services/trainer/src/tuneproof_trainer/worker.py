@@ -1,0 +1,140 @@
+"""The worker: `python -m tuneproof_trainer.worker RUN_DIR` makes one adapter and ends.
+
+Exit codes: 0 done, 2 bad input, 75 worth another try, 130 told to stop. The last word is in
+result.json too. Torch and its friends are imported late, so that a worker whose data is wrong says
+so at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from tuneproof.adapters.base import identify_base
+from tuneproof.adapters.registry import Registry
+from tuneproof.adapters.storage import open_storage
+from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.files import write_atomically
+from tuneproof_trainer.data import Example, load_examples
+from tuneproof_trainer.progress import Step, StepLog
+from tuneproof_trainer.record import EXIT_CODES, Ending, Heartbeat, Job, Result, RunFolder
+from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.summary import Summary
+
+_BEAT_SECONDS = 1.0
+
+
+class _StoppedError(BaseException):
+    """SIGTERM came. No handler of `Exception` may hold it up."""
+
+
+def main() -> int:
+    """The worker's program."""
+    if len(sys.argv) != 2:
+        print("usage: python -m tuneproof_trainer.worker RUN_DIR", file=sys.stderr)
+        return EXIT_CODES[Ending.BAD_INPUT]
+    signal.signal(signal.SIGTERM, _stop)
+    folder = RunFolder(Path(sys.argv[1]))
+    try:
+        result = _run(folder)
+    except _StoppedError:
+        result = Result(ending=Ending.STOPPED, reason="the worker was told to stop")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the last word
+        traceback.print_exc()
+        result = _explain(error)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # The last word is not to be cut short.
+    folder.write(result)
+    return EXIT_CODES[result.ending]
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise _StoppedError
+
+
+def _explain(error: Exception) -> Result:
+    if isinstance(error, Unavailable | Overloaded):
+        return Result(ending=Ending.RETRY, reason=error.message)
+    if isinstance(error, TuneproofError):
+        return Result(ending=Ending.BAD_INPUT, reason=error.message)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        reason = (
+            "memory ran out; lower micro_batch_size or max_length, or set gradient_checkpointing"
+        )
+        return Result(ending=Ending.BAD_INPUT, reason=reason)
+    if isinstance(error, OSError):
+        return Result(ending=Ending.RETRY, reason=f"{type(error).__name__}: {error}")
+    reason = f"{type(error).__name__}: {error}; log.txt in the run's folder has the rest"
+    return Result(ending=Ending.BAD_INPUT, reason=reason)
+
+
+def _run(folder: RunFolder) -> Result:
+    beat = _Beat(folder)
+    beat("reading")
+    spec, job = folder.spec(), folder.job()
+    if job.device == "cpu":
+        # bitsandbytes 0.50 quantises on the first GPU that it sees, whatever was asked.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    identity = identify_base(Path(job.base_folder))
+    if not folder.trained.is_dir():
+        examples = load_examples(open_storage(job.artifacts), spec.data_path, spec.data_digest)
+        _train(folder, spec, job, examples, beat)
+    beat("committing")
+    facts = Summary.read(folder.trained).facts
+    ref = Registry(job.artifacts).commit(
+        folder.trained, name=spec.adapter_name, base=identity, provenance=facts
+    )
+    print(f"committed {ref}")
+    shutil.rmtree(folder.trained)
+    return Result(ending=Ending.DONE, adapter_ref=str(ref), provenance=facts)
+
+
+def _train(
+    folder: RunFolder, spec: RunSpec, job: Job, examples: list[Example], beat: _Beat
+) -> None:
+    """Makes `trained/`, all at once."""
+    from tuneproof_trainer.pipeline import make_adapter  # noqa: PLC0415 - seconds of imports
+
+    unfinished = folder.path / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    steps = StepLog(folder.metrics)
+
+    def on_step(step: Step) -> None:
+        steps.append(step)
+        beat("training")
+
+    try:
+        summary, card = make_adapter(
+            spec, job, examples, unfinished, on_phase=beat, on_step=on_step
+        )
+    finally:
+        steps.close()
+    write_atomically(unfinished / "README.md", card.encode())
+    summary.write(unfinished)
+    unfinished.rename(folder.trained)
+
+
+class _Beat:
+    """Writes the heartbeat: at each new phase, and at most once a second within one."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._phase = ""
+        self._last = 0.0
+
+    def __call__(self, phase: str) -> None:
+        now = time.monotonic()
+        if phase == self._phase and now - self._last < _BEAT_SECONDS:
+            return
+        self._phase, self._last = phase, now
+        self._folder.write(Heartbeat(pid=os.getpid(), phase=phase, time=datetime.now(UTC)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
