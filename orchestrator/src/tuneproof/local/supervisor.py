@@ -98,6 +98,11 @@ class Supervisor:
         found = {name: self._find(name) for name in SERVICES}
         return {name: process.pid for name, process in found.items() if process}
 
+    def addresses(self) -> dict[str, dict[str, str]]:
+        """Where the services listen, by name, as they announced it; those that never did lack."""
+        found = {name: self._addresses(name) for name in SERVICES}
+        return {name: entry for name, entry in found.items() if entry}
+
     def log_of(self, name: str) -> Path:
         """The log file of a service."""
         return self._folder / f"{name}.log"
@@ -144,8 +149,7 @@ class Supervisor:
         return process if process and processes.is_alive(process) else None
 
     def _write_endpoints(self) -> None:
-        content = {name: self._addresses(name) for name in SERVICES}
-        write_atomically(self._endpoints, json.dumps(content, indent=1).encode())
+        write_atomically(self._endpoints, json.dumps(self.addresses(), indent=1).encode())
 
     def _announcement(self, name: str) -> Path:
         return self._folder / f"{name}.json"

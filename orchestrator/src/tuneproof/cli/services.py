@@ -1,0 +1,167 @@
+"""`tuneproof up` and `tuneproof down`: the four services as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tuneproof.cli.console import out, plain_errors, print_json, say
+from tuneproof.local import LocalOptions, Supervisor
+from tuneproof.local.supervisor import Progress
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.study.identity import resolve_sources
+from tuneproof.study.specfile import load_spec
+
+_WATCH_SECONDS = 1.0
+
+StudyFile = Annotated[
+    Path | None,
+    typer.Argument(help="A study file, whose section `services` names model and rubrics."),
+]
+ModelOption = Annotated[
+    str, typer.Option(help="The base model: a folder or a Hugging Face id; wins over the file.")
+]
+JudgeUrlOption = Annotated[
+    str,
+    typer.Option(
+        help="Base URL of an OpenAI-compatible endpoint for the judge; without it the base model"
+        " judges. Its key: TUNEPROOF_JUDGE_API_KEY."
+    ),
+]
+JudgeModelOption = Annotated[str, typer.Option(help="The judge's model at that endpoint.")]
+RubricsOption = Annotated[Path | None, typer.Option(help="Folder of more rubric files.")]
+StateOption = Annotated[
+    Path, typer.Option(help="Folder of everything that is kept: state, corpora, adapters, logs.")
+]
+UpJson = Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")]
+
+
+def up(
+    study: StudyFile = None,
+    *,
+    model: ModelOption = "",
+    judge_url: JudgeUrlOption = "",
+    judge_model: JudgeModelOption = "",
+    rubrics: RubricsOption = None,
+    state: StateOption = Path(".tuneproof"),
+    detach: Annotated[
+        bool, typer.Option(help="Return once the services are ready; `tuneproof down` ends them.")
+    ] = False,
+    as_json: UpJson = False,
+) -> None:
+    """Start retriever, generator, trainer and judge on this machine, on loopback only.
+
+    Stays, and starts again what dies, until Ctrl-C ends all of them.
+
+    Examples:
+
+      tuneproof up studies/demo.yaml
+
+      tuneproof up --model Qwen/Qwen3-0.6B --detach
+    """
+    with plain_errors(on_interrupt="interrupted; `tuneproof down` ends what was started"):
+        options = _options(
+            study,
+            model=model,
+            judge_url=judge_url,
+            judge_model=judge_model,
+            rubrics=rubrics,
+            state=state,
+        )
+        asyncio.run(_up(Supervisor(state), options, detach=detach, as_json=as_json))
+
+
+def down(*, state: StateOption = Path(".tuneproof")) -> None:
+    """End the services that `up` or an interrupted study left running.
+
+    Example:
+
+      tuneproof down --state .tuneproof
+    """
+    with plain_errors():
+        asyncio.run(Supervisor(state).take_down(progress=_tell()))
+
+
+async def _up(
+    supervisor: Supervisor, options: LocalOptions, *, detach: bool, as_json: bool
+) -> None:
+    await supervisor.ensure_up(options, progress=_tell())
+    _show(supervisor.addresses(), as_json=as_json)
+    if detach:
+        return
+    say("Ctrl-C ends the services.")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        while not stop.is_set():
+            await _wait(stop, _WATCH_SECONDS)
+            if len(supervisor.running()) < len(supervisor.addresses()) and not stop.is_set():
+                try:
+                    await supervisor.ensure_up(options, progress=_tell())
+                except Unavailable as error:
+                    say(error.message)
+    finally:
+        await supervisor.take_down(progress=_tell())
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+def _options(
+    study: Path | None,
+    *,
+    model: str,
+    judge_url: str,
+    judge_model: str,
+    rubrics: Path | None,
+    state: Path,
+) -> LocalOptions:
+    if bool(judge_url) != bool(judge_model):
+        raise InvalidInput("--judge-url and --judge-model belong together: give both or none")
+    if study is not None:
+        sources = resolve_sources(
+            load_spec(study),
+            study.parent,
+            model=model,
+            rubrics=rubrics,
+            judge_url=judge_url,
+            judge_model=judge_model,
+        )
+        model, rubrics = sources.model, sources.rubrics
+    if not model:
+        raise InvalidInput(
+            "no base model is named: give a study file whose `services` name one, or --model"
+        )
+    return LocalOptions(state.resolve(), model, judge_url, judge_model, rubrics)
+
+
+def _tell() -> Progress:
+    start = time.monotonic()
+    return lambda name, what: say(f"{time.monotonic() - start:5.1f} s  {name}: {what}")
+
+
+def _show(addresses: dict[str, dict[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(addresses)
+        return
+    table = Table("service", "gRPC", "health", "metrics", "process", box=None)
+    for name, entry in addresses.items():
+        table.add_row(
+            name, entry["grpc"], entry["health"], entry["metrics"], json.dumps(entry["pid"])
+        )
+    out.print(table)
+    if door := addresses.get("generator", {}).get("openai"):
+        out.print(f"OpenAI API: {door}")
