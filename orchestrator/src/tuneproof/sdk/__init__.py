@@ -1,1 +1,59 @@
-"""Asynchronous clients of the four services."""
+"""Asynchronous clients of the four services.
+
+    async with RetrieverClient("127.0.0.1:47801") as retriever:
+        passages = await retriever.search("manual", "What is the Alder 40 transmit power?")
+
+Calls take and give the values of `values` and `runs`, and raise the errors of
+`tuneproof.servicekit.errors`. The `…_many` methods yield pairs of id and result or error: one bad
+item ends nothing, and a stream that fails as a whole raises after what it had received, so that
+the caller can ask again for what is missing.
+"""
+
+from tuneproof.sdk.endpoints import SERVICES, Endpoints
+from tuneproof.sdk.generator import GeneratorClient
+from tuneproof.sdk.judge import JudgeClient
+from tuneproof.sdk.retriever import RetrieverClient
+from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
+from tuneproof.sdk.trainer import TrainerClient
+from tuneproof.sdk.values import (
+    AdapterInfo,
+    AliasInfo,
+    Chunking,
+    CorpusInfo,
+    GenerateInput,
+    Generation,
+    GradeInput,
+    IngestResult,
+    Passage,
+    PoolInfo,
+    RejectedDocument,
+    RubricInfo,
+    Sampling,
+    Transition,
+)
+
+__all__ = [
+    "SERVICES",
+    "AdapterInfo",
+    "AliasInfo",
+    "Chunking",
+    "CorpusInfo",
+    "Endpoints",
+    "GenerateInput",
+    "Generation",
+    "GeneratorClient",
+    "GradeInput",
+    "IngestResult",
+    "JudgeClient",
+    "Passage",
+    "PoolInfo",
+    "RejectedDocument",
+    "RetrieverClient",
+    "RubricInfo",
+    "RunInfo",
+    "RunProgress",
+    "RunSpec",
+    "Sampling",
+    "TrainerClient",
+    "Transition",
+]

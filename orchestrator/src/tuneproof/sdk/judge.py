@@ -1,0 +1,155 @@
+"""Client of the judge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from tuneproof.judge.v1 import judge_pb2 as pb
+from tuneproof.judge.v1 import judge_pb2_grpc
+from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.conversions import word_of
+from tuneproof.sdk.streams import Exchange, Inputs
+from tuneproof.sdk.values import GradeInput, RubricInfo
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.study.results import CriterionScore, Repeat, Verdict
+
+
+class JudgeClient:
+    """Has answers scored; an asynchronous context manager.
+
+    Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
+    the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
+    """
+
+    def __init__(self, target: str, *, token: str | None = None) -> None:
+        services = [pb.DESCRIPTOR.services_by_name["JudgeService"]]
+        self._connection = Connection("judge", target, token=token, services=services)
+        self._stub = judge_pb2_grpc.JudgeServiceStub(self._connection.channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._connection.close()
+
+    async def rubrics(self, *, timeout: float = 30.0) -> list[RubricInfo]:
+        """All rubrics that the judge has, by id."""
+
+        async def read(token: str) -> tuple[list[RubricInfo], str]:
+            with self._connection.errors("ListRubrics"):
+                reply = await self._stub.ListRubrics(
+                    pb.ListRubricsRequest(page_token=token), timeout=timeout
+                )
+            return [_rubric(rubric) for rubric in reply.rubrics], reply.next_page_token
+
+        return await all_pages(read)
+
+    async def rubric(self, name: str, *, timeout: float = 30.0) -> RubricInfo:
+        """A rubric by id, as `accuracy@1`."""
+        with self._connection.errors("GetRubric"):
+            reply = await self._stub.GetRubric(pb.GetRubricRequest(id=name), timeout=timeout)
+        return _rubric(reply.rubric)
+
+    async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Verdict:
+        """Scores one answer."""
+        with self._connection.errors("Grade"):
+            reply = await self._stub.Grade(_request(one), timeout=timeout)
+        return _verdict(reply.verdict)
+
+    def grade_many(
+        self,
+        inputs: Inputs[GradeInput],
+        *,
+        in_flight: int = 16,
+        timeout: float = 24 * 3600.0,
+        stall: float = 900.0,
+    ) -> AsyncIterator[tuple[str, Verdict | TuneproofError]]:
+        """Scores many answers over one stream, in any order; see `Exchange` for the limits.
+
+        Args:
+            inputs: by id of the caller's.
+        """
+
+        def pack(name: str, one: GradeInput) -> pb.GradeBatchRequest:
+            return pb.GradeBatchRequest(id=name, grade=_request(one))
+
+        exchange = Exchange(
+            *(self._connection, "GradeBatch", self._stub.GradeBatch, pack, _verdict),
+            in_flight=in_flight,
+            timeout=timeout,
+            stall=stall,
+        )
+        return exchange.outcomes(inputs)
+
+
+def _request(one: GradeInput) -> pb.GradeRequest:
+    return pb.GradeRequest(
+        question=one.question,
+        answer=one.answer,
+        references=one.references,
+        passages=one.passages,
+        rubrics=one.rubrics,
+        repeats=one.repeats,
+        seed=one.seed,
+        temperature=one.temperature,
+    )
+
+
+def _verdict(message: pb.Verdict) -> Verdict:
+    criteria: dict[str, CriterionScore] = {}
+    for entry in message.criteria:
+        if entry.criterion in criteria:
+            raise InvalidInput(
+                f"the rubrics {criteria[entry.criterion].rubric} and {entry.rubric} both score"
+                f" {entry.criterion}; ask for one of them"
+            )
+        criteria[entry.criterion] = CriterionScore(
+            criterion=entry.criterion,
+            rubric=entry.rubric,
+            rubric_digest=entry.rubric_digest,
+            mean=entry.mean if entry.HasField("mean") else None,
+            standard_deviation=(
+                entry.standard_deviation if entry.HasField("standard_deviation") else None
+            ),
+            repeats=tuple(_repeat(repeat) for repeat in entry.repeats),
+        )
+    lexical = message.lexical
+    return Verdict(
+        criteria=criteria,
+        lexical={
+            "exact_match": lexical.exact_match,
+            "token_f1": lexical.token_f1,
+            "rouge_l": lexical.rouge_l,
+        },
+        judge_model=message.judge_model,
+    )
+
+
+def _repeat(message: pb.Repeat) -> Repeat:
+    scored = message.WhichOneof("outcome") == "score"
+    return Repeat(
+        seed=message.seed,
+        score=message.score if scored else None,
+        failure="" if scored else word_of(pb.FailureKind, message.failure.kind, "FAILURE_KIND"),
+        completion=message.completion,
+    )
+
+
+def _rubric(message: pb.Rubric) -> RubricInfo:
+    return RubricInfo(
+        id=message.id,
+        digest=message.digest,
+        criterion=message.criterion,
+        description=message.description,
+        scale=dict(message.scale),
+        steps=tuple(message.steps),
+        template=message.template,
+        max_tokens=message.max_tokens,
+    )

@@ -1,0 +1,157 @@
+"""Client of the trainer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.runs import RunInfo, RunSpec
+from tuneproof.sdk.trainer_messages import run_of, spec_message
+from tuneproof.servicekit.errors import DeadlineExceeded, Overloaded, Unavailable
+from tuneproof.trainer.v1 import trainer_pb2 as pb
+from tuneproof.trainer.v1 import trainer_pb2_grpc
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+
+class TrainerClient:
+    """Trains adapters; an asynchronous context manager.
+
+    Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
+    the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
+    """
+
+    def __init__(self, target: str, *, token: str | None = None) -> None:
+        services = [pb.DESCRIPTOR.services_by_name["TrainerService"]]
+        self._connection = Connection("trainer", target, token=token, services=services)
+        self._stub = trainer_pb2_grpc.TrainerServiceStub(self._connection.channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._connection.close()
+
+    async def create(self, run_id: str, spec: RunSpec, *, timeout: float = 60.0) -> RunInfo:
+        """Queues a run, or gives the one that exists with this id and spec.
+
+        Raises:
+            AlreadyExists: when the id is that of a run with another spec.
+        """
+        request = pb.CreateRunRequest(run_id=run_id, spec=spec_message(spec))
+        with self._connection.errors("CreateRun"):
+            reply = await self._stub.CreateRun(request, timeout=timeout)
+        return run_of(reply.run)
+
+    async def get(self, run_id: str, *, timeout: float = 30.0) -> RunInfo:
+        """A run by id."""
+        with self._connection.errors("GetRun"):
+            reply = await self._stub.GetRun(pb.GetRunRequest(run_id=run_id), timeout=timeout)
+        return run_of(reply.run)
+
+    async def list(self, *, timeout: float = 30.0) -> list[RunInfo]:
+        """All runs, the newest first, without their losses."""
+
+        async def read(token: str) -> tuple[list[RunInfo], str]:
+            with self._connection.errors("ListRuns"):
+                reply = await self._stub.ListRuns(
+                    pb.ListRunsRequest(page_token=token), timeout=timeout
+                )
+            return [run_of(run) for run in reply.runs], reply.next_page_token
+
+        return await all_pages(read)
+
+    async def cancel(self, run_id: str, *, timeout: float = 60.0) -> RunInfo:
+        """Stops a run that has not ended.
+
+        Raises:
+            WrongState: when it has succeeded or failed.
+        """
+        with self._connection.errors("CancelRun"):
+            reply = await self._stub.CancelRun(pb.CancelRunRequest(run_id=run_id), timeout=timeout)
+        return run_of(reply.run)
+
+    async def watch(
+        self, run_id: str, *, patience: float = 120.0, timeout: float = 300.0
+    ) -> AsyncIterator[RunInfo]:
+        """Yields the run as it is, then each change, with all losses so far; ends with the run.
+
+        Comes back where it was when the service restarts.
+
+        Args:
+            patience: seconds for which the service may be away without a break.
+            timeout: seconds after which the stream is asked for anew, so that a connection that
+                died unnoticed is found out.
+
+        Raises:
+            Unavailable: when the service is away for longer than `patience`.
+        """
+        losses: dict[int, float] = {}
+        away_since: float | None = None
+        pause = _FIRST_PAUSE
+        clock = asyncio.get_running_loop().time
+        while True:
+            failure: Unavailable | Overloaded | None = None
+            try:
+                async for run in self._changes(run_id, max(losses, default=0), timeout):
+                    losses.update(run.losses)
+                    away_since, pause = None, _FIRST_PAUSE
+                    yield replace(run, losses=tuple(sorted(losses.items())))
+                    if run.ended:
+                        return
+            except DeadlineExceeded:
+                continue
+            except (Unavailable, Overloaded) as error:
+                failure = error
+            away_since = clock() if away_since is None else away_since
+            if clock() - away_since + pause > patience:
+                raise failure or Unavailable(
+                    f"{self._connection.peer} ends each watch of run {run_id} before the run does"
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def wait(
+        self,
+        run_id: str,
+        *,
+        on_progress: Callable[[RunInfo], None] | None = None,
+        patience: float = 120.0,
+    ) -> RunInfo:
+        """Waits until a run has ended, however; see its state.
+
+        Args:
+            on_progress: is told each change.
+            patience: seconds for which the service may be away without a break.
+        """
+        last: RunInfo | None = None
+        async for last in self.watch(run_id, patience=patience):
+            if on_progress:
+                on_progress(last)
+        return last if last is not None else await self.get(run_id)
+
+    async def _changes(
+        self, run_id: str, after_step: int, timeout: float
+    ) -> AsyncIterator[RunInfo]:
+        request = pb.WatchRunRequest(run_id=run_id, after_step=after_step)
+        stream = self._stub.WatchRun(request, timeout=timeout)
+        try:
+            replies = aiter(stream)
+            while True:
+                with self._connection.errors("WatchRun"):
+                    reply = await anext(replies, None)
+                if reply is None:
+                    return
+                yield run_of(reply.run)
+        finally:
+            stream.cancel()
