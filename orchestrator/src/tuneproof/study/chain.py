@@ -8,14 +8,14 @@ followed without asking a service.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tuneproof.datasets.items import Item
 from tuneproof.prompts import closed_book_messages, rag_messages
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
-from tuneproof.study.checks import Form, OracleQuestion, judge_forms, oracle_questions
+from tuneproof.study.checks import Form, Question, judge_forms, oracle_questions
 from tuneproof.study.codec import StoredPassage, passages_from_json
 from tuneproof.study.identity import Identities
 from tuneproof.study.plan import Cell, Plan
@@ -27,19 +27,7 @@ class AnswerWork:
     """One cell's answer to one question: a test item, or a question of the reader's check."""
 
     cell: Cell
-    item: str
-    question: str
-    references: tuple[str, ...]
-    passages: tuple[str, ...]
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictWork:
-    """The judge's look at one answer, or at one form of its own check."""
-
-    label: str
-    question: str
+    asked: Question
     task: Task
 
 
@@ -66,7 +54,7 @@ class Chain:
         return self._forms
 
     @property
-    def oracle(self) -> Sequence[OracleQuestion]:
+    def oracle(self) -> Sequence[Question]:
         """Of the reader's check; empty without one."""
         return self._oracle
 
@@ -139,65 +127,46 @@ class Chain:
         """Answers to the test items that can be asked for now, the baseline's first."""
         texts, adapters = self._passage_texts(), self.adapters()
         style = self.plan.spec.references
-        return [
-            self._answer(
-                cell, adapters, item.id, item.question, item.references[style], texts[item.id]
-            )
-            for cell in self.plan.cells
-            if cell is self.plan.baseline or cell.name in adapters
+        asked = [
+            Question(item.id, item.question, item.references[style], texts[item.id])
             for item in self.plan.test
             if item.id in texts
+        ]
+        return [
+            self._answer(cell, adapters.get(cell.name, ""), question)
+            for cell in self.plan.cells
+            if cell.tune is None or cell.name in adapters
+            for question in asked
         ]
 
     def reader_answers(self) -> list[AnswerWork]:
         """The base model's answers of the reader's check."""
-        base = self.plan.baseline
-        return [
-            self._answer(base, {}, each.id, each.question, each.references, each.passages)
-            for each in self._oracle
-        ]
+        return [self._answer(self.plan.baseline, "", each) for each in self._oracle]
 
-    def verdicts(self, answers: Iterable[AnswerWork]) -> dict[int, VerdictWork]:
-        """Judgements by position of the answer; without those that are not answered yet."""
-        listed = list(answers)
+    def verdicts(self) -> dict[int, Task]:
+        """Judgements by position in `answers`; without those that are not answered yet."""
+        listed = self.answers()
         outputs = self.state.get_many(work.task.key for work in listed)
         return {
-            position: VerdictWork(
-                f"{work.cell.name}/{work.item}",
-                work.question,
-                self._verdict_task(
-                    work.question,
-                    outputs[work.task.key]["text"],
-                    work.references,
-                    work.passages,
-                ),
-            )
+            position: self._verdict_task(work.asked, outputs[work.task.key]["text"])
             for position, work in enumerate(listed)
             if work.task.key in outputs
         }
 
-    def reader_verdicts(self) -> dict[int, VerdictWork]:
+    def reader_verdicts(self) -> dict[int, Task]:
         """Lexical scores of the reader's check, by position."""
         answers = self.reader_answers()
         outputs = self.state.get_many(work.task.key for work in answers)
         return {
-            position: VerdictWork(
-                work.item,
-                work.question,
-                lexical_task(outputs[work.task.key]["text"], work.references),
-            )
+            position: lexical_task(outputs[work.task.key]["text"], work.asked.references)
             for position, work in enumerate(answers)
             if work.task.key in outputs
         }
 
-    def form_verdicts(self) -> list[VerdictWork]:
+    def form_verdicts(self) -> list[Task]:
         """Judgements of the judge's check, in the order of the forms."""
         return [
-            VerdictWork(
-                each.id,
-                each.question,
-                self._verdict_task(each.question, each.answer, (each.reference,), ()),
-            )
+            self._verdict_task(Question(each.id, each.question, (each.reference,), ()), each.answer)
             for each in self._forms
         ]
 
@@ -221,47 +190,32 @@ class Chain:
             },
         )
 
-    def _answer(
-        self,
-        cell: Cell,
-        adapters: Mapping[str, str],
-        item: str,
-        question: str,
-        references: tuple[str, ...],
-        passages: tuple[str, ...],
-    ) -> AnswerWork:
+    def _answer(self, cell: Cell, adapter: str, asked: Question) -> AnswerWork:
         words = self.plan.spec.prompt.passage_words
         inputs = {
             "base": self.identities.model,
-            "adapter": adapters.get(cell.name, ""),
-            "messages": rag_messages(question, passages, passage_words=words),
+            "adapter": adapter,
+            "messages": rag_messages(asked.question, asked.passages, passage_words=words),
             "sampling": {
                 "max_tokens": self.plan.spec.generation.max_tokens,
                 "temperature": 0.0,
             },
         }
-        return AnswerWork(cell, item, question, references, passages, task("answer", inputs))
+        return AnswerWork(cell, asked, task("answer", inputs))
 
-    def _verdict_task(
-        self,
-        question: str,
-        answer: str,
-        references: tuple[str, ...],
-        passages: tuple[str, ...],
-    ) -> Task:
+    def _verdict_task(self, asked: Question, answer: str) -> Task:
         judge = self.plan.spec.judge
         if judge is None:
-            return lexical_task(answer, references)
-        rubrics = [[rubric.id, rubric.digest] for rubric in self.identities.rubrics]
+            return lexical_task(answer, asked.references)
         inputs: dict[str, Any] = {
             "judge": self.identities.judge,
-            "rubrics": rubrics,
-            "question": question,
+            "rubrics": [[rubric.id, rubric.digest] for rubric in self.identities.rubrics],
+            "question": asked.question,
             "answer": answer,
-            "references": list(references),
-            "passages": list(passages),
+            "references": list(asked.references),
+            "passages": list(asked.passages),
             "repeats": judge.repeats,
-            "seed": seed_of(judge.seed, question),
+            "seed": seed_of(judge.seed, asked.question),
             "temperature": judge.temperature,
         }
         return task("verdict", inputs)

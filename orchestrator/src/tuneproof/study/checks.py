@@ -18,8 +18,8 @@ Form = JudgeForm
 
 
 @dataclass(frozen=True, slots=True)
-class OracleQuestion:
-    """A question with passages that hold its evidence among distractors."""
+class Question:
+    """What a model is asked: a question with its passages."""
 
     id: str
     question: str
@@ -27,7 +27,7 @@ class OracleQuestion:
     passages: tuple[str, ...]
 
 
-def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[OracleQuestion, ...]:
+def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]:
     """Questions for the reader's check: the test's first, then others of the data set.
 
     Raises:
@@ -39,7 +39,7 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[OracleQuestion
     tested = {item.id for item in plan.test}
     others = (item for item in plan.dataset.items if item.id not in tested)
     return tuple(
-        OracleQuestion(
+        Question(
             item.id,
             item.question,
             item.references[plan.spec.references],

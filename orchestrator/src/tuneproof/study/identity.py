@@ -180,6 +180,13 @@ def identify_rubrics(spec: StudySpec, folder: Path | None) -> tuple[RubricIdenti
         criterion = str(content["criterion"]) if content else rubric_id.partition("@")[0]
         digest = sha256_of_json(content) if content else ""
         found.append(RubricIdentity(rubric_id, criterion, digest))
+    criteria = [rubric.criterion for rubric in found]
+    if len(set(criteria)) < len(criteria):
+        raise InvalidInput(
+            f"the rubrics {', '.join(spec.judge.rubrics)} score {', '.join(criteria)}:"
+            " name one rubric for each criterion",
+            field="judge.rubrics",
+        )
     return tuple(found)
 
 

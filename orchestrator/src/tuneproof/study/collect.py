@@ -1,0 +1,249 @@
+"""Reading a study back from its state: no service is asked."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tuneproof.datasets.evaluation import is_gold, retrieval_quality
+from tuneproof.datasets.items import Item
+from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.study.answering import pool_task
+from tuneproof.study.chain import AnswerWork, Chain
+from tuneproof.study.checks import judge_check, reader_check
+from tuneproof.study.codec import StoredPassage, training_from_json, verdict_from_json
+from tuneproof.study.plan import Cell
+from tuneproof.study.results import (
+    Answer,
+    Arm,
+    ItemResult,
+    JudgeCheck,
+    ReaderCheck,
+    Retrieved,
+    StudyResults,
+    Verdict,
+)
+
+Passages = Mapping[str, tuple[StoredPassage, ...]]
+
+
+def load_results(chain: Chain) -> StudyResults:
+    """What the study found so far; an answer that is missing says why.
+
+    Raises:
+        InvalidInput: the study file's comparisons name what nothing measures.
+    """
+    plan, identities = chain.plan, chain.identities
+    passages = chain.passages()
+    answers = _answers(chain, passages)
+    models = sorted({a.verdict.judge_model for a in answers if a.verdict and a.verdict.criteria})
+    return StudyResults(
+        name=plan.spec.study,
+        description=plan.spec.description,
+        dataset=plan.dataset.name,
+        synthetic=plan.dataset.synthetic,
+        gold_only=plan.dataset.gold_only,
+        toy_model=identities.toy,
+        judge_model=(models[0] if models else identities.judge_name) if identities.judge else "",
+        self_judged=identities.self_judged,
+        reference_style=plan.spec.references,
+        items=tuple(_item(item, passages.get(item.id, ())) for item in plan.test),
+        arms=_arms(chain),
+        answers=answers,
+        retrieval=retrieval_quality(plan.test, passages, k=plan.spec.retrieval.k),
+        reader_checks=_reader_checks(chain),
+        judge_checks=_judge_checks(chain),
+        primary=plan.primary(identities.criteria),
+        margin=dict(plan.spec.comparison.margin),
+        confidence=plan.spec.comparison.confidence,
+        notes=_notes(chain, answers, models),
+        provenance=_provenance(chain),
+        stage_seconds=chain.state.seconds(plan.spec.study),
+    )
+
+
+def _item(item: Item, found: tuple[StoredPassage, ...]) -> ItemResult:
+    retrieved = tuple(
+        Retrieved(
+            passage_id=passage.passage_id,
+            document_id=passage.document_id,
+            text=passage.text,
+            score=passage.score,
+            gold=is_gold(passage.text, passage.document_id, item),
+        )
+        for passage in found
+    )
+    return ItemResult(item.id, item.question, item.references, item.cluster, retrieved)
+
+
+def _arms(chain: Chain) -> tuple[Arm, ...]:
+    tasks = chain.training_tasks()
+    outputs = chain.state.get_many(task.key for task in tasks.values())
+    arms = []
+    for cell in chain.plan.cells:
+        done = outputs.get(tasks[cell.name].key) if cell.name in tasks else None
+        training = training_from_json(done) if done else None
+        arms.append(Arm(cell.name, cell.label, cell.recipe, cell.size, cell.seed, training))
+    return tuple(arms)
+
+
+def _answers(chain: Chain, passages: Passages) -> tuple[Answer, ...]:
+    works = chain.answers()
+    outputs = chain.state.get_many(work.task.key for work in works)
+    failures = chain.state.failures(work.task.key for work in works)
+    tasks = chain.verdicts()
+    verdicts = chain.state.get_many(task.key for task in tasks.values())
+    unjudged = chain.state.failures(task.key for task in tasks.values())
+    found: dict[tuple[str, str], Answer] = {}
+    for position, work in enumerate(works):
+        at = work.cell.name, work.asked.id
+        output = outputs.get(work.task.key)
+        if output is None:
+            found[at] = _no_answer(*at, failures.get(work.task.key, "not answered yet"))
+            continue
+        key = tasks[position].key
+        verdict = verdict_from_json(verdicts[key]) if key in verdicts else None
+        error = "" if verdict else f"not judged: {unjudged.get(key, 'not yet')}"
+        found[at] = _answer(work, output, verdict, error)
+    untrained = _untrained(chain)
+    return tuple(
+        found.get((cell.name, item.id))
+        or _no_answer(cell.name, item.id, _why_not_asked(cell, item, passages, untrained))
+        for cell in chain.plan.cells
+        for item in chain.plan.test
+    )
+
+
+def _answer(
+    work: AnswerWork, output: Mapping[str, Any], verdict: Verdict | None, error: str
+) -> Answer:
+    return Answer(
+        arm=work.cell.name,
+        item=work.asked.id,
+        text=output["text"],
+        finish_reason=output["finish_reason"],
+        prompt_tokens=output["prompt_tokens"],
+        completion_tokens=output["completion_tokens"],
+        seconds=output["seconds"],
+        served_by=output["served_by"],
+        verdict=verdict,
+        error=error,
+    )
+
+
+def _no_answer(arm: str, item: str, error: str) -> Answer:
+    return Answer(arm, item, "", "", 0, 0, 0.0, "", None, error)
+
+
+def _untrained(chain: Chain) -> dict[str, str]:
+    """Why a cell has no adapter, by cell name."""
+    tasks = chain.training_tasks()
+    done = chain.state.get_many(task.key for task in tasks.values())
+    failures = chain.state.failures(task.key for task in tasks.values())
+    reasons = {}
+    for cell in chain.plan.tuned:
+        if cell.name not in tasks:
+            reasons[cell.name] = "its tuning items are not retrieved yet"
+        elif tasks[cell.name].key not in done:
+            reasons[cell.name] = failures.get(tasks[cell.name].key, "not trained yet")
+    return reasons
+
+
+def _why_not_asked(cell: Cell, item: Item, passages: Passages, untrained: Mapping[str, str]) -> str:
+    if item.id not in passages:
+        return "its passages are not retrieved yet"
+    return f"no adapter: {untrained.get(cell.name, 'not trained yet')}"
+
+
+def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
+    spec = chain.plan.spec.checks.reader
+    if spec is None:
+        return ()
+    outputs = chain.state.get_many(task.key for task in chain.reader_verdicts().values())
+    keys = [task.key for task in chain.reader_verdicts().values()]
+    found = reader_check(
+        spec.facts, [verdict_from_json(outputs[key]) for key in keys if key in outputs]
+    )
+    return (found,) if found else ()
+
+
+def _judge_checks(chain: Chain) -> tuple[JudgeCheck, ...]:
+    tasks = chain.form_verdicts()
+    outputs = chain.state.get_many(task.key for task in tasks)
+    verdicts = {
+        position: verdict_from_json(outputs[task.key])
+        for position, task in enumerate(tasks)
+        if task.key in outputs
+    }
+    checks = [judge_check(c, chain.forms, verdicts) for c in chain.identities.criteria]
+    return tuple(check for check in checks if check is not None)
+
+
+def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tuple[str, ...]:
+    notes = list(chain.plan.dataset.notes)
+    failed = sum(bool(answer.error) for answer in answers)
+    if failed:
+        notes.append(
+            f"{failed} of {len(answers)} answers are missing or not judged;"
+            " the same command tries them again."
+        )
+    if len(models) > 1:
+        notes.append(f"The answers were judged by different models: {', '.join(models)}.")
+    return tuple(notes)
+
+
+def _provenance(chain: Chain) -> dict[str, str]:
+    plan, identities, spec = chain.plan, chain.identities, chain.plan.spec
+    corpus = chain.state.get(chain.corpus_task().key) or {}
+    pool = chain.state.get(pool_task(chain).key) or {}
+    found = {
+        "study file": sha256_of_json(spec.model_dump(mode="json")),
+        "data": f"{plan.dataset.name}, {len(plan.dataset.documents)} documents,"
+        f" {plan.documents_digest}",
+        "split": f"{len(plan.test)} test and {len(plan.tuning)} tuning questions,"
+        f" by document cluster, seed {spec.split.seed}",
+        "corpus": f"{corpus.get('passages', 0)} passages, {corpus.get('digest', 'not made yet')}",
+        "embedder": f"{corpus.get('embedder', '')} {corpus.get('embedder_digest', '')}".strip(),
+        "retrieval": ", ".join(f"{k} {v}" for k, v in spec.retrieval.model_dump().items()),
+        "prompt": f"{PROMPT_ID} {PROMPT_DIGEST}",
+        "base model": f"{identities.model_name} {identities.model}",
+        "served in": str(pool.get("dtype", "")),
+        "trained in": _trained_in(chain),
+        "engine": str(pool.get("engine_version", "")),
+        "chat template": str(pool.get("chat_template_digest", "")),
+        "decoding": f"greedy, at most {spec.generation.max_tokens} tokens",
+        "judge": _judge_words(chain),
+    }
+    for rubric in identities.rubrics:
+        found[f"rubric {rubric.id}"] = rubric.digest or "comes with the judge"
+    found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"
+    return {name: value for name, value in found.items() if value}
+
+
+def _judge_words(chain: Chain) -> str:
+    judge = chain.plan.spec.judge
+    if judge is None:
+        return "none: lexical scores only"
+    name = chain.identities.judge_name
+    return (
+        f"{name}, {judge.repeats} repeats at temperature {judge.temperature:g}, seed {judge.seed}"
+    )
+
+
+def _trained_in(chain: Chain) -> str:
+    words = {
+        ", ".join(f"{k} {v}" for k, v in sorted(arm.training.provenance.items()) if "precis" in k)
+        for arm in _arms(chain)
+        if arm.training
+    }
+    return "; ".join(sorted(words - {""}))
+
+
+def _own_version() -> str:
+    try:
+        return version("tuneproof")
+    except PackageNotFoundError:
+        return "unknown"

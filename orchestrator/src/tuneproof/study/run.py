@@ -1,0 +1,49 @@
+"""A study from its first missing step to its last; what is done is never done again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from tuneproof.study.answering import answer
+from tuneproof.study.chain import Chain
+from tuneproof.study.judging import check, judge
+from tuneproof.study.progress import Progress
+from tuneproof.study.retrieval import make_corpus, search
+from tuneproof.study.services import Services
+from tuneproof.study.training import train
+
+_NOTHING_DONE = 0.5
+"""Seconds below which a stage only found that all was there."""
+
+Step = Callable[[], Awaitable[None]]
+
+
+async def run_study(
+    chain: Chain, services: Services, progress: Progress, *, artifacts: str
+) -> None:
+    """Does what the study still lacks. No service is reached when nothing is missing.
+
+    Args:
+        artifacts: the artifact store that trainer and generator share: a folder, or a URL.
+
+    Raises:
+        TuneproofError: what stops the whole study. A single item, training or adapter that fails
+            does not; it is noted in the state and tried again by the next run.
+    """
+    steps: list[tuple[str, Step]] = [
+        ("corpus", lambda: make_corpus(chain, services, progress)),
+        ("retrieval", lambda: search(chain, services, progress)),
+        ("training", lambda: train(chain, services, progress, artifacts)),
+        ("answers", lambda: answer(chain, services, progress)),
+        ("verdicts", lambda: judge(chain, services, progress)),
+        ("checks", lambda: check(chain, services, progress)),
+    ]
+    for name, step in steps:
+        start = time.monotonic()
+        try:
+            await step()
+        finally:
+            seconds = time.monotonic() - start
+            if seconds > _NOTHING_DONE:
+                chain.state.add_seconds(chain.plan.spec.study, name, seconds)

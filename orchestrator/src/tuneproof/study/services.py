@@ -1,0 +1,221 @@
+"""The services that a study uses: reached when they are first needed, not before."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, cast
+
+from tuneproof.sdk import (
+    Endpoints,
+    GeneratorClient,
+    JudgeClient,
+    PoolInfo,
+    RetrieverClient,
+    RubricInfo,
+    TrainerClient,
+)
+from tuneproof.servicekit.errors import WrongState
+from tuneproof.study.identity import Identities, Sources, model_files, read_rubrics
+
+Client = TypeVar("Client")
+_NAMES: dict[type[Any], str] = {
+    RetrieverClient: "retriever",
+    GeneratorClient: "generator",
+    TrainerClient: "trainer",
+    JudgeClient: "judge",
+}
+
+
+class ServiceSource(Protocol):
+    """Where services come from."""
+
+    async def start(self) -> Endpoints:
+        """Gives the addresses, once the services are ready."""
+
+    async def restart(self) -> Endpoints | None:
+        """Starts them anew, with the files as they are now; None when that is not ours to do."""
+
+    async def close(self) -> None:
+        """Ends what `start` started."""
+
+
+class GivenServices:
+    """Services that run already, and are not ours to start."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+
+    async def start(self) -> Endpoints:
+        """The addresses given."""
+        return self._endpoints
+
+    async def restart(self) -> Endpoints | None:
+        """Not ours to do."""
+        return None
+
+    async def close(self) -> None:
+        """Nothing was started."""
+
+
+class Services:
+    """Clients of the four services, opened at first use.
+
+    Args:
+        sources: what the services should stand for, where that is known from files; a service
+            that was started before these files changed is started again, or refused.
+    """
+
+    def __init__(self, source: ServiceSource, *, identities: Identities, sources: Sources) -> None:
+        self._source = source
+        self._identities = identities
+        self._sources = sources
+        self._stack = AsyncExitStack()
+        self._endpoints: Endpoints | None = None
+        self._clients: dict[type[Any], Any] = {}
+        self.pool: PoolInfo | None = None
+        """What the generator serves, once it was asked."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._disconnect()
+        await self._source.close()
+
+    async def retriever(self) -> RetrieverClient:
+        """The retriever."""
+        return await self._client(RetrieverClient)
+
+    async def trainer(self) -> TrainerClient:
+        """The trainer; what its base model is, the generator says."""
+        await self.generator()
+        return await self._client(TrainerClient)
+
+    async def generator(self) -> GeneratorClient:
+        """The generator, if it serves the model that the study means.
+
+        Raises:
+            WrongState: it serves another one.
+        """
+        client = await self._client(GeneratorClient)
+        if self.pool is None:
+            pool = await client.pool()
+            if problem := _wrong_model(pool, self._identities, self._sources):
+                await self._start_anew(problem)
+                client = await self._client(GeneratorClient)
+                pool = await client.pool()
+            self.pool = pool
+        return client
+
+    async def judge(self) -> JudgeClient:
+        """The judge, if it has the study's rubrics.
+
+        Raises:
+            WrongState: it has others under their names, or lacks one.
+        """
+        first = JudgeClient not in self._clients
+        client = await self._client(JudgeClient)
+        if first and self._identities.rubrics:
+            problem = _wrong_rubrics(await client.rubrics(), self._identities, self._sources)
+            if problem:
+                await self._start_anew(problem)
+                client = await self._client(JudgeClient)
+        return client
+
+    async def recover(self) -> None:
+        """Connects again after a service was lost; one that is ours is started again."""
+        await self._disconnect()
+        self._endpoints = await self._source.start()
+
+    async def _start_anew(self, problem: str) -> None:
+        await self._disconnect()
+        endpoints = await self._source.restart()
+        if endpoints is None:
+            raise WrongState(problem)
+        self._endpoints = endpoints
+
+    async def _client(self, kind: type[Client]) -> Client:
+        if kind not in self._clients:
+            if self._endpoints is None:
+                self._endpoints = await self._source.start()
+            target = self._endpoints.target(_NAMES[kind])
+            opened: Any = cast(Any, kind)(target, token=self._endpoints.token)
+            self._clients[kind] = await self._stack.enter_async_context(opened)
+        found: Client = self._clients[kind]
+        return found
+
+    async def _disconnect(self) -> None:
+        stack, self._stack, self._clients = self._stack, AsyncExitStack(), {}
+        self.pool = None
+        await stack.aclose()
+
+
+def pool_to_json(pool: PoolInfo) -> dict[str, Any]:
+    """A pool for the state: what the report tells of it."""
+    value = asdict(pool)
+    value["start_time"] = pool.start_time.isoformat() if pool.start_time else None
+    return value
+
+
+def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> str:
+    """Why the generator's model is not the study's; empty when it is."""
+    if pool.base_model != identities.model_name:
+        return (
+            f"the generator serves {pool.base_model!r}, the study means"
+            f" {identities.model_name!r}: start the generator with that model,"
+            f" or run the study with --model {pool.base_model}"
+        )
+    folder = Path(sources.model) if sources.model else None
+    if folder is None or not folder.is_dir() or pool.start_time is None:
+        return ""
+    changed = max(path.stat().st_mtime for path in model_files(folder))
+    if datetime.fromtimestamp(changed, UTC) > pool.start_time.astimezone(UTC):
+        return (
+            f"the files in {folder} changed after the generator started:"
+            " end the services (`tuneproof down`) and start them again"
+        )
+    return ""
+
+
+def _wrong_rubrics(known: list[RubricInfo], identities: Identities, sources: Sources) -> str:
+    """Why the judge's rubrics are not the study's; empty when they are."""
+    by_id = {rubric.id: rubric for rubric in known}
+    lacking = [rubric.id for rubric in identities.rubrics if rubric.id not in by_id]
+    if lacking:
+        return (
+            f"the judge has no rubric {', '.join(lacking)}; it has {', '.join(sorted(by_id))}:"
+            " start it with --rubrics FOLDER"
+        )
+    for mine in identities.rubrics:
+        if by_id[mine.id].criterion != mine.criterion:
+            return (
+                f"the judge's rubric {mine.id} scores {by_id[mine.id].criterion!r},"
+                f" the study takes it for {mine.criterion!r}: say --rubrics FOLDER"
+            )
+    files = read_rubrics(sources.rubrics) if sources.rubrics else {}
+    for mine in identities.rubrics:
+        content = files.get(mine.id)
+        if content and not _same(content, by_id[mine.id]):
+            return (
+                f"the judge's rubric {mine.id} is not the one in {sources.rubrics}: it changed"
+                " after the judge started; end the services (`tuneproof down`) and start them again"
+            )
+    return ""
+
+
+def _same(content: dict[str, Any], rubric: RubricInfo) -> bool:
+    return (
+        content.get("template") == rubric.template
+        and tuple(content.get("steps", ())) == rubric.steps
+        and content.get("scale") == {str(score): text for score, text in rubric.scale.items()}
+        and content.get("max_tokens", rubric.max_tokens) == rubric.max_tokens
+    )

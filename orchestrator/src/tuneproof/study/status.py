@@ -1,0 +1,64 @@
+"""How far a study is, from its state alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tuneproof.study.chain import Chain
+from tuneproof.study.state import State, Task
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """One stage's count."""
+
+    name: str
+    done: int
+    total: int
+    failed: int
+    """Of those that are not done: how many were tried and failed."""
+
+
+def status_of(chain: Chain) -> list[StageStatus]:
+    """Every stage in order.
+
+    The total counts places (a cell's answer to an item); places with equal inputs share one
+    piece of work.
+    """
+    plan, state = chain.plan, chain.state
+    places = len(plan.cells) * len(plan.test)
+    items = len(chain.searched_items())
+    stages = [
+        _count("corpus", state, [chain.corpus_task()], 1),
+        _count("retrieval", state, chain.retrieval_tasks().values(), items),
+        _count("training", state, chain.training_tasks().values(), len(plan.tuned)),
+        _count("answers", state, [work.task for work in chain.answers()], places),
+        _count("verdicts", state, chain.verdicts().values(), places),
+    ]
+    if chain.oracle:
+        works, wanted = chain.reader_answers(), len(chain.oracle)
+        stages.append(_count("reader check: answers", state, [w.task for w in works], wanted))
+        scored = chain.reader_verdicts().values()
+        stages.append(_count("reader check: scores", state, scored, wanted))
+    if chain.forms:
+        tasks = chain.form_verdicts()
+        stages.append(_count("judge check", state, tasks, len(tasks)))
+    return stages
+
+
+def is_complete(stages: Iterable[StageStatus]) -> bool:
+    """Whether nothing is missing."""
+    return all(stage.done == stage.total for stage in stages)
+
+
+def _count(name: str, state: State, tasks: Iterable[Task], total: int) -> StageStatus:
+    listed = list(tasks)
+    missing = {task.key for task in state.missing(listed)}
+    failed = set(state.failures(missing))
+    return StageStatus(
+        name,
+        done=sum(task.key not in missing for task in listed),
+        total=total,
+        failed=sum(task.key in failed for task in listed),
+    )
