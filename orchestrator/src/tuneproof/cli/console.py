@@ -20,7 +20,9 @@ from rich.console import Console
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable
 from tuneproof.study.lock import StateHeld
 
-out = Console(soft_wrap=True, highlight=False)
+_PIPE_WIDTH = 140
+"""Columns where the output goes to no terminal."""
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tuneproof.cli import ask, doctor, services, study
 from tuneproof.cli.console import behaviour, plain_errors
 
 app = typer.Typer(
@@ -45,6 +46,13 @@ def root(
 ) -> None:
     """Does fine-tuning help your RAG system? Prove it before you ship the adapter."""
     behaviour.debug = debug
+
+
+app.add_typer(study.app, name="study")
+app.command("ask")(ask.ask)
+app.command("up")(services.up)
+app.command("down")(services.down)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

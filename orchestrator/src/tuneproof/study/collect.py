@@ -48,7 +48,7 @@ def load_results(chain: Chain) -> StudyResults:
         gold_only=plan.dataset.gold_only,
         toy_model=identities.toy,
         judge_model=(models[0] if models else identities.judge_name) if identities.judge else "",
-        self_judged=identities.self_judged,
+        self_judged=identities.self_judged or models == [identities.model_name],
         reference_style=plan.spec.references,
         items=tuple(_item(item, passages.get(item.id, ())) for item in plan.test),
         arms=_arms(chain),

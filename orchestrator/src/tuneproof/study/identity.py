@@ -108,7 +108,7 @@ def resolve_sources(
     declared_rubrics = folder / spec.services.rubrics if spec.services.rubrics else None
     return Sources(
         model=given or declared,
-        rubrics=(rubrics or declared_rubrics),
+        rubrics=found.resolve() if (found := rubrics or declared_rubrics) else None,
         judge_url=judge_url,
         judge_model=judge_model,
         toy=spec.services.toy and (not given or given == declared),

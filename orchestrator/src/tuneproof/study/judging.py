@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from tuneproof.sdk import GradeInput
-from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
 from tuneproof.study.chain import Chain
 from tuneproof.study.codec import verdict_to_json
 from tuneproof.study.progress import Progress
@@ -40,18 +40,29 @@ async def _grade(
     with progress.stage(name, distinct, distinct - len(missing)) as stage:
         await complete(
             missing,
-            partial(_ask, services),
+            partial(_ask, services, chain.identities.judge_name),
             state=chain.state,
             stage=stage,
             recover=services.recover,
         )
 
 
-async def _ask(services: Services, tasks: Sequence[Task]) -> AsyncIterator[Outcome]:
+async def _ask(
+    services: Services, judge_name: str, tasks: Sequence[Task]
+) -> AsyncIterator[Outcome]:
     judge = await services.judge()
     inputs = {task.key: _input(task) for task in tasks}
     async for key, outcome in judge.grade_many(inputs):
-        yield key, outcome if isinstance(outcome, TuneproofError) else _output(outcome)
+        if isinstance(outcome, TuneproofError):
+            yield key, outcome
+            continue
+        if outcome.criteria and judge_name and outcome.judge_model != judge_name:
+            raise WrongState(
+                f"the judge asks the model {outcome.judge_model!r}, the study means"
+                f" {judge_name!r}: give the --judge-url and --judge-model that the judge was"
+                " started with, or start it anew"
+            )
+        yield key, _output(outcome)
 
 
 def _input(task: Task) -> GradeInput:

@@ -1,0 +1,123 @@
+"""`tuneproof ask`: one question to the running services."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tuneproof.cli.console import out, plain_errors, print_json, say
+from tuneproof.prompts import rag_messages
+from tuneproof.sdk import Endpoints, Generation, GeneratorClient, Passage, RetrieverClient, Sampling
+from tuneproof.servicekit.errors import NotFound
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    *,
+    corpus: Annotated[
+        str, typer.Option(help="Name of a frozen corpus; needed where there are several.")
+    ] = "",
+    adapter: Annotated[
+        str, typer.Option(help="Adapter `name@sha256:…` or alias; without it the base answers.")
+    ] = "",
+    k: Annotated[int, typer.Option(min=1, max=1000, help="Passages in the prompt.")] = 4,
+    mode: Annotated[
+        Literal["hybrid", "dense", "keyword"], typer.Option(help="How passages are found.")
+    ] = "hybrid",
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Weight of the dense list in a hybrid search.")
+    ] = 0.5,
+    passage_words: Annotated[
+        int, typer.Option(min=0, help="Cut each passage to so many words; 0: none is cut.")
+    ] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    retriever: Annotated[str, typer.Option(help="host:port of the retriever.")] = "",
+    generator: Annotated[str, typer.Option(help="host:port of the generator.")] = "",
+    token: Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")] = "",
+    state: Annotated[Path, typer.Option(help="State folder whose services are asked.")] = Path(
+        ".tuneproof"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Retrieve passages for a question, and stream the answer with its sources.
+
+    Examples:
+
+      tuneproof ask "What is the Alder 40 transmit power?"
+
+      tuneproof ask "..." --corpus manual --adapter short@sha256:... --json
+    """
+    with plain_errors():
+        targets = {"retriever": retriever, "generator": generator, "token": token}
+        endpoints = Endpoints.discover(state, targets)
+
+        async def run() -> None:
+            passages, name = await _retrieve(
+                endpoints, corpus, question, k=k, mode=mode, alpha=alpha
+            )
+            messages = rag_messages(
+                question, [p.text for p in passages], passage_words=passage_words or None
+            )
+            final = await _answer(endpoints, adapter, messages, max_tokens, show=not as_json)
+            _show(passages, final, name, as_json=as_json)
+
+        asyncio.run(run())
+
+
+async def _retrieve(
+    endpoints: Endpoints, corpus: str, question: str, *, k: int, mode: str, alpha: float
+) -> tuple[list[Passage], str]:
+    async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
+        name = corpus or await _only_corpus(retriever)
+        found = await retriever.search(name, question, k=k, mode=mode, alpha=alpha)
+    return found, name
+
+
+async def _only_corpus(retriever: RetrieverClient) -> str:
+    frozen = [corpus.name for corpus in await retriever.list() if corpus.frozen]
+    if len(frozen) == 1:
+        return frozen[0]
+    known = ", ".join(frozen) or "none"
+    raise NotFound(f"say --corpus NAME: the retriever has these frozen corpora: {known}")
+
+
+async def _answer(
+    endpoints: Endpoints,
+    adapter: str,
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    *,
+    show: bool,
+) -> Generation:
+    async with GeneratorClient(endpoints.target("generator"), token=endpoints.token) as generator:
+        if "@" in adapter:
+            await generator.declare(adapter)
+            await generator.wait_ready(adapter, on_change=lambda now: say(f"adapter {now.state}"))
+        pieces = generator.generate(adapter, messages, Sampling(max_tokens=max_tokens))
+        async with aclosing(pieces) as stream:  # type: ignore[type-var]
+            async for piece in stream:
+                if isinstance(piece, Generation):
+                    return piece
+                if show:
+                    out.print(piece, end="", markup=False)
+    raise NotFound("the generator gave no answer")
+
+
+def _show(passages: list[Passage], final: Generation, corpus: str, *, as_json: bool) -> None:
+    if as_json:
+        sources = [asdict(passage) for passage in passages]
+        print_json({"answer": asdict(final), "corpus": corpus, "sources": sources})
+        return
+    out.print("\n")
+    for number, passage in enumerate(passages, 1):
+        out.print(f"[{number}] {passage.document_id}: {passage.text}", markup=False)
+    out.print(
+        f"\n{final.served_by}: {final.completion_tokens} tokens in {final.seconds:.2f} s,"
+        f" corpus {corpus}",
+        markup=False,
+    )

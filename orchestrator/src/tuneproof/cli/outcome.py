@@ -1,0 +1,42 @@
+"""A study's end: statistics, report, and what the terminal or a program is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneproof.cli.console import out, print_json
+from tuneproof.cli.verdict_table import show_outcome
+from tuneproof.servicekit.files import write_atomically
+from tuneproof.statistics import Comparisons, compare
+from tuneproof.study.chain import Chain
+from tuneproof.study.collect import load_results
+from tuneproof.study.results import StudyResults
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a study found, and what it means."""
+
+    results: StudyResults
+    comparisons: Comparisons
+
+
+def outcome_of(chain: Chain) -> Outcome:
+    """Reads results and compares the arms."""
+    results = load_results(chain)
+    return Outcome(results, compare(results))
+
+
+def deliver(outcome: Outcome, path: Path, *, as_json: bool) -> None:
+    """Writes the report file and prints verdicts, or JSON."""
+    from tuneproof.report import build_report, report_json  # noqa: PLC0415 - needed at the end only
+
+    page = build_report(outcome.results, outcome.comparisons)
+    write_atomically(path, page.encode("utf-8", "replace"))
+    if as_json:
+        value = report_json(outcome.results, outcome.comparisons)
+        print_json({**value, "report": str(path)})
+        return
+    show_outcome(outcome.results, outcome.comparisons, out)
+    out.print(f"report: {path}", markup=False)

@@ -1,0 +1,261 @@
+"""`tuneproof study run | status | report | plan`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
+from tuneproof.cli.outcome import deliver, outcome_of
+from tuneproof.cli.progress import progress_on
+from tuneproof.cli.services import JudgeModelOption, JudgeUrlOption, ModelOption, RubricsOption
+from tuneproof.local import LocalOptions, Supervisor
+from tuneproof.sdk import Endpoints
+from tuneproof.study.chain import Chain
+from tuneproof.study.identity import Identities, identify
+from tuneproof.study.local import LocalServices
+from tuneproof.study.lock import exclusive
+from tuneproof.study.prepare import (
+    Prepared,
+    Request,
+    identities_for,
+    is_external,
+    prepare,
+    recall,
+    remember,
+)
+from tuneproof.study.run import run_study
+from tuneproof.study.services import GivenServices, Services, ServiceSource
+from tuneproof.study.state import State, open_state
+from tuneproof.study.status import is_complete, status_of
+
+app = typer.Typer(
+    help="Run studies and read what they found.", no_args_is_help=True, rich_markup_mode=None
+)
+
+FileArgument = Annotated[Path, typer.Argument(help="The study file (YAML).")]
+StateOption = Annotated[
+    Path, typer.Option(help="Folder of everything that is kept: state, corpora, adapters, logs.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="The data set's file; wins over the study file.")
+]
+RubricOption = Annotated[
+    list[str] | None,
+    typer.Option("--rubric", help="Judge by this rubric instead; may be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+TargetOption = Annotated[str, typer.Option(help="host:port of a service that runs already.")]
+TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
+_STATE = Path(".tuneproof")
+
+
+@app.command("run")
+def run_command(
+    file: FileArgument,
+    *,
+    up: Annotated[
+        bool, typer.Option(help="Start the services on this machine when something is to do.")
+    ] = False,
+    keep_up: Annotated[bool, typer.Option(help="Leave the services running at the end.")] = False,
+    data: DataOption = None,
+    model: ModelOption = "",
+    judge_url: JudgeUrlOption = "",
+    judge_model: JudgeModelOption = "",
+    rubrics: RubricsOption = None,
+    rubric: RubricOption = None,
+    state: StateOption = _STATE,
+    artifacts: Annotated[
+        str, typer.Option(help="Artifact store of trainer and generator; <state>/artifacts.")
+    ] = "",
+    retriever: TargetOption = "",
+    generator: TargetOption = "",
+    trainer: TargetOption = "",
+    judge: TargetOption = "",
+    token: TokenOption = "",
+    report: Annotated[
+        Path | None, typer.Option(help="Where the report goes; <state>/reports/<study>.html.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study, or what is left of it, and write its report.
+
+    Finished work is never done again: interrupt it, kill it, and give the same command.
+
+    Examples:
+
+      tuneproof study run studies/demo.yaml --up
+
+      tuneproof study run studies/bioasq.yaml --up --data 12B1_golden.json
+
+      tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 --judge cpu1:47804
+      --retriever cpu1:47801
+    """
+    targets = {"retriever": retriever, "generator": generator, "trainer": trainer, "judge": judge}
+    request = Request(
+        file, state, data, model, judge_url, judge_model, rubrics, tuple(rubric or ()),
+        {**targets, "token": token},
+    )  # fmt: skip
+    with plain_errors(on_interrupt="interrupted; the same command goes on where this one stopped"):
+        prepared = prepare(request)
+        with exclusive(state), open_state(state, write=True) as results:
+            work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
+            chain = asyncio.run(_until_terminated(work))
+            outcome = outcome_of(chain)
+            path = report or state / "reports" / f"{prepared.spec.study}.html"
+            deliver(outcome, path, as_json=as_json)
+            complete = is_complete(status_of(chain))
+    if not complete:
+        raise SystemExit(ExitCode.PARTLY)
+
+
+@app.command("status")
+def status_command(
+    file: FileArgument, *, state: StateOption = _STATE, as_json: JsonOption = False
+) -> None:
+    """Tell how far a study is, and which services run.
+
+    Example:
+
+      tuneproof study status studies/demo.yaml
+    """
+    with plain_errors(), open_state(state, write=False) as results:
+        stages = status_of(_read(file, state, None, results))
+        running = Supervisor(state).running()
+        if as_json:
+            counts = [
+                {"stage": s.name, "done": s.done, "total": s.total, "failed": s.failed}
+                for s in stages
+            ]
+            print_json({"stages": counts, "complete": is_complete(stages), "services": running})
+            return
+        table = Table("stage", "done", "of", "failed", box=None)
+        for stage in stages:
+            table.add_row(stage.name, str(stage.done), str(stage.total), str(stage.failed))
+        out.print(table)
+        listed = ", ".join(f"{name} (process {pid})" for name, pid in running.items())
+        out.print(f"services here: {listed or 'none'}", markup=False)
+
+
+@app.command("report")
+def report_command(
+    file: FileArgument,
+    *,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Where it goes; <state>/reports/<study>.html.")
+    ] = None,
+    data: DataOption = None,
+    state: StateOption = _STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of what a study found so far; no service is needed.
+
+    Examples:
+
+      tuneproof study report studies/demo.yaml --out report.html
+
+      tuneproof study report studies/demo.yaml --json
+    """
+    with plain_errors(), open_state(state, write=False) as results:
+        chain = _read(file, state, data, results)
+        path = out_file or state / "reports" / f"{chain.plan.spec.study}.html"
+        deliver(outcome_of(chain), path, as_json=as_json)
+        complete = is_complete(status_of(chain))
+    if not complete:
+        raise SystemExit(ExitCode.PARTLY)
+
+
+@app.command("plan")
+def plan_command(
+    file: FileArgument, *, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """Tell what a study would do, without doing it.
+
+    Example:
+
+      tuneproof study plan studies/demo.yaml
+    """
+    with plain_errors():
+        prepared = prepare(Request(file, _STATE, data))
+        plan, judge = prepared.plan, prepared.spec.judge
+        answers = len(plan.cells) * len(plan.test)
+        counts = {
+            "documents": len(plan.dataset.documents),
+            "tuning questions": len(plan.tuning),
+            "test questions": len(plan.test),
+            "cells": len(plan.cells),
+            "trainings": len(plan.tuned),
+            "answers": answers,
+            "judgements": answers * len(judge.rubrics) * judge.repeats if judge else 0,
+        }
+        if as_json:
+            print_json({"counts": counts, "cells": [cell.name for cell in plan.cells]})
+            return
+        for name, count in counts.items():
+            out.print(f"{name:<17} {count}", markup=False)
+        out.print("cells             " + ", ".join(cell.name for cell in plan.cells), markup=False)
+
+
+async def _run(
+    prepared: Prepared,
+    request: Request,
+    results: State,
+    artifacts: str,
+    *,
+    up: bool,
+    keep_up: bool,
+) -> Chain:
+    external = not up and is_external(request, os.environ)
+    endpoints = Endpoints() if up else Endpoints.discover(request.state, request.targets)
+    identities = await identities_for(prepared, request, endpoints, external=external)
+    remember(results, prepared, request, identities)
+    chain = Chain(prepared.plan, identities, results)
+    source: ServiceSource = GivenServices(endpoints)
+    if up:
+        options = LocalOptions(
+            request.state.resolve(),
+            prepared.sources.model,
+            request.judge_url,
+            request.judge_model,
+            prepared.sources.rubrics,
+        )
+        source = LocalServices(
+            Supervisor(request.state),
+            options,
+            keep=keep_up,
+            progress=lambda name, what: say(f"{name}: {what}"),
+        )
+    store = artifacts or str(request.state.resolve() / "artifacts")
+    async with Services(source, identities=identities, sources=prepared.sources) as services:
+        await run_study(chain, services, progress_on(err), artifacts=store)
+    return chain
+
+
+async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
+    """Runs to the end; SIGTERM interrupts it as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run made one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _read(file: Path, state: Path, data: Path | None, results: State) -> Chain:
+    """The chain of a study as its last run saw it."""
+    remembered = recall(results, file)
+    prepared = prepare(Request(file, state, data), remembered=remembered)
+    identities = (
+        Identities.from_json(remembered["identities"])
+        if remembered
+        else identify(prepared.spec, prepared.sources)
+    )
+    return Chain(prepared.plan, identities, results)
