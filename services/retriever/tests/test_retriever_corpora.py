@@ -12,7 +12,13 @@ import pytest
 from tuneproof.servicekit.errors import Corrupted, NotFound, Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.corpus import Chunking, Corpus, Document, passage_of
+from tuneproof_retriever.corpus import (
+    Chunking,
+    Corpus,
+    Document,
+    PreparedDocument,
+    passage_of,
+)
 from tuneproof_retriever.freezing import read_content
 from tuneproof_retriever.ingestion import Ingestion, IngestReport
 from tuneproof_retriever.lance_store import LanceStore
@@ -174,16 +180,31 @@ async def test_a_long_title_takes_room_and_a_longer_one_is_rejected(house: House
             assert tokens <= house.embedder.identity.max_tokens
 
 
-async def test_a_cancelled_stream_sent_again_leaves_no_duplicate(house: House) -> None:
+async def test_a_write_under_way_ends_though_its_caller_has_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = await house.make("whole")
     await house.corpora.create("c", Chunking(24, 4), {})
-    for wait in range(0, 60, 7):
-        task = asyncio.create_task(house.ingest("c", DOCUMENTS))
-        for _ in range(wait):
-            await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    await house.ingest("c", DOCUMENTS)
+    write, begun, gate = house.store.add, asyncio.Event(), asyncio.Event()
+
+    async def slow(name: str, documents: Sequence[PreparedDocument]) -> None:
+        begun.set()
+        await gate.wait()
+        await write(name, documents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store, "add", slow)
+        gone = asyncio.create_task(house.ingest("c", DOCUMENTS))
+        await begun.wait()
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        again = asyncio.create_task(house.ingest("c", DOCUMENTS))
+        gate.set()
+        report = await again
+    await house.corpora.close()
+    assert report.documents_unchanged > 0, "the first write was done"
+    assert report.documents_added + report.documents_unchanged == len(DOCUMENTS)
     assert (await house.corpora.freeze("c")).digest == whole.digest
 
 
