@@ -62,12 +62,12 @@ class Connection:
         except grpc.aio.AioRpcError as failure:
             raise self._error_of(failure, method) from None
         except asyncio.CancelledError:
-            # grpc.aio (1.78) says CancelledError for a status CANCELLED too, which a server that
-            # stops sends; only a task that somebody cancelled is really cancelled.
+            # grpc.aio (1.78) raises this for a status CANCELLED of a unary call too, which a server
+            # that stops sends; only a task that somebody cancelled is really cancelled.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise Unavailable(f"{self.peer} ended the call {method}; it may be stopping") from None
+            raise self._ended(method) from None
 
     def _error_of(self, failure: grpc.aio.AioRpcError, method: str) -> TuneproofError:
         if any(key == _SERVER_SAID_IT for key, _ in failure.trailing_metadata() or ()):
@@ -78,12 +78,17 @@ class Connection:
                 f" `tuneproof up` starts it here, --{self._service} or"
                 f" {variable_of(self._service)} name another address"
             )
+        if failure.code() is grpc.StatusCode.CANCELLED:
+            return self._ended(method)
         if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{self.peer} did not end the call {method} in time")
         error = error_of_call(failure)
         error.message = f"{self.peer}, {method}: {error.message}"
         error.args = (error.message,)
         return error
+
+    def _ended(self, method: str) -> Unavailable:
+        return Unavailable(f"{self.peer} ended the call {method}; it may be stopping")
 
 
 async def all_pages(read: Callable[[str], Awaitable[tuple[Sequence[T], str]]]) -> list[T]:

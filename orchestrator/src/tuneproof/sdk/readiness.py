@@ -54,9 +54,7 @@ async def until_ready(
         if away is not None:
             raise away from None
         state = f"it is {last.state}" if last else "its state is not known"
-        raise DeadlineExceeded(
-            f"adapter {ref} is not ready after {timeout:.0f} s: {state}"
-        ) from None
+        raise DeadlineExceeded(f"adapter {ref} is not ready after {timeout:g} s: {state}") from None
 
 
 def _differs(one: AdapterInfo, other: AdapterInfo) -> bool:

@@ -118,7 +118,7 @@ class Exchange(Generic[In, Out]):
                 if left <= 0 and self._awaited:
                     raise Unavailable(
                         f"{self._connection.peer} answered none of {len(self._awaited)} requests of"
-                        f" {self._method} for {self._stall:.0f} s; see its log"
+                        f" {self._method} for {self._stall:g} s; see its log"
                     )
                 await asyncio.wait({reading}, timeout=left if left > 0 else self._stall)
             with self._connection.errors(self._method):

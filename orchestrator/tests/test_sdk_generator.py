@@ -1,0 +1,295 @@
+"""The generator's client, against a small generator in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+
+from tuneproof.generator.v1 import generator_pb2 as pb
+from tuneproof.generator.v1 import generator_pb2_grpc as stubs
+from tuneproof.sdk import AdapterInfo, Generation, GeneratorClient, Sampling
+from tuneproof.servicekit.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+    WrongState,
+)
+from tuneproof.servicekit.paging import page
+from tuneproof.servicekit.server import Service
+from tuneproof.servicekit.testing import serving
+
+pytestmark = pytest.mark.timeout(20)
+
+REF = "short@sha256:" + "a" * 64
+_STATES = {
+    "pending": pb.ADAPTER_STATE_PENDING,
+    "loading": pb.ADAPTER_STATE_LOADING,
+    "ready": pb.ADAPTER_STATE_READY,
+    "failed": pb.ADAPTER_STATE_FAILED,
+}
+
+
+class _Generator(stubs.GeneratorServiceServicer):
+    def __init__(self) -> None:
+        self.requests: list[pb.GenerateRequest] = []
+        self.stopped = asyncio.Event()
+        self.final = True
+
+    async def GetPool(self, request, context):
+        pool = pb.Pool(base_model="toy", dtype="float32", max_model_len=1024, replica="r1")
+        pool.start_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
+        return pb.GetPoolResponse(pool=pool)
+
+    async def Generate(self, request, context):
+        self.requests.append(request)
+        try:
+            for piece in ("46", " dBm", "."):
+                yield pb.GenerateResponse(delta=pb.Delta(text=piece))
+            if request.chat.messages[-1].content == "endless":
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.stopped.set()
+            raise
+        final = pb.Final(
+            finish_reason=pb.FINISH_REASON_STOP,
+            usage=pb.Usage(prompt_tokens=9, completion_tokens=3, cached_tokens=4),
+            served_by=pb.ServedBy(base_model="toy", adapter_ref=request.model, replica="r1"),
+        )
+        for stage, milliseconds in (("queue", 100), ("first_token", 20), ("decode", 5)):
+            final.stage_times.add(stage=stage).duration.FromMilliseconds(milliseconds)
+        if self.final:
+            yield pb.GenerateResponse(final=final)
+
+
+class _Adapters(stubs.AdapterServiceServicer):
+    """Goes through a script of states, one with each look; the last one stays."""
+
+    def __init__(self) -> None:
+        self.script: list[pb.Adapter] = []
+        self.looks = 0
+        self.watches_fail = 0
+        self.removed: list[pb.RemoveAdapterRequest] = []
+        self.aliases: dict[str, pb.Alias] = {}
+
+    def _look(self) -> pb.Adapter:
+        if not self.script:
+            raise NotFound("no such adapter; declare it")
+        self.looks += 1
+        return self.script[min(self.looks, len(self.script)) - 1]
+
+    async def DeclareAdapter(self, request, context):
+        adapter = pb.Adapter(ref=request.ref, state=pb.ADAPTER_STATE_PENDING)
+        adapter.required = request.required
+        return pb.DeclareAdapterResponse(adapter=adapter)
+
+    async def GetAdapter(self, request, context):
+        return pb.GetAdapterResponse(adapter=self._look())
+
+    async def WatchAdapters(self, request, context):
+        if self.watches_fail:
+            self.watches_fail -= 1
+            await context.abort(grpc.StatusCode.CANCELLED, "stopping")
+        while self.looks < len(self.script):
+            adapter = self._look()
+            gone = adapter.state == pb.ADAPTER_STATE_UNSPECIFIED
+            yield pb.WatchAdaptersResponse(adapter=adapter, removed=gone)
+        await asyncio.Event().wait()
+
+    async def ListAdapters(self, request, context):
+        some, token = page(self.script, 1, request.page_token, lambda adapter: adapter.ref)
+        return pb.ListAdaptersResponse(adapters=some, next_page_token=token)
+
+    async def RemoveAdapter(self, request, context):
+        self.removed.append(request)
+        return pb.RemoveAdapterResponse()
+
+    async def SetAlias(self, request, context):
+        now = self.aliases.get(request.alias)
+        if (now.ref if now else "") != request.expected_ref:
+            raise WrongState(f"alias {request.alias} points to {now.ref if now else 'nothing'}")
+        version = now.version + 1 if now else 1
+        alias = pb.Alias(
+            name=request.alias, ref=request.ref, version=version, reason=request.reason
+        )
+        self.aliases[request.alias] = alias
+        return pb.SetAliasResponse(alias=alias)
+
+    async def ListAliases(self, request, context):
+        return pb.ListAliasesResponse(aliases=self.aliases.values())
+
+
+def _adapter(state: str, reason: str = "", **replicas: str) -> pb.Adapter:
+    return pb.Adapter(
+        ref=REF,
+        state=_STATES[state],
+        reason=reason,
+        replicas=[pb.ReplicaStatus(replica=r, state=_STATES[s]) for r, s in replicas.items()],
+    )
+
+
+@pytest.fixture
+def fake() -> _Generator:
+    return _Generator()
+
+
+@pytest.fixture
+def adapters() -> _Adapters:
+    return _Adapters()
+
+
+@pytest.fixture
+async def client(fake, adapters):
+    async def ready() -> None: ...
+
+    def register(server):
+        stubs.add_GeneratorServiceServicer_to_server(fake, server)
+        stubs.add_AdapterServiceServicer_to_server(adapters, server)
+
+    names = ("GeneratorService", "AdapterService")
+    service = Service(register, [pb.DESCRIPTOR.services_by_name[name] for name in names], ready)
+    async with serving(service) as target, GeneratorClient(target) as found:
+        yield found
+
+
+async def test_the_pool_is_told(client):
+    pool = await client.pool()
+    assert (pool.base_model, pool.dtype, pool.max_model_len) == ("toy", "float32", 1024)
+    assert pool.start_time == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+async def test_an_answer_comes_in_pieces_and_then_whole(client, fake):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    sampling = Sampling(max_tokens=8, temperature=0.5, top_p=0.9, seed=0, stop=("\n",))
+    events = [event async for event in client.generate(REF, chat, sampling)]
+    assert events[:-1] == ["46", " dBm", "."]
+    answer = events[-1]
+    assert isinstance(answer, Generation)
+    assert (answer.text, answer.finish_reason, answer.served_by) == ("46 dBm.", "stop", REF)
+    assert (answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens) == (9, 3, 4)
+    assert answer.stage_seconds == {"queue": 0.1, "first_token": 0.02, "decode": 0.005}
+    assert answer.seconds == pytest.approx(0.125)
+    [request] = fake.requests
+    assert [(m.role, m.content) for m in request.chat.messages] == [
+        (pb.ROLE_SYSTEM, "Be brief."),
+        (pb.ROLE_USER, "What?"),
+    ]
+    assert request.sampling.HasField("seed")
+    assert (request.sampling.max_tokens, request.sampling.temperature) == (8, 0.5)
+    assert (request.sampling.top_p, list(request.sampling.stop)) == (0.9, ["\n"])
+
+
+async def test_the_default_is_greedy_and_the_base_model(client, fake):
+    events = [event async for event in client.generate("", [{"role": "user", "content": "x"}])]
+    assert events[-1].served_by == "toy"
+    [request] = fake.requests
+    assert request.sampling.temperature == 0
+    assert not request.sampling.HasField("seed")
+    assert not request.sampling.HasField("top_p")
+
+
+async def test_closing_the_answer_stops_the_work(client, fake):
+    answer = client.generate("", [{"role": "user", "content": "endless"}])
+    assert await anext(answer) == "46"
+    await answer.aclose()
+    async with asyncio.timeout(5):
+        await fake.stopped.wait()
+
+
+async def test_an_answer_without_its_end_is_an_error(client, fake):
+    fake.final = False
+    with pytest.raises(Exception, match="without its usage"):
+        [event async for event in client.generate("", [{"role": "user", "content": "x"}])]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "robot", "content": "x"}, "'robot'"),
+        ({"role": "user"}, "message 1 has no content"),
+    ],
+)
+async def test_a_wrong_message_is_named(client, message, said):
+    with pytest.raises(InvalidInput, match=said):
+        await anext(client.generate("", [message]))
+
+
+async def test_a_declared_adapter_is_told(client):
+    adapter = await client.declare(REF, required=True)
+    assert (adapter.ref, adapter.state, adapter.required) == (REF, "pending", True)
+
+
+async def test_waiting_tells_each_change_once_and_ends_when_ready(client, adapters):
+    states = ("pending", "pending", "loading", "ready")
+    adapters.script = [_adapter(state) for state in states]
+    told: list[AdapterInfo] = []
+    adapter = await client.wait_ready(REF, timeout=5, on_change=told.append)
+    assert adapter.ready
+    assert [one.state for one in told] == ["pending", "loading", "ready"]
+
+
+async def test_ready_means_on_every_live_replica(client, adapters):
+    adapters.script = [
+        _adapter("ready", r1="ready", r2="loading"),
+        _adapter("ready", r1="ready", r2="loading"),
+        _adapter("ready", r1="ready", r2="ready"),
+    ]
+    adapter = await client.wait_ready(REF, timeout=5)
+    assert adapter.replicas == {"r1": "ready", "r2": "ready"}
+
+
+async def test_a_failed_adapter_is_an_error_with_its_reason(client, adapters):
+    adapters.script = [_adapter("loading"), _adapter("failed", "rank 64 exceeds 16")]
+    told: list[str] = []
+    with pytest.raises(WrongState, match="rank 64 exceeds 16"):
+        await client.wait_ready(REF, timeout=5, on_change=lambda one: told.append(one.state))
+    assert told == ["loading", "failed"]
+
+
+async def test_a_removed_adapter_is_not_waited_for(client, adapters):
+    adapters.script = [_adapter("loading"), pb.Adapter(ref=REF)]
+    with pytest.raises(NotFound, match="was removed"):
+        await client.wait_ready(REF, timeout=5)
+    adapters.script = []
+    with pytest.raises(NotFound, match="declare it"):
+        await client.wait_ready(REF, timeout=5)
+
+
+async def test_waiting_outlives_a_restart_of_the_service(client, adapters):
+    adapters.script = [_adapter("loading"), _adapter("loading"), _adapter("ready")]
+    adapters.watches_fail = 1
+    assert (await client.wait_ready(REF, timeout=5)).ready
+
+
+async def test_waiting_ends_with_the_last_state(client, adapters):
+    adapters.script = [_adapter("loading")]
+    with pytest.raises(DeadlineExceeded, match="it is loading"):
+        await client.wait_ready(REF, timeout=0.2)
+
+
+async def test_a_service_that_is_away_is_told_as_such():
+    async with GeneratorClient("127.0.0.1:1") as client:
+        with pytest.raises(Unavailable, match=r"the generator at 127\.0\.0\.1:1 cannot be reached"):
+            await client.wait_ready(REF, timeout=3)
+
+
+async def test_adapters_are_listed_and_removed(client, adapters):
+    adapters.script = [_adapter("ready"), pb.Adapter(ref="z@sha256:1", aliases=["live"])]
+    assert [one.aliases for one in await client.adapters()] == [(), ("live",)]
+    await client.remove(REF, drain_seconds=1.5)
+    await client.remove(REF)
+    first, second = adapters.removed
+    assert first.drain_timeout.ToTimedelta().total_seconds() == 1.5
+    assert not second.HasField("drain_timeout")
+
+
+async def test_an_alias_moves_only_from_where_it_is_expected(client, adapters):
+    alias = await client.set_alias("live", REF, reason="gate passed")
+    assert (alias.ref, alias.version, alias.reason) == (REF, 1, "gate passed")
+    with pytest.raises(WrongState, match="points to short"):
+        await client.set_alias("live", "z@sha256:1")
+    assert (await client.set_alias("live", "z@sha256:1", expected_ref=REF)).version == 2
+    assert [(one.name, one.ref) for one in await client.aliases()] == [("live", "z@sha256:1")]

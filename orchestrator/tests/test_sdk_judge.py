@@ -1,0 +1,140 @@
+"""The judge's client, against a small judge in this process."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuneproof.judge.v1 import judge_pb2 as pb
+from tuneproof.judge.v1 import judge_pb2_grpc as stubs
+from tuneproof.sdk import GradeInput, JudgeClient
+from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof.servicekit.paging import page
+from tuneproof.servicekit.server import Service
+from tuneproof.servicekit.status import status_of
+from tuneproof.servicekit.testing import serving
+from tuneproof.study.results import Repeat
+
+pytestmark = pytest.mark.timeout(20)
+
+
+class _Judge(stubs.JudgeServiceServicer):
+    """Scores by the answer's length; a rubric's criterion is its name."""
+
+    def __init__(self) -> None:
+        self.requests: list[pb.GradeRequest] = []
+
+    def _verdict(self, request: pb.GradeRequest) -> pb.Verdict:
+        self.requests.append(request)
+        if not request.references:
+            raise InvalidInput("no reference")
+        verdict = pb.Verdict(judge_model="toy" if request.rubrics else "")
+        verdict.lexical.token_f1 = 0.5
+        for rubric in request.rubrics:
+            entry = verdict.criteria.add(rubric=rubric, rubric_digest="sha256:r")
+            entry.criterion = rubric.partition("@")[0].partition("-")[0]
+            if request.answer:
+                entry.mean, entry.standard_deviation = len(request.answer), 0.0
+                entry.repeats.add(seed=11, score=len(request.answer), completion="Score")
+            failure = pb.Failure(kind=pb.FAILURE_KIND_CUT_OFF, detail="at 96 tokens")
+            entry.repeats.add(index=1, seed=12, failure=failure, completion="because")
+        return verdict
+
+    async def Grade(self, request, context):
+        return pb.GradeResponse(verdict=self._verdict(request))
+
+    async def GradeBatch(self, request_iterator, context):
+        async for request in request_iterator:
+            try:
+                yield pb.GradeBatchResponse(id=request.id, result=self._verdict(request.grade))
+            except InvalidInput as error:
+                yield pb.GradeBatchResponse(id=request.id, error=status_of(error))
+
+    async def GetRubric(self, request, context):
+        if request.id != "accuracy@1":
+            raise NotFound(f"there is no rubric {request.id}")
+        rubric = pb.Rubric(id=request.id, criterion="accuracy", steps=["Read."], max_tokens=96)
+        rubric.scale[1], rubric.scale[5] = "wrong", "right"
+        return pb.GetRubricResponse(rubric=rubric)
+
+    async def ListRubrics(self, request, context):
+        rubrics = [pb.Rubric(id=name) for name in ("a@1", "b@1", "c@1")]
+        some, token = page(rubrics, 2, request.page_token, lambda rubric: rubric.id)
+        return pb.ListRubricsResponse(rubrics=some, next_page_token=token)
+
+
+@pytest.fixture
+def fake() -> _Judge:
+    return _Judge()
+
+
+@pytest.fixture
+async def client(fake):
+    async def ready() -> None: ...
+
+    service = Service(
+        register=lambda server: stubs.add_JudgeServiceServicer_to_server(fake, server),
+        descriptors=[pb.DESCRIPTOR.services_by_name["JudgeService"]],
+        check_ready=ready,
+    )
+    async with serving(service) as target, JudgeClient(target) as found:
+        yield found
+
+
+def _input(answer: str, *rubrics: str, references: tuple[str, ...] = ("abcd",)) -> GradeInput:
+    return GradeInput("What?", answer, references, ("p",), rubrics, 2, 5, 0.0)
+
+
+async def test_a_verdict_says_what_the_judge_said(client, fake):
+    verdict = await client.grade(_input("abc", "accuracy@1", "completeness@1"))
+    assert set(verdict.criteria) == {"accuracy", "completeness"}
+    score = verdict.criteria["accuracy"]
+    assert (score.rubric, score.rubric_digest) == ("accuracy@1", "sha256:r")
+    assert (score.mean, score.standard_deviation) == (3.0, 0.0)
+    assert score.repeats == (
+        Repeat(seed=11, score=3, failure="", completion="Score"),
+        Repeat(seed=12, score=None, failure="cut_off", completion="because"),
+    )
+    assert verdict.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
+    assert verdict.judge_model == "toy"
+    [request] = fake.requests
+    assert (request.repeats, request.seed, list(request.passages)) == (2, 5, ["p"])
+    assert request.HasField("temperature")
+    assert request.temperature == 0
+
+
+async def test_unscored_is_none_and_not_zero(client):
+    score = (await client.grade(_input("", "accuracy@1"))).criteria["accuracy"]
+    assert score.mean is None
+    assert score.standard_deviation is None
+
+
+async def test_without_rubrics_there_are_lexical_scores_only(client, fake):
+    verdict = await client.grade(GradeInput("What?", "x", ("y",)))
+    assert verdict.criteria == {}
+    assert verdict.judge_model == ""
+    assert not fake.requests[0].HasField("temperature")
+
+
+async def test_two_rubrics_of_one_criterion_lose_none_silently(client):
+    with pytest.raises(InvalidInput, match="accuracy-a@1 and accuracy-b@1 both score accuracy"):
+        await client.grade(_input("x", "accuracy-a@1", "accuracy-b@1"))
+
+
+async def test_many_answers_over_one_stream(client):
+    inputs = {f"a{n}": _input("x" * n, "accuracy@1") for n in range(1, 6)}
+    inputs["none"] = _input("x", references=())
+    inputs["both"] = _input("x", "accuracy-a@1", "accuracy-b@1")
+    found = {name: outcome async for name, outcome in client.grade_many(inputs)}
+    assert isinstance(found.pop("none"), InvalidInput)
+    assert isinstance(found.pop("both"), InvalidInput)
+    means = {name: verdict.criteria["accuracy"].mean for name, verdict in found.items()}
+    assert means == {f"a{n}": float(n) for n in range(1, 6)}
+
+
+async def test_rubrics_are_told(client):
+    rubric = await client.rubric("accuracy@1")
+    assert (rubric.criterion, rubric.steps, rubric.max_tokens) == ("accuracy", ("Read.",), 96)
+    assert rubric.scale == {1: "wrong", 5: "right"}
+    assert [one.id for one in await client.rubrics()] == ["a@1", "b@1", "c@1"]
+    with pytest.raises(NotFound, match="no rubric x@1"):
+        await client.rubric("x@1")
