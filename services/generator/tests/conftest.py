@@ -21,7 +21,7 @@ _TEMPLATE = (
 )
 _SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_START_SECONDS = 110.0
+_START_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     base = _make_base(root / "base")
     made = Lab(root, base, {}, {})
     for seed, (name, rank) in enumerate(
-        [("one", 8), ("two", 4), ("late", 8), ("brief", 8), ("nan", 8), ("wide", 32), ("flipped", 8)]
+        [
+            ("one", 8),
+            ("two", 4),
+            ("late", 8),
+            ("brief", 8),
+            ("nan", 8),
+            ("wide", 32),
+            ("flipped", 8),
+        ]
     ):
         made.peft[name] = _make_adapter(base, root / "peft" / name, seed=seed, rank=rank)
         if name == "nan":
@@ -128,7 +136,10 @@ def _spoil(folder: Path) -> None:
 
 @dataclass
 class GeneratorProcess:
-    """The service as it is started in earnest."""
+    """The service as it is started in earnest, with tokens."""
+
+    use_token = "token-that-may-use"
+    manage_token = "token-that-may-manage"
 
     lab: Lab
     addresses: dict[str, str | int] = field(default_factory=dict)
@@ -150,6 +161,8 @@ class GeneratorProcess:
     def start(self) -> None:
         announce = self.lab.root / "announce.json"
         announce.unlink(missing_ok=True)
+        tokens = self.lab.root / "tokens"
+        tokens.write_text(f"use {self.use_token}\nmanage {self.manage_token}\n")
         log = (self.lab.root / "generator.log").open("ab")
         flags = {
             "model": self.lab.base,
@@ -157,6 +170,7 @@ class GeneratorProcess:
             "artifacts": self.lab.artifacts,
             "cache-dir": self.lab.root / "cache",
             "announce-file": announce,
+            "tokens-file": tokens,
             "replica": "replica-0",
             "threads": 1,
             "cpu-cache-mib": 64,

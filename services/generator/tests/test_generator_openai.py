@@ -3,14 +3,14 @@
 import json
 from collections.abc import AsyncIterator
 
-import grpc
 import openai
 import pytest
 
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as rpc
+from tuneproof.servicekit.client import connect
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(360)]
 
 _HELLO = [{"role": "user", "content": "hello mast"}]
 
@@ -18,14 +18,17 @@ _HELLO = [{"role": "user", "content": "hello mast"}]
 @pytest.fixture
 async def client(generator) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        base_url=generator.openai_url, api_key="none", max_retries=0
+        base_url=generator.openai_url, api_key=generator.use_token, max_retries=0
     ) as found:
         yield found
 
 
 @pytest.fixture
 async def adapters(generator) -> AsyncIterator[rpc.AdapterServiceStub]:
-    async with grpc.aio.insecure_channel(generator.target) as channel:
+    services = list(pb.DESCRIPTOR.services_by_name.values())
+    async with connect(
+        generator.target, services=services, token=generator.manage_token
+    ) as channel:
         yield rpc.AdapterServiceStub(channel)
 
 
@@ -34,6 +37,12 @@ async def _declare(adapters, ref):
     async for response in adapters.WatchAdapters(pb.WatchAdaptersRequest(refs=[ref]), timeout=60):
         if response.adapter.state in (pb.ADAPTER_STATE_READY, pb.ADAPTER_STATE_FAILED):
             return
+
+
+async def _point(adapters, alias, ref):
+    listed = (await adapters.ListAliases(pb.ListAliasesRequest())).aliases
+    now = next((each.ref for each in listed if each.name == alias), "")
+    await adapters.SetAlias(pb.SetAliasRequest(alias=alias, ref=ref, expected_ref=now))
 
 
 async def _ids(client, model, **more):
@@ -52,9 +61,9 @@ async def test_models_are_the_base_ready_adapters_and_aliases(client, adapters, 
     one, nan = lab.refs["one"], lab.refs["nan"]
     await _declare(adapters, one)
     await _declare(adapters, nan)
-    await adapters.SetAlias(pb.SetAliasRequest(alias=f"door-{one[-6:]}", ref=one))
+    await _point(adapters, "first", one)
     listed = {model.id: model async for model in client.models.list()}
-    assert {"tiny", one, f"door-{one[-6:]}"} <= listed.keys()
+    assert {"tiny", one, "first"} <= listed.keys()
     assert nan not in listed
     assert listed[one].parent == "tiny"
     await adapters.RemoveAdapter(pb.RemoveAdapterRequest(ref=nan))
@@ -65,7 +74,7 @@ async def test_both_doors_answer_alike_for_base_adapter_and_alias(
 ):
     two = lab.refs["two"]
     await _declare(adapters, two)
-    await adapters.SetAlias(pb.SetAliasRequest(alias="second", ref=two))
+    await _point(adapters, "second", two)
     prompt = tokenizer.apply_chat_template(_HELLO, add_generation_prompt=True, return_dict=False)
     for model, name in (("tiny", None), (two, "two"), ("second", "two")):
         ids, prompt_ids = await _ids(client, model)
@@ -150,3 +159,11 @@ async def test_loading_by_http_is_off(client):
         await client.post(
             "/load_lora_adapter", body={"lora_name": "x", "lora_path": "/"}, cast_to=object
         )
+
+
+async def test_an_unknown_token_is_refused(generator):
+    for key in ("", "token-that-nobody-has"):
+        client = openai.AsyncOpenAI(base_url=generator.openai_url, api_key=key, max_retries=0)
+        async with client:
+            with pytest.raises(openai.AuthenticationError):
+                await client.models.list()

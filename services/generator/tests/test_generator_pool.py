@@ -17,7 +17,7 @@ from tuneproof.servicekit.errors import (
 )
 from tuneproof_generator.aliases import Aliases
 from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.engine import Chunk, EngineFacts, Finish
+from tuneproof_generator.engine import Chunk, EngineFacts, Finish, Sampling
 from tuneproof_generator.generation import Ask, Generator, Outcome, Piece, Tokens
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Inspected, Loader
@@ -67,7 +67,9 @@ class MemoryEngine:
                 yield Chunk("", (), Finish.ABORT)
                 return
             last = number + 1 == sampling.max_tokens
-            yield Chunk("x", (adapter.engine_id if adapter else 0,), Finish.LENGTH if last else None)
+            yield Chunk(
+                "x", (adapter.engine_id if adapter else 0,), Finish.LENGTH if last else None
+            )
 
     async def abort(self, request_id):
         self._aborted[request_id].set()
@@ -104,11 +106,11 @@ class MemoryRegistry:
 class Replica:
     """A pool with its engine on a folder that outlives it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cache: str = "cache") -> None:
         self.engine = MemoryEngine()
         self.registry = MemoryRegistry()
         self.traffic = Traffic()
-        self.cache = root / "cache"
+        self.cache = root / cache
         store = FolderPool(root / "pool")
         self.pool = AdapterPool(
             Loader(self.engine, self.registry, lambda *_: Inspected(8, 100), self.cache),
@@ -129,8 +131,6 @@ class Replica:
         raise AssertionError
 
     async def ask(self, model: str, tokens: int = 2) -> tuple[list[int], Outcome]:
-        from tuneproof_generator.engine import Sampling
-
         ids: list[int] = []
         request = Ask(model, Tokens((1,)), Sampling(max_tokens=tokens))
         async with aclosing(self.generator.generate(request)) as events:
@@ -274,8 +274,7 @@ async def test_a_restarted_replica_serves_the_same_set_and_aliases(tmp_path: Pat
 
 async def test_replicas_of_one_pool_follow_each_other(tmp_path: Path) -> None:
     async with _replica(tmp_path) as first:
-        second = Replica(tmp_path)
-        second.cache = tmp_path / "other"
+        second = Replica(tmp_path, cache="other")
         await _declare(first, A)
         await second.pool.reconcile()
         assert await second.settled(A) is State.READY

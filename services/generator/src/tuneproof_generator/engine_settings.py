@@ -11,10 +11,11 @@ from vllm.platforms import current_platform
 
 from tuneproof.adapters import read_base_config
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.worker_watch import WorkerExtension
 
 _MIN_BATCHED_TOKENS = 2048
 _CPU_BLOCK = 32
+# By name only: the module does its work where it is imported, and that is in a worker.
+_WORKER_EXTENSION = "tuneproof_generator.worker.WorkerExtension"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def engine_arguments(options: EngineOptions) -> AsyncEngineArgs:
         stream_interval=options.stream_interval,
         enable_prefix_caching=True,
         use_tqdm_on_load=False,
-        worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
+        worker_extension_cls=_WORKER_EXTENSION,
         **special,
     )
 

@@ -153,6 +153,11 @@ def _service(
 
 
 def _import_vllm() -> tuple[ModuleType, ModuleType]:
+    import torch  # noqa: PLC0415
+
+    if not torch.cuda.is_available():
+        # Else the first request for log probabilities waits 15 s for a compiler, if there is one.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     from tuneproof_generator import openai_door, vllm_engine  # noqa: PLC0415
 
     return openai_door, vllm_engine

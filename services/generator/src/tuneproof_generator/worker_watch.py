@@ -2,8 +2,7 @@
 
 vLLM 0.32 runs the engine core and its workers as processes of their own. A worker ends with its
 engine core, but the core does not notice that the service was killed with SIGKILL: it stays,
-with all its memory. vLLM imports this module in each worker (`worker_extension_cls`), and from
-there the service is watched.
+with all its memory. So each worker watches the service (`worker` calls `watch` there).
 """
 
 from __future__ import annotations
@@ -16,10 +15,6 @@ from pathlib import Path
 
 SERVICE_PID = "TUNEPROOF_GENERATOR_SERVICE_PID"
 """Environment variable with the process to watch."""
-
-
-class WorkerExtension:
-    """Added to vLLM's worker class; being imported is all that is asked of it."""
 
 
 def watch(service: int) -> None:
@@ -71,7 +66,3 @@ def _kill(chain: list[int]) -> None:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             continue
-
-
-if SERVICE_PID in os.environ and os.getpid() != int(os.environ[SERVICE_PID]):
-    watch(int(os.environ[SERVICE_PID]))

@@ -1,0 +1,41 @@
+"""Keeps adapters away from the base model's answers on a CPU.
+
+In a batch, tokens of the base model carry the adapter index -1. The CPU kernels of vLLM 0.32
+(`torch_ops.bgmv_shrink`) use it as a Python index, which is the last slot: a request for the base
+model that shares a batch with one for an adapter is silently answered with whatever adapter lies
+there (vllm-project/vllm, pull requests 48421 and 49656, open). Triton's kernels, on a GPU, skip -1.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from vllm.lora.ops.torch_ops import lora_ops
+from vllm.lora.punica_wrapper import punica_cpu
+
+
+def protect_base() -> None:
+    """Makes the CPU kernels leave base tokens alone, in this process.
+
+    Raises:
+        AttributeError: when another vLLM has no such kernels; then this has to be looked at again.
+    """
+    protected = _without_base(lora_ops.bgmv_shrink)
+    # The prefill kernels look it up in their module, the decode path in the one that imported it.
+    lora_ops.bgmv_shrink = protected
+    punica_cpu.bgmv_shrink = protected
+
+
+def _without_base(shrink: Callable[..., None]) -> Callable[..., None]:
+    """The first half of the product with zeros for base tokens, so that the second adds nothing."""
+
+    @functools.wraps(shrink)
+    def protected(
+        inputs: Any, weights: Any, output: Any, indices: Any, scaling: float = 1.0
+    ) -> None:
+        shrink(inputs, weights, output, indices, scaling)
+        output.masked_fill_((indices == -1).unsqueeze(-1), 0)
+
+    return protected
