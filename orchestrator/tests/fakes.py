@@ -1,0 +1,309 @@
+"""Fakes of the four services: the contracts in one process, deterministic, and counting.
+
+They stand for what is slow in earnest (an embedder, an engine, training, a judge model); the
+engine's tests need their answers only to be answers. Everything on the wire is real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tuneproof.generator.v1 import generator_pb2 as gen
+from tuneproof.generator.v1 import generator_pb2_grpc
+from tuneproof.judge.v1 import judge_pb2 as jud
+from tuneproof.judge.v1 import judge_pb2_grpc
+from tuneproof.retriever.v1 import retriever_pb2 as ret
+from tuneproof.retriever.v1 import retriever_pb2_grpc
+from tuneproof.servicekit import errors
+from tuneproof.servicekit.batch import answer_each
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.server import Service
+from tuneproof.servicekit.testing import serving
+from tuneproof.trainer.v1 import trainer_pb2 as tra
+from tuneproof.trainer.v1 import trainer_pb2_grpc
+
+
+@dataclass
+class World:
+    """What the fakes share, and what a test sets or reads."""
+
+    model: str = "tiny"
+    judge_model: str = "tiny"
+    delay: float = 0.0
+    """Seconds that each answer and each verdict takes."""
+    calls: Counter[str] = field(default_factory=Counter)
+    """By call; for streams by item."""
+    prompts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Answers given, by model and prompt."""
+    grades: Counter[tuple[str, str, tuple[str, ...]]] = field(default_factory=Counter)
+    """Verdicts given, by question, answer and rubrics."""
+    failing_questions: set[str] = field(default_factory=set)
+    """Questions whose answers fail."""
+    failing_runs: set[str] = field(default_factory=set)
+    """Adapter names whose training fails."""
+    unscored: set[str] = field(default_factory=set)
+    """Answers that the judge cannot score."""
+    broken_streams: int = 0
+    """So many streams of answers break off after their third answer."""
+    wrong_adapter: bool = False
+    """The generator lets the base model answer for an adapter."""
+    embedder: str = "sha256:" + "e" * 64
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    corpora: dict[str, ret.Corpus] = field(default_factory=dict)
+    documents: dict[str, dict[str, ret.Document]] = field(default_factory=dict)
+    runs: dict[str, tra.Run] = field(default_factory=dict)
+    adapters: set[str] = field(default_factory=set)
+    rubrics: list[jud.Rubric] = field(default_factory=list)
+
+
+class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
+    """A passage is a document; nearest is who shares most words with the query."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def CreateCorpus(self, request, context):
+        self._world.calls["CreateCorpus"] += 1
+        if request.name not in self._world.corpora:
+            self._world.corpora[request.name] = ret.Corpus(
+                name=request.name, state=ret.CORPUS_STATE_OPEN, chunking=request.chunking
+            )
+            self._world.documents[request.name] = {}
+        return ret.CreateCorpusResponse(corpus=self._world.corpora[request.name])
+
+    async def IngestDocuments(self, request_iterator, context):
+        added, name = 0, ""
+        async for request in request_iterator:
+            name = name or request.corpus
+            for document in request.documents:
+                added += document.id not in self._world.documents[name]
+                self._world.documents[name][document.id] = document
+        self._world.calls["IngestDocuments"] += added
+        return ret.IngestDocumentsResponse(documents_added=added, passages_added=added)
+
+    async def FreezeCorpus(self, request, context):
+        self._world.calls["FreezeCorpus"] += 1
+        corpus = self._world.corpora[request.name]
+        texts = {name: d.text for name, d in self._world.documents[request.name].items()}
+        corpus.state = ret.CORPUS_STATE_FROZEN
+        corpus.digest = sha256_of_json([texts, self._world.embedder])
+        corpus.embedder.digest = self._world.embedder
+        corpus.document_count = corpus.passage_count = len(texts)
+        return ret.FreezeCorpusResponse(corpus=corpus)
+
+    async def SearchBatch(self, request_iterator, context):
+        async for response in answer_each(request_iterator, self._one, _refuse(ret.SearchBatchResponse), concurrency=8):
+            yield response
+
+    async def _one(self, request):
+        self._world.calls["SearchBatch"] += 1
+        search = request.search
+        corpus = self._world.corpora.get(search.corpus)
+        if corpus is None:
+            raise errors.NotFound(f"there is no corpus {search.corpus!r}")
+        if corpus.digest != search.expected_digest:
+            raise errors.WrongState("the corpus has another digest")
+        wanted = set(re.findall(r"\w+", search.query))
+        documents = self._world.documents[search.corpus].values()
+        scored = sorted(
+            ((len(wanted & set(re.findall(r"\w+", d.text))), d.id, d) for d in documents),
+            key=lambda entry: (-entry[0], entry[1]),
+        )
+        passages = [
+            ret.Passage(id=f"p-{name}", document_id=name, text=d.text, score=score)
+            for score, name, d in scored[: search.k]
+        ]
+        return ret.SearchBatchResponse(
+            id=request.id, result=ret.SearchResponse(passages=passages, corpus_digest=corpus.digest)
+        )
+
+
+class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """Two steps, then an adapter whose digest is that of the spec."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def CreateRun(self, request, context):
+        known = self._world.runs.get(request.run_id)
+        if known is not None and known.spec != request.spec:
+            raise errors.AlreadyExists("this run has another spec")
+        if known is None:
+            self._world.calls["CreateRun"] += 1
+            run = tra.Run(id=request.run_id, spec=request.spec, state=tra.RUN_STATE_QUEUED)
+            run.start_time.FromSeconds(1_000)
+            self._world.runs[request.run_id] = run
+        return tra.CreateRunResponse(run=self._world.runs[request.run_id])
+
+    async def WatchRun(self, request, context):
+        run = self._world.runs[request.run_id]
+        for step in (1, 2):
+            if run.state in (tra.RUN_STATE_SUCCEEDED, tra.RUN_STATE_FAILED):
+                break
+            await asyncio.sleep(self._world.delay)
+            run.state = tra.RUN_STATE_RUNNING
+            run.progress.step, run.progress.total_steps = step, 2
+            if all(point.step != step for point in run.losses):
+                run.losses.add(step=step, loss=2.0 / step)
+            yield tra.WatchRunResponse(run=run)
+        run.end_time.FromSeconds(1_010)
+        if run.spec.adapter_name in self._world.failing_runs:
+            run.state, run.reason = tra.RUN_STATE_FAILED, "the loss is not finite"
+        else:
+            digest = sha256_of_json([run.spec.SerializeToString(deterministic=True).hex()])
+            run.adapter_ref = f"{run.spec.adapter_name}@{digest}"
+            run.state = tra.RUN_STATE_SUCCEEDED
+        yield tra.WatchRunResponse(run=run)
+
+
+class Generator(
+    generator_pb2_grpc.GeneratorServiceServicer, generator_pb2_grpc.AdapterServiceServicer
+):
+    """The base repeats the first passage's first sentence; a tuned adapter its last words."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def GetPool(self, request, context):
+        self._world.calls["GetPool"] += 1
+        pool = gen.Pool(base_model=self._world.model, dtype="float32", max_loras=1)
+        pool.start_time.FromDatetime(self._world.started)
+        return gen.GetPoolResponse(pool=pool)
+
+    async def DeclareAdapter(self, request, context):
+        self._world.calls["DeclareAdapter"] += 1
+        self._world.adapters.add(request.ref)
+        return gen.DeclareAdapterResponse(adapter=_ready(request.ref))
+
+    async def GetAdapter(self, request, context):
+        if request.ref not in self._world.adapters:
+            raise errors.NotFound(f"{request.ref} is not declared")
+        return gen.GetAdapterResponse(adapter=_ready(request.ref))
+
+    async def RemoveAdapter(self, request, context):
+        self._world.adapters.discard(request.ref)
+        return gen.RemoveAdapterResponse()
+
+    async def GenerateBatch(self, request_iterator, context):
+        breaks = self._world.broken_streams > 0
+        self._world.broken_streams -= breaks
+        given = 0
+        async for response in answer_each(request_iterator, self._one, _refuse(gen.GenerateBatchResponse), concurrency=4):
+            yield response
+            given += 1
+            if breaks and given == 3:
+                raise errors.Unavailable("the engine died")
+
+    async def _one(self, request):
+        generate = request.generate
+        prompt = generate.chat.messages[-1].content
+        question = prompt.rpartition("Question: ")[2]
+        await asyncio.sleep(self._world.delay)
+        if question in self._world.failing_questions:
+            raise errors.Internal("this question breaks the engine")
+        if generate.model and generate.model not in self._world.adapters:
+            raise errors.NotFound(f"no adapter {generate.model}")
+        self._world.calls["GenerateBatch"] += 1
+        self._world.prompts[generate.model, prompt] += 1
+        sentence = prompt.partition("[1] ")[2].split(".")[0].split("\n")[0]
+        text = " ".join(sentence.split()[-2:]) if generate.model else f"{sentence}."
+        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
+        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
+        final.served_by.base_model = self._world.model
+        final.served_by.adapter_ref = "" if self._world.wrong_adapter else generate.model
+        stage = final.stage_times.add(stage="decode")
+        stage.duration.FromMilliseconds(250)
+        return gen.GenerateBatchResponse(
+            id=request.id, result=gen.Generation(text=text, final=final)
+        )
+
+
+class Judge(judge_pb2_grpc.JudgeServiceServicer):
+    """The score counts the reference's words that the answer says."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def ListRubrics(self, request, context):
+        self._world.calls["ListRubrics"] += 1
+        return jud.ListRubricsResponse(rubrics=self._world.rubrics)
+
+    async def GradeBatch(self, request_iterator, context):
+        async for response in answer_each(request_iterator, self._one, _refuse(jud.GradeBatchResponse), concurrency=4):
+            yield response
+
+    async def _one(self, request):
+        grade = request.grade
+        await asyncio.sleep(self._world.delay)
+        self._world.calls["GradeBatch"] += 1
+        self._world.grades[grade.question, grade.answer, tuple(grade.rubrics)] += 1
+        verdict = jud.Verdict(judge_model=self._world.judge_model if grade.rubrics else "")
+        said = set(re.findall(r"\w+", grade.answer))
+        wanted = set(re.findall(r"\w+", grade.references[0]))
+        share = len(said & wanted) / len(wanted)
+        verdict.lexical.exact_match = float(grade.answer in grade.references)
+        verdict.lexical.token_f1 = verdict.lexical.rouge_l = share
+        for name in grade.rubrics:
+            rubric = next(r for r in self._world.rubrics if r.id == name)
+            criterion = verdict.criteria.add(
+                rubric=name, rubric_digest=rubric.digest, criterion=rubric.criterion
+            )
+            self._repeats(criterion, grade, 1 + round(4 * share))
+        return jud.GradeBatchResponse(id=request.id, result=verdict)
+
+    def _repeats(self, criterion, grade, score):
+        fails = grade.answer in self._world.unscored
+        for index in range(grade.repeats):
+            repeat = criterion.repeats.add(index=index, seed=grade.seed + index)
+            if fails:
+                repeat.failure.kind = jud.FAILURE_KIND_NO_FORM
+            else:
+                repeat.score = score
+        if not fails:
+            criterion.mean, criterion.scored_repeats = score, grade.repeats
+            criterion.standard_deviation = 0.0
+
+
+def service_of(world: World) -> Service:
+    """All four on one server."""
+    generator = Generator(world)
+
+    def register(server):
+        retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(Retriever(world), server)
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(Trainer(world), server)
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(generator, server)
+        generator_pb2_grpc.add_AdapterServiceServicer_to_server(generator, server)
+        judge_pb2_grpc.add_JudgeServiceServicer_to_server(Judge(world), server)
+
+    async def check_ready():
+        return None
+
+    descriptors = [
+        service
+        for file in (ret, tra, gen, jud)
+        for service in file.DESCRIPTOR.services_by_name.values()
+    ]
+    return Service(register, descriptors, check_ready)
+
+
+@asynccontextmanager
+async def served(world: World) -> AsyncIterator[str]:
+    """Serves the fakes; gives their one address."""
+    async with serving(service_of(world)) as target:
+        yield target
+
+
+def _ready(ref: str) -> gen.Adapter:
+    adapter = gen.Adapter(ref=ref, state=gen.ADAPTER_STATE_READY)
+    adapter.replicas.add(replica="r", state=gen.ADAPTER_STATE_READY)
+    return adapter
+
+
+def _refuse(response):
+    return lambda request, status: response(id=request.id, error=status)
