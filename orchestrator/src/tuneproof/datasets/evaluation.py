@@ -2,9 +2,10 @@
 
 What counts as gold. A passage is gold for an item when it comes from one of the item's gold
 documents (where these are known) and shows the item's evidence: the evidence text stands in it,
-or, since chunking may cut evidence and may put several pieces into one passage, the two share a
-run of consecutive words that is at least half as long as the shorter of them, and 5 words or the
-whole evidence. White space and case do not count. Where an item has no evidence texts, every
+or, since chunking may cut evidence, the passage ends with the evidence's beginning, begins with
+its end, or lies within it, by at least half the words of the shorter of the two, and by 5 words
+or the whole evidence. Likeness elsewhere does not count: two sentences of one document may differ
+in a number only. White space and case do not count. Where an item has no evidence texts, every
 passage of a gold document is gold.
 
 One passage counts for one piece of evidence, and one piece for one passage (a maximum matching in
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Protocol
 
 from tuneproof.datasets.items import Item
@@ -137,10 +137,13 @@ def _shows(passage: str, evidence: str) -> bool:
     if there in here:
         return True
     words, wanted = here.split(), there.split()
-    matcher = SequenceMatcher(None, words, wanted, autojunk=False)
-    run = matcher.find_longest_match(0, len(words), 0, len(wanted)).size
-    shorter = min(len(words), len(wanted))
-    return run >= max(_LEAST_SHARE * shorter, min(_LEAST_RUN, len(wanted)), 1)
+    least = max(_LEAST_SHARE * min(len(words), len(wanted)), min(_LEAST_RUN, len(wanted)))
+    if here in there:
+        return len(words) >= least
+    return any(
+        words[-run:] == wanted[:run] or words[:run] == wanted[-run:]
+        for run in range(math.ceil(least), min(len(words), len(wanted)) + 1)
+    )
 
 
 def _normal(text: str) -> str:

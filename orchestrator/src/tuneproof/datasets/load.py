@@ -25,7 +25,7 @@ def load_dataset(spec: Mapping[str, Any]) -> Dataset:
             or a file that cannot be read.
     """
     name = spec.get("name")
-    if name not in _LOADERS:
+    if not isinstance(name, str) or name not in _LOADERS:
         raise InvalidInput(
             f"there is no data set {name!r}; known: {', '.join(sorted(_LOADERS))}",
             field="dataset.name",
@@ -71,7 +71,7 @@ def _is_path(value: object) -> bool:
 _Known = Mapping[str, tuple[Callable[[object], bool], str]]
 """By key: the test of a value, and what it should be."""
 
-_LOADERS: dict[Any, tuple[Callable[[Mapping[str, Any]], Dataset], _Known, _Known]] = {
+_LOADERS: dict[str, tuple[Callable[[Mapping[str, Any]], Dataset], _Known, _Known]] = {
     "telecom": (
         _telecom,
         {
