@@ -30,6 +30,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     """Closes the connection after so many bytes of the body."""
+    drip: float = 0.0
+    """Seconds after each byte of the body; 0 sends it at once."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class FakeEndpoint:
         self.left_early = 0
         """Requests whose connection the client closed before it had an answer."""
         self.url = ""
+        self._connections: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[FakeEndpoint]:
@@ -100,16 +103,20 @@ class FakeEndpoint:
             yield self
         finally:
             server.close()
+            for connection in list(self._connections):
+                connection.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
         try:
             while (asked := await _read(reader)) is not None:
                 reply = await self._answer(asked, reader)
                 if reply is None or not await _write(writer, reply):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._connections.discard(writer)
             writer.close()
 
     async def _answer(self, asked: Asked, reader: asyncio.StreamReader) -> Reply | None:
@@ -156,7 +163,12 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:
     }
     lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
     writer.write(f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode())
-    writer.write(reply.body[: reply.cut_after])
+    body = reply.body[: reply.cut_after]
+    for byte in body if reply.drip else b"":
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(reply.drip)
+    writer.write(b"" if reply.drip else body)
     await writer.drain()
     return reply.cut_after is None
 

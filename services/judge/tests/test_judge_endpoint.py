@@ -136,6 +136,14 @@ async def test_a_server_that_hangs_is_a_timeout(fake, endpoint_of: Make, reply) 
     assert not failed.outage
 
 
+async def test_a_server_that_drips_is_a_timeout_though_every_byte_is_in_time(
+    fake, endpoint_of: Make, reply
+) -> None:
+    fake.script = lambda _: reply.Reply(body=reply.says("Score: 5").body, drip=0.05)
+    failed = await failing(endpoint_of(timeout=0.3, attempts=1))
+    assert failed.failure.kind is FailureKind.TIMEOUT
+
+
 async def test_half_an_answer_is_tried_again(fake, endpoint_of: Make, reply) -> None:
     whole = reply.says("Score: 5")
     half = reply.Reply(body=whole.body, cut_after=len(whole.body) // 2)

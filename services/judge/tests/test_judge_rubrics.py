@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof_judge import prompt
 from tuneproof_judge.prompt import Subject, render
 from tuneproof_judge.rubrics import Rubric, RubricShelf, parse_rubric
 
@@ -83,6 +84,12 @@ def test_an_answer_never_holds_its_own_fence(answer: str) -> None:
     fence = text.split("\n", 1)[0]
     assert text == f"{fence}\n{answer}\n{fence}"
     assert fence not in answer
+
+
+def test_a_fence_that_stands_in_a_text_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt, "_FENCE_DIGITS", 1)
+    fenced = rubric(template="{{fence}} {{answer}}")
+    assert render(fenced, Subject("01234567", "89", ("abcde",))) == "f 89"
 
 
 def test_an_answer_that_copies_a_fence_gets_another() -> None:
