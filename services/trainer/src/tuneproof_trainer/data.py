@@ -85,8 +85,11 @@ def _messages(line: bytes) -> tuple[dict[str, str], ...]:
     messages = value["messages"]
     for place, message in enumerate(messages, 1):
         match message:
-            case {"role": str(role), "content": str()} if role in _ROLES:
-                continue
+            case {"role": str(role), "content": str(content)} if role in _ROLES:
+                if not _is_unicode(content):
+                    raise ValueError(
+                        f"holds half a character (\\ud800 to \\udfff) in message {place}"
+                    )
             case {"role": role, "content": str()}:
                 raise ValueError(f"has the role {role!r} in message {place}")
             case _:
@@ -100,9 +103,17 @@ def _messages(line: bytes) -> tuple[dict[str, str], ...]:
     return tuple({"role": item["role"], "content": item["content"]} for item in messages)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _parse(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode())  # Of bytes it would guess UTF-16 too.
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except json.JSONDecodeError as error:

@@ -34,6 +34,7 @@ def provenance_of(
         **{f"base_{name}": digest for name, digest in identity.to_json().items()},
         "base_precision": base.precision,
         "compute_precision": str(base.compute_dtype).removeprefix("torch."),
+        "adapter_precision": outcome.adapter_precision,
         "data_path": spec.data_path,
         "data_digest": spec.data_digest,
         "examples": len(sequences),

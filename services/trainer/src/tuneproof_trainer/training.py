@@ -33,6 +33,8 @@ class Outcome:
     first_loss: float
     last_loss: float
     trainable_parameters: int
+    adapter_precision: str
+    """In which the adapter was trained and is saved."""
     optimizer: str
     seconds: float
 
@@ -76,18 +78,22 @@ def train(
         peft_config=_lora(spec),
         callbacks=[reporter],
     )
+    model = trainer.model
+    if not base.on_gpu:
+        _hold_in_float32(model)
     begun = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - begun
-    model = trainer.model
     for config in model.peft_config.values():
         config.base_model_name_or_path = spec.base_model  # Not where it lies on this machine.
+    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     return Outcome(
         steps=steps,
         first_loss=reporter.first_loss,
         last_loss=reporter.last_loss,
-        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        trainable_parameters=sum(parameter.numel() for parameter in tuned),
+        adapter_precision=", ".join(sorted({str(parameter.dtype)[6:] for parameter in tuned})),
         optimizer=optimizer,
         seconds=seconds,
     )
@@ -150,6 +156,15 @@ def _score_answers_only() -> None:
     and a small model. Its other branch needs no Triton for choosing the positions."""
     if hasattr(trl_utils, "_use_triton"):
         trl_utils._use_triton = lambda device: True  # noqa: ARG005, SLF001
+
+
+def _hold_in_float32(model: Any) -> None:
+    """TRL 1.16 casts the adapter over a 4-bit base to bfloat16, as the QLoRA paper does on GPUs.
+    A CPU computes in float32 here, and bfloat16's eight bits would swallow small updates for
+    nothing. The optimiser is made later, so it sees these."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class _Reporter(TrainerCallback):  # type: ignore[misc]
