@@ -1,0 +1,206 @@
+"""The items of a study as the page shows them: side by side, those that lost most first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuneproof.report.differences import Segment, mark
+from tuneproof.report.numbers import label_of, plain, signed
+from tuneproof.statistics import Measures, answers_by_arm, measures_of, score_of
+from tuneproof.study.results import (
+    Answer,
+    Arm,
+    CriterionScore,
+    ItemResult,
+    Repeat,
+    Retrieved,
+    StudyResults,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreView:
+    """One criterion of one answer."""
+
+    label: str
+    mean: str
+    spread: str
+    """Standard deviation of the repeats, or empty."""
+    difference: str
+    """Against the baseline, or empty."""
+    direction: str
+    rubric: str
+    repeats: tuple[Repeat, ...]
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerView:
+    """What one arm answered."""
+
+    arm: str
+    label: str
+    colour: int
+    answer: Answer | None
+    segments: tuple[Segment, ...]
+    """The text, marked against the baseline's."""
+    same: bool
+    """Word for word the baseline's answer."""
+    scores: tuple[ScoreView, ...]
+    lexical: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemView:
+    """One question with everything that belongs to it."""
+
+    anchor: str
+    id: str
+    cluster: str
+    question: str
+    references: tuple[tuple[str, tuple[str, ...], bool], ...]
+    """Style, wordings, and whether the answers were judged against it: that one first."""
+    retrieved: tuple[Retrieved, ...]
+    hit: bool
+    """A retrieved passage holds the evidence."""
+    answers: tuple[AnswerView, ...]
+    differences: Mapping[str, Mapping[str, float | None]]
+    """Score minus the baseline's, by arm and primary measure; None where either is unscored."""
+    loss: float
+    """The worst of the differences as a share of the measure's range, for the order."""
+
+
+def primary_measures(results: StudyResults) -> tuple[str, ...]:
+    """The measures of the primary comparisons, each once, in their order."""
+    return tuple(dict.fromkeys(named.measure for named in results.primary))
+
+
+def anchors_of(items: tuple[ItemResult, ...]) -> Mapping[str, str]:
+    """A fragment for every item's id, unique and of safe characters: `item-…`."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for place, item in enumerate(items, 1):
+        slug = "item-" + re.sub(r"[^A-Za-z0-9._-]+", "-", item.id)
+        if slug in taken:
+            slug = f"{slug}-{place}"
+        taken.add(slug)
+        found[item.id] = slug
+    return found
+
+
+def direction_of(difference: float | None, margin: float) -> str:
+    """`worse` or `better` where one answer's score moved by more than δ, `same`, or `unscored`.
+
+    A rule for sorting answers, not a verdict: the verdict is the interval's.
+    """
+    if difference is None:
+        return "unscored"
+    if abs(difference) <= margin + 1e-9:
+        return "same"
+    return "worse" if difference < 0.0 else "better"
+
+
+def item_views(results: StudyResults) -> tuple[ItemView, ...]:
+    """Every item, the largest loss of any arm first; unscored ones last."""
+    answers = answers_by_arm(results)
+    measures = measures_of(results)
+    anchors = anchors_of(results.items)
+    views = [_item(results, item, anchors[item.id], answers, measures) for item in results.items]
+    return tuple(sorted(views, key=lambda view: view.loss))
+
+
+def _item(
+    results: StudyResults,
+    item: ItemResult,
+    anchor: str,
+    answers: Mapping[str, Mapping[str, Answer]],
+    measures: Measures,
+) -> ItemView:
+    arms = results.arms
+    baseline = answers[arms[0].name].get(item.id) if arms else None
+    differences = {
+        arm.name: {
+            measure: _difference(answers[arm.name].get(item.id), baseline, measure)
+            for measure in primary_measures(results)
+        }
+        for arm in arms[1:]
+    }
+    losses = [
+        value / (ends[1] - ends[0])
+        for by_measure in differences.values()
+        for measure, value in by_measure.items()
+        if value is not None and (ends := measures.range_of(measure)) is not None
+    ]
+    styles = sorted(item.references.items(), key=lambda pair: pair[0] != results.reference_style)
+    return ItemView(
+        anchor=anchor,
+        id=item.id,
+        cluster=item.cluster,
+        question=item.question,
+        references=tuple(
+            (style, wordings, style == results.reference_style) for style, wordings in styles
+        ),
+        retrieved=item.retrieved,
+        hit=any(passage.gold for passage in item.retrieved),
+        answers=tuple(
+            _answer(results, arm, index, answers[arm.name].get(item.id), baseline)
+            for index, arm in enumerate(arms)
+        ),
+        differences=differences,
+        loss=min(losses, default=2.0),
+    )
+
+
+def _answer(
+    results: StudyResults, arm: Arm, index: int, answer: Answer | None, baseline: Answer | None
+) -> AnswerView:
+    text = answer.text if answer else ""
+    compared = index > 0 and baseline is not None and answer is not None
+    verdict = answer.verdict if answer else None
+    return AnswerView(
+        arm=arm.name,
+        label=arm.label,
+        colour=index,
+        answer=answer,
+        segments=mark(baseline.text, text)
+        if compared and baseline is not None
+        else (Segment("same", text),),
+        same=compared and baseline is not None and baseline.text.split() == text.split(),
+        scores=tuple(
+            _score(results, name, score, answer, baseline if index else None)
+            for name, score in (verdict.criteria.items() if verdict else ())
+        ),
+        lexical=tuple(
+            (label_of(name), plain(value))
+            for name, value in (verdict.lexical.items() if verdict else ())
+        ),
+    )
+
+
+def _score(
+    results: StudyResults,
+    name: str,
+    score: CriterionScore,
+    answer: Answer | None,
+    baseline: Answer | None,
+) -> ScoreView:
+    change = _difference(answer, baseline, name)
+    margin = results.margin.get(name, 0.0)
+    spread = score.standard_deviation
+    return ScoreView(
+        label=label_of(name),
+        mean="unscored" if score.mean is None else plain(score.mean, 1),
+        spread="" if spread is None else plain(spread, 1),
+        difference="" if change is None else signed(change, 1),
+        direction="" if change is None else direction_of(change, margin),
+        rubric=score.rubric,
+        repeats=score.repeats,
+        failed=sum(repeat.score is None for repeat in score.repeats),
+    )
+
+
+def _difference(answer: Answer | None, baseline: Answer | None, measure: str) -> float | None:
+    mine, theirs = score_of(answer, measure), score_of(baseline, measure)
+    return None if mine is None or theirs is None else mine - theirs

@@ -1,0 +1,96 @@
+"""The report for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tuneproof.report.findings import findings, headline, warnings
+from tuneproof.statistics import Comparison, Comparisons, Summary, means_by_arm
+from tuneproof.study.results import Arm, StudyResults
+
+SCHEMA = "tuneproof.report/1"
+"""Changes when a key is removed or changes its meaning; new keys may come without it."""
+
+
+def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, Any]:
+    """The study as JSON values: everything but the answers themselves. Numbers are finite.
+
+    Keys: `schema`; `study` (name, description, dataset, items, clusters, judge_model,
+    reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
+    (headline; arms: each arm, label, direction better | worse | mixed | equivalent | undecided,
+    phrase, sentence); `warnings` (kind caution | note, text); `intervals` (confidence,
+    adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: arm, against, measure,
+    items, clusters, mean, mean_against, difference, standard_error, interval {low, high,
+    confidence, method} or null, margin, outcome, within_margin, words, non_inferior, unscored,
+    unscored_against, bounds [low, high] or null, needed_items); `arms` (name, label, recipe, size,
+    seed, answers, errors, seconds_per_answer, adapter or null, means by measure {mean,
+    standard_deviation, scored, unscored}); `checks` (reader, judge: the results' own fields);
+    `retrieval` or null; `provenance`; `stage_seconds`.
+    """
+    means = means_by_arm(results)
+    return {
+        "schema": SCHEMA,
+        "study": {
+            "name": results.name,
+            "description": results.description,
+            "dataset": results.dataset,
+            "items": len(results.items),
+            "clusters": len({item.cluster for item in results.items}),
+            "judge_model": results.judge_model,
+            "reference_style": results.reference_style,
+            "synthetic": results.synthetic,
+            "gold_only": results.gold_only,
+            "toy_model": results.toy_model,
+            "self_judged": results.self_judged,
+        },
+        "verdict": {
+            "headline": headline(findings(results, comparisons)),
+            "arms": [asdict(found) for found in findings(results, comparisons)],
+        },
+        "warnings": [asdict(warning) for warning in warnings(results)],
+        "intervals": {
+            "confidence": comparisons.confidence,
+            "adjusted_confidence": comparisons.adjusted_confidence,
+            "adjustment": comparisons.adjustment,
+        },
+        "comparisons": [_comparison(one) for one in comparisons.primary],
+        "exploratory": [_comparison(one) for one in comparisons.exploratory],
+        "arms": [_arm(results, arm, means[arm.name]) for arm in results.arms],
+        "checks": {
+            "reader": [asdict(check) for check in results.reader_checks],
+            "judge": [
+                {**asdict(check), "confusion": [list(row) for row in check.confusion]}
+                for check in results.judge_checks
+            ],
+        },
+        "retrieval": None if results.retrieval is None else asdict(results.retrieval),
+        "provenance": dict(results.provenance),
+        "stage_seconds": dict(results.stage_seconds),
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    return {
+        **asdict(one),
+        "outcome": None if one.outcome is None else str(one.outcome),
+        "bounds": None if one.bounds is None else list(one.bounds),
+    }
+
+
+def _arm(results: StudyResults, arm: Arm, means: Mapping[str, Summary]) -> dict[str, Any]:
+    answers = [answer for answer in results.answers if answer.arm == arm.name]
+    timed = [answer.seconds for answer in answers if answer.verdict or not answer.error]
+    return {
+        "name": arm.name,
+        "label": arm.label,
+        "recipe": arm.recipe,
+        "size": arm.size,
+        "seed": arm.seed,
+        "answers": len(answers),
+        "errors": sum(bool(answer.error) for answer in answers),
+        "seconds_per_answer": sum(timed) / len(timed) if timed else None,
+        "adapter": arm.training.adapter_ref if arm.training else None,
+        "means": {measure: asdict(summary) for measure, summary in means.items()},
+    }

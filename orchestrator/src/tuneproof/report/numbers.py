@@ -1,0 +1,106 @@
+"""Figures and names as people read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tuneproof.statistics import ANSWER_WORDS, Comparison, Measures
+from tuneproof.statistics.outcome import read
+
+MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"
+"""Where there is no figure."""
+
+_LABELS = {
+    "exact_match": "Exact match",
+    "token_f1": "Token F1",
+    "rouge_l": "ROUGE-L",
+    ANSWER_WORDS: "Words in the answer",
+}
+
+
+def label_of(measure: str) -> str:
+    """A measure's name for people: `token_f1` is Token F1, `completeness` Completeness."""
+    return _LABELS.get(measure) or measure.replace("_", " ").capitalize()
+
+
+def phrase_of(measure: str) -> str:
+    """A measure's name inside a sentence: criteria in lower case."""
+    return _LABELS.get(measure) or measure.replace("_", " ")
+
+
+def unit_of(measure: str, measures: Measures) -> str:
+    """In what a measure is counted: points, words, or a share without a unit."""
+    if measure in measures.judged:
+        return "points, 1 to 5"
+    return "words" if measure == ANSWER_WORDS else "0 to 1"
+
+
+def plain(value: float | None, decimals: int = 2) -> str:
+    """A figure with a fixed number of decimals and a true minus sign; a dash for None."""
+    if value is None:
+        return NONE
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0.0 else text.replace("-", MINUS)
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """As `plain`, with a plus sign before what is above zero."""
+    text = plain(value, decimals)
+    return f"+{text}" if value is not None and float(f"{value:.{decimals}f}") > 0.0 else text
+
+
+def percent(value: float | None) -> str:
+    """A share as a whole percentage; one that is not quite nothing or all never reads so."""
+    if value is None:
+        return NONE
+    if 0.0 < value < 0.005:
+        return "under 1 %"
+    if 0.995 <= value < 1.0:
+        return "over 99 %"
+    return f"{100.0 * value:.0f} %"
+
+
+def confidence(value: float) -> str:
+    """A confidence as `95 %` or `98.75 %`."""
+    return f"{100.0 * value:.4f}".rstrip("0").rstrip(".") + " %"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `37 s`, `4 min 5 s`, `2 h 10 min`."""
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def decimals_of(comparison: Comparison) -> int:
+    """As many decimals, two or more, as it takes to read the same verdict off the rounded ends.
+
+    An interval from 0.004 to 0.21 is above zero; shown as 0.00 to 0.21 it would not be.
+    """
+    interval = comparison.interval
+    if interval is None:
+        return 2
+    margin = comparison.margin or 0.0
+    exact = read(interval, margin)
+    for decimals in range(2, 6):
+        rounded = replace(
+            interval, low=round(interval.low, decimals), high=round(interval.high, decimals)
+        )
+        if read(rounded, margin) == exact:
+            return decimals
+    return 6
+
+
+def interval_text(comparison: Comparison) -> str:
+    """`−2.10 to −1.56`, or a dash where there is no interval."""  # noqa: RUF002
+    interval = comparison.interval
+    if interval is None:
+        return NONE
+    decimals = decimals_of(comparison)
+    return f"{signed(interval.low, decimals)} to {signed(interval.high, decimals)}"

@@ -1,0 +1,151 @@
+"""The report for people: one HTML file that loads nothing and needs no server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tuneproof.report import numbers
+from tuneproof.report.answers import (
+    ItemView,
+    anchors_of,
+    direction_of,
+    item_views,
+    primary_measures,
+)
+from tuneproof.report.export import report_json
+from tuneproof.report.findings import findings, headline, warnings
+from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
+from tuneproof.statistics import Comparison, Comparisons, means_by_arm, measures_of
+from tuneproof.study.results import Arm, StudyResults
+
+COLOURS = 8
+"""Colours and marks in the style sheet; the ninth arm has the first one's again."""
+
+WORST = 3
+"""Items that a verdict links to one by one."""
+
+
+def build_report(results: StudyResults, comparisons: Comparisons) -> str:
+    """The whole study as one self-contained HTML document.
+
+    Everything that comes from a model, a document or a file is escaped, and the page's own
+    Content-Security-Policy allows its one script and its one style sheet (by their digests) and
+    no request at all. The same input gives the same bytes.
+    """
+    environment = Environment(
+        loader=PackageLoader("tuneproof.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        plain=numbers.plain,
+        signed=numbers.signed,
+        percent=numbers.percent,
+        confidence=numbers.confidence,
+        duration=numbers.duration,
+        measure=numbers.label_of,
+        decimals=numbers.decimals_of,
+        interval=numbers.interval_text,
+        value=_value,
+        json=_json,
+    )
+    style, script = _asset("page.css"), _asset("page.js")
+    items = item_views(results)
+    return environment.get_template("page.html.j2").render(
+        study=results,
+        comparisons=comparisons,
+        items=items,
+        headline=headline(findings(results, comparisons)),
+        findings=findings(results, comparisons),
+        warnings=warnings(results),
+        counts={one: _counts(results, items, one) for one in comparisons.primary},
+        measures=measures_of(results),
+        unit_of=numbers.unit_of,
+        primary_measures=primary_measures(results),
+        means=means_by_arm(results),
+        facts={arm["name"]: arm for arm in report_json(results, comparisons)["arms"]},
+        labels={arm.name: arm.label for arm in results.arms},
+        places={arm.name: place % COLOURS for place, arm in enumerate(results.arms)},
+        anchors=anchors_of(results.items),
+        clusters=sorted({item.cluster for item in results.items}),
+        repeats=_repeats(results),
+        forests=forests(results, comparisons),
+        scatter=scatter(results),
+        scatter_height=SCATTER_HEIGHT,
+        trained=[(arm, _spark(arm)) for arm in results.arms if arm.training is not None],
+        colours=COLOURS,
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+
+
+def _counts(
+    results: StudyResults, items: tuple[ItemView, ...], one: Comparison
+) -> Mapping[str, object]:
+    """How many items an arm lost and gained by more than δ, and the largest losses."""
+    margin = results.margin.get(one.measure, 0.0)
+    changes = [(item.differences.get(one.arm, {}).get(one.measure), item) for item in items]
+    directions = [direction_of(change, margin) for change, _ in changes]
+    lost = sorted(
+        ((change, item) for change, item in changes if change is not None and change < -margin),
+        key=lambda pair: pair[0],
+    )
+    return {
+        "items": len(items),
+        "worse": directions.count("worse"),
+        "better": directions.count("better"),
+        "worst": [item for _, item in lost[:WORST]],
+    }
+
+
+def _repeats(results: StudyResults) -> int:
+    return max(
+        (
+            len(score.repeats)
+            for answer in results.answers
+            if answer.verdict is not None
+            for score in answer.verdict.criteria.values()
+        ),
+        default=0,
+    )
+
+
+def _spark(arm: Arm) -> str:
+    return sparkline(arm.training.losses) if arm.training else ""
+
+
+def _asset(name: str) -> Markup:
+    """A file of ours, to stand in the page as it is."""
+    text = files("tuneproof.report").joinpath("templates", name).read_text("utf-8")
+    return Markup(text)  # noqa: S704 - our own file, no input
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(text: str) -> str:
+    digest = hashlib.sha256(str(text).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, sort_keys=True)
+
+
+def _value(value: object) -> str:
+    """A setting as text: words as they are, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

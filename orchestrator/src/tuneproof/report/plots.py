@@ -1,0 +1,212 @@
+"""Where the marks of the plots lie, in percent of the width; the templates draw them.
+
+Positions are percentages so that a plot fills any width while its text keeps its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuneproof.report.numbers import decimals_of, interval_text, label_of, plain, signed
+from tuneproof.statistics import Comparison, Comparisons, measures_of, score_of
+from tuneproof.study.results import StudyResults
+
+EDGE = 3.0
+"""Percent of the width left free at either side."""
+
+SCATTER_HEIGHT = 300.0
+"""Pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A labelled position."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A linear axis from `low` to `high`, of round ticks."""
+
+    low: float
+    high: float
+    ticks: tuple[Tick, ...]
+
+    def at(self, value: float) -> float:
+        """Percent of the width, kept inside the plot."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(EDGE + (100.0 - 2 * EDGE) * min(max(share, 0.0), 1.0), 3)
+
+
+def axis_of(low: float, high: float, *, signs: bool = False) -> Axis:
+    """An axis with four to nine round ticks that holds `low` to `high`."""
+    width = max(high - low, 1e-9)
+    step = 10.0 ** math.floor(math.log10(width / 4.0))
+    step = next(size for size in (step, 2 * step, 5 * step, 10 * step) if width / size <= 8.0)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    blank = Axis(first * step, last * step, ())
+    write = signed if signs else plain
+    ticks = tuple(
+        Tick(blank.at(index * step), write(index * step, decimals))
+        for index in range(first, last + 1)
+    )
+    return Axis(blank.low, blank.high, ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class ForestRow:
+    """One primary comparison."""
+
+    arm: str
+    label: str
+    measure: str
+    words: str
+    outcome: str
+    figures: str
+    """Difference and interval."""
+    point: float
+    low: float | None
+    high: float | None
+    margin_low: float
+    margin_high: float
+    colour: int
+    """Index of the arm, which picks its colour and mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Differences with their intervals, all on one axis."""
+
+    unit: str
+    zero: float
+    ticks: tuple[Tick, ...]
+    rows: tuple[ForestRow, ...]
+
+
+def forests(results: StudyResults, comparisons: Comparisons) -> tuple[Forest, ...]:
+    """A plot for the measures in points and one for those in shares; none that would be empty."""
+    judged = measures_of(results).judged
+    shown = [one for one in comparisons.primary if one.difference is not None]
+    kinds = (
+        ("points of the scale from 1 to 5", [one for one in shown if one.measure in judged]),
+        ("share, 0 to 1", [one for one in shown if one.measure not in judged]),
+    )
+    return tuple(_forest(results, unit, rows) for unit, rows in kinds if rows)
+
+
+def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Forest:
+    ends = [0.0]
+    for one in shown:
+        margin = one.margin or 0.0
+        ends += [-margin, margin, one.difference or 0.0]
+        if one.interval is not None:
+            ends += [one.interval.low, one.interval.high]
+    axis = axis_of(min(ends), max(ends), signs=True)
+    names = {arm.name: (index, arm.label) for index, arm in enumerate(results.arms)}
+    rows = []
+    for one in shown:
+        margin = one.margin or 0.0
+        decimals = decimals_of(one)
+        interval = "" if one.interval is None else f" ({interval_text(one)})"
+        rows.append(
+            ForestRow(
+                arm=one.arm,
+                label=names[one.arm][1],
+                measure=label_of(one.measure),
+                words=one.words,
+                outcome=str(one.outcome),
+                figures=f"{signed(one.difference, decimals)}{interval}",
+                point=axis.at(one.difference or 0.0),
+                low=None if one.interval is None else axis.at(one.interval.low),
+                high=None if one.interval is None else axis.at(one.interval.high),
+                margin_low=axis.at(-margin),
+                margin_high=axis.at(margin),
+                colour=names[one.arm][0],
+            )
+        )
+    return Forest(unit, axis.at(0.0), axis.ticks, tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """An answer, or an arm's mean."""
+
+    x: float
+    y: float
+    """Pixels from the top."""
+    colour: int
+    item: str
+    """Id of the item; empty for a mean."""
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Length of every answer against its score."""
+
+    measure: str
+    ticks: tuple[Tick, ...]
+    rungs: tuple[Tick, ...]
+    """Labelled heights, in pixels."""
+    dots: tuple[Dot, ...]
+    means: tuple[Dot, ...]
+
+
+def scatter(results: StudyResults) -> Scatter | None:
+    """Length against completeness; against another measure where that was not judged."""
+    measures = measures_of(results)
+    known = (*measures.judged, *measures.lexical)
+    if not known:
+        return None
+    wanted = ("completeness", *measures.judged, "token_f1", *known)
+    measure = next(name for name in wanted if name in known)
+    names = {arm.name: (index, arm.label) for index, arm in enumerate(results.arms)}
+    points = [
+        (names[answer.arm], answer.item, len(answer.text.split()), score)
+        for answer in results.answers
+        if answer.arm in names and (score := score_of(answer, measure)) is not None
+    ]
+    if not points:
+        return None
+    low, high = measures.range_of(measure) or (0.0, 1.0)
+    axis = axis_of(0.0, max(1.0, *(point[2] for point in points)))
+
+    def height(score: float) -> float:
+        return round(12.0 + (SCATTER_HEIGHT - 24.0) * (high - score) / (high - low), 2)
+
+    dots = tuple(
+        Dot(axis.at(words), height(score), arm[0], item, f"{arm[1]}: {words} words, {score:.2f}")
+        for arm, item, words, score in points
+    )
+    means = []
+    for index, label in names.values():
+        mine = [point for point in points if point[0][0] == index]
+        if mine:
+            words = math.fsum(point[2] for point in mine) / len(mine)
+            score = math.fsum(point[3] for point in mine) / len(mine)
+            title = f"{label}: {words:.1f} words, {score:.2f} on average"
+            means.append(Dot(axis.at(words), height(score), index, "", title))
+    quarters = [low + quarter * (high - low) / 4 for quarter in range(5)]
+    decimals = 0 if high > 1.0 else 2
+    rungs = tuple(Tick(height(score), plain(score, decimals)) for score in quarters)
+    return Scatter(label_of(measure), axis.ticks, rungs, dots, tuple(means))
+
+
+def sparkline(losses: Sequence[tuple[int, float]], points: int = 160) -> str:
+    """Points of an SVG polyline in a box of 100 by 30, the highest loss on top; thinned."""
+    if len(losses) < 2:
+        return ""
+    stride = max(1, len(losses) // points)
+    kept = [*losses[:-1:stride], losses[-1]]
+    first, last = kept[0][0], kept[-1][0]
+    top, bottom = max(loss for _, loss in kept), min(loss for _, loss in kept)
+    return " ".join(
+        f"{100.0 * (step - first) / max(last - first, 1):.2f},"
+        f"{2.0 + 26.0 * (top - loss) / max(top - bottom, 1e-12):.2f}"
+        for step, loss in kept
+    )
