@@ -21,6 +21,7 @@ SOURCES  := libs/servicekit/src libs/adapters/src services/retriever/src service
     services/trainer/src services/judge/src orchestrator/src
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
 TORCH    := torch==2.13.0+cpu
+VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types proto check-proto images up down clean
@@ -69,7 +70,7 @@ check-proto: proto  ## Fail when the committed stubs are not what proto/ gives
 
 images:  ## Build the container images (needs docker; BASE=… is their base image)
 	for service in retriever generator trainer judge; do \
-	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:latest \
+	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:$(VERSION) \
 	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
 	done
 

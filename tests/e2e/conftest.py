@@ -1,0 +1,79 @@
+"""The four real service processes with the demo's model, once for all tests here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "tuneproof.cli.main"]
+
+
+def tuneproof(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """Services that run."""
+
+    state: Path
+    study: Path
+    addresses: dict[str, dict[str, str]]
+
+
+def small_study(folder: Path) -> Path:
+    """The demo's study, made so small that it takes seconds."""
+    spec = yaml.safe_load((ROOT / "studies" / "demo.yaml").read_text())
+    spec["study"] = "small"
+    spec["dataset"]["documents"] = 60
+    spec["split"]["test_items"] = 24
+    spec["training"]["sizes"] = [48]
+    spec["training"]["recipe"]["epochs"] = 1
+    spec["judge"]["repeats"] = 3
+    spec["checks"] = {"reader": {"facts": 12, "items": 10}, "judge": {"forms": 20}}
+    spec["services"]["model"] = str(ROOT / "demo" / "model")
+    spec["services"]["rubrics"] = str(ROOT / "demo" / "rubrics")
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("e2e")
+    study, state = small_study(folder), folder / "state"
+    up = tuneproof("up", str(study), "--state", str(state), "--detach", "--json")
+    try:
+        assert up.returncode == 0, up.stderr
+        yield Running(state, study, json.loads(up.stdout))
+    finally:
+        tuneproof("down", "--state", str(state))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets."""
+    folder = os.environ.get("TUNEPROOF_DATA")
+    if not folder:
+        pytest.skip(
+            "TUNEPROOF_DATA is not set: it names a folder with bioasq/12B1_golden.json, from"
+            " BioASQ's participants area (Task 12b golden enriched test batches)"
+        )
+    return Path(folder)

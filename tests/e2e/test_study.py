@@ -1,0 +1,91 @@
+"""A small study through the real services, with a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from .conftest import COMMAND, ROOT, Running, tuneproof
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def kinds(state: Path) -> Counter[str]:
+    """How many results of each kind are finished."""
+    with sqlite3.connect(f"file:{state / 'state.db'}?mode=ro", uri=True) as database:
+        return Counter(dict(database.execute("SELECT kind, COUNT(*) FROM results GROUP BY kind")))
+
+
+def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(running: Running) -> None:
+    before = running.addresses["generator"]["pid"]
+    command = ["study", "run", str(running.study), "--up", "--state", str(running.state)]
+    first = subprocess.Popen([*COMMAND, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 300
+    while not (running.state / "state.db").exists() or kinds(running.state)["answer"] < 5:
+        assert first.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    half = kinds(running.state)
+    assert half["verdict"] < 3 * 24
+
+    again = tuneproof(*command, "--json")
+    assert again.returncode == 0, again.stderr
+    report = json.loads(again.stdout)
+    done = kinds(running.state)
+    assert done["training"] == 2
+    assert done["answer"] <= 3 * 24 + 10
+    with sqlite3.connect(running.state / "state.db") as database:
+        rows = database.execute("SELECT kind, inputs FROM results").fetchall()
+    assert len(set(rows)) == len(rows)
+    assert {arm["recipe"] for arm in report["arms"]} == {
+        "baseline",
+        "short-references",
+        "full-references",
+    }
+    assert Path(report["report"]).read_text().startswith("<!doctype html>")
+
+    after = json.loads((running.state / "endpoints.json").read_text())["generator"]["pid"]
+    assert after == before, "the adapters were loaded into the process that ran before"
+    os.kill(int(after), 0)
+
+
+def test_again_it_needs_no_service(running: Running, tmp_path: Path) -> None:
+    targets = [
+        part
+        for name in ("retriever", "generator", "trainer", "judge")
+        for part in (f"--{name}", "127.0.0.1:1")
+    ]
+    page = tmp_path / "report.html"
+    again = tuneproof(
+        *("study", "run", str(running.study), "--state", str(running.state)),
+        *(*targets, "--report", str(page)),
+        timeout=60,
+    )
+    assert again.returncode == 0, again.stderr
+    assert page.exists()
+
+
+def test_bioasq_completes(running: Running, data: Path) -> None:
+    questions = data / "bioasq" / "12B1_golden.json"
+    study = ROOT / "studies" / "bioasq.yaml"
+    ended = tuneproof(
+        *("study", "run", str(study), "--up", "--data", str(questions)),
+        *("--state", str(running.state), "--json"),
+        timeout=500,
+    )
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    page = Path(report["report"]).read_text()
+    assert "no judge" in page.lower()
+    assert "gold" in page.lower()
+    assert 0 < report["retrieval"]["recall_at_5"] <= report["retrieval"]["recall_ceiling_at_5"]
