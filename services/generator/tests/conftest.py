@@ -1,6 +1,5 @@
 """A tiny random Llama with adapters, and a generator that serves them in a process of its own."""
 
-import asyncio
 import json
 import os
 import signal
@@ -237,19 +236,6 @@ def generator(lab: Lab) -> Iterator[GeneratorProcess]:
         if running.process is not None and running.process.poll() is None:
             code = running.end(signal.SIGTERM)
             assert code == 0
-
-
-async def until(condition, *, seconds: float = 10.0):  # noqa: ANN001, ANN201
-    """What the condition gives, once that is true."""
-    async with asyncio.timeout(seconds):
-        while not (value := condition()):
-            await asyncio.sleep(0.01)
-        return value
-
-
-@pytest.fixture
-def eventually():
-    return until
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,15 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
+
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, WrongState
 from tuneproof_generator.pool_store import PoolStore
 
 _NAME = re.compile(r"[a-z][a-z0-9.-]{0,62}")
 _MAX_REASON = 1024
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,28 @@ class Aliases:
         self._store = store
 
     def list(self) -> dict[str, Alias]:
-        """Every alias as it is now, by name.
+        """Every alias as it is now, by name. One that cannot be read is logged and left out.
 
         Raises:
             Unavailable: when the store does not answer.
-            Corrupted: when an object is no alias.
         """
-        found = (self.get(name) for name in self._store.names("aliases") if _NAME.fullmatch(name))
-        return {alias.name: alias for alias in found if alias is not None}
+        found: dict[str, Alias] = {}
+        for name in filter(_NAME.fullmatch, self._store.names("aliases")):
+            try:
+                alias = self.get(name)
+            except Corrupted as error:
+                _log.warning("alias ignored", alias=name, error=error.message)
+                continue
+            if alias is not None:
+                found[name] = alias
+        return found
 
     def get(self, name: str) -> Alias | None:
-        """One alias as it is now."""
+        """One alias as it is now; None when there is none.
+
+        Raises:
+            Corrupted: when its last change cannot be read.
+        """
         last = self._last(name)
         return self._read(name, last) if last else None
 
