@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.datasets import bioasq
@@ -228,6 +228,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_JSON, min_size=1, max_size=3))
 def test_whatever_a_file_holds_is_read_or_refused(tmp_path_factory, questions):
     path = _file(tmp_path_factory.getbasetemp(), *questions, name="any.json")
@@ -239,6 +240,7 @@ def test_whatever_a_file_holds_is_read_or_refused(tmp_path_factory, questions):
     assert read == len(questions) or "any.json" in refusal
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.sets(st.integers(0, 8), max_size=3)))
 def test_components_are_the_least_equivalence(links):
     found = components(links)

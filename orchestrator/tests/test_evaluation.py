@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.datasets import Item
@@ -136,6 +136,7 @@ def test_nothing_known_is_no_quality():
     assert retrieval_quality([_item("gold")], {}, k=5) is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["p0", "p1", "p2", "p3", "p4", "p5", "p6"]), min_size=1, unique=True),
     st.lists(st.lists(st.sampled_from([f"p{n}" for n in range(8)]), max_size=3), max_size=12),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID, closed_book_messages, rag_messages
@@ -44,6 +44,7 @@ _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _HOSTILE = st.text(st.sampled_from([*_LINE_ENDS, *"[2] Question: x"]), max_size=40)
 
 
+@settings(deadline=None)
 @given(st.lists(_HOSTILE | st.text(max_size=30), max_size=4), _HOSTILE)
 def test_no_passage_begins_a_line(passages: list[str], question: str):
     content = _content(rag_messages(f"q {question}", passages))
@@ -57,6 +58,7 @@ def test_no_passage_begins_a_line(passages: list[str], question: str):
         assert line.split()[1:] == passage.split()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=3), st.integers(1, 5))
 def test_a_cut_prompt_is_that_of_the_cut_passages(passages: list[str], words: int):
     short = [" ".join(passage.split()[:words]) for passage in passages]

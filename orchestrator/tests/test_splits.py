@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.datasets import Dataset, Document, Item
@@ -40,6 +40,7 @@ def _world(*sizes: int) -> Dataset:
 _sizes = st.lists(st.integers(1, 6), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(_sizes, st.integers(0, 99), st.floats(0.05, 0.95))
 def test_a_split_divides_whole_clusters(sizes, seed, share):
     dataset = _world(*sizes)
@@ -54,6 +55,7 @@ def test_a_split_divides_whole_clusters(sizes, seed, share):
     assert for_test == min(max(1, round(share * len(sizes))), len(sizes) - 1)
 
 
+@settings(deadline=None)
 @given(_sizes, st.integers(0, 99), st.data())
 def test_test_items_spread_over_the_clusters(sizes, seed, data):
     dataset = _world(*sizes)
@@ -68,6 +70,7 @@ def test_test_items_spread_over_the_clusters(sizes, seed, data):
     assert all(taken[name] >= min(count, most - 1) for name, count in available.items())
 
 
+@settings(deadline=None)
 @given(_sizes, st.integers(0, 99), st.randoms())
 def test_the_order_of_the_items_does_not_matter(sizes, seed, rng):
     dataset = _world(*sizes)
@@ -159,6 +162,7 @@ def test_a_test_has_items():
         split(_world(2, 2), seed=1, test_share=0.5, test_items=0)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, 30), min_size=1), st.integers(0, 99), st.randoms())
 def test_subsets_are_nested(sizes, seed, rng):
     items = list(_world(*[3] * 10).items)
