@@ -51,9 +51,8 @@ class _Generator(stubs.GeneratorServiceServicer):
                 yield pb.GenerateResponse(delta=pb.Delta(text=piece))
             if request.chat.messages[-1].content == "endless":
                 await asyncio.Event().wait()
-        except asyncio.CancelledError:
+        finally:
             self.stopped.set()
-            raise
         final = pb.Final(
             finish_reason=pb.FINISH_REASON_STOP,
             usage=pb.Usage(prompt_tokens=9, completion_tokens=3, cached_tokens=4),
@@ -193,7 +192,8 @@ async def test_the_default_is_greedy_and_the_base_model(client, fake):
 
 async def test_closing_the_answer_stops_the_work(client, fake):
     answer = client.generate("", [{"role": "user", "content": "endless"}])
-    assert await anext(answer) == "46"
+    assert [await anext(answer) for _ in range(3)] == ["46", " dBm", "."]
+    assert not fake.stopped.is_set()
     await answer.aclose()
     async with asyncio.timeout(5):
         await fake.stopped.wait()
