@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from tuneproof_trainer.main import DESCRIPTOR, build
 from tuneproof_trainer.settings import TrainerSettings
 
 Data = Callable[..., dict[str, str]]
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)  # Imports of torch, on a machine that is busy.
 
 
 @asynccontextmanager
@@ -163,6 +165,33 @@ async def test_what_was_asked_is_told_with_its_defaults_and_once_only(
     assert [run.id for run in rest.runs] == ["a"]
     assert not rest.next_page_token
     assert Registry(str(artifacts)).list() == ()
+
+
+async def test_data_that_cannot_be_trained_on_is_told(
+    base_folder: Path, artifacts: Path, write_data: Data
+) -> None:
+    async with trainer(base_folder, artifacts) as stub:
+        asked = spec(write_data(), max_length=8)
+        await stub.CreateRun(pb.CreateRunRequest(run_id="long", spec=asked))
+        runs = [message.run async for message in stub.WatchRun(pb.WatchRunRequest(run_id="long"))]
+        asked.data.digest = "sha256:" + "0" * 64
+        with pytest.raises(InvalidInput, match="has the digest sha256:"), typed_errors():
+            await stub.CreateRun(pb.CreateRunRequest(run_id="other", spec=asked))
+        bad = spec(write_data(raw=b'{"messages": []}\n{'))
+        with pytest.raises(InvalidInput, match="line 1 does not end .* line 2 is no JSON"):
+            with typed_errors():
+                await stub.CreateRun(pb.CreateRunRequest(run_id="bad", spec=bad))
+    assert runs[-1].state == pb.RUN_STATE_FAILED
+    assert "tokens, above max_length 8" in runs[-1].reason
+    assert "line 1 has " in runs[-1].reason
+    assert not runs[-1].adapter_ref
+
+
+def test_the_service_imports_no_torch() -> None:
+    heavy = "{'torch', 'transformers', 'peft', 'trl', 'bitsandbytes', 'datasets', 'vllm'}"
+    program = f"import sys, tuneproof_trainer.main; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"set()", done.stdout
 
 
 async def test_every_mistake_in_a_spec_is_told_at_once(

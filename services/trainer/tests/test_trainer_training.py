@@ -20,7 +20,7 @@ from tuneproof_trainer.spec import Method, RunSpec
 from tuneproof_trainer.tokens import IGNORED, tokenise
 
 Data = Callable[..., dict[str, str]]
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
