@@ -22,7 +22,7 @@ class Entry:
     """What changes about one adapter; also the progress that its loading reports."""
 
     def __init__(
-        self, ref: AdapterRef, record: AdapterRecord, tell: Callable[[Entry], None]
+        self, ref: AdapterRef, record: AdapterRecord, changed: Callable[[str], None]
     ) -> None:
         self.ref = ref
         self.record = record
@@ -30,11 +30,11 @@ class Entry:
         self.loading: asyncio.Task[None] | None = None
         self.removal: asyncio.Task[None] | None = None
         self.gone = False
-        self._tell = tell
+        self._changed = changed
 
     def update(self, record: AdapterRecord) -> None:
         self.record = record
-        self._tell(self)
+        self._changed(self.record.ref)
 
     def enter(self, state: State) -> None:
         self.update(self.record.to(state, now()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import replace
 
 import structlog
 
@@ -13,7 +12,6 @@ from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import (
     InvalidInput,
     NotFound,
-    Overloaded,
     TuneproofError,
     Unavailable,
     WrongState,
@@ -23,7 +21,8 @@ from tuneproof_generator.aliases import Alias, Aliases, check_alias
 from tuneproof_generator.declarations import Declaration, Declarations
 from tuneproof_generator.engine import LoadedAdapter
 from tuneproof_generator.entry import Entry, now
-from tuneproof_generator.lifecycle import HOLDS_PLACE, AdapterRecord, State
+from tuneproof_generator.holdings import Holdings
+from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Loader
 from tuneproof_generator.traffic import Traffic
 from tuneproof_generator.watching import AdapterView, Change, Changes
@@ -54,11 +53,9 @@ class AdapterPool:
     ) -> None:
         self.base_model = base_model
         self._loader = loader
-        self._traffic = traffic
         self._declarations = declarations
         self._stored_aliases = aliases
-        self._capacity = capacity
-        self._entries: dict[str, Entry] = {}
+        self._held = Holdings(loader, traffic, capacity, self._tell)
         self._aliases: dict[str, Alias] = {}
         self._changes = Changes(self.list)
         # Held while the declared set and what is held here are brought together.
@@ -67,7 +64,7 @@ class AdapterPool:
 
     def list(self) -> list[AdapterView]:
         """All adapters, sorted by reference."""
-        return [self._view(self._entries[ref]) for ref in sorted(self._entries)]
+        return [self._view(self._held.entries[ref]) for ref in sorted(self._held.entries)]
 
     def get(self, name: str) -> AdapterView:
         """One adapter, by reference or alias.
@@ -76,7 +73,7 @@ class AdapterPool:
             NotFound: when there is none.
         """
         alias = self._aliases.get(name)
-        entry = self._entries.get(alias.ref if alias else name)
+        entry = self._held.entries.get(alias.ref if alias else name)
         if entry is None:
             raise NotFound(self._unknown(name, alias), adapter=name)
         return self._view(entry)
@@ -100,7 +97,7 @@ class AdapterPool:
         if model in ("", self.base_model):
             return None
         alias = self._aliases.get(model)
-        entry = self._entries.get(alias.ref if alias else model)
+        entry = self._held.entries.get(alias.ref if alias else model)
         if entry is None:
             raise NotFound(self._unknown(model, alias), model=model)
         if entry.record.state is not State.READY or entry.adapter is None:
@@ -120,7 +117,7 @@ class AdapterPool:
             raise Unavailable("the pool's folder in the artifact store was not read yet")
         missing = [
             f"{entry.record.ref} is {entry.record.state}"
-            for entry in self._entries.values()
+            for entry in self._held.entries.values()
             if entry.record.required and entry.record.state is not State.READY
         ]
         if missing:
@@ -135,7 +132,7 @@ class AdapterPool:
             WrongState: while it is being removed.
         """
         async with self._order:
-            entry = self._entries.get(str(ref))
+            entry = self._held.entries.get(str(ref))
             if entry is not None and entry.record.state is State.DRAINING:
                 raise WrongState(
                     f"adapter {ref} is being removed; declare it again when it is gone"
@@ -143,11 +140,11 @@ class AdapterPool:
             failed = entry is None or entry.record.state is State.FAILED
             if failed or (entry and entry.record.required is not required):
                 if failed:
-                    self._check_room(ref)
+                    self._held.check_room(ref)
                 declaration = Declaration(ref, required, now(), request_id)
                 await asyncio.to_thread(self._declarations.put, declaration)
                 _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
-            return self._view(self._adopt(ref, required))
+            return self._view(self._held.adopt(ref, required))
 
     async def remove(self, name: AdapterRef, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Takes an adapter out of the pool. New requests are refused at once; running ones may
@@ -158,11 +155,11 @@ class AdapterPool:
             Unavailable: when requests do not end; the adapter stays DRAINING.
         """
         async with self._order:
-            entry = self._entries.get(str(name))
+            entry = self._held.entries.get(str(name))
             if entry is None:
                 raise NotFound(self._unknown(str(name), None), adapter=str(name))
             await asyncio.to_thread(self._declarations.delete, name)
-            removal = self._drain(entry, drain_seconds)
+            removal = self._held.drain(entry, drain_seconds)
         # The caller may go; the removal goes on.
         await asyncio.shield(removal)
 
@@ -186,7 +183,7 @@ class AdapterPool:
         check_alias(name, reason)
         if name == self.base_model:
             raise InvalidInput(f"{name} is the base model's name; choose another", field="alias")
-        entry = self._entries.get(str(ref))
+        entry = self._held.entries.get(str(ref))
         state = entry.record.state if entry else "not declared"
         if state != State.READY and not force:
             raise WrongState(
@@ -219,16 +216,16 @@ class AdapterPool:
                 digests = frozenset(declaration.ref.digest for declaration in declared)
                 await asyncio.to_thread(self._loader.sweep, digests)
             for declaration in declared:
-                entry = self._entries.get(str(declaration.ref))
+                entry = self._held.entries.get(str(declaration.ref))
                 if entry is None or (
                     entry.record.state is not State.DRAINING
                     and entry.record.required is not declaration.required
                 ):
-                    self._adopt(declaration.ref, declaration.required, retry=False)
+                    self._held.adopt(declaration.ref, declaration.required, retry=False)
             wanted = {str(declaration.ref) for declaration in declared}
-            for ref, entry in list(self._entries.items()):
+            for ref, entry in list(self._held.entries.items()):
                 if ref not in wanted and entry.record.state is not State.DRAINING:
-                    self._drain(entry, DRAIN_SECONDS)
+                    self._held.drain(entry, DRAIN_SECONDS)
             self._reconciled = True
 
     async def follow(self, seconds: float) -> None:
@@ -243,97 +240,7 @@ class AdapterPool:
 
     async def close(self) -> None:
         """Stops all loading and removing; what is declared stays declared."""
-        tasks = [
-            task
-            for entry in self._entries.values()
-            for task in (entry.loading, entry.removal)
-            if task is not None
-        ]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _adopt(self, ref: AdapterRef, required: bool, *, retry: bool = True) -> Entry:
-        entry = self._entries.get(str(ref))
-        if entry is None:
-            record = AdapterRecord.declared(str(ref), required=required, now=now())
-            full = self._held() >= self._capacity
-            entry = self._entries[str(ref)] = Entry(ref, record, self._tell)
-            if full:
-                entry.fail(self._no_room())
-                return entry
-        elif entry.record.state is State.FAILED and retry:
-            entry.record = entry.record.to(State.PENDING, now(), reason="declared again")
-        elif entry.record.required is required:
-            return entry
-        entry.update(replace(entry.record, required=required))
-        if entry.record.state is State.PENDING and entry.loading is None:
-            entry.loading = asyncio.create_task(self._load(entry))
-        return entry
-
-    async def _load(self, entry: Entry) -> None:
-        try:
-            adapter = await self._loader.load(entry.ref, entry)
-            self._traffic.open(adapter.engine_id)
-            entry.enter(State.READY)
-            _log.info("ready", adapter=entry.record.ref, **entry.record.stage_seconds)
-        except Exception as error:  # noqa: BLE001 - whatever failed, the adapter is FAILED
-            reason = error.message if isinstance(error, TuneproofError) else f"{error!r}"
-            await self._give_up(entry, reason)
-        finally:
-            entry.loading = None
-
-    async def _give_up(self, entry: Entry, reason: str) -> None:
-        _log.warning("failed", adapter=entry.record.ref, reason=reason)
-        metrics.FAILURES.inc()
-        try:
-            await self._loader.discard(entry.ref, entry.adapter, lambda: self._is_shared(entry))
-        except TuneproofError as error:
-            reason = f"{reason}; and it cannot be unloaded: {error.message}"
-        entry.adapter = None
-        entry.fail(reason)
-
-    def _drain(self, entry: Entry, seconds: float) -> asyncio.Task[None]:
-        if entry.removal is None or (entry.removal.done() and not entry.gone):
-            if entry.record.state is not State.DRAINING:
-                entry.enter(State.DRAINING)
-            entry.removal = asyncio.create_task(self._let_go(entry, seconds))
-            # An error is the caller's, and the log's if there is none any more.
-            entry.removal.add_done_callback(_log_failure)
-        return entry.removal
-
-    async def _let_go(self, entry: Entry, seconds: float) -> None:
-        if entry.loading is not None:
-            entry.loading.cancel()
-            await asyncio.gather(entry.loading, return_exceptions=True)
-        aborted = 0
-        if entry.adapter is not None:
-            aborted = await self._traffic.close(entry.adapter.engine_id, seconds)
-        await self._loader.discard(entry.ref, entry.adapter, lambda: self._is_shared(entry))
-        entry.gone = True
-        del self._entries[entry.record.ref]
-        self._changes.tell(Change(entry.record.ref, None))
-        self._count()
-        _log.info("removed", adapter=entry.record.ref, aborted_requests=aborted)
-
-    def _is_shared(self, entry: Entry) -> bool:
-        return any(
-            other is not entry and other.ref.digest == entry.ref.digest
-            for other in self._entries.values()
-        )
-
-    def _held(self) -> int:
-        return sum(entry.record.state in HOLDS_PLACE for entry in self._entries.values())
-
-    def _check_room(self, ref: AdapterRef) -> None:
-        if self._held() >= self._capacity:
-            raise Overloaded(f"no place for {ref}: {self._no_room()}", reason="NO_ADAPTER_PLACE")
-
-    def _no_room(self) -> str:
-        return (
-            f"this replica holds {self._capacity} adapters at most (max_cpu_loras); remove one, or"
-            " start it with more places"
-        )
+        await self._held.close()
 
     def _unknown(self, name: str, alias: Alias | None) -> str:
         if alias is not None:
@@ -352,19 +259,15 @@ class AdapterPool:
         old, self._aliases = self._aliases, aliases
         changed = {name for name in old | aliases if old.get(name) != aliases.get(name)}
         refs = {table[name].ref for table in (old, aliases) for name in changed if name in table}
-        for ref in refs & self._entries.keys():
-            self._tell(self._entries[ref])
+        for ref in refs & self._held.entries.keys():
+            self._tell(ref)
 
-    def _tell(self, entry: Entry) -> None:
-        self._changes.tell(Change(entry.record.ref, self._view(entry)))
+    def _tell(self, ref: str) -> None:
+        entry = self._held.entries.get(ref)
+        self._changes.tell(Change(ref, self._view(entry) if entry else None))
         self._count()
 
     def _count(self) -> None:
-        states = Counter(entry.record.state for entry in self._entries.values())
+        states = Counter(entry.record.state for entry in self._held.entries.values())
         for state in State:
             metrics.ADAPTERS.labels(state).set(states[state])
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.error("adapter not removed", error=str(task.exception()))
