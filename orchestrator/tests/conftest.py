@@ -1,4 +1,4 @@
-"""Lets tests import the modules that lie beside them (`fakes`, `studies`)."""
+"""Lets tests import the modules that lie beside them (`fakes`, `small_study`)."""
 
 import sys
 from pathlib import Path

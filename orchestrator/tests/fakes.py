@@ -98,7 +98,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         return ret.FreezeCorpusResponse(corpus=corpus)
 
     async def SearchBatch(self, request_iterator, context):
-        async for response in answer_each(request_iterator, self._one, _refuse(ret.SearchBatchResponse), concurrency=8):
+        async for response in answer_each(
+            request_iterator, self._one, _refuse(ret.SearchBatchResponse), concurrency=8
+        ):
             yield response
 
     async def _one(self, request):
@@ -194,7 +196,9 @@ class Generator(
         breaks = self._world.broken_streams > 0
         self._world.broken_streams -= breaks
         given = 0
-        async for response in answer_each(request_iterator, self._one, _refuse(gen.GenerateBatchResponse), concurrency=4):
+        async for response in answer_each(
+            request_iterator, self._one, _refuse(gen.GenerateBatchResponse), concurrency=4
+        ):
             yield response
             given += 1
             if breaks and given == 3:
@@ -235,7 +239,9 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
         return jud.ListRubricsResponse(rubrics=self._world.rubrics)
 
     async def GradeBatch(self, request_iterator, context):
-        async for response in answer_each(request_iterator, self._one, _refuse(jud.GradeBatchResponse), concurrency=4):
+        async for response in answer_each(
+            request_iterator, self._one, _refuse(jud.GradeBatchResponse), concurrency=4
+        ):
             yield response
 
     async def _one(self, request):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from fakes import served
-from studies import SmallStudy
+from small_study import SmallStudy
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 from tuneproof.study import work
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
@@ -229,7 +229,9 @@ async def test_a_judge_with_an_older_rubric_is_refused(small):
 
 
 async def test_without_a_judge_the_scores_are_lexical(small):
-    small.edit("judge: {rubrics: [tele-accuracy@1, tele-completeness@1], repeats: 2, seed: 1}\n", "")
+    small.edit(
+        "judge: {rubrics: [tele-accuracy@1, tele-completeness@1], repeats: 2, seed: 1}\n", ""
+    )
     small.edit("margin: {accuracy: 0.25, completeness: 0.25}", "margin: {token_f1: 0.05}")
     small.edit(", judge: {forms: 6}", "")
     async with served(small.world()) as target:

@@ -1,17 +1,24 @@
-"""A study's end: statistics, report, and what the terminal or a program is told."""
+"""A study's end: statistics, report, and what the terminal or a program is told.
+
+Statistics and report are imported where they are needed: scipy alone takes as long to load as
+everything else.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneproof.cli.console import out, print_json
 from tuneproof.cli.verdict_table import show_outcome
 from tuneproof.servicekit.files import write_atomically
-from tuneproof.statistics import Comparisons, compare
 from tuneproof.study.chain import Chain
 from tuneproof.study.collect import load_results
 from tuneproof.study.results import StudyResults
+
+if TYPE_CHECKING:
+    from tuneproof.statistics import Comparisons
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +31,15 @@ class Outcome:
 
 def outcome_of(chain: Chain) -> Outcome:
     """Reads results and compares the arms."""
+    from tuneproof.statistics import compare  # noqa: PLC0415 - see above
+
     results = load_results(chain)
     return Outcome(results, compare(results))
 
 
 def deliver(outcome: Outcome, path: Path, *, as_json: bool) -> None:
     """Writes the report file and prints verdicts, or JSON."""
-    from tuneproof.report import build_report, report_json  # noqa: PLC0415 - needed at the end only
+    from tuneproof.report import build_report, report_json  # noqa: PLC0415 - see above
 
     page = build_report(outcome.results, outcome.comparisons)
     write_atomically(path, page.encode("utf-8", "replace"))

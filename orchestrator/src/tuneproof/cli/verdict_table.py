@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from tuneproof.statistics import Comparison, Comparisons
 from tuneproof.study.results import StudyResults
+
+if TYPE_CHECKING:
+    from tuneproof.statistics import Comparison, Comparisons
 
 TOY_WARNING = (
     "The model ships with the project to show the mechanism: the figures are no evidence about"

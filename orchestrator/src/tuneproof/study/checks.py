@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from tuneproof.datasets.items import JudgeForm
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.statistics.agreement import confusion_matrix, weighted_kappa
 from tuneproof.study.plan import Plan
 from tuneproof.study.results import JudgeCheck, ReaderCheck, Verdict
 from tuneproof.study.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
@@ -82,6 +81,11 @@ def judge_check(
     Returns:
         None when no form was judged, or the forms' right scores of this criterion are not known.
     """
+    from tuneproof.statistics.agreement import (  # noqa: PLC0415 - scipy is slow to load
+        confusion_matrix,
+        weighted_kappa,
+    )
+
     judged = [
         (form.scores[criterion], verdicts[position].criteria[criterion])
         for position, form in enumerate(forms)

@@ -128,18 +128,28 @@ def _repeated(values: Any, location: Location, what: str) -> list[Mistake]:
     ]
 
 
-def _duplicate_keys(node: yaml.Node, location: Location) -> Iterator[Mistake]:
-    """Keys written twice, of which YAML would silently take the last."""
+def _duplicate_keys(
+    node: yaml.Node, location: Location, seen: frozenset[int] = frozenset()
+) -> Iterator[Mistake]:
+    """Keys written twice, of which YAML would silently take the last.
+
+    Args:
+        seen: the nodes on the way, for an anchor may hold itself.
+    """
+    if id(node) in seen:
+        return
+    inside = seen | {id(node)}
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, count in keys.items():
+            if count > 1:
+                yield (*location, name), "stands there twice"
         for key, value in node.value:
-            if key.value in seen:
-                yield (*location, key.value), "stands there twice"
-            seen.add(key.value)
-            yield from _duplicate_keys(value, (*location, key.value))
+            if isinstance(key, yaml.ScalarNode):
+                yield from _duplicate_keys(value, (*location, key.value), inside)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _duplicate_keys(value, (*location, index))
+            yield from _duplicate_keys(value, (*location, index), inside)
 
 
 def _explain(error: Any) -> Mistake:

@@ -8,9 +8,11 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from fakes import World
 
+from tuneproof.cli.main import main
 from tuneproof.judge.v1 import judge_pb2
 from tuneproof.sdk import Endpoints
 from tuneproof.servicekit.digests import sha256_of_json
@@ -160,6 +162,16 @@ async def command(*arguments: str, env: dict[str, str] | None = None) -> asyncio
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(env or {})},
     )
+
+
+def invoke(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
+    """Runs `tuneproof` in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["tuneproof", *arguments])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
 
 
 async def finished(*arguments: str) -> tuple[int, str, str]:

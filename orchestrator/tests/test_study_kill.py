@@ -1,0 +1,107 @@
+"""Killing a study in the middle, and giving the same command again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sqlite3
+
+import pytest
+from fakes import served
+from small_study import SmallStudy, command, finished
+
+pytestmark = pytest.mark.timeout(240)
+
+GRID = ("training: {sizes: [8], seeds: [1]", "training: {sizes: [4, 8], seeds: [1, 2]")
+
+
+@pytest.fixture
+def small(tmp_path):
+    study = SmallStudy(tmp_path)
+    study.edit(*GRID)
+    return study
+
+
+def run_arguments(small):
+    return ["study", "run", str(small.file), "--state", str(small.state), "--json"]
+
+
+def rows_without_addresses(small):
+    """What a run left; the pool's start time is the fakes' own."""
+    return {key: row for key, row in small.rows().items() if row[0] != "pool"}
+
+
+async def test_kills_lose_nothing_and_repeat_nothing(small, tmp_path_factory):
+    whole = SmallStudy(tmp_path_factory.mktemp("whole"))
+    whole.edit(*GRID)
+    async with served(whole.world()) as target:
+        await whole.run(target)
+
+    world = small.world(delay=0.01)
+    rng = random.Random(5)
+    kills = 0
+    async with served(world) as target:
+        small.announce(target)
+        for share in (0.2, 0.65):
+            wanted = int(share * len(whole.rows())) + rng.randint(0, 9)
+            process = await command(*run_arguments(small))
+            while process.returncode is None and _stored(small) < wanted:
+                await asyncio.sleep(0.01)
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            await process.communicate()
+        code, _, err = await finished(*run_arguments(small))
+    assert kills == 2
+    assert code == 0, err
+    assert rows_without_addresses(small) == rows_without_addresses(whole)
+    in_flight = 2 * 4
+    assert world.calls["GenerateBatch"] <= _kinds(whole)["answer"] + in_flight
+    assert world.calls["GradeBatch"] <= _kinds(whole)["verdict"] + in_flight
+    assert world.calls["CreateRun"] == _kinds(whole)["training"]
+
+
+async def test_an_interrupt_says_how_to_go_on(small):
+    world = small.world(delay=0.05)
+    async with served(world) as target:
+        small.announce(target)
+        process = await command(*run_arguments(small))
+        while process.returncode is None and _stored(small) < 40:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert process.returncode == 130
+        assert "the same command goes on where this one stopped" in err.decode()
+        assert "Traceback" not in err.decode()
+        world.delay = 0.0
+        code, _, err = await finished(*run_arguments(small))
+    assert code == 0, err
+    assert max(world.prompts.values()) <= 2
+
+
+async def test_a_second_process_is_told_who_holds_the_state(small):
+    world = small.world(delay=0.2)
+    async with served(world) as target:
+        small.announce(target)
+        first = await command(*run_arguments(small))
+        while first.returncode is None and _stored(small) < 10:
+            await asyncio.sleep(0.01)
+        code, out, err = await finished(*run_arguments(small))
+        first.kill()
+        await first.communicate()
+    assert code == 5
+    assert f"in use by process {first.pid}, since 20" in err
+    assert out == ""
+
+
+def _stored(small):
+    try:
+        return len(small.rows())
+    except sqlite3.OperationalError:  # not made yet
+        return 0
+
+
+def _kinds(small):
+    kinds = [kind for kind, _, _ in small.rows().values()]
+    return {kind: kinds.count(kind) for kind in set(kinds)}
