@@ -2,10 +2,11 @@
 
     python demo/train.py --out demo/model
 
-Steps alternate between a curriculum of questions over passages and judge's forms; both gradients
-enter the same update. The matrices are trained by Muon, the rest by AdamW; the learning rate decays
-over the last 40 %, in which half of the steps compute with weights rounded to NF4. A checkpoint is
-written every few minutes; the same command goes on from it and gives what one run would have given.
+A batch holds questions over passages, which grow by a curriculum, and judge's forms: mostly
+questions in the first half of the steps, mostly forms in the second. The matrices are trained by
+Muon, the rest by AdamW; the learning rate decays over the last 40 %, in which half of the steps
+compute with weights rounded to NF4. A checkpoint is written every few minutes; the same command
+goes on from it and gives what one run would have given.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are for evaluation and for studies."""
 PROMPT_SHARE, PROMPT_WEIGHT = 0.15, 0.1
 """Some prompt tokens count a little: the reader learns the manual's language sooner."""
+DECISIONS = ("same", "different", "missing", "none", "1", "2", "3", "4", "5")
+DECISION_WEIGHT = 4.0
+"""In the second half: a form is mostly copying, and its few decisions would drown in that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,9 @@ class Plan:
     steps: int
     batch: int
     judge_share: float
+    """Share of forms in a batch of the first half."""
+    late_judge_share: float
+    """Share of forms in a batch of the second half."""
     matrix_rate: float
     rest_rate: float
     decay: float
@@ -88,17 +95,24 @@ class Batches:
         self._plan = plan
         self._tokenizer = tokenizer
         self._templates = prompts.templates()
-        self._end = tokenizer.token_to_id(vocabulary.END)
+        self._decisions = torch.tensor([tokenizer.token_to_id(f" {word}") for word in DECISIONS])
 
     def draw(self, step: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Two parts, questions and forms: (tokens, targets, weights), each [rows, length]."""
         seed = FIRST_TRAINING_SEED + self._plan.seed * 10_000_000 + step
         rng = random.Random(seed)  # noqa: S311 - no secret
         shape = shape_at(rng, step / self._plan.steps)
-        forms = round(self._plan.batch * self._plan.judge_share)
+        late = step >= self._plan.steps / 2
+        share = self._plan.late_judge_share if late else self._plan.judge_share
+        forms = round(self._plan.batch * share)
         asked = [examples.question(rng, shape) for _ in range(self._plan.batch - forms)]
         judged = [examples.form(rng, self._templates) for _ in range(forms)]
-        return [self._encode(rng, part) for part in (asked, judged) if part]
+        parts = [self._encode(rng, part) for part in (asked, judged)]
+        if late:
+            _, targets, weights = parts[1]
+            decided = torch.isin(targets, self._decisions) & (weights == 1.0)
+            weights[decided] = DECISION_WEIGHT
+        return parts
 
     def _encode(
         self, rng: random.Random, part: list[examples.Example]
@@ -131,8 +145,8 @@ class Training:
         self.plan = plan
         shape = circuit.config(
             tokenizer.get_vocab_size(),
-            end=tokenizer.token_to_id(vocabulary.END),
-            pad=tokenizer.token_to_id(vocabulary.PAD),
+            end=vocabulary.SPECIAL.index(vocabulary.END),
+            pad=vocabulary.SPECIAL.index(vocabulary.PAD),
             positions=vocabulary.CONTEXT_TOKENS,
         )
         self.model = LlamaForCausalLM(shape)
@@ -163,7 +177,7 @@ class Training:
                 each = torch.nn.functional.cross_entropy(
                     logits[counted], targets[counted], reduction="none"
                 )
-                answer = weights[counted] == 1.0
+                answer = weights[counted] >= 1.0
                 share = tokens.shape[0] / self.plan.batch
                 loss = (each * weights[counted]).sum() / answer.sum()
                 (loss * share).backward()
@@ -247,6 +261,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--judge-share", type=float, default=0.3)
+    parser.add_argument("--late-judge-share", type=float, default=0.65)
     parser.add_argument("--matrix-rate", type=float, default=0.004, help="Muon's learning rate")
     parser.add_argument("--rest-rate", type=float, default=0.001, help="AdamW's learning rate")
     parser.add_argument("--decay", type=float, default=0.4)
@@ -260,9 +275,16 @@ def main() -> None:
     logging.set_verbosity_error()
     torch.set_num_threads(flags.threads)
     plan = Plan(
-        flags.steps, flags.batch, flags.judge_share, flags.matrix_rate, flags.rest_rate,
-        flags.decay, flags.seed, not flags.float32,
-    )  # fmt: skip
+        steps=flags.steps,
+        batch=flags.batch,
+        judge_share=flags.judge_share,
+        late_judge_share=flags.late_judge_share,
+        matrix_rate=flags.matrix_rate,
+        rest_rate=flags.rest_rate,
+        decay=flags.decay,
+        seed=flags.seed,
+        half=not flags.float32,
+    )
     training = Training(plan, vocabulary.build())
     checkpoint = flags.checkpoint or flags.out.with_suffix(".checkpoint")
     if checkpoint.exists():

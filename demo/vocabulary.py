@@ -4,9 +4,9 @@ Three properties that the rest relies on:
 
 * decode(encode(x)) == x for any text: the pieces carry real spaces, so no stand-in character can be
   mistaken for one, and what is no piece falls back to bytes.
-* A word is the same token at the start of a line as within it: on reading, a space is put after a
-  newline, and on writing it is taken out again. A newline that ends the text gets none, so that the
-  tokens of a prompt are a prefix of the tokens of prompt and answer.
+* A word is the same token at the start of a line as within it: on reading, a space is put before
+  every line that is not empty, and on writing it is taken out again. Nothing is put after a newline
+  that ends the text, so the tokens of a prompt are a prefix of the tokens of prompt and answer.
 * A number is one token, so a value is copied whole or not at all.
 """
 
@@ -21,6 +21,7 @@ from tuneproof.datasets.telecom_grammar import words
 
 END, USER, ASSISTANT, SYSTEM, PAD = "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|pad|>"
 SPECIAL = (PAD, END, USER, ASSISTANT, SYSTEM)
+"""The first pieces of the vocabulary: a token's id is its place here."""
 PROMPT_WORDS = (
     "Answer", "the", "question", "from", "passages", "Question", "Judge", "accuracy",
     "completeness", "of", "answer", "Reference", "Subject", "Value", "Condition", "same",
@@ -56,12 +57,17 @@ def build() -> Tokenizer:
             ignore_merges=True,
         )
     )
-    tokenizer.normalizer = normalizers.Replace(Regex(r"\n(?=[^\n])"), "\n ")
+    tokenizer.normalizer = normalizers.Replace(Regex(r"(?:\A|(?<=\n))(?=[^\n])"), " ")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(
         Regex(r" ?\[[0-9]\]| ?[A-Za-z]+| ?[0-9]+|[\s\S]"), behavior="isolated"
     )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("\n ", "\n")]
+        [
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", left=1, right=0),
+            *(decoders.Replace(f"{mark} ", mark) for mark in ("\n", *SPECIAL)),
+        ]
     )
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL])
     return tokenizer
