@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tuneproof.sdk import (
@@ -15,8 +16,8 @@ from tuneproof.sdk import (
     RetrieverClient,
     TrainerClient,
 )
-from tuneproof.sdk.connection import all_pages
-from tuneproof.servicekit.errors import Internal, InvalidInput, Unavailable
+from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.servicekit.errors import DeadlineExceeded, Internal, InvalidInput, Unavailable
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -90,3 +91,23 @@ async def test_pages_that_repeat_end():
 
     with pytest.raises(Internal, match="twice"):
         await all_pages(read)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "error", "said"),
+    [
+        ("INTERNAL", "Internal error from Core", Unavailable, "broke off the call Ask"),
+        ("INTERNAL", "Received RST_STREAM", Internal, "Ask: Received RST_STREAM"),
+        ("CANCELLED", "stopping", Unavailable, "ended the call Ask"),
+        ("UNAVAILABLE", "refused", Unavailable, r"cannot be reached \(refused\)"),
+        ("DEADLINE_EXCEEDED", "", DeadlineExceeded, "did not end the call Ask in time"),
+        ("UNIMPLEMENTED", "no such method", Internal, "Ask: no such method"),
+    ],
+)
+async def test_what_the_server_did_not_say_names_the_server(code, details, error, said):
+    connection = Connection("judge", "host:1", token=None, services=[])
+    nothing = grpc.aio.Metadata()
+    failure = grpc.aio.AioRpcError(grpc.StatusCode[code], nothing, nothing, details)
+    with pytest.raises(error, match=f"the judge at host:1.*{said}"), connection.errors("Ask"):
+        raise failure
+    await connection.close()

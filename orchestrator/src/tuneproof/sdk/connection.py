@@ -18,6 +18,9 @@ from tuneproof.servicekit.status import error_of_call
 T = TypeVar("T")
 
 _SERVER_SAID_IT = "grpc-status-details-bin"
+_STATUS_LOST = "Internal error from Core"
+"""What grpc.aio (1.78) says when a server ends a stream while a request is being sent: it puts
+this in the place of the status that it had not read yet."""
 
 
 class Connection:
@@ -78,6 +81,8 @@ class Connection:
                 f" `tuneproof up` starts it here, --{self._service} or"
                 f" {variable_of(self._service)} name another address"
             )
+        if failure.details() == _STATUS_LOST:
+            return Unavailable(f"{self.peer} broke off the call {method}; its log tells why")
         if failure.code() is grpc.StatusCode.CANCELLED:
             return self._ended(method)
         if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
