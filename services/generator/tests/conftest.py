@@ -187,6 +187,7 @@ class GeneratorProcess:
         deadline = time.monotonic() + _START_SECONDS
         while not announce.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
                 pytest.fail(f"no start: {(self.lab.root / 'generator.log').read_text()[-4000:]}")
             time.sleep(0.1)
         self.addresses = json.loads(announce.read_text())
