@@ -45,6 +45,10 @@ class World:
     """Verdicts given, by question, answer and rubrics."""
     failing_questions: set[str] = field(default_factory=set)
     """Questions whose answers fail."""
+    failing_searches: set[str] = field(default_factory=set)
+    """Queries whose search fails."""
+    lost_freezes: int = 0
+    """So many times the retriever is lost while it freezes."""
     failing_runs: set[str] = field(default_factory=set)
     """Adapter names whose training fails."""
     unscored: set[str] = field(default_factory=set)
@@ -88,6 +92,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         return ret.IngestDocumentsResponse(documents_added=added, passages_added=added)
 
     async def FreezeCorpus(self, request, context):
+        if self._world.lost_freezes:
+            self._world.lost_freezes -= 1
+            raise errors.Unavailable("the retriever stops")
         self._world.calls["FreezeCorpus"] += 1
         corpus = self._world.corpora[request.name]
         texts = {name: d.text for name, d in self._world.documents[request.name].items()}
@@ -106,6 +113,8 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
     async def _one(self, request):
         self._world.calls["SearchBatch"] += 1
         search = request.search
+        if search.query in self._world.failing_searches:
+            raise errors.Internal("this search fails")
         corpus = self._world.corpora.get(search.corpus)
         if corpus is None:
             raise errors.NotFound(f"there is no corpus {search.corpus!r}")

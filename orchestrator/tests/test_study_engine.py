@@ -22,7 +22,8 @@ def no_pauses(monkeypatch):
     async def at_once(seconds):
         return None
 
-    monkeypatch.setitem(work.complete.__kwdefaults__, "pause", at_once)
+    for function in (work.complete, work.persist):
+        monkeypatch.setitem(function.__kwdefaults__, "pause", at_once)
 
 
 async def test_a_study_runs_from_documents_to_verdicts(small):
@@ -274,6 +275,28 @@ async def test_another_embedder_searches_everything_anew(small):
         small.edit("test_items: 12", "test_items: 14")
         await small.run(target)
     assert world.calls["SearchBatch"] >= 2 * searched
+
+
+async def test_a_search_that_fails_is_told_with_the_answer(small):
+    world = small.world()
+    question = (await _first_item(small)).question
+    world.failing_searches = {question}
+    async with served(world) as target:
+        results = await small.run(target)
+        failed = [answer for answer in results.answers if answer.error]
+        assert {answer.error for answer in failed} == {"no passages: this search fails"}
+        assert len(failed) == 3
+        world.failing_searches = set()
+        results = await small.run(target)
+    assert not any(answer.error for answer in results.answers)
+    assert world.calls["CreateRun"] == 2
+
+
+async def test_a_corpus_that_lost_its_retriever_on_the_way_is_made(small, no_pauses):
+    world = small.world(lost_freezes=5)
+    async with served(world) as target:
+        results = await small.run(target)
+    assert not any(answer.error for answer in results.answers)
 
 
 async def _first_item(small):

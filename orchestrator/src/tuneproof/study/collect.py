@@ -15,7 +15,6 @@ from tuneproof.study.answering import pool_task
 from tuneproof.study.chain import AnswerWork, Chain
 from tuneproof.study.checks import judge_check, reader_check
 from tuneproof.study.codec import StoredPassage, training_from_json, verdict_from_json
-from tuneproof.study.plan import Cell
 from tuneproof.study.results import (
     Answer,
     Arm,
@@ -26,8 +25,7 @@ from tuneproof.study.results import (
     StudyResults,
     Verdict,
 )
-
-Passages = Mapping[str, tuple[StoredPassage, ...]]
+from tuneproof.study.state import Task
 
 
 def load_results(chain: Chain) -> StudyResults:
@@ -38,7 +36,7 @@ def load_results(chain: Chain) -> StudyResults:
     """
     plan, identities = chain.plan, chain.identities
     passages = chain.passages()
-    answers = _answers(chain, passages)
+    answers = _answers(chain)
     models = sorted({a.verdict.judge_model for a in answers if a.verdict and a.verdict.criteria})
     return StudyResults(
         name=plan.spec.study,
@@ -90,7 +88,7 @@ def _arms(chain: Chain) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
-def _answers(chain: Chain, passages: Passages) -> tuple[Answer, ...]:
+def _answers(chain: Chain) -> tuple[Answer, ...]:
     works = chain.answers()
     outputs = chain.state.get_many(work.task.key for work in works)
     failures = chain.state.failures(work.task.key for work in works)
@@ -108,10 +106,14 @@ def _answers(chain: Chain, passages: Passages) -> tuple[Answer, ...]:
         verdict = verdict_from_json(verdicts[key]) if key in verdicts else None
         error = "" if verdict else f"not judged: {unjudged.get(key, 'not yet')}"
         found[at] = _answer(work, output, verdict, error)
-    untrained = _untrained(chain)
+    untrained, unfound = _untrained(chain), _unfound(chain)
     return tuple(
         found.get((cell.name, item.id))
-        or _no_answer(cell.name, item.id, _why_not_asked(cell, item, passages, untrained))
+        or _no_answer(
+            cell.name,
+            item.id,
+            unfound.get(item.id) or f"no adapter: {untrained.get(cell.name, 'not trained yet')}",
+        )
         for cell in chain.plan.cells
         for item in chain.plan.test
     )
@@ -152,10 +154,20 @@ def _untrained(chain: Chain) -> dict[str, str]:
     return reasons
 
 
-def _why_not_asked(cell: Cell, item: Item, passages: Passages, untrained: Mapping[str, str]) -> str:
-    if item.id not in passages:
-        return "its passages are not retrieved yet"
-    return f"no adapter: {untrained.get(cell.name, 'not trained yet')}"
+def _unfound(chain: Chain) -> dict[str, str]:
+    """Why an item has no passages, by item id."""
+    tasks = chain.retrieval_tasks()
+    done = chain.state.get_many(task.key for task in tasks.values())
+    failures = chain.state.failures(task.key for task in tasks.values())
+    return {
+        item.id: "no passages: " + failures.get(_key(tasks, item.id), "not searched yet")
+        for item in chain.plan.test
+        if _key(tasks, item.id) not in done
+    }
+
+
+def _key(tasks: Mapping[str, Task], name: str) -> str:
+    return tasks[name].key if name in tasks else ""
 
 
 def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:

@@ -11,7 +11,9 @@ from tuneproof.study.judging import check, judge
 from tuneproof.study.progress import Progress
 from tuneproof.study.retrieval import make_corpus, search
 from tuneproof.study.services import Services
+from tuneproof.study.status import is_complete, status_of
 from tuneproof.study.training import train
+from tuneproof.study.work import persist
 
 _NOTHING_DONE = 0.5
 """Seconds below which a stage only found that all was there."""
@@ -31,10 +33,23 @@ async def run_study(
         TuneproofError: what stops the whole study. A single item, training or adapter that fails
             does not; it is noted in the state and tried again by the next run.
     """
+    if is_complete(status_of(chain)):
+        return
     steps: list[tuple[str, Step]] = [
-        ("corpus", lambda: make_corpus(chain, services, progress)),
+        ("services", services.start),
+        (
+            "corpus",
+            lambda: persist(
+                lambda: make_corpus(chain, services, progress), recover=services.recover
+            ),
+        ),
         ("retrieval", lambda: search(chain, services, progress)),
-        ("training", lambda: train(chain, services, progress, artifacts)),
+        (
+            "training",
+            lambda: persist(
+                lambda: train(chain, services, progress, artifacts), recover=services.recover
+            ),
+        ),
         ("answers", lambda: answer(chain, services, progress)),
         ("verdicts", lambda: judge(chain, services, progress)),
         ("checks", lambda: check(chain, services, progress)),

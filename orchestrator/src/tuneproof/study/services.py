@@ -91,6 +91,11 @@ class Services:
         await self._disconnect()
         await self._source.close()
 
+    async def start(self) -> None:
+        """Makes sure that the services run, where that is ours to do."""
+        if self._endpoints is None:
+            self._endpoints = await self._source.start()
+
     async def retriever(self) -> RetrieverClient:
         """The retriever."""
         return await self._client(RetrieverClient)
@@ -145,10 +150,9 @@ class Services:
 
     async def _client(self, kind: type[Client]) -> Client:
         if kind not in self._clients:
-            if self._endpoints is None:
-                self._endpoints = await self._source.start()
-            target = self._endpoints.target(_NAMES[kind])
-            opened: Any = cast(Any, kind)(target, token=self._endpoints.token)
+            await self.start()
+            endpoints = cast(Endpoints, self._endpoints)
+            opened: Any = cast(Any, kind)(endpoints.target(_NAMES[kind]), token=endpoints.token)
             self._clients[kind] = await self._stack.enter_async_context(opened)
         found: Client = self._clients[kind]
         return found

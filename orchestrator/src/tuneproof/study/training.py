@@ -23,6 +23,8 @@ from tuneproof.study.spec import Recipe
 from tuneproof.study.state import Task
 
 _MOST_TRIES = 50
+_PATIENCE = 45.0
+"""Seconds for which the trainer may be away before it is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ async def _run(desk: _Desk, cell: Cell, task: Task) -> RunInfo:
         else:
             stage.note(f"{cell.name} {now.state}")
 
-    return await trainer.wait(run.id, on_progress=show)
+    return await trainer.wait(run.id, on_progress=show, patience=_PATIENCE)
 
 
 async def _create(trainer: TrainerClient, task: Task, spec: RunSpec) -> RunInfo:

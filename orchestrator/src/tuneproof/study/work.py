@@ -57,6 +57,26 @@ async def complete(
         await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
 
 
+async def persist(
+    step: Callable[[], Awaitable[None]],
+    *,
+    recover: Callable[[], Awaitable[None]],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Does a step that may be begun again, until no service is lost on the way.
+
+    Raises:
+        Unavailable: a service was lost again and again.
+    """
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            return await step()
+        except Unavailable:
+            await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
+            await recover()
+    return await step()
+
+
 async def _once(waiting: Sequence[Task], ask: Ask, state: State, stage: Stage) -> bool:
     """One pass; whether another may bring more."""
     by_key = {each.key: each for each in waiting}
