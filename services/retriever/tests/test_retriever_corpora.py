@@ -180,6 +180,29 @@ async def test_a_long_title_takes_room_and_a_longer_one_is_rejected(house: House
             assert tokens <= house.embedder.identity.max_tokens
 
 
+class Growing:
+    """The real embedder, but a part has thrice the tokens alone that it has in its text."""
+
+    def __init__(self, embedder: SentenceEmbedder) -> None:
+        self.identity = replace(embedder.identity, max_tokens=20)
+        self._embedder = embedder
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        offsets = self._embedder.offsets(text)
+        return [each for each in offsets for _ in range(1 if len(text) > 200 else 3)]
+
+
+async def test_a_passage_that_outgrows_the_embedder_is_rejected_not_truncated(
+    house: House,
+) -> None:
+    await house.corpora.create("c", Chunking(20), {})
+    growing = Growing(house.embedder)
+    house.ingestion = Ingestion(house.corpora, house.store, growing, write_passages=5)
+    report = await house.ingest("c", [Document("d", "word " * 60)])
+    assert report.documents_added == 0
+    assert "60 tokens at offset 0" in report.rejected[0][1].message
+
+
 async def test_a_write_under_way_ends_though_its_caller_has_gone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,17 @@ def test_the_digest_is_of_what_is_loaded_not_of_where_it_lies(
     assert changed.identity.id == "copy"
     assert changed.identity.max_tokens == 126
     changed.close()
+
+
+async def test_vectors_of_a_model_that_does_not_normalise_have_length_one(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    shutil.copytree(find_model(PACKAGED_MODEL), folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps(modules[:2]))
+    raw = load_sentence_embedder(str(folder), device="cpu", threads=0, batch_size=8)
+    vectors = await raw.embed_passages(TEXTS)
+    raw.close()
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ DOCUMENTS = [
 
 
 async def announced(process: asyncio.subprocess.Process, file: Path) -> dict[str, str]:
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(150):
         while not file.exists():
             assert process.returncode is None, "the retriever ended"
             await asyncio.sleep(0.1)
@@ -61,11 +61,11 @@ async def digest_of(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub, name: st
     return (await stub.FreezeCorpus(pb.FreezeCorpusRequest(name=name))).corpus
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_killed_in_mid_ingest_and_sent_again_gives_the_same_corpus(tmp_path: Path) -> None:
     process, addresses = await start(tmp_path)
     try:
-        await wait_ready(addresses["health"], timeout=30)
+        await wait_ready(addresses["health"], timeout=60)
         async with connect(addresses["grpc"], services=SERVICES) as channel:
             held = await kill_in_mid_ingest(
                 process, retriever_pb2_grpc.RetrieverServiceStub(channel)
@@ -147,7 +147,7 @@ def test_the_service_imports_no_other_service_and_waits_with_heavy_libraries() -
         "print(*sorted(name for name in sys.modules if name.startswith('tuneproof')))\n"
     )
     output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
     ).stdout
     packages, ours = (line.split() for line in output.splitlines())
     foreign = {"vllm", "trl", "peft", "bitsandbytes", "openai", "torch", "lancedb", "transformers"}
@@ -166,5 +166,5 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
