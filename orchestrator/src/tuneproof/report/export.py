@@ -20,7 +20,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     Keys: `schema`; `study` (name, description, dataset, items, clusters, judge_model,
     reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
     (headline; arms: each arm, label, direction better | worse | mixed | equivalent | undecided,
-    phrase, sentence); `warnings` (kind caution | note, text); `intervals` (confidence,
+    phrase, sentences); `warnings` (kind caution | note, text); `intervals` (confidence,
     adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: arm, against, measure,
     items, clusters, mean, mean_against, difference, standard_error, interval {low, high,
     confidence, method} or null, margin, outcome, within_margin, words, non_inferior, unscored,

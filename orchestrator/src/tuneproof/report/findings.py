@@ -9,6 +9,7 @@ from typing import Literal
 from tuneproof.report.numbers import (
     decimals_of,
     interval_text,
+    label_of,
     percent,
     phrase_of,
     plain,
@@ -23,6 +24,9 @@ WEAK_KAPPA = 0.6
 """Below it a judge is called weak: the upper end of "moderate" agreement in Landis and Koch
 (1977, Biometrics 33:159)."""
 
+FEW = 0.05
+"""Below this share unreadable readings are a note, no caution."""
+
 NAMED_ARMS = 4
 """The headline names so many arms one by one, and only counts more."""
 
@@ -36,8 +40,8 @@ class ArmFinding:
     direction: Direction
     phrase: str
     """As `loses accuracy and completeness`."""
-    sentence: str
-    """With figures and intervals."""
+    sentences: tuple[str, ...]
+    """One for each primary comparison, with figures and interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,9 @@ def warnings(results: StudyResults) -> tuple[Caveat, ...]:
         )
     cautions += _quality(results)
     notes = list(results.notes)
+    readings = _unreadable(results)
+    if readings and readings[1]:
+        notes.append(readings[0])
     if results.judge_model and not results.judge_checks:
         notes.append("The judge was not tried on answers whose right scores are known.")
     return tuple(
@@ -143,8 +150,8 @@ def _finding(results: StudyResults, arm: Arm, named: Sequence[Comparison]) -> Ar
         ]
     )
     labels = {one.name: one.label for one in results.arms}
-    figures = "; ".join(_figures(one, labels[one.against]) for one in named)
-    return ArmFinding(arm.name, arm.label, _direction(by_outcome), phrase, f"{figures}.")
+    sentences = tuple(sentence_of(one, labels[one.against]) for one in named)
+    return ArmFinding(arm.name, arm.label, _direction(by_outcome), phrase, sentences)
 
 
 def _direction(outcomes: dict[Outcome, list[str]]) -> Direction:
@@ -157,16 +164,21 @@ def _direction(outcomes: dict[Outcome, list[str]]) -> Direction:
     return "equivalent" if set(outcomes) == {Outcome.EQUIVALENT} else "undecided"
 
 
-def _figures(one: Comparison, against: str) -> str:
-    decimals = decimals_of(one)
-    name = phrase_of(one.measure)
+def sentence_of(one: Comparison, against: str) -> str:
+    """A comparison in a sentence: verdict, means, difference, interval.
+
+    Args:
+        against: label of the arm that it is compared with.
+    """
+    name = label_of(one.measure)
     if one.difference is None:
-        return f"{name}: {one.words}, nothing could be paired with {against}"
+        return f"{name}: {one.words}; nothing could be paired with {against}."
+    decimals = decimals_of(one)
     within = "no interval" if one.interval is None else f"interval {interval_text(one)}"
     return (
-        f"{name}: {one.words}, {plain(one.mean, decimals)} against "
-        f"{plain(one.mean_against, decimals)} of {against}, "
-        f"difference {signed(one.difference, decimals)} ({within})"
+        f"{name}: {one.words}. {plain(one.mean, decimals)} against "
+        f"{plain(one.mean_against, decimals)} of {against}, a difference of "
+        f"{signed(one.difference, decimals)} ({within})."
     )
 
 
@@ -218,12 +230,9 @@ def _quality(results: StudyResults) -> list[str]:
             f"({percent(unscored / len(criteria))}): the judge's text could not be read. They "
             "count as unscored, bounded both ways, never as zero."
         )
-    repeats = [repeat.score is None for score in criteria for repeat in score.repeats]
-    if any(repeats):
-        found.append(
-            f"{sum(repeats)} of the judge's {len(repeats)} readings could not be scored "
-            f"({percent(sum(repeats) / len(repeats))})."
-        )
+    readings = _unreadable(results)
+    if readings and not readings[1]:
+        found.append(readings[0])
     cut = sum(answer.finish_reason == "length" for answer in results.answers)
     if cut:
         found.append(f"{cut} of {len(results.answers)} answers were cut at the length limit.")
@@ -236,3 +245,22 @@ def _quality(results: StudyResults) -> list[str]:
         if check.criterion in asked and check.weighted_kappa < WEAK_KAPPA
     ]
     return found
+
+
+def _unreadable(results: StudyResults) -> tuple[str, bool] | None:
+    """How many of the judge's readings have no score, and whether these are few."""
+    failed = [
+        repeat.score is None
+        for answer in results.answers
+        if answer.verdict is not None
+        for score in answer.verdict.criteria.values()
+        for repeat in score.repeats
+    ]
+    if not any(failed):
+        return None
+    share = sum(failed) / len(failed)
+    text = (
+        f"{sum(failed):,} of the judge's {len(failed):,} readings could not be scored "
+        f"({percent(share)}); the others of the same answer count."
+    )
+    return text, share < FEW

@@ -20,7 +20,7 @@ from tuneproof.report.answers import (
     primary_measures,
 )
 from tuneproof.report.export import report_json
-from tuneproof.report.findings import findings, headline, warnings
+from tuneproof.report.findings import findings, headline, sentence_of, warnings
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.statistics import Comparison, Comparisons, means_by_arm, measures_of
 from tuneproof.study.results import Arm, StudyResults
@@ -50,6 +50,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         plain=numbers.plain,
         signed=numbers.signed,
         percent=numbers.percent,
+        phrase=numbers.phrase_of,
         confidence=numbers.confidence,
         duration=numbers.duration,
         measure=numbers.label_of,
@@ -70,6 +71,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         counts={one: _counts(results, items, one) for one in comparisons.primary},
         measures=measures_of(results),
         unit_of=numbers.unit_of,
+        sentence_of=sentence_of,
         primary_measures=primary_measures(results),
         means=means_by_arm(results),
         facts={arm["name"]: arm for arm in report_json(results, comparisons)["arms"]},

@@ -47,7 +47,8 @@ def axis_of(low: float, high: float, *, signs: bool = False) -> Axis:
     width = max(high - low, 1e-9)
     step = 10.0 ** math.floor(math.log10(width / 4.0))
     step = next(size for size in (step, 2 * step, 5 * step, 10 * step) if width / size <= 8.0)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-9), first + 1)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     blank = Axis(first * step, last * step, ())
     write = signed if signs else plain

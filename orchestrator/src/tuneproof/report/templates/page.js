@@ -70,15 +70,17 @@
         item.key = numbers.length ? (best ? -Math.max(...numbers) : Math.min(...numbers)) : Infinity;
       }
       const chosen = value("arm") || value("measure") || value("direction");
+      const before = items.map((item) => item.order).join();
       items.sort((a, b) => (chosen && a.key !== b.key ? a.key - b.key : a.order - b.order));
-      list.append(...items.map((item) => item.node));
+      // Moving a node takes its focus away and costs a layout: only where the order is another.
+      if (items.map((item) => item.order).join() !== before) list.append(...items.map((item) => item.node));
       field("shown").textContent = `${shown} of ${items.length} questions`;
       field("none").hidden = shown > 0;
+      list.hidden = shown === 0;
     }
 
     function set(wishes) {
-      form.reset();
-      for (const [id, wish] of Object.entries(wishes)) if (field(id)) field(id).value = wish;
+      for (const part of form.querySelectorAll("input, select")) part.value = wishes[part.id] ?? "";
       apply();
     }
 
@@ -94,7 +96,7 @@
     form.hidden = false;
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(apply));
+    field("clear").addEventListener("click", () => set({}));
     field("open-all").addEventListener("click", () => {
       const visible = items.filter((item) => !item.node.hidden);
       const some = visible.some((item) => !item.node.open);

@@ -1,0 +1,216 @@
+"""The page as text: whole, escaped, self-contained, every item and arm in it."""
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from tuneproof.report import build_report
+from tuneproof.statistics import compare
+from tuneproof.study.results import StudyResults
+
+VOID = {"meta", "link", "input", "br", "hr", "img", "col"}
+EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">\'"&</details></script>'
+
+
+class Page(HTMLParser):
+    """Collects elements; every start must meet its end, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> says an attribute twice"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        inside = self._open[-1] if self._open else ""
+        {"script": self.scripts, "style": self.styles}.get(inside, self.words).append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [attrs[attribute] or "" for _, attrs in self.elements if attribute in attrs]
+
+
+def rendered(study: StudyResults) -> Page:
+    return Page(build_report(study, compare(study)))
+
+
+@pytest.fixture(scope="module")
+def page(study: StudyResults) -> Page:
+    return rendered(study)
+
+
+def test_every_item_arm_and_passage_is_there(page: Page, study: StudyResults) -> None:
+    opened = [attrs["id"] for tag, attrs in page.elements if tag == "details" and attrs.get("id")]
+    assert sorted(str(one) for one in opened) == [f"item-{item.id}" for item in study.items]
+    for item in study.items:
+        assert item.question in page.text
+        assert all(passage.text in page.text for passage in item.retrieved)
+    cards = sum(tag == "article" and attrs.get("class") == "arm" for tag, attrs in page.elements)
+    assert cards == len(study.answers)
+
+
+def test_links_and_references_lead_to_anchors_in_the_page(page: Page) -> None:
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    targets = page.values("href")
+    assert {target[:1] for target in targets} == {"#"}
+    assert {target[1:] for target in targets} <= set(ids)
+    for attribute in ("aria-labelledby", "data-item"):
+        named = {name for value in page.values(attribute) for name in value.split()}
+        assert named <= set(ids)
+
+
+def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
+    for attribute in ("src", "srcset", "style", "action", "poster", "data", "onclick", "onload"):
+        assert page.values(attribute) == []
+    assert not {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "base"}
+    assert len(page.scripts) == len(page.styles) == 1
+    for text in (*page.scripts, *page.styles):
+        assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttp|import\(", text)
+
+
+def test_the_policy_allows_this_script_and_this_style_only(page: Page) -> None:
+    (policy,) = [value for value in page.values("content") if "default-src" in value]
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == source(page.scripts[0])
+    assert rules["style-src"] == source(page.styles[0])
+
+
+def test_hostile_text_stays_text(study: StudyResults) -> None:
+    first, judged = study.items[0], study.answers[0]
+    assert judged.verdict is not None
+    grade = judged.verdict.criteria["accuracy"]
+    looks = (replace(grade.repeats[0], completion=EVIL), *grade.repeats[1:])
+    verdict = replace(
+        judged.verdict,
+        criteria={**judged.verdict.criteria, "accuracy": replace(grade, repeats=looks)},
+    )
+    item = replace(
+        first,
+        question=EVIL,
+        references={"full": (EVIL,)},
+        cluster=EVIL,
+        retrieved=(replace(first.retrieved[0], text=EVIL, document_id=EVIL),),
+    )
+    answers = tuple(
+        replace(answer, text=EVIL, error=EVIL, verdict=verdict)
+        if answer.item == first.id
+        else answer
+        for answer in study.answers
+    )
+    arms = (study.arms[0], replace(study.arms[1], label=EVIL), *study.arms[2:])
+    evil = rendered(
+        replace(
+            study,
+            name=EVIL,
+            description=EVIL,
+            notes=(EVIL,),
+            provenance={EVIL: EVIL},
+            items=(item, *study.items[1:]),
+            answers=answers,
+            arms=arms,
+        )
+    )
+    assert len(evil.scripts) == 1
+    assert "img" not in {tag for tag, _ in evil.elements}
+    assert not any(name.startswith("on") for _, attrs in evil.elements for name in attrs)
+    assert evil.text.count("<script>alert(1)</script>") > 10
+
+
+def test_item_ids_that_look_alike_get_anchors_of_their_own(study: StudyResults) -> None:
+    a, b = study.items[0], study.items[1]
+    renamed = {a.id: "q 1/\N{GREEK SMALL LETTER ALPHA}", b.id: "q-1-"}
+    odd = rendered(
+        replace(
+            study,
+            items=(
+                replace(a, id="q 1/\N{GREEK SMALL LETTER ALPHA}"),
+                replace(b, id="q-1-"),
+                *study.items[2:],
+            ),
+            answers=tuple(
+                replace(answer, item=renamed.get(answer.item, answer.item))
+                for answer in study.answers
+            ),
+        )
+    )
+    ids = [one for one in odd.values("id") if one.startswith("item-")]
+    assert len(ids) == len(set(ids)) == len(study.items)
+    assert all(re.fullmatch(r"item-[A-Za-z0-9._-]+", one) for one in ids)
+
+
+def test_the_head_says_what_the_verdict_rests_on(page: Page, study: StudyResults) -> None:
+    assert "no evidence about real models" in page.text
+    assert "Self-judged" in page.text
+    bare = rendered(
+        replace(
+            study, synthetic=False, toy_model=False, self_judged=False, gold_only=True, notes=()
+        )
+    )
+    assert "no evidence about real models" not in bare.text
+    assert "Gold-only corpus" in bare.text
+
+
+def test_checks_retrieval_training_and_stages_are_shown(page: Page) -> None:
+    for words in (
+        "the evidence among 12 facts",
+        "what retrieval brings",
+        "The judge in completeness",
+        "Rows: the right score",
+        "success@5",
+        "Loss 2.",
+        "skip_modules",
+        "2 min 28 s",
+        "Exploratory differences",
+    ):
+        assert words in page.text
+
+
+def test_a_study_with_neither_judge_nor_checks_nor_answers_has_a_page(study: StudyResults) -> None:
+    empty = rendered(
+        replace(
+            study,
+            judge_model="",
+            answers=(),
+            retrieval=None,
+            reader_checks=(),
+            judge_checks=(),
+            stage_seconds={},
+            provenance={},
+        )
+    )
+    assert "No judge was configured" in empty.text
+    assert "240 of 240 answers are missing" in empty.text
+    assert "Can the instruments be trusted" not in empty.text
+
+
+def test_the_same_results_give_the_same_bytes(study: StudyResults) -> None:
+    assert build_report(study, compare(study)) == build_report(study, compare(study))
