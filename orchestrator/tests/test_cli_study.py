@@ -100,6 +100,7 @@ async def test_external_services_are_named_by_flags(small):
         (STUDY, ["--model", "./nowhere"], 2, "the model folder ./nowhere does not exist"),
         (STUDY, ["--judge-url", "http://x/v1"], 2, "--judge-url and --judge-model belong"),
         (STUDY, ["--data", "x.json"], 2, "--data does not fit"),
+        (STUDY, ["--up", "--judge", "x:1"], 2, "--up starts the services on this machine"),
         (STUDY, [], 4, "no address of the retriever is known"),
         (STUDY, ["--retriever", "nonsense"], 2, "nonsense"),
     ],

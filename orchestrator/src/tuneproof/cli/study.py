@@ -17,7 +17,8 @@ from tuneproof.cli.outcome import deliver, outcome_of
 from tuneproof.cli.progress import progress_on
 from tuneproof.cli.services import JudgeModelOption, JudgeUrlOption, ModelOption, RubricsOption
 from tuneproof.local import LocalOptions, Supervisor
-from tuneproof.sdk import Endpoints
+from tuneproof.sdk import SERVICES, Endpoints
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.chain import Chain
 from tuneproof.study.identity import Identities, identify
 from tuneproof.study.local import LocalServices
@@ -104,6 +105,7 @@ def run_command(
         {**targets, "token": token},
     )  # fmt: skip
     with plain_errors(on_interrupt="interrupted; the same command goes on where this one stopped"):
+        _check_flags(request, artifacts, up=up)
         prepared = prepare(request)
         with exclusive(state), open_state(state, write=True) as results:
             work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
@@ -201,6 +203,16 @@ def plan_command(
         for name, count in counts.items():
             out.print(f"{name:<17} {count}", markup=False)
         out.print("cells             " + ", ".join(cell.name for cell in plan.cells), markup=False)
+
+
+def _check_flags(request: Request, artifacts: str, *, up: bool) -> None:
+    named = [f"--{name}" for name in SERVICES if request.targets.get(name)]
+    named += ["--artifacts"] if artifacts else []
+    if up and named:
+        raise InvalidInput(
+            f"--up starts the services on this machine, so {', '.join(named)} has no meaning:"
+            " leave out the one or the other"
+        )
 
 
 async def _run(
