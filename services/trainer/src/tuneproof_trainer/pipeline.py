@@ -6,19 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from transformers import AutoTokenizer
 
 from tuneproof.adapters.base import identify_base
-from tuneproof_trainer.basemodel import load_base
 from tuneproof_trainer.data import Example
 from tuneproof_trainer.progress import Step
-from tuneproof_trainer.provenance import card_of, provenance_of
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.summary import Summary
 from tuneproof_trainer.tokens import tokenise
-from tuneproof_trainer.training import train
 
 
 def make_adapter(
@@ -42,12 +38,19 @@ def make_adapter(
     Raises:
         InvalidInput: when spec, data and base do not fit, or the training diverges.
     """
-    torch.set_num_threads(job.threads)
     on_phase("tokenising")
     folder = Path(job.base_folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     sequences = tokenise(tokenizer, examples, max_length=spec.max_length, path=spec.data_path)
     on_phase("loading")
+    # Half of the seconds that imports take: data that is too long is told before them.
+    import torch  # noqa: PLC0415
+
+    from tuneproof_trainer.basemodel import load_base  # noqa: PLC0415
+    from tuneproof_trainer.provenance import card_of, provenance_of  # noqa: PLC0415
+    from tuneproof_trainer.training import train  # noqa: PLC0415
+
+    torch.set_num_threads(job.threads)
     begun = time.monotonic()
     base = load_base(folder, spec, job.device)
     loaded = time.monotonic() - begun
