@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 
 from tuneproof.servicekit.errors import TuneproofError
 from tuneproof.servicekit.status import status_of
+from tuneproof.servicekit.tracing import span
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -36,7 +37,9 @@ async def answer_each(
 
     async def answer_one(request: Request) -> None:
         try:
-            done.put_nowait(await answer(request))
+            with span("item", {"tuneproof.item": str(getattr(request, "id", ""))}):
+                response = await answer(request)
+            done.put_nowait(response)
         except Exception as error:  # noqa: BLE001 - one bad item never ends the stream
             if not isinstance(error, TuneproofError | TimeoutError):
                 _log.exception("item failed", error=type(error).__name__)

@@ -14,7 +14,9 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from prometheus_client import Counter, Gauge, Histogram
 
+from tuneproof.servicekit import tracing
 from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed
+from tuneproof.servicekit.call_spans import end_served, start_served
 from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError
 from tuneproof.servicekit.status import abort, status_of
 
@@ -107,7 +109,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         labels = (method.containing_service.full_name, method.name)
         watches = method.name.startswith("Watch")
         start = time.perf_counter()
-        code = "OK"
+        code, why = "OK", ""
+        traced = (
+            start_served("/".join(labels), context.invocation_metadata())
+            if tracing.is_on()
+            else None
+        )
         IN_FLIGHT.labels(*labels).inc()
         self._running[watches] += 1
         try:
@@ -125,7 +132,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if not isinstance(error, TuneproofError | TimeoutError) or isinstance(error, Internal):
                 _log.exception("call failed", method=method.full_name)
             status = status_of(error)
-            code = _CODE_NAMES[status.code]
+            code, why = _CODE_NAMES[status.code], status.message
             await abort(context, status)
         finally:
             seconds = time.perf_counter() - start
@@ -133,6 +140,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             IN_FLIGHT.labels(*labels).dec()
             SECONDS.labels(*labels).observe(seconds)
             CALLS.labels(*labels, code).inc()
+            if traced is not None:
+                end_served(traced, code, why)
             _log.debug("call", method=method.full_name, code=code, seconds=round(seconds, 4))
 
     def _refuse_overload(self, watches: bool) -> None:

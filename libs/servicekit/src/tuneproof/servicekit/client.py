@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,10 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tuneproof.servicekit import tracing
+from tuneproof.servicekit.call_spans import trace_call
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.interception import Around, on_every_call, with_metadata
 from tuneproof.servicekit.status import error_of_call
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
@@ -38,6 +41,7 @@ def connect(
 
     Calls that the contract marks as idempotent are retried, with growing pauses or after the
     pause that the server asks for, while the service is unavailable or overloaded; others never.
+    Where `tracing` is on by now, each call is a span, and the server continues its trace.
 
     Args:
         token: sent as bearer token with every call.
@@ -50,8 +54,11 @@ def connect(
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_reconnect_backoff_ms", 3000),
     ]
-    interceptors = [kind(token) for kind in _TOKEN_INTERCEPTORS] if token else None
-    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    interceptors = [
+        *(on_every_call(trace_call) if tracing.is_on() else ()),
+        *(on_every_call(_bearer(token)) if token else ()),
+    ]
+    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors or None)
 
 
 def service_config(services: Sequence[ServiceDescriptor]) -> str:
@@ -104,28 +111,10 @@ async def wait_ready(health_target: str, *, timeout: float) -> None:
         ) from None
 
 
-class _Token:
-    """Adds the bearer token to a call's metadata."""
+def _bearer(token: str) -> Around:
+    entry = {"authorization": f"Bearer {token}"}
 
-    def __init__(self, token: str) -> None:
-        self._entry = ("authorization", f"Bearer {token}")
+    async def call(continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(with_metadata(details, entry), request)
 
-    def _with_token(self, details: Any) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        metadata.add(*self._entry)
-        return details._replace(metadata=metadata)
-
-
-def _interceptor(kind: type, method: str) -> Callable[[str], Any]:
-    async def intercept(self: Any, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(self._with_token(details), request)
-
-    return type(f"_Token{kind.__name__}", (_Token, kind), {method: intercept})
-
-
-_TOKEN_INTERCEPTORS = (
-    _interceptor(grpc.aio.UnaryUnaryClientInterceptor, "intercept_unary_unary"),
-    _interceptor(grpc.aio.UnaryStreamClientInterceptor, "intercept_unary_stream"),
-    _interceptor(grpc.aio.StreamUnaryClientInterceptor, "intercept_stream_unary"),
-    _interceptor(grpc.aio.StreamStreamClientInterceptor, "intercept_stream_stream"),
-)
+    return call

@@ -25,6 +25,7 @@ from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.logs import configure_logging
 from tuneproof.servicekit.settings import ServiceSettings, load_settings, split_address
+from tuneproof.servicekit.tracing import tracing
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -64,7 +65,8 @@ def run(
     settings = load_settings(settings_type, program=program, examples=examples, arguments=argv)
     configure_logging(name, level=settings.log_level, as_json=settings.log_format == "json")
     try:
-        asyncio.run(_serve(settings, build, name))
+        with tracing(program):
+            asyncio.run(_serve(settings, build, name))
     except TuneproofError as error:
         print(f"{program}: {error.message}", file=sys.stderr)
         return 1
