@@ -4,6 +4,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine's load than about the code.
+settings.register_profile("tuneproof", deadline=None)
+settings.load_profile("tuneproof")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -65,7 +65,7 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
     if options.rubrics:
         judge += ["--rubrics", str(options.rubrics)]
     return {
-        "retriever": ["--data", str(state / "corpora")],
+        "retriever": ["--store-dir", str(state / "corpora")],
         "trainer": [*model, *artifacts],
         "generator": [
             *model,
