@@ -163,6 +163,17 @@ def test_the_theme_follows_the_system_and_the_button(
     context.close()
 
 
+def test_print_is_light_whatever_the_theme(browser: Browser, address: str) -> None:
+    context = browser.new_context(color_scheme="dark", viewport={"width": 720, "height": 1000})
+    page = context.new_page()
+    page.goto(address)
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    expect(page.locator("#filters")).to_be_hidden()
+    context.close()
+
+
 @pytest.mark.parametrize("width", [390, 800, 1280])
 def test_the_page_is_never_wider_than_its_window(
     browser: Browser, address: str, width: int

@@ -171,12 +171,33 @@ def test_the_head_says_what_the_verdict_rests_on(page: Page, study: StudyResults
     assert "no evidence about real models" in page.text
     assert "Self-judged" in page.text
     bare = rendered(
-        replace(
-            study, synthetic=False, toy_model=False, self_judged=False, gold_only=True, notes=()
-        )
+        replace(study, synthetic=False, toy_model=True, self_judged=False, gold_only=True, notes=())
     )
     assert "no evidence about real models" not in bare.text
     assert "Gold-only corpus" in bare.text
+    assert "its answers here mean nothing" in bare.text
+
+
+def test_without_a_judge_the_primary_score_stands_beside_each_question(
+    study: StudyResults,
+) -> None:
+    lexical = replace(
+        study,
+        judge_model="",
+        answers=tuple(
+            replace(answer, verdict=replace(answer.verdict, criteria={}))
+            for answer in study.answers
+            if answer.verdict is not None
+        ),
+        primary=tuple(
+            replace(one, measure="token_f1") for one in study.primary if one.measure == "accuracy"
+        ),
+        margin={"token_f1": 0.05},
+    )
+    shown = rendered(lexical)
+    chips = [title for title in shown.values("title") if title.startswith("Baseline, ")]
+    assert chips == ["Baseline, Token F1"] * len(study.items)
+    assert "loses Token F1" in shown.text
 
 
 def test_checks_retrieval_training_and_stages_are_shown(page: Page) -> None:

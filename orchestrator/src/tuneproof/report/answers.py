@@ -37,6 +37,15 @@ class ScoreView:
 
 
 @dataclass(frozen=True, slots=True)
+class ChipView:
+    """A score as it stands beside the question."""
+
+    label: str
+    text: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerView:
     """What one arm answered."""
 
@@ -50,6 +59,8 @@ class AnswerView:
     """Word for word the baseline's answer."""
     scores: tuple[ScoreView, ...]
     lexical: tuple[tuple[str, str], ...]
+    chips: tuple[ChipView, ...]
+    """By `shown_measures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,12 @@ class ItemView:
 def primary_measures(results: StudyResults) -> tuple[str, ...]:
     """The measures of the primary comparisons, each once, in their order."""
     return tuple(dict.fromkeys(named.measure for named in results.primary))
+
+
+def shown_measures(results: StudyResults) -> tuple[str, ...]:
+    """The measures whose scores stand beside each question: the judge's, else the primary ones."""
+    measures = measures_of(results)
+    return measures.judged or primary_measures(results) or measures.lexical[:1]
 
 
 def anchors_of(items: tuple[ItemResult, ...]) -> Mapping[str, str]:
@@ -176,6 +193,23 @@ def _answer(
             (label_of(name), plain(value))
             for name, value in (verdict.lexical.items() if verdict else ())
         ),
+        chips=tuple(
+            _chip(results, measure, answer, baseline if index else None)
+            for measure in shown_measures(results)
+        ),
+    )
+
+
+def _chip(
+    results: StudyResults, measure: str, answer: Answer | None, baseline: Answer | None
+) -> ChipView:
+    score = score_of(answer, measure)
+    change = _difference(answer, baseline, measure)
+    judged = measure in measures_of(results).judged
+    return ChipView(
+        label=label_of(measure),
+        text="unscored" if score is None else plain(score, 1 if judged else 2),
+        direction="" if change is None else direction_of(change, results.margin.get(measure, 0.0)),
     )
 
 

@@ -79,7 +79,12 @@ def warnings(results: StudyResults) -> tuple[Caveat, ...]:
         cautions.append(
             "Synthetic world, built to show the mechanism; no evidence about real models."
         )
-    if results.toy_model:
+    if results.toy_model and not results.synthetic:
+        cautions.append(
+            "Toy model on text that it was not made for: it knows only its own small world, so "
+            "that its answers here mean nothing."
+        )
+    elif results.toy_model:
         cautions.append(
             "Toy model: it ships with the project to show the mechanism; its answers say nothing "
             "about other models."
