@@ -59,7 +59,7 @@ class SplitSpec(Section):
 class CorpusSpec(Section):
     """How documents become passages."""
 
-    max_tokens: int = Field(default=256, ge=8)
+    max_tokens: int = Field(default=200, ge=8)
     overlap_tokens: int = Field(default=0, ge=0)
 
 
