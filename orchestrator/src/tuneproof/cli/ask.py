@@ -14,6 +14,7 @@ from tuneproof.cli.console import out, plain_errors, print_json, say
 from tuneproof.prompts import rag_messages
 from tuneproof.sdk import Endpoints, Generation, GeneratorClient, Passage, RetrieverClient, Sampling
 from tuneproof.servicekit.errors import NotFound
+from tuneproof.servicekit.tracing import span
 
 
 def ask(
@@ -57,13 +58,14 @@ def ask(
         endpoints = Endpoints.discover(state, targets)
 
         async def run() -> None:
-            passages, name = await _retrieve(
-                endpoints, corpus, question, k=k, mode=mode, alpha=alpha
-            )
-            messages = rag_messages(
-                question, [p.text for p in passages], passage_words=passage_words or None
-            )
-            final = await _answer(endpoints, adapter, messages, max_tokens, show=not as_json)
+            with span("ask"):
+                passages, name = await _retrieve(
+                    endpoints, corpus, question, k=k, mode=mode, alpha=alpha
+                )
+                messages = rag_messages(
+                    question, [p.text for p in passages], passage_words=passage_words or None
+                )
+                final = await _answer(endpoints, adapter, messages, max_tokens, show=not as_json)
             _show(passages, final, name, as_json=as_json)
 
         asyncio.run(run())

@@ -9,6 +9,7 @@ import typer
 
 from tuneproof.cli import ask, doctor, services, study
 from tuneproof.cli.console import behaviour, plain_errors
+from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
     name="tuneproof",
@@ -57,7 +58,7 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """The entry point `tuneproof`."""
-    with plain_errors():
+    with plain_errors(), tracing("tuneproof"):
         app()
 
 

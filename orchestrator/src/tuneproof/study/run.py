@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+from tuneproof.servicekit.tracing import span
 from tuneproof.study.answering import answer
 from tuneproof.study.chain import Chain
 from tuneproof.study.judging import check, judge
@@ -54,11 +55,14 @@ async def run_study(
         ("verdicts", lambda: judge(chain, services, progress)),
         ("checks", lambda: check(chain, services, progress)),
     ]
-    for name, step in steps:
-        start = time.monotonic()
-        try:
-            await step()
-        finally:
-            seconds = time.monotonic() - start
-            if seconds > _NOTHING_DONE:
-                chain.state.add_seconds(chain.plan.spec.study, name, seconds)
+    study = chain.plan.spec.study
+    with span("study run", {"tuneproof.study": study}):
+        for name, step in steps:
+            start = time.monotonic()
+            try:
+                with span(name):
+                    await step()
+            finally:
+                seconds = time.monotonic() - start
+                if seconds > _NOTHING_DONE:
+                    chain.state.add_seconds(study, name, seconds)

@@ -12,9 +12,11 @@ from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import openai
+from opentelemetry.trace import SpanKind
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.tracing import headers, span
 from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
 from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
 
@@ -122,7 +124,15 @@ class OpenAIEndpoint:
             nonlocal requests
             async with self._place():
                 requests += 1
-                return await self._ask(prompt, seed, temperature, max_tokens)
+                with span(
+                    f"chat {self._model}", self._attributes(seed), kind=SpanKind.CLIENT
+                ) as asked:
+                    completion = await self._ask(prompt, seed, temperature, max_tokens)
+                    asked.set_attribute("gen_ai.usage.input_tokens", completion.usage.prompt_tokens)
+                    asked.set_attribute(
+                        "gen_ai.usage.output_tokens", completion.usage.completion_tokens
+                    )
+                    return completion
 
         retrying = AsyncRetrying(
             sleep=self._sleep,
@@ -182,6 +192,7 @@ class OpenAIEndpoint:
                     # Servers may have another default, as the model's generation config in vLLM.
                     top_p=1.0,
                     max_tokens=max_tokens,
+                    extra_headers=headers(),
                 )
             completion = read_reply(raw.content)
         except TimeoutError:
@@ -200,6 +211,14 @@ class OpenAIEndpoint:
         TOKENS.labels("cached").inc(completion.usage.cached_tokens)
         TOKENS.labels("completion").inc(completion.usage.completion_tokens)
         return completion
+
+    def _attributes(self, seed: int) -> dict[str, str | bool | int | float]:
+        return {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": self._model,
+            "gen_ai.request.seed": seed,
+            "server.address": urlsplit(self._url).hostname or "",
+        }
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

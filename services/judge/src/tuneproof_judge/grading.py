@@ -66,7 +66,7 @@ class Grader:
                 " (any OpenAI-compatible endpoint), or ask for no rubric to get lexical scores",
                 reason="NO_ENDPOINT",
             )
-        stages = Stages()
+        stages = Stages("judge")
         with stages.measure("lexical"):
             words = await asyncio.to_thread(
                 lexical.score, task.subject.answer, task.subject.references

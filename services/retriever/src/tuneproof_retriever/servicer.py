@@ -87,7 +87,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 "the stream is empty; its first message names the corpus", field="corpus"
             )
         name = check_name(first.corpus, "corpus")
-        stages = Stages()
+        stages = Stages("retriever")
         report = await self._ingestion.run(name, _documents(first, request), stages)
         response = ingest_response(report)
         stages.fill(response.stage_times)
@@ -167,7 +167,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             yield response
 
     async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
-        stages = Stages()
+        stages = Stages("retriever")
         found = await self._searcher.search(query_of(request), stages)
         response = pb.SearchResponse(
             passages=[passage_message(hit) for hit in found.hits],

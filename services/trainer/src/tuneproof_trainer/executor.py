@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tuneproof.servicekit import tracing
 from tuneproof_trainer.record import EXIT_CODES, Ending, Job, Result, RunFolder
 
 _CODES = {code: ending for ending, code in EXIT_CODES.items()}
@@ -113,6 +114,7 @@ async def _start(folder: RunFolder, job: Job, lock: int) -> asyncio.subprocess.P
         # The base is a folder by now: nothing is to be asked of the hub, nor waited for.
         "HF_HUB_OFFLINE": "1",
         **_KEEP_MEMORY,
+        **tracing.variables(),
     }
     with folder.log.open("ab") as log:
         return await asyncio.create_subprocess_exec(

@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from opentelemetry.context import Context
+from opentelemetry.trace import StatusCode
 
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.tracing import here, span
 from tuneproof_trainer.executor import Executor
 from tuneproof_trainer.record import Ending, Job, Result, RunFolder, RunState, State
 from tuneproof_trainer.spec import RunSpec
@@ -50,6 +53,7 @@ class RunQueue:
         self.specs: dict[str, RunSpec] = {}
         self.states: dict[str, RunState] = {}
         self._folders: dict[str, RunFolder] = {}
+        self._origins: dict[str, Context] = {}
         self._waiting: deque[str] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
@@ -61,6 +65,7 @@ class RunQueue:
         self._folders[state.id] = folder
         self.specs[state.id] = spec
         self.states[state.id] = state
+        self._origins[state.id] = here()
         if state.state is State.RUNNING:
             self._waiting.appendleft(state.id)
         elif state.state is State.QUEUED:
@@ -128,6 +133,16 @@ class RunQueue:
         self._fill()
 
     async def _execute(self, run_id: str) -> None:
+        # A run begins when another one ends; its trace is the one of the call that created it.
+        origin = self._origins.pop(run_id, None)
+        with span("run", {"tuneproof.run": run_id}, within=origin) as traced:
+            await self._attempt(run_id)
+            ended = self.states[run_id]
+            traced.set_attribute("tuneproof.run.state", str(ended.state))
+            if ended.state is State.FAILED:
+                traced.set_status(StatusCode.ERROR, ended.reason)
+
+    async def _attempt(self, run_id: str) -> None:
         while True:
             state = self.states[run_id]
             begun = state.start_time or self._now()

@@ -17,9 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from tuneproof.adapters.base import identify_base
 from tuneproof.adapters.registry import Registry
 from tuneproof.adapters.storage import open_storage
+from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
 from tuneproof_trainer.data import Example, load_examples
@@ -37,13 +40,19 @@ class _StoppedError(BaseException):
 
 def main() -> int:
     """The worker's program."""
+    with tracing.tracing("tuneproof-trainer-worker"):
+        return _main()
+
+
+def _main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m tuneproof_trainer.worker RUN_DIR", file=sys.stderr)
         return EXIT_CODES[Ending.BAD_INPUT]
     signal.signal(signal.SIGTERM, _stop)
     folder = RunFolder(Path(sys.argv[1]))
     try:
-        result = _run(folder)
+        with tracing.span("worker", within=tracing.from_variables()), _Beat(folder) as beat:
+            result = _run(folder, beat)
     except _StoppedError:
         result = Result(ending=Ending.STOPPED, reason="the worker was told to stop")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the last word
@@ -74,8 +83,7 @@ def _explain(error: Exception) -> Result:
     return Result(ending=Ending.BAD_INPUT, reason=reason)
 
 
-def _run(folder: RunFolder) -> Result:
-    beat = _Beat(folder)
+def _run(folder: RunFolder, beat: _Beat) -> Result:
     beat("reading")
     spec, job = folder.spec(), folder.job()
     if job.device == "cpu":
@@ -121,17 +129,30 @@ def _train(
 
 
 class _Beat:
-    """Writes the heartbeat: at each new phase, and at most once a second within one."""
+    """Writes the heartbeat: at each new phase, and at most once a second within one.
+
+    Each phase is a span; the context ends the last one.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._phase = ""
         self._last = 0.0
+        self._span: Span = INVALID_SPAN
+
+    def __enter__(self) -> _Beat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._span.end()
 
     def __call__(self, phase: str) -> None:
         now = time.monotonic()
         if phase == self._phase and now - self._last < _BEAT_SECONDS:
             return
+        if phase != self._phase:
+            self._span.end()
+            self._span = tracing.start(phase)
         self._phase, self._last = phase, now
         self._folder.write(Heartbeat(pid=os.getpid(), phase=phase, time=datetime.now(UTC)))
 

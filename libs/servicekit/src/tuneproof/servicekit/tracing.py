@@ -152,6 +152,16 @@ def headers(within: Context | None = None) -> dict[str, str]:
     return carrier
 
 
+def variables() -> dict[str, str]:
+    """The same as environment variables, for a process that this one starts."""
+    return {key.upper(): value for key, value in headers().items()}
+
+
+def from_variables(environment: Mapping[str, str] = os.environ) -> Context:
+    """The context in which this process was started."""
+    return from_headers({key: environment.get(key.upper(), "") for key in _W3C.fields})
+
+
 def from_headers(carrier: Mapping[str, str]) -> Context:
     """The context that W3C headers carry; an empty one where they carry none."""
     return _W3C.extract(carrier, Context())
