@@ -9,7 +9,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof_generator import metrics
+from tuneproof_generator.accounting import account
 from tuneproof_generator.engine import Engine, Finish, LoadedAdapter, Message, Sampling
 from tuneproof_generator.pool import AdapterPool
 from tuneproof_generator.traffic import Traffic
@@ -104,34 +104,31 @@ class Generator:
         adapter: LoadedAdapter | None,
     ) -> AsyncGenerator[Piece | Outcome, None]:
         ref = adapter.ref if adapter else ""
-        tokens = 0
-        finish = "cancelled"
-        chunks = self._engine.generate(request_id, prompt, sampling, adapter)
-        try:
+        with account(ref, "grpc") as used:
+            used.prompt_tokens = len(prompt)
+            chunks = self._engine.generate(request_id, prompt, sampling, adapter)
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    tokens += len(chunk.token_ids)
+                    used.completion_tokens += len(chunk.token_ids)
                     if chunk.finish is Finish.ABORT:
-                        finish = chunk.finish
+                        used.finish = str(chunk.finish)
                         raise Unavailable(
                             f"adapter {ref} was removed while it answered; ask another one"
                         )
+                    if chunk.finish is not None:
+                        used.took(chunk.stage_seconds)
                     if chunk.text or chunk.token_ids:
                         yield Piece(chunk.text, chunk.token_ids)
                     if chunk.finish is not None:
-                        finish = chunk.finish
+                        used.finish = str(chunk.finish)
                         yield Outcome(
                             chunk.finish,
                             tuple(prompt),
-                            tokens,
+                            used.completion_tokens,
                             chunk.cached_tokens,
                             ref,
                             chunk.stage_seconds,
                         )
-        finally:
-            metrics.REQUESTS.labels(ref, "grpc", finish).inc()
-            metrics.TOKENS.labels(ref, "prompt").inc(len(prompt))
-            metrics.TOKENS.labels(ref, "completion").inc(tokens)
 
     async def _encode(self, prompt: Chat | Tokens | str) -> list[int]:
         if isinstance(prompt, Tokens):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tuneproof.adapters import AdapterRef
+from tuneproof.servicekit.tracing import span
 from tuneproof_generator.engine import Engine, LoadedAdapter, Sampling
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.metrics import LOAD_SECONDS
@@ -86,6 +87,10 @@ class Loader:
         Raises:
             TuneproofError: with the reason for which it cannot be served.
         """
+        with span("load adapter", {"tuneproof.adapter": str(ref)}):
+            return await self._bring(ref, progress)
+
+    async def _bring(self, ref: AdapterRef, progress: Progress) -> LoadedAdapter:
         async with self._reading, self._folders[ref.digest]:
             progress.enter(State.FETCHING)
             async with _timed("fetch", progress):
@@ -135,7 +140,8 @@ class Loader:
 @asynccontextmanager
 async def _timed(stage: str, progress: Progress) -> AsyncIterator[None]:
     start = time.perf_counter()
-    yield
+    with span(stage):
+        yield
     seconds = time.perf_counter() - start
     progress.took(stage, seconds)
     LOAD_SECONDS.labels(stage).observe(seconds)

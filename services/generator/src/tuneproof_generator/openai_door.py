@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -24,14 +25,16 @@ from vllm.entrypoints.serve.exception_handling.register import init_exception_ha
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 from vllm.exceptions import VLLMNotFoundError
 from vllm.lora.request import LoRARequest
+from vllm.sampling_params import RequestOutputKind
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
-from tuneproof_generator import metrics
+from tuneproof.servicekit.tracing import from_headers
+from tuneproof_generator.accounting import account
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.pool import AdapterPool
 from tuneproof_generator.traffic import Traffic
-from tuneproof_generator.vllm_engine import VllmEngine, lora_request
+from tuneproof_generator.vllm_engine import VllmEngine, lora_request, stages_of
 
 
 def listen(bind: tuple[str, int]) -> socket.socket:
@@ -180,21 +183,27 @@ class _CountingClient:
         request_id: str,
         *,
         lora_request: LoRARequest | None = None,
+        trace_headers: Mapping[str, str] | None = None,
         **others: Any,
     ) -> AsyncGenerator[Any, None]:
         outputs = self._client.generate(
             prompt, sampling_params, request_id, lora_request=lora_request, **others
         )
         ref = lora_request.lora_name if lora_request else ""
-        finish = "cancelled"
-        try:
+        is_delta = sampling_params.output_kind is RequestOutputKind.DELTA
+        lengths: Counter[int] = Counter()
+        with account(ref, "openai", from_headers(trace_headers or {})) as used:
             async with aclosing(self._held(outputs, request_id, lora_request)) as held:
                 async for output in held:
+                    used.prompt_tokens = len(output.prompt_token_ids or ())
+                    for part in output.outputs:
+                        seen = lengths[part.index] if is_delta else 0
+                        lengths[part.index] = seen + len(part.token_ids)
+                    used.completion_tokens = lengths.total()
                     if output.finished:
-                        finish = str(output.outputs[0].finish_reason)
+                        used.finish = str(output.outputs[0].finish_reason)
+                        used.took(stages_of(output.metrics))
                     yield output
-        finally:
-            metrics.REQUESTS.labels(ref, "openai", finish).inc()
 
     async def _held(
         self, outputs: AsyncGenerator[Any, None], request_id: str, adapter: LoRARequest | None

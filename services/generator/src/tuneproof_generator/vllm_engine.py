@@ -170,11 +170,11 @@ def _chunk(output: Any) -> Chunk:
         ids,
         finish=Finish(part.finish_reason),
         cached_tokens=output.num_cached_tokens or 0,
-        stage_seconds=_stages(output.metrics),
+        stage_seconds=stages_of(output.metrics),
     )
 
 
-def _stages(stats: Any) -> dict[str, float]:
+def stages_of(stats: Any) -> dict[str, float]:
     """Times by the engine core's clock; none for a request that ended before it was scheduled."""
     if stats is None or not stats.first_token_ts:
         return {}

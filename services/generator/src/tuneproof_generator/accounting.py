@@ -1,0 +1,53 @@
+"""What a request used, noted in the metrics and in its span: the same for both doors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+
+from tuneproof.servicekit.timing import SECONDS
+from tuneproof.servicekit.tracing import record, span
+from tuneproof_generator import metrics
+
+
+class Account:
+    """One request, from its start in the engine to its end."""
+
+    def __init__(self, traced: Span) -> None:
+        self._span = traced
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.finish = "cancelled"
+
+    def took(self, stage_seconds: Mapping[str, float]) -> None:
+        """The engine's own times; the last stage ends now."""
+        for stage, seconds in stage_seconds.items():
+            SECONDS.labels("generator", stage).observe(seconds)
+        record(self._span, stage_seconds)
+
+
+@contextmanager
+def account(ref: str, door: str, within: Context | None = None) -> Iterator[Account]:
+    """Counts a request when it ends, however it does.
+
+    Args:
+        ref: of the adapter that answers; empty for the base model.
+        door: `grpc` or `openai`.
+        within: the caller's trace, where it is not the one under way here.
+    """
+    attributes = {"tuneproof.adapter": ref, "tuneproof.door": door}
+    # Not current: the block is one of an asynchronous generator.
+    with span("generate", attributes, within=within, current=False) as traced:
+        used = Account(traced)
+        try:
+            yield used
+        finally:
+            metrics.REQUESTS.labels(ref, door, used.finish).inc()
+            metrics.TOKENS.labels(ref, "prompt").inc(used.prompt_tokens)
+            metrics.TOKENS.labels(ref, "completion").inc(used.completion_tokens)
+            traced.set_attribute("gen_ai.usage.input_tokens", used.prompt_tokens)
+            traced.set_attribute("gen_ai.usage.output_tokens", used.completion_tokens)
+            traced.set_attribute("gen_ai.response.finish_reasons", [used.finish])
