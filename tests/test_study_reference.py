@@ -1,0 +1,144 @@
+"""studies/README.md against the study file's own definition: nothing missing, nothing stale."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.study import spec
+from tuneproof.study.specfile import parse_spec
+
+TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
+SECTIONS: dict[str, type[spec.Section]] = {
+    "The file": spec.StudySpec,
+    "`dataset`: telecom": spec.TelecomData,
+    "`dataset`: bioasq": spec.BioasqData,
+    "`split`": spec.SplitSpec,
+    "`corpus`": spec.CorpusSpec,
+    "`retrieval`": spec.RetrievalSpec,
+    "`prompt`": spec.PromptSpec,
+    "`generation`": spec.GenerationSpec,
+    "`arms`": spec.ArmSpec,
+    "`arms.tune`": spec.TuneSpec,
+    "`training`": spec.TrainingSpec,
+    "`training.recipe`": spec.Recipe,
+    "`judge`": spec.JudgeSpec,
+    "`comparison`": spec.ComparisonSpec,
+    "`comparison.primary`": spec.PrimarySpec,
+    "`checks`": spec.ChecksSpec,
+    "`checks.reader`": spec.ReaderCheckSpec,
+    "`checks.judge`": spec.JudgeCheckSpec,
+    "`services`": spec.ServicesSpec,
+}
+PATTERNS = {spec.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
+KINDS = {"integer": "whole number", "number": "number", "string": "text"}
+
+pytestmark = pytest.mark.timeout(30)
+
+Schema = dict[str, Any]
+
+
+def rows(heading: str) -> dict[str, tuple[str, str, str]]:
+    """Type, default and meaning by key, of the table under a heading."""
+    part = TEXT.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in part.splitlines()
+        if line.startswith("| `")
+    ]
+    return {key.strip("` |"): (kind, default, meaning) for key, kind, default, meaning in cells}
+
+
+def kind_of(schema: Schema) -> str:
+    """What a value is, in the words of the tables."""
+    if "anyOf" in schema:
+        (other,) = [each for each in schema["anyOf"] if each.get("type") != "null"]
+        return kind_of(other)
+    if "$ref" in schema or "oneOf" in schema:
+        return "section"
+    if "const" in schema or "enum" in schema:
+        words = [f"`{word}`" for word in schema.get("enum", [schema.get("const")])]
+        return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+    if schema["type"] == "boolean":
+        return "`true` or `false`"
+    if schema["type"] in ("array", "object"):
+        return collection_of(schema)
+    special = PATTERNS.get(schema.get("pattern", ""), schema.get("format", ""))
+    word = special or KINDS[schema["type"]]
+    return ", ".join([word, *bounds_of(schema)])
+
+
+def collection_of(schema: Schema) -> str:
+    is_list = schema["type"] == "array"
+    one, *bounds = kind_of(schema["items" if is_list else "additionalProperties"]).split(", ")
+    least = schema.get("minItems" if is_list else "minProperties")
+    of_them = [] if not least else [f"{least} or more" + ("" if one == "section" else " of them")]
+    return ", ".join([f"{'list of' if is_list else 'mapping to'} {one}s", *bounds, *of_them])
+
+
+def bounds_of(schema: Schema) -> list[str]:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return [f"{low} to {high}"]
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    found = [f"{low} or more"] if low is not None else []
+    found += [f"above {above:g}"] if above is not None else []
+    return found + ([f"below {below:g}"] if below is not None else [])
+
+
+def default_of(schema: Schema, *, required: bool) -> str:
+    """What holds where the key is left out, in the words of the tables."""
+    value = schema.get("default")
+    if required:
+        return "required"
+    if "$ref" in schema:
+        return "its defaults"
+    if value is None:
+        return "absent"
+    if value == "":
+        return "empty"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"{value:g}" if isinstance(value, int | float) else f"`{value}`"
+
+
+def test_every_section_of_the_file_has_a_table() -> None:
+    assert set(SECTIONS.values()) == set(spec.Section.__subclasses__())
+    headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    assert headings == list(SECTIONS)
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
+    schema = SECTIONS[heading].model_json_schema()
+    required = schema.get("required", [])
+    expected = {
+        key: (kind_of(value), default_of(value, required=key in required))
+        for key, value in schema["properties"].items()
+    }
+    found = rows(heading)
+    assert {key: row[:2] for key, row in found.items()} == expected
+    assert all(meaning.endswith(".") for *_, meaning in found.values())
+
+
+def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    parse_spec(block, "smallest")
+    whole = yaml.safe_load(block)
+    for key in set(whole) - {"services"}:
+        less = yaml.safe_dump({name: value for name, value in whole.items() if name != key})
+        with pytest.raises(InvalidInput, match=key):
+            parse_spec(less, "less")
+
+
+def test_what_the_word_for_nothing_means_is_true() -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    value = yaml.safe_load(block)
+    plain = parse_spec(block, "plain")
+    value["judge"], value["comparison"]["primary"] = "none", "all"
+    assert parse_spec(yaml.safe_dump(value), "said") == plain
