@@ -8,17 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from prometheus_client import REGISTRY
 
 from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
@@ -29,6 +25,7 @@ from tuneproof.servicekit.client import connect, typed_errors
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 from tuneproof.servicekit.timing import Stages
+from tuneproof.servicekit.trace_testing import Collector, attributes_of, collecting
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -38,39 +35,10 @@ BATCH = "tuneproof.retriever.v1.RetrieverService/SearchBatch"
 TOKEN = "r" * 16
 
 
-class Collector(otlp_grpc.TraceServiceServicer):
-    """Keeps the spans that it is sent."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.services: set[str] = set()
-        self.endpoint = ""
-
-    def Export(self, request: Any, context: Any) -> Any:
-        for resource in request.resource_spans:
-            for attribute in resource.resource.attributes:
-                if attribute.key == "service.name":
-                    self.services.add(attribute.value.string_value)
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
-        return otlp.ExportTraceServiceResponse()
-
-    def one(self, name: str, kind: str = "INTERNAL") -> Span:
-        number = Span.SpanKind.Value(f"SPAN_KIND_{kind}")
-        (found,) = [span for span in self.spans if (span.name, span.kind) == (name, number)]
-        return found
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    # In threads of its own: sending what is left at the end blocks the sender's event loop.
-    server = grpc.server(ThreadPoolExecutor(2))
-    kept = Collector()
-    otlp_grpc.add_TraceServiceServicer_to_server(kept, server)
-    kept.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield kept
-    server.stop(None).wait()
+    with collecting() as kept:
+        yield kept
 
 
 @pytest.fixture
@@ -132,10 +100,6 @@ async def get(stub: Any, name: str = "") -> None:
         await stub.GetCorpus(retriever_pb2.GetCorpusRequest(name=name), timeout=10)
 
 
-def attributes(span: Span) -> dict[str, str]:
-    return {each.key: each.value.string_value for each in span.attributes}
-
-
 @pytest.mark.parametrize("connecting", [{}, {"token": TOKEN}])
 async def test_a_call_is_one_trace_on_both_sides(
     collector: Collector, environment: dict[str, str], connecting: dict[str, str]
@@ -157,9 +121,9 @@ async def test_a_call_is_one_trace_on_both_sides(
     for parent, child in pairwise(chain):
         assert child.parent_span_id == parent.span_id
         assert parent.start_time_unix_nano <= child.start_time_unix_nano
-    assert attributes(chain[0]) == {"tuneproof.study": "s"}
+    assert attributes_of(chain[0]) == {"tuneproof.study": "s"}
     for side in chain[1:3]:
-        assert attributes(side) == {
+        assert attributes_of(side) == {
             "rpc.system.name": "grpc",
             "rpc.method": GET,
             "rpc.response.status_code": "OK",
@@ -187,8 +151,8 @@ async def test_a_failed_call_says_so_in_its_spans(
             with pytest.raises(error):
                 await get(stub, name)
     made, served = collector.one(GET, "CLIENT"), collector.one(GET, "SERVER")
-    assert attributes(made)["rpc.response.status_code"] == code
-    assert attributes(served)["rpc.response.status_code"] == code
+    assert attributes_of(made)["rpc.response.status_code"] == code
+    assert attributes_of(served)["rpc.response.status_code"] == code
     assert made.status.code == Status.STATUS_CODE_ERROR
     assert (served.status.code == Status.STATUS_CODE_ERROR) is servers_fault
     assert collector.one("inner").status.code == Status.STATUS_CODE_ERROR
@@ -203,7 +167,7 @@ async def test_a_call_that_cannot_be_made_is_a_span_too(
             with pytest.raises(errors.Unavailable):
                 await get(retriever_pb2_grpc.RetrieverServiceStub(channel))
     made = collector.one(GET, "CLIENT")
-    assert attributes(made)["error.type"] == "UNAVAILABLE"
+    assert attributes_of(made)["error.type"] == "UNAVAILABLE"
     assert made.status.code == Status.STATUS_CODE_ERROR
 
 
@@ -217,14 +181,16 @@ async def test_items_of_a_stream_are_spans_and_fail_alone(
     assert sorted(replies) == ["a", "bad", "c"]
     served = collector.one(BATCH, "SERVER")
     items = {
-        attributes(span)["tuneproof.item"]: span for span in collector.spans if span.name == "item"
+        attributes_of(span)["tuneproof.item"]: span
+        for span in collector.spans
+        if span.name == "item"
     }
     assert set(items) == {"a", "bad", "c"}
     assert {span.parent_span_id for span in items.values()} == {served.span_id}
     assert items["bad"].status.message == "the query is blank"
     assert items["a"].status.code == Status.STATUS_CODE_UNSET
     for side in (served, collector.one(BATCH, "CLIENT")):
-        assert attributes(side)["rpc.response.status_code"] == "OK"
+        assert attributes_of(side)["rpc.response.status_code"] == "OK"
 
 
 async def test_an_abandoned_stream_ends_its_spans(
@@ -247,8 +213,8 @@ async def test_an_abandoned_stream_ends_its_spans(
             async with asyncio.timeout(10):
                 while ended() == before:
                     await asyncio.sleep(0.01)
-    assert attributes(collector.one(BATCH, "CLIENT"))["rpc.response.status_code"] == "CANCELLED"
-    assert attributes(collector.one(BATCH, "SERVER"))["rpc.response.status_code"] == "CANCELLED"
+    assert attributes_of(collector.one(BATCH, "CLIENT"))["rpc.response.status_code"] == "CANCELLED"
+    assert attributes_of(collector.one(BATCH, "SERVER"))["rpc.response.status_code"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(
@@ -286,6 +252,19 @@ def test_a_value_that_does_not_fit_is_told(
     with pytest.raises(errors.InvalidInput) as caught, tracing.tracing("x", dict(os.environ)):
         pass
     assert value in caught.value.message
+
+
+@pytest.mark.timeout(25)
+def test_a_collector_that_is_gone_holds_nobody_up(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The exporter would try for an hour, the SDK wait 30 s for it.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
+    monkeypatch.setattr(tracing, "_LAST_SECONDS", 0.1)
+    with tracing.tracing("sample", environment), tracing.span("lost"):
+        pass
+    assert not tracing.is_on()
 
 
 def test_stages_measured_elsewhere_follow_each_other(

@@ -41,6 +41,7 @@ class Asked:
     path: str
     key: str
     body: Mapping[str, Any]
+    traceparent: str = ""
 
     @property
     def prompt(self) -> str:
@@ -152,7 +153,8 @@ async def _read(reader: asyncio.StreamReader) -> Asked | None:
     headers = dict(line.lower().split(": ", 1) for line in lines if ": " in line)
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     key = headers.get("authorization", "").removeprefix("bearer ")
-    return Asked(first.split()[1], key, json.loads(body) if body else {})
+    traceparent = headers.get("traceparent", "")
+    return Asked(first.split()[1], key, json.loads(body) if body else {}, traceparent)
 
 
 async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:

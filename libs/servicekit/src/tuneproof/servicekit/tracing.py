@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _W3C = TraceContextTextMapPropagator()
 
+_LAST_SECONDS = 5.0
+
 # Ours and not the API's global one: that can be set once in a process and never ended, and vLLM
 # (0.32) sets it too.
 _tracer: Tracer | None = None
@@ -38,7 +41,7 @@ Value = str | bool | int | float
 def tracing(service: str, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Sends this process's spans while the context lasts, where the environment asks for it.
 
-    Its end sends what is left.
+    Its end sends what is left, or gives that up after some seconds.
 
     Args:
         service: the name of the program; OTEL_SERVICE_NAME wins over it.
@@ -51,13 +54,13 @@ def tracing(service: str, environment: Mapping[str, str] = os.environ) -> Iterat
     if not _is_wanted(environment):
         yield
         return
-    provider = _provider(service, environment)
+    provider, exporter = _provider(service, environment)
     _tracer = provider.get_tracer("tuneproof")
     try:
         yield
     finally:
         _tracer = None
-        provider.shutdown()
+        _send_the_rest(provider, exporter)
 
 
 def is_on() -> bool:
@@ -180,13 +183,22 @@ def _is_wanted(environment: Mapping[str, str]) -> bool:
     return exporter == "otlp"
 
 
-def _provider(service: str, environment: Mapping[str, str]) -> Any:
+def _send_the_rest(provider: Any, exporter: Any) -> None:
+    # The SDK (1.45) tries for 30 s to reach a collector that is gone: too long for who stops us.
+    limit = threading.Timer(_LAST_SECONDS, exporter.shutdown)
+    limit.daemon = True
+    limit.start()
+    provider.shutdown()
+    limit.cancel()
+
+
+def _provider(service: str, environment: Mapping[str, str]) -> tuple[Any, Any]:
     try:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-        exporter = _exporter_type(environment)
+        exporter_type = _exporter_type(environment)
     except ImportError as error:
         asked = next(name for name in _ENDPOINTS if environment.get(name, "").strip())
         raise InvalidInput(
@@ -197,10 +209,11 @@ def _provider(service: str, environment: Mapping[str, str]) -> Any:
     resource = Resource.create({"service.namespace": "tuneproof", **named})
     try:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(exporter()))
+        exporter = exporter_type()
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     except ValueError as error:
         raise InvalidInput(f"the variables OTEL_… do not fit: {error}") from None
-    return provider
+    return provider, exporter
 
 
 def _exporter_type(environment: Mapping[str, str]) -> Any:
