@@ -27,11 +27,8 @@ from tuneproof.study.prepare import Request, prepare
 from .test_manifests import settings_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path
-    for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-)
+FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
+PAGES = sorted([*ROOT.glob("*.md"), *(page for each in FOLDERS for page in each.rglob("*.md"))])
 TUTORIAL = ROOT / "docs/tutorial.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"/(tuneproof\.(\w+)\.v1\.(\w+))/(\w+)")
