@@ -176,7 +176,7 @@ async def test_a_lost_stream_is_asked_for_the_rest(small, no_pauses):
 async def test_a_service_that_stays_away_ends_the_run_and_keeps_what_was_done(small, no_pauses):
     world = small.world(broken_streams=99)
     async with served(world) as target:
-        with pytest.raises(Unavailable, match="the engine died"):
+        with pytest.raises(Unavailable):
             await small.run(target)
         kept = sum(kind == "answer" for kind, _, _ in small.rows().values())
         assert kept >= 3
