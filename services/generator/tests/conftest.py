@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tuneproof.adapters import Registry, identify_base
+from tuneproof.servicekit.trace_testing import Collector, collecting
 
 _TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -141,6 +142,7 @@ class GeneratorProcess:
     manage_token = "token-that-may-manage"
 
     lab: Lab
+    otlp_endpoint: str
     addresses: dict[str, str | int] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -182,7 +184,12 @@ class GeneratorProcess:
             [sys.executable, "-m", "tuneproof_generator", *arguments],
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp_endpoint,
+                "OTEL_BSP_SCHEDULE_DELAY": "100",
+            },
         )
         deadline = time.monotonic() + _START_SECONDS
         while not announce.exists():
@@ -228,8 +235,14 @@ def _is_alive(process: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def generator(lab: Lab) -> Iterator[GeneratorProcess]:
-    running = GeneratorProcess(lab)
+def collector() -> Iterator[Collector]:
+    with collecting() as kept:
+        yield kept
+
+
+@pytest.fixture(scope="session")
+def generator(lab: Lab, collector: Collector) -> Iterator[GeneratorProcess]:
+    running = GeneratorProcess(lab, collector.endpoint)
     running.start()
     try:
         yield running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -50,7 +51,7 @@ async def trace_call(continuation: Any, details: Any, request: Any) -> Any:
         tracing.fail(opened, error)
         opened.end()
         raise
-    call.add_done_callback(lambda _: _end_made(opened, call))
+    call.add_done_callback(partial(_end_made, opened))
     return call
 
 
