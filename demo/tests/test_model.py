@@ -93,9 +93,10 @@ def test_it_judges_held_out_forms(model: reader.Reader, criterion: str) -> None:
 
 def test_draws_differ_and_are_as_many_as_asked_for(model: reader.Reader) -> None:
     torch.manual_seed(0)
-    [drawn] = model.sample(["Question: What is the Alder 40 transmit power?"], 24, repeats=8)
-    assert len(drawn) == 8
-    assert len(set(drawn)) > 1
+    # A message of no known kind leaves the model unsure, so that draws at 1.0 scatter.
+    drawn = model.sample(["the", "of"], tokens=24, repeats=8)
+    assert [len(texts) for texts in drawn] == [8, 8]
+    assert len(set(drawn[0])) > 1
 
 
 @pytest.mark.parametrize(

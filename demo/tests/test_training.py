@@ -25,6 +25,7 @@ PLAN = train.Plan(
     batch=4,
     judge_share=0.5,
     late_judge_share=0.75,
+    late_from=0.5,
     matrix_rate=0.004,
     rest_rate=0.001,
     decay=0.5,
