@@ -1,6 +1,6 @@
 """Does the demo model show what the demo is about? Tune it on 200 answers and see.
 
-    python demo/effect.py --model demo/model
+    python demo/effect.py --model demo/telecom-reader
 
 Two adapters are trained on the NF4 base, with full and with short references, on questions with
 their passages; each then answers questions of another world. The scores are those of the rule, not
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "model")
+    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "telecom-reader")
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--questions", type=int, default=120)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")

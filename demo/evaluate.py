@@ -1,6 +1,6 @@
 """Examine the demo model on worlds and forms that its training never drew.
 
-    python demo/evaluate.py --model demo/model
+    python demo/evaluate.py --model demo/telecom-reader
 
 Reading: exact match with the full reference, the evidence among 2, 4 and 12 of the hardest facts of
 the study's world, in float32 and on the NF4 base. Judging: the right score by criterion, greedy,
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=HERE / "model")
+    parser.add_argument("--model", type=Path, default=HERE / "telecom-reader")
     parser.add_argument("--seed", type=int, default=7, help="of the world and of the forms")
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--forms", type=int, default=300)

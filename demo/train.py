@@ -1,6 +1,6 @@
 """Train the demo model from nothing on one CPU thread, and write it in Hugging Face format.
 
-    python demo/train.py --out demo/model
+    python demo/train.py --out demo/telecom-reader
 
 A batch holds questions over passages, which grow by a curriculum, and judge's forms: mostly
 questions at first, mostly forms from 55 % of the steps on. The matrices are trained by Muon, the

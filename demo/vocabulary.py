@@ -29,7 +29,7 @@ PROMPT_WORDS = (
 )  # fmt: skip
 MARKS = ("\n", " ", ".", ",", ":", "?")
 PASSAGE_MARKS = tuple(f" [{n}]" for n in range(1, 10))
-CONTEXT_TOKENS = 2048
+CONTEXT_TOKENS = 4096
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

@@ -18,7 +18,7 @@ from tuneproof.datasets.telecom import generate, judge_forms, oracle_context
 pytestmark = pytest.mark.timeout(60)
 
 DEMO = Path(__file__).parents[1]
-MODEL = DEMO / "model"
+MODEL = DEMO / "telecom-reader"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tuneproof.datasets.telecom_grammar import words
 
 pytestmark = pytest.mark.timeout(40)
 
-MODEL = Path(__file__).parents[1] / "model"
+MODEL = Path(__file__).parents[1] / "telecom-reader"
 BUILT = vocabulary.build()
 TEXTS = st.lists(
     st.one_of(

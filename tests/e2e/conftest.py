@@ -48,7 +48,7 @@ def small_study(folder: Path) -> Path:
     spec["training"]["recipe"]["epochs"] = 1
     spec["judge"]["repeats"] = 3
     spec["checks"] = {"reader": {"facts": 12, "items": 10}, "judge": {"forms": 20}}
-    spec["services"]["model"] = str(ROOT / "demo" / "model")
+    spec["services"]["model"] = str(ROOT / "demo" / "telecom-reader")
     spec["services"]["rubrics"] = str(ROOT / "demo" / "rubrics")
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))

@@ -32,7 +32,7 @@ async def test_prompt_ids_of_training_and_serving_are_equal(running: Running) ->
         for prompt in prompts
     ]
     examples = parse_examples("\n".join(lines).encode(), "data.jsonl")
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "demo" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "demo" / "telecom-reader")
     trained = tokenise(tokenizer, examples, max_length=2048, path="data.jsonl")
 
     service = pb.DESCRIPTOR.services_by_name["GeneratorService"]

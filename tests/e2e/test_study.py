@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 def kinds(state: Path) -> Counter[str]:
     """How many results of each kind are finished."""
-    with sqlite3.connect(f"file:{state / 'state.db'}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{state / 'study.sqlite'}?mode=ro", uri=True) as database:
         return Counter(dict(database.execute("SELECT kind, COUNT(*) FROM results GROUP BY kind")))
 
 
@@ -29,7 +29,7 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(running: Running) -
     command = ["study", "run", str(running.study), "--up", "--state", str(running.state)]
     first = subprocess.Popen([*COMMAND, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 300
-    while not (running.state / "state.db").exists() or kinds(running.state)["answer"] < 5:
+    while not (running.state / "study.sqlite").exists() or kinds(running.state)["answer"] < 5:
         assert first.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(running: Running) -
     done = kinds(running.state)
     assert done["training"] == 2
     assert done["answer"] <= 3 * 24 + 10
-    with sqlite3.connect(running.state / "state.db") as database:
+    with sqlite3.connect(running.state / "study.sqlite") as database:
         rows = database.execute("SELECT kind, inputs FROM results").fetchall()
     assert len(set(rows)) == len(rows)
     assert {arm["recipe"] for arm in report["arms"]} == {

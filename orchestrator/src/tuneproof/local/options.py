@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
             *artifacts,
             *["--cache-dir", str(state / "generator")],
             *["--openai-bind", openai],
+            *["--threads", str(max(1, (os.cpu_count() or 1) // 2))],
         ],
         "judge": judge,
     }
