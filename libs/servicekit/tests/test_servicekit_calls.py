@@ -14,12 +14,14 @@ from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from tuneproof.servicekit import errors
 from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.batch import answer_each
-from tuneproof.servicekit.calls import Limits
+from tuneproof.servicekit.calls import CallInterceptor, Limits
 from tuneproof.servicekit.client import connect, service_config, typed_errors
-from tuneproof.servicekit.server import Service
+from tuneproof.servicekit.server import Service, make_server
 from tuneproof.servicekit.testing import serving
+from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
 RETRIEVER = retriever_pb2.DESCRIPTOR.services_by_name["RetrieverService"]
+TRAINER = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"]
 JUDGE = judge_pb2.DESCRIPTOR.services_by_name["JudgeService"]
 
 
@@ -211,6 +213,49 @@ async def test_streams_ask_for_tokens_too() -> None:
         with pytest.raises(errors.Unauthenticated), typed_errors():
             async for _ in stub.SearchBatch(iter([]), timeout=5):
                 pass
+
+
+class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """Has a run that never changes."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def WatchRun(self, request, context):
+        try:
+            yield trainer_pb2.WatchRunResponse(run=trainer_pb2.Run(id=request.run_id))
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+
+async def test_a_server_that_ends_ends_its_watch_streams() -> None:
+    servicer = Trainer()
+
+    async def ready() -> None:
+        return None
+
+    service = Service(
+        register=lambda server: trainer_pb2_grpc.add_TrainerServiceServicer_to_server(
+            servicer, server
+        ),
+        descriptors=[TRAINER],
+        check_ready=ready,
+    )
+    around = CallInterceptor([TRAINER], None)
+    server = make_server(service, around, 2**20)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    async with connect(target, services=[TRAINER]) as channel:
+        stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+        stream = aiter(stub.WatchRun(trainer_pb2.WatchRunRequest(run_id="r"), timeout=60))
+        assert (await anext(stream)).run.id == "r"
+        around.end_watchers()
+        async with asyncio.timeout(10):
+            await server.stop(60)
+        assert servicer.ended
+        with pytest.raises(errors.Unavailable), typed_errors():
+            await anext(stream)
 
 
 def test_the_contract_says_what_is_retried() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed
 from tuneproof.servicekit.call_spans import end_served, start_served
-from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError
+from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.status import abort, status_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -32,6 +32,7 @@ SECONDS = Histogram(
 IN_FLIGHT = Gauge("tuneproof_rpc_in_flight", "Calls under way.", ["service", "method"])
 
 _OVERLOAD_RETRY_SECONDS = 1.0
+_ENDING = "the server is ending; watch again at another one"
 _log = structlog.get_logger("tuneproof.call")
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -58,11 +59,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._tokens = tokens
         self._limits = {False: limits.calls, True: limits.watchers}
         self._running = {False: 0, True: 0}
+        self._watching: set[asyncio.Task[Any]] = set()
+        self._ending = False
         self._methods: dict[str, MethodDescriptor] = {
             f"/{service.full_name}/{method.name}": method
             for service in services
             for method in service.methods
         }
+
+    def end_watchers(self) -> None:
+        """Ends the watch streams, which would outlive any drain, and lets no more in."""
+        self._ending = True
+        for task in self._watching:
+            task.cancel()
 
     async def intercept_service(
         self,
@@ -120,8 +129,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             if self._tokens is not None:
                 self._tokens.check(authorization_of(context), needs=role_needed(method))
-            self._refuse_overload(watches)
-            yield
+            self._admit(watches)
+            with self._watched(watches):
+                yield
         except (asyncio.CancelledError, GeneratorExit):
             code = "CANCELLED"
             raise
@@ -144,8 +154,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 end_served(traced, code, why)
             _log.debug("call", method=method.full_name, code=code, seconds=round(seconds, 4))
 
-    def _refuse_overload(self, watches: bool) -> None:
+    def _admit(self, watches: bool) -> None:
         limit = self._limits[watches]
+        if watches and self._ending:
+            raise Unavailable(_ENDING)
         if self._running[watches] > limit:
             kind = "watch streams" if watches else "calls"
             raise Overloaded(
@@ -153,3 +165,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 f" try again in {_OVERLOAD_RETRY_SECONDS:.0f} s",
                 retry_after=_OVERLOAD_RETRY_SECONDS,
             )
+
+    @contextmanager
+    def _watched(self, watches: bool) -> Iterator[None]:
+        """Holds a watch stream where `end_watchers` finds it."""
+        task = asyncio.current_task()
+        if not watches or task is None:
+            yield
+            return
+        self._watching.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._ending:
+                raise
+            task.uncancel()
+            raise Unavailable(_ENDING) from None
+        finally:
+            self._watching.discard(task)

@@ -155,21 +155,23 @@ async def _grpc_server(
     settings: ServiceSettings, service: Service, tokens: Tokens | None
 ) -> AsyncIterator[str]:
     limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
-    server = make_server(service, tokens, settings.max_message_bytes, limits)
+    around = CallInterceptor(service.descriptors, tokens, limits)
+    server = make_server(service, around, settings.max_message_bytes)
     target = _listen(server, settings.bind, "bind")
     await server.start()
     try:
         yield target
     finally:
+        around.end_watchers()
         await server.stop(settings.drain_seconds)
 
 
 def make_server(
-    service: Service, tokens: Tokens | None, max_message_bytes: int, limits: Limits
+    service: Service, around: CallInterceptor, max_message_bytes: int
 ) -> grpc.aio.Server:
-    """A server with the service, reflection and everything that surrounds calls."""
+    """A server with the service, reflection and what surrounds each call."""
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(service.descriptors, tokens, limits)],
+        interceptors=[around],
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
