@@ -18,7 +18,7 @@ STUDY_FLAGS := $(if $(MODEL),--model $(MODEL)) $(if $(JUDGE_URL),--judge-url $(J
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] services/retriever[lancedb,local-embed] \
     services/generator[cpu] services/trainer services/judge orchestrator
 SOURCES  := libs/servicekit/src libs/adapters/src services/retriever/src services/generator/src \
-    services/trainer/src services/judge/src orchestrator/src
+    services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
 TORCH    := torch==2.13.0+cpu
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)

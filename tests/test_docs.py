@@ -205,4 +205,4 @@ def test_the_tutorials_question_is_one_that_the_demo_tests() -> None:
     recipes = {arm.name for arm in planned.spec.tuned}
     named = re.search(r"for model in \((.*)\):", text)
     assert named is not None
-    assert set(re.findall(r'"([\w-]+)"', named[1])) == {"model", *recipes}
+    assert set(re.findall(r'"([\w-]+)"', named[1])) == {"telecom-reader", *recipes}

@@ -31,7 +31,7 @@ class TelecomData(Section):
 
     name: Literal["telecom"]
     seed: int = Field(ge=0, le=LARGEST_SEED)
-    documents: int = Field(ge=1, le=100_000)
+    documents: int = Field(ge=1, le=11_970)
     facts_per_document: int = Field(default=6, ge=1, le=100)
 
 
