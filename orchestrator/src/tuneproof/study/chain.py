@@ -81,7 +81,8 @@ class Chain:
         digest = self.corpus_digest()
         if digest is None:
             return {}
-        settings = self.plan.spec.retrieval.model_dump()
+        retrieval = self.plan.spec.retrieval
+        settings = {**retrieval.model_dump(), "k": retrieval.depth}
         if settings["mode"] != "hybrid":
             del settings["alpha"]
         return {
@@ -90,7 +91,8 @@ class Chain:
         }
 
     def passages(self) -> dict[str, tuple[StoredPassage, ...]]:
-        """What was found, by item id; without the items whose search is missing."""
+        """What was found, by item id, as deep as it is measured, of which the prompt has the
+        first k; without the items whose search is missing."""
         tasks = self.retrieval_tasks()
         outputs = self.state.get_many(each.key for each in tasks.values())
         return {
@@ -172,7 +174,7 @@ class Chain:
 
     def _passage_texts(self) -> dict[str, tuple[str, ...]]:
         return {
-            item: tuple(passage.text for passage in found)
+            item: tuple(passage.text for passage in found[: self.plan.spec.retrieval.k])
             for item, found in self.passages().items()
         }
 

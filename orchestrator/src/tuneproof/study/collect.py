@@ -48,10 +48,12 @@ def load_results(chain: Chain) -> StudyResults:
         judge_model=(models[0] if models else identities.judge_name) if identities.judge else "",
         self_judged=identities.self_judged or models == [identities.model_name],
         reference_style=plan.spec.references,
-        items=tuple(_item(item, passages.get(item.id, ())) for item in plan.test),
+        items=tuple(
+            _item(item, passages.get(item.id, ())[: plan.spec.retrieval.k]) for item in plan.test
+        ),
         arms=_arms(chain),
         answers=answers,
-        retrieval=retrieval_quality(plan.test, passages, k=plan.spec.retrieval.k),
+        retrieval=retrieval_quality(plan.test, passages, k=plan.spec.retrieval.depth),
         reader_checks=_reader_checks(chain),
         judge_checks=_judge_checks(chain),
         primary=plan.primary(identities.criteria),

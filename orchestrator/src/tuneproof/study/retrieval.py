@@ -102,7 +102,7 @@ async def _search(
     found = retriever.search_many(
         corpus["name"],
         {task.key: task.inputs["query"] for task in tasks},
-        k=settings.k,
+        k=settings.depth,
         mode=settings.mode,
         alpha=settings.alpha,
         expected_digest=corpus["digest"],

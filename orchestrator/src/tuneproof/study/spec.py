@@ -14,6 +14,8 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = ("exact_match", "token_f1", "rouge_l")
 LARGEST_SEED = 2**32 - 1
+MEASURED_DEPTH = 10
+"""nDCG@10 looks so far down."""
 
 
 def _none_for(word: str) -> Callable[[Any], Any]:
@@ -68,8 +70,14 @@ class RetrievalSpec(Section):
 
     mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
     k: int = Field(default=5, ge=1, le=1000)
+    """Passages in the prompt."""
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the dense list in a hybrid search."""
+
+    @property
+    def depth(self) -> int:
+        """Passages that are asked for: those of the prompt, and enough to measure retrieval by."""
+        return max(self.k, MEASURED_DEPTH)
 
 
 class PromptSpec(Section):
