@@ -60,19 +60,17 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(running: Running) -
 
 
 def test_again_it_needs_no_service(running: Running, tmp_path: Path) -> None:
-    targets = [
-        part
-        for name in ("retriever", "generator", "trainer", "judge")
-        for part in (f"--{name}", "127.0.0.1:1")
-    ]
-    page = tmp_path / "report.html"
+    with (
+        sqlite3.connect(running.state / "study.sqlite") as finished,
+        sqlite3.connect(tmp_path / "study.sqlite") as copy,
+    ):
+        finished.backup(copy)
     again = tuneproof(
-        *("study", "run", str(running.study), "--state", str(running.state)),
-        *(*targets, "--report", str(page)),
-        timeout=60,
+        *("study", "run", str(running.study), "--up", "--state", str(tmp_path)), timeout=60
     )
     assert again.returncode == 0, again.stderr
-    assert page.exists()
+    assert (tmp_path / "reports" / "small.html").exists()
+    assert not (tmp_path / "services").exists()
 
 
 def test_bioasq_completes(running: Running, data: Path) -> None:
