@@ -138,7 +138,7 @@ class SmallStudy:
         with exclusive(self.state), open_state(self.state, write=True) as state:
             remember(state, prepared, request, identities)
             chain = Chain(prepared.plan, identities, state)
-            source = GivenServices(endpoints)
+            source = GivenServices(endpoints, progress=lambda *_: None)
             services = Services(source, identities=identities, sources=prepared.sources)
             async with services:
                 store = str(self.state / "artifacts")

@@ -15,7 +15,7 @@ from tuneproof.servicekit.client import connect
 from tuneproof_trainer.data import parse_examples
 from tuneproof_trainer.tokens import tokenise
 
-from .conftest import ROOT, Running
+from ..conftest import ROOT, Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

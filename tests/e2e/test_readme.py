@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Running
+from ..conftest import ROOT, Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import COMMAND, ROOT, Running, tuneproof
+from ..conftest import COMMAND, ROOT, Running, tuneproof
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -229,7 +229,11 @@ async def _run(
     identities = await identities_for(prepared, request, endpoints, external=external)
     remember(results, prepared, request, identities)
     chain = Chain(prepared.plan, identities, results)
-    source: ServiceSource = GivenServices(endpoints)
+
+    def tell(name: str, what: str) -> None:
+        say(f"{name}: {what}")
+
+    source: ServiceSource = GivenServices(endpoints, progress=tell)
     if up:
         options = LocalOptions(
             request.state.resolve(),
@@ -242,7 +246,7 @@ async def _run(
             Supervisor(request.state),
             options,
             keep=keep_up,
-            progress=lambda name, what: say(f"{name}: {what}"),
+            progress=tell,
         )
     store = artifacts or str(request.state.resolve() / "artifacts")
     async with Services(source, identities=identities, sources=prepared.sources) as services:

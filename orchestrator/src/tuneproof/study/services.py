@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
+from tuneproof.local.supervisor import Progress
 from tuneproof.sdk import (
     Endpoints,
     GeneratorClient,
@@ -18,10 +20,16 @@ from tuneproof.sdk import (
     RubricInfo,
     TrainerClient,
 )
-from tuneproof.servicekit.errors import WrongState
+from tuneproof.sdk.endpoints import SERVICES
+from tuneproof.servicekit.client import is_reachable
+from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.study.identity import Identities, Sources, model_files, read_rubrics
 
 Client = TypeVar("Client")
+
+_PATIENCE = 180.0
+"""A generator with a large model needs minutes to start."""
+_LOOK = 2.0
 _NAMES: dict[type[Any], str] = {
     RetrieverClient: "retriever",
     GeneratorClient: "generator",
@@ -44,14 +52,42 @@ class ServiceSource(Protocol):
 
 
 class GivenServices:
-    """Services that run already, and are not ours to start."""
+    """Services that run already, and are not ours to start.
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    Args:
+        patience: seconds for which one that was lost may be away.
+    """
+
+    def __init__(
+        self, endpoints: Endpoints, *, progress: Progress, patience: float = _PATIENCE
+    ) -> None:
         self._endpoints = endpoints
+        self._progress = progress
+        self._patience = patience
+        self._started = False
 
     async def start(self) -> Endpoints:
-        """The addresses given."""
+        """The addresses given; from the second time on, once all of them answer again.
+
+        Raises:
+            Unavailable: one did not come back in time; the message says what to do.
+        """
+        if self._started:
+            await asyncio.gather(
+                *(self._wait_for(name, getattr(self._endpoints, name)) for name in SERVICES)
+            )
+        self._started = True
         return self._endpoints
+
+    async def _wait_for(self, name: str, target: str) -> None:
+        if not target or await is_reachable(target, timeout=_LOOK):
+            return
+        self._progress(name, f"away; waiting up to {self._patience:.0f} s for {target}")
+        if not await is_reachable(target, timeout=self._patience):
+            raise Unavailable(
+                f"the {name} at {target} did not come back within {self._patience:.0f} s: start it"
+                " again, then give the same command; what is done is kept"
+            )
 
     async def restart(self) -> Endpoints | None:
         """Not ours to do."""

@@ -37,24 +37,28 @@ async def complete(
         pause: waits so many seconds before another try.
 
     Raises:
-        Unavailable: the service was lost again and again.
+        Unavailable: the service was lost again and again, and nothing was done in between.
     """
-    for attempt in range(1, _ATTEMPTS + 1):
-        waiting = state.missing(tasks)
-        if not waiting:
-            return
+    attempt = 0
+    while waiting := state.missing(tasks):
+        attempt += 1
+        lost: Unavailable | None = None
         try:
-            again = await _once(waiting, ask, state, stage)
-        except Unavailable:
-            if attempt == _ATTEMPTS:
-                raise
-            stage.note("the service was lost; asking again")
-            await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
-            await recover()
-            continue
-        if not again or attempt == _ATTEMPTS:
+            if not await _once(waiting, ask, state, stage):
+                return
+        except Unavailable as error:
+            lost = error
+        if len(state.missing(tasks)) < len(waiting):
+            attempt = 1
+        elif attempt == _ATTEMPTS:
+            if lost is not None:
+                raise lost
             return
+        if lost is not None:
+            stage.note("a service was lost; waiting for it")
         await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
+        if lost is not None:
+            await recover()
 
 
 async def persist(

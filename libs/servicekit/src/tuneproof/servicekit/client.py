@@ -82,6 +82,18 @@ def typed_errors() -> Iterator[None]:
         raise error_of_call(failure) from None
 
 
+async def is_reachable(target: str, *, timeout: float) -> bool:
+    """Whether a gRPC server answers at `host:port` within so many seconds."""
+    options = [("grpc.max_reconnect_backoff_ms", 1000)]
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
+        try:
+            async with asyncio.timeout(timeout):
+                await channel.channel_ready()
+        except TimeoutError:
+            return False
+    return True
+
+
 async def is_ready(health_target: str, *, timeout: float = 2.0) -> bool:
     """Whether the service behind a health address says `ready`."""
     async with grpc.aio.insecure_channel(health_target) as channel:
