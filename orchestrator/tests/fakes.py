@@ -54,7 +54,9 @@ class World:
     unscored: set[str] = field(default_factory=set)
     """Answers that the judge cannot score."""
     broken_streams: int = 0
-    """So many streams of answers break off after their third answer."""
+    """So many streams of answers break off, the first after its third answer."""
+    answers_before_break: int = 3
+    """Answers that the streams which break off give in all."""
     wrong_adapter: bool = False
     """The generator lets the base model answer for an adapter."""
     embedder: str = "sha256:" + "e" * 64
@@ -204,13 +206,14 @@ class Generator(
     async def GenerateBatch(self, request_iterator, context):
         breaks = self._world.broken_streams > 0
         self._world.broken_streams -= breaks
-        given = 0
+        if breaks and not self._world.answers_before_break:
+            raise errors.Unavailable("the engine is dead")
         async for response in answer_each(
             request_iterator, self._one, _refuse(gen.GenerateBatchResponse), concurrency=4
         ):
             yield response
-            given += 1
-            if breaks and given == 3:
+            self._world.answers_before_break -= breaks
+            if breaks and not self._world.answers_before_break:
                 raise errors.Unavailable("the engine died")
 
     async def _one(self, request):

@@ -14,7 +14,7 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as stubs
 from tuneproof.sdk import GenerateInput, Generation, GeneratorClient
 from tuneproof.servicekit.auth import Tokens
-from tuneproof.servicekit.calls import Limits
+from tuneproof.servicekit.calls import CallInterceptor
 from tuneproof.servicekit.errors import (
     Internal,
     InvalidInput,
@@ -210,7 +210,8 @@ async def test_a_stream_that_fails_raises_after_what_came(ending: str):
 @asynccontextmanager
 async def _killable(script: Script, kill: asyncio.Event) -> AsyncIterator[str]:
     """A server that ends at once, calls under way included, when `kill` is set."""
-    server = make_server(_service(script), None, 2**20, Limits())
+    service = _service(script)
+    server = make_server(service, CallInterceptor(service.descriptors, None), 2**20)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
-from tuneproof.servicekit.calls import Limits
+from tuneproof.servicekit.calls import CallInterceptor
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service, make_server
@@ -115,7 +115,7 @@ async def _serving(fake: _Trainer, port: int = 0) -> AsyncIterator[int]:
         descriptors=[pb.DESCRIPTOR.services_by_name["TrainerService"]],
         check_ready=ready,
     )
-    server = make_server(service, None, 2**20, Limits())
+    server = make_server(service, CallInterceptor(service.descriptors, None), 2**20)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:

@@ -42,7 +42,9 @@ async def test_a_study_runs_from_documents_to_verdicts(small):
     assert results.retrieval.items == 12
     assert results.retrieval.success_at_5 == 1.0
     assert [check.facts for check in results.reader_checks] == [4]
-    assert [check.forms for check in results.judge_checks] == [6, 6]
+    arms = len({(answer.item, answer.text) for answer in results.answers})
+    assert [check.from_arms for check in results.judge_checks] == [arms, arms]
+    assert [check.forms for check in results.judge_checks] == [6 + arms, 6 + arms]
     assert results.toy_model
     assert results.self_judged
     assert {item.id for item in results.items} == {answer.item for answer in results.answers}

@@ -141,6 +141,7 @@ def study() -> StudyResults:
     check = JudgeCheck(
         criterion="accuracy",
         forms=300,
+        from_arms=0,
         unscored=1,
         exact=0.91,
         weighted_kappa=0.93,

@@ -32,6 +32,10 @@ LARGEST_WORLD = len(SERIES) * LARGEST_NUMBER
 """Chapters: one for each piece of equipment that can be named."""
 LARGEST_CHAPTER = 100
 """Facts in a chapter: far enough below the 465 parameters that drawing them stays quick."""
+CRITERIA = ("accuracy", "completeness")
+LEVELS = (1, 2, 3, 4, 5)
+_DRAWS = 10
+"""Forms drawn for each that is kept: the rarest score is one in thirty."""
 
 
 def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
@@ -71,26 +75,31 @@ def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
 def judge_forms(seed: int, n: int) -> list[JudgeForm]:
     """Labelled answers to examine a judge with; the labels are those of `score`.
 
+    Every score that the rule can give stands in a tenth of them at least, by each criterion, so
+    that a judge cannot do well by leaving the rare ones out.
+
     Raises:
         ValueError: n is negative.
     """
     if n < 0:
         raise ValueError(f"the number of forms is {n}; it must not be negative")
     rng = random.Random(f"telecom forms {seed}")  # noqa: S311 - no secret
-    forms = []
-    for index in range(n):
-        fact = draw_fact(rng, draw_entity(rng), draw_parameter(rng))
-        answer = draw_answer(rng, fact)
-        forms.append(
-            JudgeForm(
-                id=f"telecom-form-{seed}-{index:05d}",
-                question=fact.question,
-                reference=fact.sentence,
-                answer=answer,
-                scores=score(fact.sentence, answer),
-            )
-        )
-    return forms
+    drawn = [_draw_form(rng, f"telecom-form-{seed}-{index:05d}") for index in range(n * _DRAWS)]
+    chosen: dict[str, JudgeForm] = {}
+    for criterion in CRITERIA:
+        for level in LEVELS:
+            right = [form for form in drawn if form.scores[criterion] == level]
+            already = sum(form.scores[criterion] == level for form in chosen.values())
+            more = [form for form in right if form.id not in chosen][: max(0, n // 10 - already)]
+            chosen |= {form.id: form for form in more}
+    rest = [form for form in drawn if form.id not in chosen][: n - len(chosen)]
+    return sorted([*chosen.values(), *rest], key=lambda form: form.id)
+
+
+def _draw_form(rng: random.Random, name: str) -> JudgeForm:
+    fact = draw_fact(rng, draw_entity(rng), draw_parameter(rng))
+    answer = draw_answer(rng, fact)
+    return JudgeForm(name, fact.question, fact.sentence, answer, score(fact.sentence, answer))
 
 
 def oracle_context(dataset: Dataset, item: Item, facts: int, seed: int) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneproof.datasets.items import JudgeForm
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.plan import Plan
-from tuneproof.study.results import JudgeCheck, ReaderCheck, Verdict
+from tuneproof.study.results import Answer, JudgeCheck, ReaderCheck, Verdict
 from tuneproof.study.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
 
 LEVELS = (1, 2, 3, 4, 5)
@@ -60,6 +60,29 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
     return tuple(telecom.judge_forms(data.seed, check.forms))
 
 
+def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Verdict]]:
+    """What the arms answered and the judge judged, each wording once, with the right scores.
+
+    Empty for a data set whose right scores no program knows.
+    """
+    if not isinstance(plan.spec.dataset, TelecomData):
+        return []
+    from tuneproof.datasets import telecom  # noqa: PLC0415 - this data set only
+
+    items = {item.id: item for item in plan.test}
+    found: dict[tuple[str, str], tuple[Form, Verdict]] = {}
+    for answer in answers:
+        if answer.verdict is None or not answer.verdict.criteria:
+            continue
+        item = items[answer.item]
+        reference = item.references[plan.spec.references][0]
+        if plan.spec.references == "full" and (item.id, answer.text) not in found:
+            scores = telecom.score(reference, answer.text)
+            form = Form(item.id, item.question, reference, answer.text, scores)
+            found[item.id, answer.text] = (form, answer.verdict)
+    return list(found.values())
+
+
 def reader_check(facts: int, verdicts: Sequence[Verdict]) -> ReaderCheck | None:
     """What the reader's check found; None when nothing was scored."""
     if not verdicts:
@@ -69,14 +92,17 @@ def reader_check(facts: int, verdicts: Sequence[Verdict]) -> ReaderCheck | None:
 
 
 def judge_check(
-    criterion: str, forms: Sequence[Form], verdicts: Mapping[int, Verdict]
+    criterion: str,
+    forms: Sequence[tuple[Form, Verdict]],
+    answers: Sequence[tuple[Form, Verdict]],
 ) -> JudgeCheck | None:
     """What the judge's check found of one criterion.
 
     A form that could not be scored counts as not exact; κ, error and matrix are over the others.
 
     Args:
-        verdicts: by position of the form.
+        forms: made for the check.
+        answers: of the study's arms, from `answers_as_forms`.
 
     Returns:
         None when no form was judged, or the forms' right scores of this criterion are not known.
@@ -86,15 +112,13 @@ def judge_check(
         weighted_kappa,
     )
 
-    judged = [
-        (form.scores[criterion], verdicts[position].criteria[criterion])
-        for position, form in enumerate(forms)
-        if position in verdicts
-        and criterion in form.scores
-        and criterion in verdicts[position].criteria
-    ]
-    if not judged:
+    if not any(criterion in form.scores for form, _ in forms):
         return None
+    judged = [
+        (form.scores[criterion], verdict.criteria[criterion])
+        for form, verdict in (*forms, *answers)
+        if criterion in form.scores and criterion in verdict.criteria
+    ]
     pairs = [(right, score.mean) for right, score in judged if score.mean is not None]
     truth = [right for right, _ in pairs]
     given = [rounded(mean) for _, mean in pairs]
@@ -103,6 +127,7 @@ def judge_check(
     return JudgeCheck(
         criterion=criterion,
         forms=len(judged),
+        from_arms=sum(criterion in verdict.criteria for _, verdict in answers),
         unscored=len(judged) - len(pairs),
         exact=agreeing / len(judged),
         weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,

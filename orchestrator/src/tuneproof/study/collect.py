@@ -13,7 +13,7 @@ from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.answering import pool_task
 from tuneproof.study.chain import AnswerWork, Chain
-from tuneproof.study.checks import judge_check, reader_check
+from tuneproof.study.checks import answers_as_forms, judge_check, reader_check
 from tuneproof.study.codec import StoredPassage, training_from_json, verdict_from_json
 from tuneproof.study.results import (
     Answer,
@@ -55,7 +55,7 @@ def load_results(chain: Chain) -> StudyResults:
         answers=answers,
         retrieval=retrieval_quality(plan.test, passages, k=plan.spec.retrieval.depth),
         reader_checks=_reader_checks(chain),
-        judge_checks=_judge_checks(chain),
+        judge_checks=_judge_checks(chain, answers),
         primary=plan.primary(identities.criteria),
         margin=dict(plan.spec.comparison.margin),
         confidence=plan.spec.comparison.confidence,
@@ -184,15 +184,16 @@ def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
     return (found,) if found else ()
 
 
-def _judge_checks(chain: Chain) -> tuple[JudgeCheck, ...]:
+def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck, ...]:
     tasks = chain.form_verdicts()
     outputs = chain.state.get_many(task.key for task in tasks)
-    verdicts = {
-        position: verdict_from_json(outputs[task.key])
-        for position, task in enumerate(tasks)
+    forms = [
+        (form, verdict_from_json(outputs[task.key]))
+        for form, task in zip(chain.forms, tasks, strict=True)
         if task.key in outputs
-    }
-    checks = [judge_check(c, chain.forms, verdicts) for c in chain.identities.criteria]
+    ]
+    given = answers_as_forms(chain.plan, answers) if forms else []
+    checks = [judge_check(criterion, forms, given) for criterion in chain.identities.criteria]
     return tuple(check for check in checks if check is not None)
 
 

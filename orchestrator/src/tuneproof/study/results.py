@@ -149,6 +149,9 @@ class JudgeCheck:
 
     criterion: str
     forms: int
+    """Answers with a known right score, those of the arms included."""
+    from_arms: int
+    """How many of them are what the study's arms really answered."""
     unscored: int
     exact: float
     """Share of forms whose rounded mean score is the right one."""
