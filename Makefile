@@ -24,7 +24,7 @@ TORCH    := torch==2.13.0+cpu
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-faults lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,7 +47,10 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not faults'
+
+test-faults: $(STAMP)  ## Kill the orchestrator and the services in every stage of a study
+	$(BIN)/pytest -m faults tests/faults
 
 lint: $(STAMP)  ## Check style, formatting and contracts
 	$(BIN)/ruff check .
