@@ -15,8 +15,8 @@ from rich.table import Table
 from tuneproof.cli.console import out, plain_errors, print_json, say
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.local.supervisor import Progress
-from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof.study.identity import resolve_sources
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable
+from tuneproof.study.identity import model_folder, resolve_sources
 from tuneproof.study.specfile import load_spec
 
 _WATCH_SECONDS = 1.0
@@ -92,7 +92,13 @@ def down(*, state: StateOption = Path(".tuneproof")) -> None:
 async def _up(
     supervisor: Supervisor, options: LocalOptions, *, detach: bool, as_json: bool
 ) -> None:
-    await supervisor.ensure_up(options, progress=_tell())
+    before = supervisor.running()
+    try:
+        await supervisor.ensure_up(options, progress=_tell())
+    except (TuneproofError, OSError):
+        started = [name for name in supervisor.running() if name not in before]
+        await supervisor.take_down(progress=_tell(), names=started)
+        raise
     _show(supervisor.addresses(), as_json=as_json)
     if detach:
         return
@@ -145,6 +151,7 @@ def _options(
         raise InvalidInput(
             "no base model is named: give a study file whose `services` name one, or --model"
         )
+    model_folder(model)
     return LocalOptions(state.resolve(), model, judge_url, judge_model, rubrics)
 
 

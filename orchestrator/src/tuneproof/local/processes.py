@@ -63,6 +63,27 @@ def stop(process: psutil.Process, *, grace: float) -> None:
             process.wait(grace)
 
 
+def is_free(port: int) -> bool:
+    """Whether a server may listen on a loopback port now."""
+    with socket.socket() as probe:
+        # As servers do: connections that ended a moment ago keep no port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def listener(port: int) -> str:
+    """Who listens on a port, in words; empty where this user may not know."""
+    with contextlib.suppress(psutil.Error):
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,) and each.pid:
+                return f"process {each.pid} ({psutil.Process(each.pid).name()})"
+    return ""
+
+
 def free_port(preferred: int) -> int:
     """A loopback port that nobody listens on now: the preferred one where it is free."""
     for port in (preferred, 0):

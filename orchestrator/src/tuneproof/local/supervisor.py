@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,10 @@ from tuneproof.servicekit.files import write_atomically
 
 _GRACE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
+_PORT_SECONDS = 5.0
 _LOG_LINES = 15
+_PORTS_FILE = "ports.json"
+_PORTS_OF = {"generator": ("generator", "openai")}
 
 Progress = Callable[[str, str], None]
 """Is told a service's name and what it does: `starting`, `ready`, `running already`."""
@@ -48,24 +52,27 @@ class Supervisor:
             The names of the services that were started now.
 
         Raises:
-            Unavailable: when one ends or is not ready within `timeout` seconds; the message holds
-                the end of its log.
+            Unavailable: when another program has its port, when one ends or is not ready within
+                `timeout` seconds; the message holds the end of its log.
+            OSError: when nothing can be written below the state folder.
         """
-        commands = self._commands(options)
+        ports = self._ports()
+        commands = self._commands(options, ports)
         running: dict[str, psutil.Process] = {}
-        started = []
         for name in SERVICES:
             process = self._find(name)
             if process and process.cmdline() == commands[name]:
                 progress(name, "running already")
-            else:
-                if process:
-                    await asyncio.to_thread(processes.stop, process, grace=_GRACE_SECONDS)
-                self._announcement(name).unlink(missing_ok=True)
-                progress(name, "starting")
-                process = processes.start(commands[name], self.log_of(name), _environment())
-                started.append(name)
-            running[name] = process
+                running[name] = process
+            elif process:
+                await asyncio.to_thread(processes.stop, process, grace=_GRACE_SECONDS)
+        started = [name for name in SERVICES if name not in running]
+        for name in started:
+            await self._until_free(name, ports)
+        for name in started:
+            self._announcement(name).unlink(missing_ok=True)
+            progress(name, "starting")
+            running[name] = processes.start(commands[name], self.log_of(name), _environment())
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as waiting:
                 for name in SERVICES:
@@ -74,14 +81,15 @@ class Supervisor:
             raise Unavailable(
                 f"the services were not ready within {timeout:.0f} s; see {self._folder}"
             ) from None
-        except* Unavailable as failures:
+        except* (Unavailable, OSError) as failures:
             raise failures.exceptions[0] from None
         self._write_endpoints()
         return started
 
-    async def take_down(self, *, progress: Progress) -> None:
-        """Ends every service of this folder that runs."""
-        self._endpoints.unlink(missing_ok=True)
+    async def take_down(self, *, progress: Progress, names: Sequence[str] = SERVICES) -> None:
+        """Ends those services of this folder that run."""
+        if set(self.running()) <= set(names):
+            self._endpoints.unlink(missing_ok=True)
 
         async def end(name: str, process: psutil.Process) -> None:
             progress(name, "stopping")
@@ -89,7 +97,7 @@ class Supervisor:
             progress(name, "stopped")
 
         async with asyncio.TaskGroup() as ending:
-            for name in SERVICES:
+            for name in names:
                 if process := self._find(name):
                     ending.create_task(end(name, process))
 
@@ -121,8 +129,21 @@ class Supervisor:
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _commands(self, options: LocalOptions) -> dict[str, list[str]]:
-        ports = self._ports()
+    async def _until_free(self, name: str, ports: Mapping[str, int]) -> None:
+        """Waits a little for a service's ports: a former process of ours may be on its way out."""
+        needed = [ports[each] for each in _PORTS_OF.get(name, (name,))]
+        end = time.monotonic() + _PORT_SECONDS
+        while taken := [port for port in needed if not processes.is_free(port)]:
+            if time.monotonic() > end:
+                holder = processes.listener(taken[0])
+                raise Unavailable(
+                    f"the {name} cannot start: port {taken[0]} is taken by"
+                    f" {holder or 'another program'}. End that, or delete"
+                    f" {self._folder / _PORTS_FILE} so that other ports are chosen"
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _commands(self, options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[str]]:
         flags = flags_of(options, ports)
         return {
             name: [
@@ -135,8 +156,8 @@ class Supervisor:
 
     def _ports(self) -> dict[str, int]:
         """The ports of this folder: the same at every start, so that clients find them again."""
-        path = self._folder / "ports.json"
-        if path.exists():
+        path = self._folder / _PORTS_FILE
+        with contextlib.suppress(FileNotFoundError, ValueError):
             known: dict[str, int] = json.loads(path.read_text())
             if set(known) == set(PREFERRED_PORTS):
                 return known
@@ -160,6 +181,8 @@ class Supervisor:
 
     def _log_end(self, name: str) -> str:
         lines = self.log_of(name).read_text("utf-8", "replace").splitlines()
+        if not lines:
+            return "  (nothing: it was killed, or its disk is full)"
         return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
 
 

@@ -12,7 +12,14 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.client import connect
-from tuneproof.servicekit.errors import DeadlineExceeded, Internal, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    Internal,
+    TuneproofError,
+    Unauthenticated,
+    Unavailable,
+)
 from tuneproof.servicekit.status import error_of_call
 
 T = TypeVar("T")
@@ -74,7 +81,10 @@ class Connection:
 
     def _error_of(self, failure: grpc.aio.AioRpcError, method: str) -> TuneproofError:
         if any(key == _SERVER_SAID_IT for key, _ in failure.trailing_metadata() or ()):
-            return error_of_call(failure)
+            said = error_of_call(failure)
+            if isinstance(said, Unauthenticated | Forbidden):
+                said = self._with_peer(said)  # one token goes to all services: say who minds
+            return said
         if failure.code() is grpc.StatusCode.UNAVAILABLE:
             return Unavailable(
                 f"{self.peer} cannot be reached ({failure.details()}); is it running?"
@@ -87,8 +97,10 @@ class Connection:
             return self._ended(method)
         if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{self.peer} did not end the call {method} in time")
-        error = error_of_call(failure)
-        error.message = f"{self.peer}, {method}: {error.message}"
+        return self._with_peer(error_of_call(failure), f", {method}")
+
+    def _with_peer(self, error: TuneproofError, method: str = "") -> TuneproofError:
+        error.message = f"{self.peer}{method}: {error.message}"
         error.args = (error.message,)
         return error
 

@@ -147,15 +147,30 @@ def identify_model(model: str) -> str:
     Raises:
         InvalidInput: a path that is no model folder.
     """
+    folder = model_folder(model)
+    if folder is None:
+        return f"hub:{model}"
+    files = {path.name: sha256_of_file(path) for path in model_files(folder)}
+    return sha256_of_json(files)
+
+
+def model_folder(model: str) -> Path | None:
+    """The folder of a base model; None for a Hugging Face id, about which only the hub knows.
+
+    Raises:
+        InvalidInput: a path that is no model folder.
+    """
     folder = Path(model)
     if not folder.is_dir():
         if model.startswith((".", "/", "~")):
-            raise InvalidInput(f"the model folder {model} does not exist")
-        return f"hub:{model}"
+            raise InvalidInput(f"the model folder {model} does not exist; see --model")
+        return None
     if not (folder / "config.json").is_file():
-        raise InvalidInput(f"{model} holds no config.json, so it is no model folder")
-    files = {path.name: sha256_of_file(path) for path in model_files(folder)}
-    return sha256_of_json(files)
+        raise InvalidInput(
+            f"{model} holds no config.json, so it is no model folder; give one in Hugging Face"
+            " format"
+        )
+    return folder
 
 
 def model_files(folder: Path) -> list[Path]:

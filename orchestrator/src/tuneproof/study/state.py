@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.servicekit.errors import Corrupted, NotFound
+from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, WrongState
 
 Kind = Literal["corpus", "retrieval", "training", "answer", "verdict", "pool"]
 """The reader's and the judge's checks are answers and verdicts like all others."""
 
 FILE_NAME = "study.sqlite"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "free space on that disk",
+    sqlite3.SQLITE_READONLY: "it cannot be written; make it writable, or name another --state",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; see who may write there, and its disk",
+    sqlite3.SQLITE_IOERR: "its disk fails or is full; free space, or mend the disk",
+    sqlite3.SQLITE_PERM: "you may not use it; name another --state",
+    sqlite3.SQLITE_BUSY: "another program has locked it; end that program",
+}
+"""What to do about a file that is good itself, by SQLite's result code."""
 _VERSION = 1
 _CHUNK = 500
 _SCHEMA = """
@@ -150,21 +159,31 @@ def open_state(folder: Path, *, write: bool) -> Iterator[State]:
 
     Raises:
         NotFound: there is none, and `write` is False.
+        WrongState: its disk is full, or it cannot be written; what it holds is kept.
         Corrupted: it is no such file, or of another version.
     """
     path = folder / FILE_NAME
     if not write and not path.exists():
         raise NotFound(f"there is no study state in {folder}: run `tuneproof study run` first")
     folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=30)) as database:
-        try:
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as database:
             _prepare(database, path, write=write)
             yield State(database)
-        except sqlite3.DatabaseError as error:
-            raise Corrupted(
-                f"{path} cannot be used ({error}): move it away to begin anew,"
-                " or free space on its disk"
-            ) from error
+    except sqlite3.DatabaseError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
+    """A disk that takes no more leaves a good file; one that is no database does not get well."""
+    # The extended codes (a read-only folder, say) hold the primary one in their lowest byte.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _ADVICE:
+        return WrongState(
+            f"{path}: {error}: {_ADVICE[code]}, and give the same command again; what is done is"
+            " kept"
+        )
+    return Corrupted(f"{path} cannot be used ({error}): move it away to begin anew")
 
 
 def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:

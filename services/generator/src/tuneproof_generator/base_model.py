@@ -26,10 +26,12 @@ def resolve_model(model: str) -> Path:
     try:
         return Path(snapshot_download(model))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
         raise InvalidInput(
-            f"model {model!r} is no folder here, and the hub does not give it: {error}",
+            f"--model {model} is no folder here, and the hub does not give it: {reason}."
+            " Give a folder in Hugging Face format or another id; a gated model needs HF_TOKEN",
             field="model",
-        ) from error
+        ) from None
 
 
 def inspector(folder: Path, base: BaseIdentity, max_rank: int) -> Inspect:

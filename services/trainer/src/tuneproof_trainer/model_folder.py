@@ -29,5 +29,7 @@ def resolve_model(model: str) -> tuple[Path, str]:
     except (HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInput(
-            f"--model {model} is no folder, and the hub does not give it: {reason}", field="model"
+            f"--model {model} is no folder here, and the hub does not give it: {reason}."
+            " Give a folder in Hugging Face format or another id; a gated model needs HF_TOKEN",
+            field="model",
         ) from None

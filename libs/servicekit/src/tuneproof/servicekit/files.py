@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -13,7 +14,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     The directory is made if it is missing; the umask decides who may read the file.
 
     Raises:
-        OSError: when the disk is full or read-only; the old content stays.
+        OSError: when the disk is full or read-only, with the path as its `filename`; the old
+            content stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -23,8 +25,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a failed write names no file, a failed open the draft
         raise
     _sync_directory(path.parent)
 
