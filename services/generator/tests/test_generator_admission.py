@@ -156,7 +156,9 @@ async def test_what_must_not_be_served_fails_with_its_reason(
 def test_pickled_weights_cannot_be_committed(store: Store) -> None:
     adapter = write_adapter(store.root / "trained")
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(InvalidInput, match=r"no adapter_model\.safetensors in .*pickle"):
+    with pytest.raises(
+        InvalidInput, match=r"no adapter_model\.safetensors in .*save them as safet"
+    ):
         store.commit("pickled", adapter)
     assert store.registry.list() == ()
 

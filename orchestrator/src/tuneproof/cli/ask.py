@@ -13,7 +13,7 @@ import typer
 from tuneproof.cli.console import out, plain_errors, print_json, say
 from tuneproof.prompts import rag_messages
 from tuneproof.sdk import Endpoints, Generation, GeneratorClient, Passage, RetrieverClient, Sampling
-from tuneproof.servicekit.errors import NotFound
+from tuneproof.servicekit.errors import InvalidInput, NotFound
 from tuneproof.servicekit.tracing import span
 
 
@@ -54,6 +54,8 @@ def ask(
       tuneproof ask "..." --corpus manual --adapter short@sha256:... --json
     """
     with plain_errors():
+        if not question.strip():
+            raise InvalidInput("the question is empty: give it in quotes after `tuneproof ask`")
         targets = {"retriever": retriever, "generator": generator, "token": token}
         endpoints = Endpoints.discover(state, targets)
 
@@ -76,16 +78,27 @@ async def _retrieve(
 ) -> tuple[list[Passage], str]:
     async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
         name = corpus or await _only_corpus(retriever)
-        found = await retriever.search(name, question, k=k, mode=mode, alpha=alpha)
+        try:
+            found = await retriever.search(name, question, k=k, mode=mode, alpha=alpha)
+        except NotFound as error:
+            known = await _frozen(retriever)
+            raise NotFound(f"{error.message}; frozen corpora there: {_listed(known)}") from None
     return found, name
 
 
+async def _frozen(retriever: RetrieverClient) -> list[str]:
+    return [corpus.name for corpus in await retriever.list() if corpus.frozen]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none; `tuneproof study run` makes one"
+
+
 async def _only_corpus(retriever: RetrieverClient) -> str:
-    frozen = [corpus.name for corpus in await retriever.list() if corpus.frozen]
+    frozen = await _frozen(retriever)
     if len(frozen) == 1:
         return frozen[0]
-    known = ", ".join(frozen) or "none"
-    raise NotFound(f"say --corpus NAME: the retriever has these frozen corpora: {known}")
+    raise NotFound(f"say --corpus NAME; frozen corpora there: {_listed(frozen)}")
 
 
 async def _answer(

@@ -62,7 +62,11 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
         InvalidInput: when the file is no complete, sane safetensors file; the message says why.
     """
     if not path.is_file():
-        raise InvalidInput(f"no {path.name} in {path.parent}", field=path.name)
+        raise InvalidInput(
+            f"no {path.name} in {path.parent}; weights as pickle (.bin, .pt) are not read, since"
+            " reading one can run code: save them as safetensors",
+            field=path.name,
+        )
     length = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
