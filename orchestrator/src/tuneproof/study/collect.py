@@ -176,8 +176,8 @@ def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
     spec = chain.plan.spec.checks.reader
     if spec is None:
         return ()
-    outputs = chain.state.get_many(task.key for task in chain.reader_verdicts().values())
     keys = [task.key for task in chain.reader_verdicts().values()]
+    outputs = chain.state.get_many(keys)
     found = reader_check(
         spec.facts, [verdict_from_json(outputs[key]) for key in keys if key in outputs]
     )
