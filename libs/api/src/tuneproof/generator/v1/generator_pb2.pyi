@@ -103,6 +103,62 @@ ADAPTER_STATE_FAILED: AdapterState.ValueType  # 7
 """Not served; the reason tells why."""
 Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
 
+class _OnFull:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFullEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFull.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FULL_UNSPECIFIED: _OnFull.ValueType  # 0
+    """The same as ON_FULL_REFUSE."""
+    ON_FULL_REFUSE: _OnFull.ValueType  # 1
+    """RESOURCE_EXHAUSTED, naming the limit and who holds it."""
+    ON_FULL_EVICT_IDLE: _OnFull.ValueType  # 2
+    """The adapter that has been idle for longest is removed from the pool. Never one that is required,
+    that an alias points to, or that answers a request.
+    """
+
+class OnFull(_OnFull, metaclass=_OnFullEnumTypeWrapper):
+    """What to do with a declaration for which the engine has no place."""
+
+ON_FULL_UNSPECIFIED: OnFull.ValueType  # 0
+"""The same as ON_FULL_REFUSE."""
+ON_FULL_REFUSE: OnFull.ValueType  # 1
+"""RESOURCE_EXHAUSTED, naming the limit and who holds it."""
+ON_FULL_EVICT_IDLE: OnFull.ValueType  # 2
+"""The adapter that has been idle for longest is removed from the pool. Never one that is required,
+that an alias points to, or that answers a request.
+"""
+Global___OnFull: _TypeAlias = OnFull  # noqa: Y015
+
+class _Residency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResidencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Residency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESIDENCY_UNSPECIFIED: _Residency.ValueType  # 0
+    """The workers cannot be asked, or do not agree."""
+    RESIDENCY_NONE: _Residency.ValueType  # 1
+    """Not in the engine."""
+    RESIDENCY_HOST: _Residency.ValueType  # 2
+    """In host memory; a request copies it into a slot first."""
+    RESIDENCY_SLOT: _Residency.ValueType  # 3
+    """In one of the slots from which a batch computes."""
+
+class Residency(_Residency, metaclass=_ResidencyEnumTypeWrapper):
+    """Where an adapter's weights are, as the engine's workers tell it."""
+
+RESIDENCY_UNSPECIFIED: Residency.ValueType  # 0
+"""The workers cannot be asked, or do not agree."""
+RESIDENCY_NONE: Residency.ValueType  # 1
+"""Not in the engine."""
+RESIDENCY_HOST: Residency.ValueType  # 2
+"""In host memory; a request copies it into a slot first."""
+RESIDENCY_SLOT: Residency.ValueType  # 3
+"""In one of the slots from which a batch computes."""
+Global___Residency: _TypeAlias = Residency  # noqa: Y015
+
 @_typing.final
 class Message(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -541,6 +597,7 @@ class Pool(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     OPENAI_URL_FIELD_NUMBER: _builtins.int
+    LIVE_REPLICAS_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """The name under which the base model is served."""
     config_digest: _builtins.str
@@ -562,6 +619,10 @@ class Pool(_message.Message):
     """Where the OpenAI API of this replica listens, e.g. `http://127.0.0.1:8000/v1`."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def live_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the replicas whose lease has not expired, this one included."""
+
     def __init__(
         self,
         *,
@@ -579,10 +640,11 @@ class Pool(_message.Message):
         process_id: _builtins.int = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         openai_url: _builtins.str = ...,
+        live_replicas: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template_digest", b"chat_template_digest", "config_digest", b"config_digest", "dtype", b"dtype", "engine_version", b"engine_version", "max_cpu_loras", b"max_cpu_loras", "max_lora_rank", b"max_lora_rank", "max_loras", b"max_loras", "max_model_len", b"max_model_len", "openai_url", b"openai_url", "process_id", b"process_id", "replica", b"replica", "start_time", b"start_time", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template_digest", b"chat_template_digest", "config_digest", b"config_digest", "dtype", b"dtype", "engine_version", b"engine_version", "live_replicas", b"live_replicas", "max_cpu_loras", b"max_cpu_loras", "max_lora_rank", b"max_lora_rank", "max_loras", b"max_loras", "max_model_len", b"max_model_len", "openai_url", b"openai_url", "process_id", b"process_id", "replica", b"replica", "start_time", b"start_time", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -682,6 +744,9 @@ class Adapter(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     STAGE_TIMES_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    LAST_USED_TIME_FIELD_NUMBER: _builtins.int
+    RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     ref: _builtins.str
     """`name@sha256:<hex>`."""
     state: Global___AdapterState.ValueType
@@ -691,6 +756,8 @@ class Adapter(_message.Message):
     """Readiness of the service waits for required adapters."""
     rank: _builtins.int
     size_bytes: _builtins.int
+    running_requests: _builtins.int
+    residency: Global___Residency.ValueType
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -702,6 +769,10 @@ class Adapter(_message.Message):
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]:
         """Every live replica of the pool, this one included."""
+
+    @_builtins.property
+    def last_used_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the last request on this replica; absent before the first."""
 
     def __init__(
         self,
@@ -716,10 +787,13 @@ class Adapter(_message.Message):
         transitions: _abc.Iterable[Global___StateTransition] | None = ...,
         stage_times: _abc.Iterable[Global___StageTime] | None = ...,
         replicas: _abc.Iterable[Global___ReplicaStatus] | None = ...,
+        last_used_time: _timestamp_pb2.Timestamp | None = ...,
+        running_requests: _builtins.int = ...,
+        residency: Global___Residency.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "rank", b"rank", "reason", b"reason", "ref", b"ref", "replicas", b"replicas", "required", b"required", "size_bytes", b"size_bytes", "stage_times", b"stage_times", "state", b"state", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "last_used_time", b"last_used_time", "rank", b"rank", "reason", b"reason", "ref", b"ref", "replicas", b"replicas", "required", b"required", "residency", b"residency", "running_requests", b"running_requests", "size_bytes", b"size_bytes", "stage_times", b"stage_times", "state", b"state", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -732,21 +806,24 @@ class DeclareAdapterRequest(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     REQUIRED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ON_FULL_FIELD_NUMBER: _builtins.int
     ref: _builtins.str
     """`name@sha256:<hex>`, in the registry."""
     required: _builtins.bool
     request_id: _builtins.str
     """Makes a repeated call recognisable in the logs; any text up to 128 characters."""
+    on_full: Global___OnFull.ValueType
     def __init__(
         self,
         *,
         ref: _builtins.str = ...,
         required: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        on_full: Global___OnFull.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "request_id", b"request_id", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_full", b"on_full", "ref", b"ref", "request_id", b"request_id", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -954,12 +1031,20 @@ class Alias(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     SET_TIME_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    CANARY_REF_FIELD_NUMBER: _builtins.int
+    CANARY_PERCENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, `.` and `-`, beginning with a letter."""
     ref: _builtins.str
     version: _builtins.int
     """Counts the alias's changes from 1."""
     reason: _builtins.str
+    set_by: _builtins.str
+    """Who set it: the name of the token, or the caller's address where no token is asked."""
+    canary_ref: _builtins.str
+    """Serves canary_percent of the requests, chosen at random; empty when ref serves all."""
+    canary_percent: _builtins.int
     @_builtins.property
     def set_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -970,10 +1055,13 @@ class Alias(_message.Message):
         version: _builtins.int = ...,
         reason: _builtins.str = ...,
         set_time: _timestamp_pb2.Timestamp | None = ...,
+        set_by: _builtins.str = ...,
+        canary_ref: _builtins.str = ...,
+        canary_percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["set_time", b"set_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "ref", b"ref", "set_time", b"set_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_percent", b"canary_percent", "canary_ref", b"canary_ref", "name", b"name", "reason", b"reason", "ref", b"ref", "set_by", b"set_by", "set_time", b"set_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -989,6 +1077,8 @@ class SetAliasRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CANARY_REF_FIELD_NUMBER: _builtins.int
+    CANARY_PERCENT_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     ref: _builtins.str
     """`name@sha256:<hex>`; must be READY."""
@@ -997,8 +1087,14 @@ class SetAliasRequest(_message.Message):
     force: _builtins.bool
     """Moves the alias to an adapter that is not READY."""
     reason: _builtins.str
-    """Who and why, e.g. the digest of a gate's report; up to 1,024 characters."""
+    """Why, e.g. the digest of a gate's report; up to 1,024 characters."""
     request_id: _builtins.str
+    canary_ref: _builtins.str
+    """A second adapter that serves a part of the requests; must be READY too. Each reply tells which
+    one served.
+    """
+    canary_percent: _builtins.int
+    """1 to 99 with canary_ref, else 0."""
     def __init__(
         self,
         *,
@@ -1008,10 +1104,12 @@ class SetAliasRequest(_message.Message):
         force: _builtins.bool = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        canary_ref: _builtins.str = ...,
+        canary_percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "expected_ref", b"expected_ref", "force", b"force", "reason", b"reason", "ref", b"ref", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "canary_percent", b"canary_percent", "canary_ref", b"canary_ref", "expected_ref", b"expected_ref", "force", b"force", "reason", b"reason", "ref", b"ref", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1083,3 +1181,53 @@ class ListAliasesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAliasesResponse: _TypeAlias = ListAliasesResponse  # noqa: Y015
+
+@_typing.final
+class ListAliasVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    page_size: _builtins.int
+    """At most 1,000; 0 means 100."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasVersionsRequest: _TypeAlias = ListAliasVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]: ...
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___Alias] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasVersionsResponse: _TypeAlias = ListAliasVersionsResponse  # noqa: Y015

@@ -242,6 +242,11 @@ class AdapterServiceStub(object):
                 request_serializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasesRequest.SerializeToString,
                 response_deserializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasesResponse.FromString,
                 _registered_method=True)
+        self.ListAliasVersions = channel.unary_unary(
+                '/tuneproof.generator.v1.AdapterService/ListAliasVersions',
+                request_serializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasVersionsRequest.SerializeToString,
+                response_deserializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer(object):
@@ -285,7 +290,8 @@ class AdapterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """Points an alias to an adapter, if the alias points where the caller expects.
+        """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
+        and the target is READY on every live replica.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,6 +299,13 @@ class AdapterServiceServicer(object):
 
     def ListAliases(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasVersions(self, request, context):
+        """Lists what an alias was set to, the newest first, in pages.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -334,6 +347,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.ListAliases,
                     request_deserializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasesRequest.FromString,
                     response_serializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'ListAliasVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasVersions,
+                    request_deserializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasVersionsRequest.FromString,
+                    response_serializer=tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -527,6 +545,33 @@ class AdapterService(object):
             '/tuneproof.generator.v1.AdapterService/ListAliases',
             tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasesRequest.SerializeToString,
             tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneproof.generator.v1.AdapterService/ListAliasVersions',
+            tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasVersionsRequest.SerializeToString,
+            tuneproof_dot_generator_dot_v1_dot_generator__pb2.ListAliasVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -117,8 +117,12 @@ class AdapterServiceStub:
     RemoveAdapter: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RemoveAdapterRequest, _generator_pb2.RemoveAdapterResponse]
     """Refuses new requests for the adapter, waits for the running ones, then lets it go."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_generator_pb2.SetAliasRequest, _generator_pb2.SetAliasResponse]
-    """Points an alias to an adapter, if the alias points where the caller expects."""
+    """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
+    and the target is READY on every live replica.
+    """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAliasesRequest, _generator_pb2.ListAliasesResponse]
+    ListAliasVersions: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAliasVersionsRequest, _generator_pb2.ListAliasVersionsResponse]
+    """Lists what an alias was set to, the newest first, in pages."""
 
 @_typing.type_check_only
 class AdapterServiceAsyncStub(AdapterServiceStub):
@@ -139,8 +143,12 @@ class AdapterServiceAsyncStub(AdapterServiceStub):
     RemoveAdapter: _aio.UnaryUnaryMultiCallable[_generator_pb2.RemoveAdapterRequest, _generator_pb2.RemoveAdapterResponse]  # type: ignore[assignment]
     """Refuses new requests for the adapter, waits for the running ones, then lets it go."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_generator_pb2.SetAliasRequest, _generator_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """Points an alias to an adapter, if the alias points where the caller expects."""
+    """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
+    and the target is READY on every live replica.
+    """
     ListAliases: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAliasesRequest, _generator_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    ListAliasVersions: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAliasVersionsRequest, _generator_pb2.ListAliasVersionsResponse]  # type: ignore[assignment]
+    """Lists what an alias was set to, the newest first, in pages."""
 
 class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
@@ -194,7 +202,9 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.SetAliasResponse, _abc.Awaitable[_generator_pb2.SetAliasResponse]]:
-        """Points an alias to an adapter, if the alias points where the caller expects."""
+        """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
+        and the target is READY on every live replica.
+        """
 
     @_abc_1.abstractmethod
     def ListAliases(
@@ -202,5 +212,13 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.ListAliasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.ListAliasesResponse, _abc.Awaitable[_generator_pb2.ListAliasesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAliasVersions(
+        self,
+        request: _generator_pb2.ListAliasVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.ListAliasVersionsResponse, _abc.Awaitable[_generator_pb2.ListAliasVersionsResponse]]:
+        """Lists what an alias was set to, the newest first, in pages."""
 
 def add_AdapterServiceServicer_to_server(servicer: AdapterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
