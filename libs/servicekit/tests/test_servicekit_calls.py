@@ -30,6 +30,7 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
+        self.cancels = False
         self.calls = 0
         self.searching = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -38,6 +39,8 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
 
     async def GetCorpus(self, request, context):
         self.calls += 1
+        if self.cancels:
+            await context.abort(grpc.StatusCode.CANCELLED, "stopping")
         if self.error is not None:
             raise self.error
         return retriever_pb2.GetCorpusResponse(corpus=retriever_pb2.Corpus(name=request.name))
@@ -107,7 +110,7 @@ async def retriever(
         errors.AlreadyExists("differs"),
         errors.WrongState("not frozen"),
         errors.Forbidden("no"),
-        errors.Overloaded("full", retry_after=1.5),
+        errors.Overloaded("full", retry_after=0.25),
         errors.DeadlineExceeded("late"),
         errors.Corrupted("bits"),
     ],
@@ -144,6 +147,39 @@ async def test_only_idempotent_calls_are_retried() -> None:
             with pytest.raises(errors.Unavailable), typed_errors():
                 await call(request, timeout=10)
             assert servicer.calls == attempts
+
+
+async def test_what_is_away_for_long_is_not_asked_again_within_the_call() -> None:
+    async with retriever() as (servicer, stub):
+        servicer.error = errors.Unavailable("tried for a while, in vain", retry_after=5.0)
+        with pytest.raises(errors.Unavailable) as caught, typed_errors():
+            await stub.GetCorpus(retriever_pb2.GetCorpusRequest(), timeout=30)
+        assert servicer.calls == 1
+    assert caught.value.retry_after == 5.0
+
+
+async def test_what_the_server_cancels_is_unavailable_and_no_cancelled_caller() -> None:
+    async with retriever() as (servicer, stub):
+        servicer.cancels = True
+        with (
+            pytest.raises(errors.Unavailable, match="the server ended the call GetCorpus"),
+            typed_errors("GetCorpus"),
+        ):
+            await stub.GetCorpus(retriever_pb2.GetCorpusRequest(), timeout=5)
+
+
+async def test_a_cancelled_caller_stays_cancelled() -> None:
+    async with retriever() as (servicer, stub):
+
+        async def ask() -> None:
+            with typed_errors():
+                await stub.Search(retriever_pb2.SearchRequest(), timeout=30)
+
+        asking = asyncio.create_task(ask())
+        await asyncio.wait_for(servicer.searching.wait(), 5)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
 
 
 async def test_what_is_over_the_limit_is_refused_at_once_and_retried_later() -> None:

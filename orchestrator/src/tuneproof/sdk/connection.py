@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Self, TypeVar
 
-import grpc
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import FileDescriptor
 
 from tuneproof.sdk.endpoints import variable_of
-from tuneproof.servicekit.client import connect
-from tuneproof.servicekit.errors import (
-    DeadlineExceeded,
-    Forbidden,
-    Internal,
-    TuneproofError,
-    Unauthenticated,
-    Unavailable,
-)
-from tuneproof.servicekit.status import error_of_call
+from tuneproof.servicekit.client import connect, typed_errors
+from tuneproof.servicekit.errors import Internal, Unavailable
 
 T = TypeVar("T")
-
-_SERVER_SAID_IT = "grpc-status-details-bin"
-_STATUS_LOST = "Internal error from Core"
-"""What grpc.aio (1.78) says when a server ends a stream while a request is being sent: it puts
-this in the place of the status that it had not read yet."""
 
 
 class Connection:
@@ -35,24 +20,21 @@ class Connection:
 
     Args:
         service: name for messages, as `retriever`.
-        target: `host:port`.
+        target: `host:port`, or a name that stands for many, as `dns:///host:port`.
+        contract: the file of the contract, whose services are called.
 
     Raises:
         Unavailable: when the target is empty.
     """
 
     def __init__(
-        self,
-        service: str,
-        target: str,
-        *,
-        token: str | None,
-        services: Sequence[ServiceDescriptor],
+        self, service: str, target: str, *, token: str | None, contract: FileDescriptor
     ) -> None:
         if not target:
             raise Unavailable(f"no address of the {service} is given; it is written HOST:PORT")
         self._service = service
         self._target = target
+        services = list(contract.services_by_name.values())
         self.channel = connect(target, token=token, services=services)
 
     async def close(self) -> None:
@@ -64,48 +46,26 @@ class Connection:
         """The service and its address, for messages."""
         return f"the {self._service} at {self._target}"
 
-    @contextmanager
-    def errors(self, method: str) -> Iterator[None]:
+    def errors(self, method: str) -> AbstractContextManager[None]:
         """Turns a failed call into the server's error, or into one that names the server."""
-        try:
-            yield
-        except grpc.aio.AioRpcError as failure:
-            raise self._error_of(failure, method) from None
-        except asyncio.CancelledError:
-            # grpc.aio (1.78) raises this for a status CANCELLED of a unary call too, which a server
-            # that stops sends; only a task that somebody cancelled is really cancelled.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise self._ended(method) from None
+        if_away = (
+            f"; is it running? `tuneproof up` starts it here, --{self._service} or"
+            f" {variable_of(self._service)} name another address"
+        )
+        return typed_errors(method, peer=self.peer, if_away=if_away)
 
-    def _error_of(self, failure: grpc.aio.AioRpcError, method: str) -> TuneproofError:
-        if any(key == _SERVER_SAID_IT for key, _ in failure.trailing_metadata() or ()):
-            said = error_of_call(failure)
-            if isinstance(said, Unauthenticated | Forbidden):
-                said = self._with_peer(said)  # one token goes to all services: say who minds
-            return said
-        if failure.code() is grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(
-                f"{self.peer} cannot be reached ({failure.details()}); is it running?"
-                f" `tuneproof up` starts it here, --{self._service} or"
-                f" {variable_of(self._service)} name another address"
-            )
-        if failure.details() == _STATUS_LOST:
-            return Unavailable(f"{self.peer} broke off the call {method}; its log tells why")
-        if failure.code() is grpc.StatusCode.CANCELLED:
-            return self._ended(method)
-        if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{self.peer} did not end the call {method} in time")
-        return self._with_peer(error_of_call(failure), f", {method}")
 
-    def _with_peer(self, error: TuneproofError, method: str = "") -> TuneproofError:
-        error.message = f"{self.peer}{method}: {error.message}"
-        error.args = (error.message,)
-        return error
+class Client:
+    """What the four clients share: each is the context manager of its connection."""
 
-    def _ended(self, method: str) -> Unavailable:
-        return Unavailable(f"{self.peer} ended the call {method}; it may be stopping")
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *ended: object) -> None:
+        await self._connection.close()
 
 
 async def all_pages(read: Callable[[str], Awaitable[tuple[Sequence[T], str]]]) -> list[T]:

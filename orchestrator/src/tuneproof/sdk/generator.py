@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.sdk import generator_messages as messages_of
-from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.readiness import until_ready
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import (
@@ -30,7 +28,7 @@ from tuneproof.servicekit.errors import Internal, NotFound, TuneproofError
 _GREEDY = Sampling()
 
 
-class GeneratorClient:
+class GeneratorClient(Client):
     """Generates, and manages adapters; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
@@ -38,23 +36,9 @@ class GeneratorClient:
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = [
-            pb.DESCRIPTOR.services_by_name[name] for name in ("GeneratorService", "AdapterService")
-        ]
-        self._connection = Connection("generator", target, token=token, services=services)
+        super().__init__(Connection("generator", target, token=token, contract=pb.DESCRIPTOR))
         self._stub = generator_pb2_grpc.GeneratorServiceStub(self._connection.channel)
         self._adapters = generator_pb2_grpc.AdapterServiceStub(self._connection.channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self._connection.close()
 
     async def pool(self, *, timeout: float = 30.0) -> PoolInfo:
         """What the replica that answers serves."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
-from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.conversions import word_of
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import GradeInput, RubricInfo
@@ -16,7 +14,7 @@ from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.study.results import CriterionScore, Repeat, Verdict
 
 
-class JudgeClient:
+class JudgeClient(Client):
     """Has answers scored; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
@@ -24,20 +22,8 @@ class JudgeClient:
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = [pb.DESCRIPTOR.services_by_name["JudgeService"]]
-        self._connection = Connection("judge", target, token=token, services=services)
+        super().__init__(Connection("judge", target, token=token, contract=pb.DESCRIPTOR))
         self._stub = judge_pb2_grpc.JudgeServiceStub(self._connection.channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self._connection.close()
 
     async def rubrics(self, *, timeout: float = 30.0) -> list[RubricInfo]:
         """All rubrics that the judge has, by id."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sized
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 import tenacity
@@ -13,7 +11,7 @@ import tenacity
 from tuneproof.datasets.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
-from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.retriever_messages import (
     corpus_of,
     groups_of,
@@ -31,7 +29,7 @@ Passages = list[Passage]
 """What a search found, best first."""
 
 
-class RetrieverClient:
+class RetrieverClient(Client):
     """Keeps corpora and searches them; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
@@ -39,20 +37,8 @@ class RetrieverClient:
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
-        self._connection = Connection("retriever", target, token=token, services=services)
+        super().__init__(Connection("retriever", target, token=token, contract=pb.DESCRIPTOR))
         self._stub = retriever_pb2_grpc.RetrieverServiceStub(self._connection.channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self._connection.close()
 
     async def ensure_corpus(
         self,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
-from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.runs import RunInfo, RunSpec
 from tuneproof.sdk.trainer_messages import run_of, spec_message
 from tuneproof.servicekit.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -19,7 +17,7 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
 
-class TrainerClient:
+class TrainerClient(Client):
     """Trains adapters; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
@@ -27,20 +25,8 @@ class TrainerClient:
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = [pb.DESCRIPTOR.services_by_name["TrainerService"]]
-        self._connection = Connection("trainer", target, token=token, services=services)
+        super().__init__(Connection("trainer", target, token=token, contract=pb.DESCRIPTOR))
         self._stub = trainer_pb2_grpc.TrainerServiceStub(self._connection.channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self._connection.close()
 
     async def create(self, run_id: str, spec: RunSpec, *, timeout: float = 60.0) -> RunInfo:
         """Queues a run, or gives the one that exists with this id and spec.

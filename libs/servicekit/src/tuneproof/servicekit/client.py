@@ -15,9 +15,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.call_spans import trace_call
-from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    TuneproofError,
+    Unauthenticated,
+    Unavailable,
+)
 from tuneproof.servicekit.interception import Around, on_every_call, with_metadata
-from tuneproof.servicekit.status import error_of_call
+from tuneproof.servicekit.status import error_of_call, has_details
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
 _RETRY = {
@@ -27,6 +33,9 @@ _RETRY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
+_STATUS_LOST = "Internal error from Core"
+"""What grpc.aio (1.78) says when a server ends a stream while a request is being sent: it puts
+this in the place of the status that it had not read yet."""
 _UNKNOWN_EFFECT = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 
 
@@ -74,12 +83,58 @@ def service_config(services: Sequence[ServiceDescriptor]) -> str:
 
 
 @contextmanager
-def typed_errors() -> Iterator[None]:
-    """Turns a failed call into the error that the server raised."""
+def typed_errors(method: str = "", *, peer: str = "", if_away: str = "") -> Iterator[None]:
+    """Turns a failed call into the error that the server raised, or into one that names the server.
+
+    Args:
+        method: the call's name, for messages.
+        peer: what is called, as `the judge at host:1`, for messages.
+        if_away: what to do when it cannot be reached, for the message.
+    """
     try:
         yield
     except grpc.aio.AioRpcError as failure:
-        raise error_of_call(failure) from None
+        raise _error_of(failure, method, peer, if_away) from None
+    except asyncio.CancelledError:
+        # grpc.aio (1.78) raises this for a status CANCELLED of a unary call too, which a server
+        # that stops sends; only a task that somebody cancelled is really cancelled.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _ended(method, peer) from None
+
+
+def _error_of(
+    failure: grpc.aio.AioRpcError, method: str, peer: str, if_away: str
+) -> TuneproofError:
+    error = error_of_call(failure)
+    if has_details(failure):
+        if peer and isinstance(error, Unauthenticated | Forbidden):
+            error = _prefixed(error, peer)  # one token goes to all services: say who minds
+        return error
+    who, call = peer or "the server", f"the call {method}".rstrip()
+    match failure.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return Unavailable(f"{who} cannot be reached ({failure.details()}){if_away}")
+        case grpc.StatusCode.CANCELLED:
+            return _ended(method, peer)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{who} did not end {call} in time")
+        case _ if failure.details() == _STATUS_LOST:
+            return Unavailable(f"{who} broke off {call}; its log tells why")
+        case _:
+            return _prefixed(error, f"{who}, {method}" if method else who)
+
+
+def _prefixed(error: TuneproofError, prefix: str) -> TuneproofError:
+    error.message = f"{prefix}: {error.message}"
+    error.args = (error.message,)
+    return error
+
+
+def _ended(method: str, peer: str) -> Unavailable:
+    call = f"the call {method}".rstrip()
+    return Unavailable(f"{peer or 'the server'} ended {call}; it may be stopping")
 
 
 async def is_reachable(target: str, *, timeout: float) -> bool:

@@ -13,7 +13,10 @@ from tuneproof.servicekit import errors
 _DOMAIN = "tuneproof"
 _TRAILER = "grpc-status-details-bin"
 _PUSHBACK = "grpc-retry-pushback-ms"
-"""gRPC's own word to its retrying clients: not sooner than that."""
+"""gRPC's own word to its retrying clients: not sooner than that; or, if negative, not at all."""
+_LONGEST_PUSHBACK_SECONDS = 3.0
+"""A longer pause is the caller's to make: within a call it looks like a hang, and what fails for so
+long was retried by the server already, so that a client's retries would multiply."""
 
 _CODES: dict[type[errors.TuneproofError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -76,12 +79,18 @@ def error_of_call(failure: grpc.aio.AioRpcError) -> errors.TuneproofError:
     )
 
 
+def has_details(failure: grpc.aio.AioRpcError) -> bool:
+    """Whether a call failed by a word of the server's; else gRPC on either side gave the status."""
+    return any(key == _TRAILER for key, _ in failure.trailing_metadata() or ())
+
+
 async def abort(context: grpc.aio.ServicerContext, status: status_pb2.Status) -> None:  # type: ignore[type-arg]
     """Ends a call with a status and its details."""
     trailers: list[tuple[str, str | bytes]] = [(_TRAILER, status.SerializeToString())]
     retry_after = getattr(error_of(status), "retry_after", None)
     if retry_after is not None:
-        trailers.append((_PUSHBACK, str(int(retry_after * 1000))))
+        pushback = int(retry_after * 1000) if retry_after <= _LONGEST_PUSHBACK_SECONDS else -1
+        trailers.append((_PUSHBACK, str(pushback)))
     await context.abort(_GRPC_CODES[status.code], status.message, trailing_metadata=tuple(trailers))
 
 
