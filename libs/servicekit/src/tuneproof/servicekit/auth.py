@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf import descriptor, descriptor_pb2
@@ -13,6 +17,8 @@ from tuneproof.servicekit.errors import Forbidden, InvalidInput, Unauthenticated
 
 _MIN_LENGTH = 16
 _ROLES = ("use", "manage")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}")
+_CALLER: ContextVar[str] = ContextVar("tuneproof_caller", default="")
 _NO_SIDE_EFFECTS = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 
 
@@ -22,10 +28,13 @@ class Tokens:
 
     roles: tuple[tuple[bytes, str], ...]
     """Pairs of token and role."""
+    names: Mapping[bytes, str] = field(default_factory=dict, repr=False)
+    """Who holds a token, as far as that was said."""
 
     @classmethod
     def read(cls, path: Path) -> Tokens:
-        """Reads a file with lines `use TOKEN` or `manage TOKEN`; `#` begins a comment.
+        """Reads a file with lines `use TOKEN [NAME]` or `manage TOKEN [NAME]`; `#` begins a
+        comment.
 
         Raises:
             InvalidInput: with file and line, and never the token.
@@ -34,20 +43,29 @@ class Tokens:
             lines = path.read_text("utf-8").splitlines()
         except OSError as error:
             raise InvalidInput(f"cannot read the tokens file {path}: {error.strerror}") from None
-        found = []
+        found: list[tuple[bytes, str]] = []
+        names: dict[bytes, str] = {}
         for number, line in enumerate(lines, 1):
             words = line.split("#", 1)[0].split()
             if not words:
                 continue
-            if len(words) != 2 or words[0] not in _ROLES or len(words[1]) < _MIN_LENGTH:
+            if len(words) not in (2, 3) or words[0] not in _ROLES or len(words[1]) < _MIN_LENGTH:
                 raise InvalidInput(
                     f"{path}, line {number}: expected `use TOKEN` or `manage TOKEN` with a token"
-                    f" of {_MIN_LENGTH} characters or more"
+                    f" of {_MIN_LENGTH} characters or more, and after it the holder's name if"
+                    " wanted"
                 )
-            found.append((words[1].encode(), words[0]))
+            role, token, *name = words
+            if name and not _NAME.fullmatch(name[0]):
+                raise InvalidInput(
+                    f"{path}, line {number}: the name after the token is not 1 to 64 characters of"
+                    " letters, digits, `@`, `.`, `_` and `-`, beginning with a letter or digit"
+                )
+            found.append((token.encode(), role))
+            names |= {token.encode(): each for each in name}
         if not found:
             raise InvalidInput(f"{path} holds no token; write a line `manage TOKEN`")
-        return cls(tuple(found))
+        return cls(tuple(found), names)
 
     def role_of(self, token: str) -> str | None:
         """The role of a token, None for an unknown one, in time that tells nothing about it."""
@@ -57,8 +75,8 @@ class Tokens:
                 role = its_role
         return role
 
-    def check(self, authorization: str, *, needs: str) -> None:
-        """Checks an `authorization` header.
+    def check(self, authorization: str, *, needs: str) -> str:
+        """Checks an `authorization` header; the name of the token's holder, or an empty text.
 
         Raises:
             Unauthenticated: without a known bearer token.
@@ -72,6 +90,7 @@ class Tokens:
             raise Unauthenticated("the bearer token is not known here")
         if needs == "manage" and role != "manage":
             raise Forbidden("this call needs a token of the role manage; this one has the role use")
+        return self.names.get(token.strip().encode(), "")
 
 
 def role_needed(method: descriptor.MethodDescriptor) -> str:
@@ -86,3 +105,18 @@ def authorization_of(context: grpc.aio.ServicerContext) -> str:  # type: ignore[
         if key == "authorization" and isinstance(value, str):
             return value
     return ""
+
+
+def set_caller(name: str) -> None:
+    """Remembers who makes the call that runs now."""
+    _CALLER.set(name)
+
+
+def caller_of(context: grpc.aio.ServicerContext) -> str:  # type: ignore[type-arg]
+    """Who makes this call: the name of the token's holder, or the peer's address where there is
+    none.
+    """
+    peer = unquote(context.peer())
+    if not (name := _CALLER.get()) and peer.startswith(("ipv4:", "ipv6:")):
+        name = peer.split(":", 1)[1].rpartition(":")[0].strip("[]")
+    return name or peer

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from prometheus_client import Counter, Gauge, Histogram
 
 from tuneproof.servicekit import tracing
-from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed
+from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed, set_caller
 from tuneproof.servicekit.call_spans import end_served, start_served
 from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.status import abort, status_of
@@ -128,7 +128,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._running[watches] += 1
         try:
             if self._tokens is not None:
-                self._tokens.check(authorization_of(context), needs=role_needed(method))
+                needs = role_needed(method)
+                set_caller(self._tokens.check(authorization_of(context), needs=needs))
             self._admit(watches)
             with self._watched(watches):
                 yield

@@ -156,7 +156,14 @@ async def _grpc_server(
 ) -> AsyncIterator[str]:
     limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
     around = CallInterceptor(service.descriptors, tokens, limits)
-    server = make_server(service, around, settings.max_message_bytes)
+    server = make_server(
+        service,
+        around,
+        settings.max_message_bytes,
+        age=ConnectionAge(
+            settings.max_connection_age_seconds, settings.max_connection_age_grace_seconds
+        ),
+    )
     target = _listen(server, settings.bind, "bind")
     await server.start()
     try:
@@ -166,8 +173,30 @@ async def _grpc_server(
         await server.stop(settings.drain_seconds)
 
 
+@dataclass(frozen=True)
+class ConnectionAge:
+    """When a server asks its clients to connect anew."""
+
+    seconds: float = 0
+    """Age at which a connection takes no new call; 0 is without end. gRPC varies it by a tenth."""
+    grace_seconds: float = 0
+    """How long the calls under way may still run; 0 lets them all end."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """As gRPC's channel arguments."""
+        wanted = {"age": self.seconds, "age_grace": self.grace_seconds if self.seconds else 0}
+        return [
+            (f"grpc.max_connection_{name}_ms", max(1, round(seconds * 1000)))
+            for name, seconds in wanted.items()
+            if seconds
+        ]
+
+
 def make_server(
-    service: Service, around: CallInterceptor, max_message_bytes: int
+    service: Service,
+    around: CallInterceptor,
+    max_message_bytes: int,
+    age: ConnectionAge = ConnectionAge(),
 ) -> grpc.aio.Server:
     """A server with the service, reflection and what surrounds each call."""
     server = grpc.aio.server(
@@ -176,6 +205,7 @@ def make_server(
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.so_reuseport", 0),
+            *age.options(),
         ],
     )
     service.register(server)

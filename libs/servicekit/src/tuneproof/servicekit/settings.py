@@ -49,8 +49,9 @@ class ServiceSettings(BaseSettings):
     metrics_bind: str = Field(_ANY_PORT, description="host:port of the Prometheus page /metrics.")
     tokens_file: Path | None = Field(
         None,
-        description="File of bearer tokens, a line each: `use TOKEN` or `manage TOKEN`. Without it"
-        " nothing is asked, which is refused when bind is not a loopback address.",
+        description="File of bearer tokens, a line each: `use TOKEN` or `manage TOKEN`, and the"
+        " holder's name after it if wanted. Without it nothing is asked, which is refused when bind"
+        " is not a loopback address.",
     )
     announce_file: Path | None = Field(
         None, description="Where the addresses in use are written as JSON once the service serves."
@@ -69,6 +70,19 @@ class ServiceSettings(BaseSettings):
     )
     max_watchers: int = Field(
         128, ge=1, description="Watch streams under way at once, beside the other calls."
+    )
+    max_connection_age_seconds: float = Field(
+        0,
+        ge=0,
+        description="Age at which a gRPC connection takes no new call, so that the client makes"
+        " another one and finds replicas that came later; 0 is without end. Set it where several"
+        " replicas serve.",
+    )
+    max_connection_age_grace_seconds: float = Field(
+        0,
+        ge=0,
+        description="How long the calls of such a connection may still run before they are cut off"
+        " as UNAVAILABLE; 0 lets them all end.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."
