@@ -709,10 +709,11 @@ class ReplicaStatus(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     state: Global___AdapterState.ValueType
+    """PENDING, with the reason `not seen yet`, where the replica has not read the declaration."""
     reason: _builtins.str
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """The status counts until then."""
+        """The status counts until then, by the clock of the replica that answers."""
 
     def __init__(
         self,
@@ -1037,13 +1038,16 @@ class Alias(_message.Message):
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, `.` and `-`, beginning with a letter."""
     ref: _builtins.str
+    """Empty in a version that retired the alias."""
     version: _builtins.int
     """Counts the alias's changes from 1."""
     reason: _builtins.str
     set_by: _builtins.str
     """Who set it: the name of the token, or the caller's address where no token is asked."""
     canary_ref: _builtins.str
-    """Serves canary_percent of the requests, chosen at random; empty when ref serves all."""
+    """Serves canary_percent of the requests, chosen at random; empty when ref serves all. A request
+    that meets it while it is not READY is UNAVAILABLE: what the canary lacks is not hidden by ref.
+    """
     canary_percent: _builtins.int
     @_builtins.property
     def set_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -1081,11 +1085,15 @@ class SetAliasRequest(_message.Message):
     CANARY_PERCENT_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     ref: _builtins.str
-    """`name@sha256:<hex>`; must be READY."""
+    """`name@sha256:<hex>`; must be READY. Empty retires the alias: its name is NOT_FOUND from then on,
+    until it is set again.
+    """
     expected_ref: _builtins.str
     """The ref to which the alias points now, empty when it does not exist; else FAILED_PRECONDITION."""
     force: _builtins.bool
-    """Moves the alias to an adapter that is not READY."""
+    """Moves the alias to adapters that are not READY everywhere; requests that meet one which is not
+    READY are UNAVAILABLE or NOT_FOUND.
+    """
     reason: _builtins.str
     """Why, e.g. the digest of a gate's report; up to 1,024 characters."""
     request_id: _builtins.str

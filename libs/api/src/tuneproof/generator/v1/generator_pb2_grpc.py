@@ -283,7 +283,10 @@ class AdapterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveAdapter(self, request, context):
-        """Refuses new requests for the adapter, waits for the running ones, then lets it go.
+        """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
+        running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
+        while an alias points to it, as its target or its canary: move the alias first, or retire it.
+        Repeatable: OK when there is no such adapter, or no more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,7 +294,9 @@ class AdapterServiceServicer(object):
 
     def SetAlias(self, request, context):
         """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-        and the target is READY on every live replica.
+        and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
+        the answering replica at once, by the others once they see it; until then they answer as before.
+        Repeatable with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,7 +309,7 @@ class AdapterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListAliasVersions(self, request, context):
-        """Lists what an alias was set to, the newest first, in pages.
+        """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

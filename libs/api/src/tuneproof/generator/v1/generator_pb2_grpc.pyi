@@ -115,14 +115,20 @@ class AdapterServiceStub:
     WatchAdapters: _grpc.UnaryStreamMultiCallable[_generator_pb2.WatchAdaptersRequest, _generator_pb2.WatchAdaptersResponse]
     """Streams the adapters as they are now, then each change."""
     RemoveAdapter: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RemoveAdapterRequest, _generator_pb2.RemoveAdapterResponse]
-    """Refuses new requests for the adapter, waits for the running ones, then lets it go."""
+    """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
+    running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
+    while an alias points to it, as its target or its canary: move the alias first, or retire it.
+    Repeatable: OK when there is no such adapter, or no more.
+    """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_generator_pb2.SetAliasRequest, _generator_pb2.SetAliasResponse]
     """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-    and the target is READY on every live replica.
+    and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
+    the answering replica at once, by the others once they see it; until then they answer as before.
+    Repeatable with the same request_id.
     """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAliasesRequest, _generator_pb2.ListAliasesResponse]
     ListAliasVersions: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAliasVersionsRequest, _generator_pb2.ListAliasVersionsResponse]
-    """Lists what an alias was set to, the newest first, in pages."""
+    """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set."""
 
 @_typing.type_check_only
 class AdapterServiceAsyncStub(AdapterServiceStub):
@@ -141,14 +147,20 @@ class AdapterServiceAsyncStub(AdapterServiceStub):
     WatchAdapters: _aio.UnaryStreamMultiCallable[_generator_pb2.WatchAdaptersRequest, _generator_pb2.WatchAdaptersResponse]  # type: ignore[assignment]
     """Streams the adapters as they are now, then each change."""
     RemoveAdapter: _aio.UnaryUnaryMultiCallable[_generator_pb2.RemoveAdapterRequest, _generator_pb2.RemoveAdapterResponse]  # type: ignore[assignment]
-    """Refuses new requests for the adapter, waits for the running ones, then lets it go."""
+    """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
+    running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
+    while an alias points to it, as its target or its canary: move the alias first, or retire it.
+    Repeatable: OK when there is no such adapter, or no more.
+    """
     SetAlias: _aio.UnaryUnaryMultiCallable[_generator_pb2.SetAliasRequest, _generator_pb2.SetAliasResponse]  # type: ignore[assignment]
     """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-    and the target is READY on every live replica.
+    and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
+    the answering replica at once, by the others once they see it; until then they answer as before.
+    Repeatable with the same request_id.
     """
     ListAliases: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAliasesRequest, _generator_pb2.ListAliasesResponse]  # type: ignore[assignment]
     ListAliasVersions: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAliasVersionsRequest, _generator_pb2.ListAliasVersionsResponse]  # type: ignore[assignment]
-    """Lists what an alias was set to, the newest first, in pages."""
+    """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set."""
 
 class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
@@ -194,7 +206,11 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.RemoveAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.RemoveAdapterResponse, _abc.Awaitable[_generator_pb2.RemoveAdapterResponse]]:
-        """Refuses new requests for the adapter, waits for the running ones, then lets it go."""
+        """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
+        running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
+        while an alias points to it, as its target or its canary: move the alias first, or retire it.
+        Repeatable: OK when there is no such adapter, or no more.
+        """
 
     @_abc_1.abstractmethod
     def SetAlias(
@@ -203,7 +219,9 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.SetAliasResponse, _abc.Awaitable[_generator_pb2.SetAliasResponse]]:
         """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-        and the target is READY on every live replica.
+        and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
+        the answering replica at once, by the others once they see it; until then they answer as before.
+        Repeatable with the same request_id.
         """
 
     @_abc_1.abstractmethod
@@ -219,6 +237,6 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.ListAliasVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.ListAliasVersionsResponse, _abc.Awaitable[_generator_pb2.ListAliasVersionsResponse]]:
-        """Lists what an alias was set to, the newest first, in pages."""
+        """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set."""
 
 def add_AdapterServiceServicer_to_server(servicer: AdapterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
