@@ -56,7 +56,7 @@ def test_a_failure_needs_a_reason() -> None:
 def test_declared_again_it_begins_anew() -> None:
     failed = _walk(State.FETCHING, State.FAILED).took("fetch", 1.0)
     assert failed.reason == "because"
-    again = failed.to(State.PENDING, _START)
+    again = failed.declared_again(_START)
     assert [transition.state for transition in again.transitions] == [State.PENDING]
     assert again.stage_seconds == {}
     assert failed.stage_seconds == {"fetch": 1.0}

@@ -46,6 +46,10 @@ class Declarations:
                     found.append(declaration)
         return sorted(found, key=lambda declaration: declaration.ref)
 
+    def has(self, ref: AdapterRef) -> bool:
+        """Whether an adapter is declared."""
+        return self._read(_path(ref)) is not None
+
     def put(self, declaration: Declaration) -> None:
         """Adds a declaration, or replaces the one of the same adapter."""
         content = {

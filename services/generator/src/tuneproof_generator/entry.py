@@ -22,7 +22,11 @@ class Entry:
     """What changes about one adapter; also the progress that its loading reports."""
 
     def __init__(
-        self, ref: AdapterRef, record: AdapterRecord, changed: Callable[[str], None]
+        self,
+        ref: AdapterRef,
+        record: AdapterRecord,
+        changed: Callable[[str], None],
+        clock: Callable[[], datetime],
     ) -> None:
         self.ref = ref
         self.record = record
@@ -30,17 +34,32 @@ class Entry:
         self.loading: asyncio.Task[None] | None = None
         self.removal: asyncio.Task[None] | None = None
         self.gone = False
+        # It holds no place yet: when it is verified, one is taken from an idle adapter.
+        self.is_heir = False
+        # Its place belongs to an heir that waits for it to be gone.
+        self.is_promised = False
+        # It FAILED for want of a place, and is tried again as soon as there is one.
+        self.lacks_place = False
         self._changed = changed
+        self._clock = clock
 
     def update(self, record: AdapterRecord) -> None:
         self.record = record
         self._changed(self.record.ref)
 
     def enter(self, state: State) -> None:
-        self.update(self.record.to(state, now()))
+        self.update(self.record.to(state, self._clock()))
 
-    def fail(self, reason: str) -> None:
-        self.update(self.record.to(State.FAILED, now(), reason=reason))
+    def fail(self, reason: str, *, wait: float | None = None) -> None:
+        """Ends a try; the next one comes after so many seconds, if it can help at all."""
+        self.is_heir = False
+        self.update(self.record.failed(self._clock(), reason, wait=wait))
+
+    def begin_again(self, *, is_declared: bool) -> None:
+        """Leaves FAILED, because it was declared again or because it is time for the next try."""
+        step = self.record.declared_again if is_declared else self.record.tried_again
+        self.lacks_place = False
+        self.update(step(self._clock()))
 
     def took(self, stage: str, seconds: float) -> None:
         self.record = self.record.took(stage, seconds)

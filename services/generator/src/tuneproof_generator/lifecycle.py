@@ -1,7 +1,7 @@
 """The life of an adapter on one replica, as an explicit machine.
 
     PENDING → FETCHING → VERIFYING → LOADING → READY
-       ╰─────────┴───────────┴──────────┴────────┴──→ FAILED → PENDING (declared again)
+       ╰─────────┴───────────┴──────────┴────────┴──→ FAILED → PENDING (declared, or tried, again)
     every one of them → DRAINING → gone
 
 A record never changes; a step makes the next one. So what a watcher was given stays what it was.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -44,6 +44,7 @@ _NEXT: Mapping[State, frozenset[State]] = MappingProxyType(
 
 HOLDS_PLACE = frozenset(State) - {State.FAILED}
 """States in which an adapter takes one of the engine's places, or is about to."""
+_KEPT_TRANSITIONS = 32
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class AdapterRecord:
     ref: str
     """`name@sha256:<hex>`."""
     transitions: tuple[Transition, ...]
-    """Oldest first, since the last declaration; never empty."""
+    """Oldest first, since the last declaration, the last 32 of them; never empty."""
     required: bool = False
     """Readiness of the service waits for it."""
     rank: int = 0
@@ -73,6 +74,10 @@ class AdapterRecord:
     """Of its files; 0 until they are here."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds of `fetch`, `verify`, `load`, `warm`, as far as they are done."""
+    tries: int = 0
+    """How often it FAILED since the last declaration."""
+    next_try: datetime | None = None
+    """In UTC; None unless it FAILED in a way that may pass. The reason tells it too."""
 
     @classmethod
     def declared(cls, ref: str, *, required: bool, now: datetime) -> AdapterRecord:
@@ -100,9 +105,32 @@ class AdapterRecord:
         if state is State.FAILED and not reason:
             raise Internal(f"adapter {self.ref} cannot fail without a reason")
         step = Transition(state, reason, now)
-        if state is State.PENDING:
-            return replace(self, transitions=(step,), stage_seconds={})
-        return replace(self, transitions=(*self.transitions, step))
+        steps = (*self.transitions, step)[-_KEPT_TRANSITIONS:]
+        return replace(self, transitions=steps, next_try=None)
+
+    def declared_again(self, now: datetime) -> AdapterRecord:
+        """The record of a FAILED adapter that begins anew."""
+        step = self.to(State.PENDING, now, reason="declared again")
+        return replace(step, transitions=step.transitions[-1:], stage_seconds={}, tries=0)
+
+    def tried_again(self, now: datetime) -> AdapterRecord:
+        """The record of a FAILED adapter that is tried once more."""
+        step = self.to(State.PENDING, now, reason=f"tried again, after: {self.reason}")
+        return replace(step, stage_seconds={})
+
+    def failed(self, now: datetime, reason: str, *, wait: float | None = None) -> AdapterRecord:
+        """The record of a failure.
+
+        Args:
+            wait: seconds until it is tried again; None if that cannot help.
+        """
+        tries = self.tries + 1
+        next_try = None
+        if wait is not None:
+            next_try = now + timedelta(seconds=wait)
+            reason = f"{reason} (try {tries}; the next one at {next_try:%H:%M:%S} UTC)"
+        step = self.to(State.FAILED, now, reason=reason)
+        return replace(step, tries=tries, next_try=next_try)
 
     def took(self, stage: str, seconds: float) -> AdapterRecord:
         """The record with the time of one more stage."""

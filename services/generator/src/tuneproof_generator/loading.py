@@ -7,18 +7,23 @@ import itertools
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tuneproof.adapters import AdapterRef
+from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.tracing import span
+from tuneproof_generator.detached import detached
 from tuneproof_generator.engine import Engine, LoadedAdapter, Sampling
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.metrics import LOAD_SECONDS
 
+FETCH_SECONDS = 600.0
+"""How long the registry may take to give one adapter when nobody says otherwise."""
+_FETCHES_AT_ONCE = 2
 _WARM_TOKEN = 0
 
 
@@ -38,6 +43,7 @@ class AdapterSource(Protocol):
         ...
 
 
+Run = Callable[..., Awaitable[Any]]
 Inspect = Callable[[Path, AdapterRef], Inspected]
 """Raises InvalidInput with every defect of an adapter that may not be served."""
 
@@ -67,37 +73,56 @@ class Loader:
 
     Args:
         cache: a folder of this process alone.
+        fetch_seconds: how long the registry may take to give an adapter.
+        run: runs a blocking call beside the event loop.
     """
 
     def __init__(
-        self, engine: Engine, source: AdapterSource, inspect: Inspect, cache: Path
+        self,
+        engine: Engine,
+        source: AdapterSource,
+        inspect: Inspect,
+        cache: Path,
+        *,
+        fetch_seconds: float = FETCH_SECONDS,
+        run: Run = detached,
     ) -> None:
         self._engine = engine
         self._source = source
         self._inspect = inspect
         self._cache = cache
+        self._fetch_seconds = fetch_seconds
+        self._run = run
         self._ids = itertools.count(1)
         # Two names can share one content, hence one folder.
         self._folders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._reading = asyncio.Semaphore(2)
+        self._wanted: set[AdapterRef] = set()
+        self._reading = asyncio.Semaphore(_FETCHES_AT_ONCE)
+        self._tidying: set[asyncio.Task[None]] = set()
 
-    async def load(self, ref: AdapterRef, progress: Progress) -> LoadedAdapter:
-        """Brings an adapter into the engine and generates one token with it.
+    async def fetch(self, ref: AdapterRef, progress: Progress) -> Path:
+        """Brings an adapter's files here and checks them. They stay until `discard`.
 
         Raises:
             TuneproofError: with the reason for which it cannot be served.
+            OSError: when the registry or the cache cannot be read or written.
         """
-        with span("load adapter", {"tuneproof.adapter": str(ref)}):
-            return await self._bring(ref, progress)
-
-    async def _bring(self, ref: AdapterRef, progress: Progress) -> LoadedAdapter:
+        self._wanted.add(ref)
         async with self._reading, self._folders[ref.digest]:
             progress.enter(State.FETCHING)
             async with _timed("fetch", progress):
-                folder = await asyncio.to_thread(self._source.fetch, ref, self._cache)
+                folder = await self._fetch(ref)
             progress.enter(State.VERIFYING)
             async with _timed("verify", progress):
-                progress.inspected(await asyncio.to_thread(self._inspect, folder, ref))
+                progress.inspected(await self._run(self._inspect, folder, ref))
+        return folder
+
+    async def load(self, ref: AdapterRef, folder: Path, progress: Progress) -> LoadedAdapter:
+        """Brings an adapter into the engine and generates one token with it.
+
+        Raises:
+            TuneproofError: when the engine refuses it, or is dead.
+        """
         progress.enter(State.LOADING)
         adapter = LoadedAdapter(str(ref), next(self._ids), folder)
         progress.handed_over(adapter)
@@ -107,18 +132,40 @@ class Loader:
             await self._warm(adapter)
         return adapter
 
-    async def discard(
-        self, ref: AdapterRef, adapter: LoadedAdapter | None, is_shared: Callable[[], bool]
-    ) -> None:
-        """Lets the engine go of an adapter, and only then its files.
-
-        Args:
-            is_shared: whether another adapter with the same content needs the files.
-        """
+    async def discard(self, ref: AdapterRef, adapter: LoadedAdapter | None) -> None:
+        """Lets the engine go of an adapter, and only then its files, unless another adapter has
+        the same content."""
         if adapter is not None:
             await self._engine.unload(adapter)
+        self._wanted.discard(ref)
+        await self._tidy(ref)
+
+    async def _fetch(self, ref: AdapterRef) -> Path:
+        work = asyncio.ensure_future(self._run(self._source.fetch, ref, self._cache))
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                return await asyncio.shield(work)
+        except TimeoutError:
+            if work.done():
+                raise
+            raise Unavailable(
+                f"the artifact store did not give {ref} within {self._fetch_seconds:g} s"
+            ) from None
+        finally:
+            # A thread cannot be ended; what it brings when nobody wants it any more goes again.
+            if not work.done():
+                work.add_done_callback(lambda done: self._came_late(ref, done))
+
+    def _came_late(self, ref: AdapterRef, work: asyncio.Future[Path]) -> None:
+        if not work.cancelled():
+            work.exception()  # Looked at, else asyncio complains.
+        task = asyncio.create_task(self._tidy(ref))
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
+    async def _tidy(self, ref: AdapterRef) -> None:
         async with self._folders[ref.digest]:
-            if not is_shared():
+            if not any(other.digest == ref.digest for other in self._wanted):
                 await asyncio.to_thread(shutil.rmtree, self._cache / ref.hex, ignore_errors=True)
 
     def sweep(self, keep: frozenset[str]) -> None:

@@ -23,3 +23,7 @@ TOKENS = Counter(
 RECONCILE_ERRORS = Counter(
     "tuneproof_generator_reconcile_errors", "Reads of the pool's folder that failed."
 )
+RETRIES = Counter("tuneproof_generator_load_retries", "Adapters that FAILED and were tried again.")
+EVICTIONS = Counter(
+    "tuneproof_generator_evictions", "Idle adapters that went for one without a place."
+)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import datetime
 
 import structlog
 
@@ -18,13 +19,14 @@ from tuneproof.servicekit.errors import (
 )
 from tuneproof_generator import metrics
 from tuneproof_generator.aliases import Alias, Aliases, check_alias
+from tuneproof_generator.backoff import Backoff
 from tuneproof_generator.declarations import Declaration, Declarations
 from tuneproof_generator.engine import LoadedAdapter
 from tuneproof_generator.entry import Entry, now
 from tuneproof_generator.holdings import Holdings
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Loader
-from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.traffic import Traffic, Usage
 from tuneproof_generator.watching import AdapterView, Change, Changes
 
 DRAIN_SECONDS = 30.0
@@ -50,12 +52,25 @@ class AdapterPool:
         *,
         base_model: str,
         capacity: int,
+        clock: Callable[[], datetime] = now,
+        backoff: Backoff | None = None,
     ) -> None:
         self.base_model = base_model
         self._loader = loader
         self._declarations = declarations
         self._stored_aliases = aliases
-        self._held = Holdings(loader, traffic, capacity, self._tell)
+        self._clock = clock
+        self._traffic = traffic
+        self._held = Holdings(
+            loader,
+            traffic,
+            capacity,
+            self._tell,
+            is_aliased=self._is_aliased,
+            evict=self._evict,
+            clock=clock,
+            backoff=backoff or Backoff(),
+        )
         self._aliases: dict[str, Alias] = {}
         self._changes = Changes(self.list)
         # Held while the declared set and what is held here are brought together.
@@ -113,8 +128,7 @@ class AdapterPool:
 
     def check_ready(self) -> None:
         """Raises Unavailable while the declared set is unknown or a required adapter not READY."""
-        if not self._reconciled:
-            raise Unavailable("the pool's folder in the artifact store was not read yet")
+        self._check_reconciled()
         missing = [
             f"{entry.record.ref} is {entry.record.state}"
             for entry in self._held.entries.values()
@@ -123,28 +137,39 @@ class AdapterPool:
         if missing:
             raise Unavailable(f"required adapters are not READY: {'; '.join(missing)}")
 
-    async def declare(self, ref: AdapterRef, *, required: bool, request_id: str) -> AdapterView:
+    async def declare(
+        self, ref: AdapterRef, *, required: bool, request_id: str, evict: bool = False
+    ) -> AdapterView:
         """Adds an adapter to the pool; it loads in the background. Repeatable; one that FAILED is
-        tried again.
+        tried again, at once.
+
+        Args:
+            evict: whether the adapter that has been idle for longest goes when there is no place.
 
         Raises:
-            Overloaded: when the engine has no place for it.
+            Overloaded: when the engine has no place for it, and none may be made.
+            Unavailable: while the pool's folder was not read yet, so that places are not known.
             WrongState: while it is being removed.
         """
         async with self._order:
+            self._check_reconciled()
             entry = self._held.entries.get(str(ref))
             if entry is not None and entry.record.state is State.DRAINING:
                 raise WrongState(
                     f"adapter {ref} is being removed; declare it again when it is gone"
                 )
-            failed = entry is None or entry.record.state is State.FAILED
-            if failed or (entry and entry.record.required is not required):
-                if failed:
-                    self._held.check_room(ref)
-                declaration = Declaration(ref, required, now(), request_id)
+            if entry is None or entry.record.state is State.FAILED:
+                self._held.places.check(ref, evict=evict)
+            if (
+                entry is None
+                or entry.record.required is not required
+                # Another replica may have removed it, and this one not have seen that yet.
+                or not await asyncio.to_thread(self._declarations.has, ref)
+            ):
+                declaration = Declaration(ref, required, self._clock(), request_id)
                 await asyncio.to_thread(self._declarations.put, declaration)
                 _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
-            return self._view(self._held.adopt(ref, required))
+            return self._view(self._held.adopt(ref, required, evict=evict))
 
     async def remove(self, name: AdapterRef, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Takes an adapter out of the pool. New requests are refused at once; running ones may
@@ -215,7 +240,8 @@ class AdapterPool:
             if not self._reconciled:
                 digests = frozenset(declaration.ref.digest for declaration in declared)
                 await asyncio.to_thread(self._loader.sweep, digests)
-            for declaration in declared:
+            # Where places do not suffice, the required and the older ones have them.
+            for declaration in sorted(declared, key=lambda one: (not one.required, one.time)):
                 entry = self._held.entries.get(str(declaration.ref))
                 if entry is None or (
                     entry.record.state is not State.DRAINING
@@ -227,6 +253,7 @@ class AdapterPool:
                 if ref not in wanted and entry.record.state is not State.DRAINING:
                     self._held.drain(entry, DRAIN_SECONDS)
             self._reconciled = True
+            self._held.retry()
 
     async def follow(self, seconds: float) -> None:
         """Reconciles now and then every so many seconds, without end."""
@@ -242,6 +269,26 @@ class AdapterPool:
         """Stops all loading and removing; what is declared stays declared."""
         await self._held.close()
 
+    async def _evict(self, entry: Entry) -> asyncio.Task[None] | None:
+        """Takes an adapter out of the pool, unless it is in use or wanted now."""
+        async with self._order:
+            if entry.record.state is not State.DRAINING:
+                if not self._held.places.may_evict(entry):
+                    return None
+                await asyncio.to_thread(self._declarations.delete, entry.ref)
+                metrics.EVICTIONS.inc()
+                _log.info("evicted", adapter=entry.record.ref)
+            return self._held.drain(entry, DRAIN_SECONDS)
+
+    def _check_reconciled(self) -> None:
+        if not self._reconciled:
+            raise Unavailable(
+                "the pool's folder in the artifact store was not read yet", retry_after=1.0
+            )
+
+    def _is_aliased(self, ref: str) -> bool:
+        return any(alias.ref == ref for alias in self._aliases.values())
+
     def _unknown(self, name: str, alias: Alias | None) -> str:
         if alias is not None:
             return f"alias {name} points to {alias.ref}, which is not declared; declare it first"
@@ -253,7 +300,8 @@ class AdapterPool:
     def _view(self, entry: Entry) -> AdapterView:
         ref = entry.record.ref
         names = sorted(alias.name for alias in self._aliases.values() if alias.ref == ref)
-        return AdapterView(entry.record, tuple(names))
+        usage = self._traffic.usage(entry.adapter.engine_id) if entry.adapter else Usage()
+        return AdapterView(entry.record, tuple(names), usage)
 
     def _take_aliases(self, aliases: dict[str, Alias]) -> None:
         old, self._aliases = self._aliases, aliases

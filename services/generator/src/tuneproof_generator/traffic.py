@@ -9,29 +9,44 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof_generator.entry import now
 
 Abort = Callable[[], Awaitable[None]]
 
 _ABORT_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How an adapter is used on this replica."""
+
+    running: int = 0
+    """Requests under way."""
+    last_used: datetime | None = None
+    """End of the last request, in UTC; None before the first."""
+
+
 class Traffic:
     """Counts the running requests of each adapter, by engine id."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = now) -> None:
         self._open: dict[int, set[Abort]] = {}
         self._closing: dict[int, tuple[set[Abort], asyncio.Event]] = {}
+        self._last_used: dict[int, datetime] = {}
+        self._clock = clock
 
     def open(self, engine_id: int) -> None:
         """Lets requests for the adapter in."""
         self._open[engine_id] = set()
 
-    def running(self, engine_id: int) -> int:
-        """Requests under way."""
+    def usage(self, engine_id: int) -> Usage:
+        """Requests under way, and the end of the last one."""
         requests, _ = self._closing.get(engine_id, (self._open.get(engine_id, set()), None))
-        return len(requests)
+        return Usage(len(requests), self._last_used.get(engine_id))
 
     @contextmanager
     def enter(self, engine_id: int, abort: Abort) -> Iterator[None]:
@@ -51,6 +66,7 @@ class Traffic:
             yield
         finally:
             requests.discard(abort)
+            self._last_used[engine_id] = self._clock()
             closing = self._closing.get(engine_id)
             if closing and not requests:
                 closing[1].set()
@@ -79,6 +95,7 @@ class Traffic:
                     " aborted; the adapter stays loaded, call RemoveAdapter again"
                 )
         del self._closing[engine_id]
+        self._last_used.pop(engine_id, None)
         return aborted
 
 

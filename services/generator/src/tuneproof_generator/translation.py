@@ -102,7 +102,10 @@ def adapter_of(view: AdapterView, replica: str) -> pb.Adapter:
         rank=record.rank,
         size_bytes=record.size_bytes,
         aliases=view.aliases,
+        running_requests=view.usage.running,
     )
+    if view.usage.last_used is not None:
+        message.last_used_time.FromDatetime(view.usage.last_used)
     for transition in record.transitions:
         step = message.transitions.add(state=_STATES[transition.state], reason=transition.reason)
         step.time.FromDatetime(transition.time)

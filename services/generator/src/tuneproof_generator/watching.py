@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tuneproof_generator.lifecycle import AdapterRecord
+from tuneproof_generator.traffic import Usage
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class AdapterView:
 
     record: AdapterRecord
     aliases: tuple[str, ...] = ()
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True)
