@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tuneproof.local import LocalOptions
+from tuneproof.servicekit.locks import Holder
 from tuneproof.study.local import LocalServices
 
 pytestmark = pytest.mark.timeout(30)
@@ -18,6 +19,10 @@ class FakeSupervisor:
     def __init__(self, state):
         self._state = state
         self.services: dict[str, int] = {}
+        self.keeper: Holder | None = None
+
+    def kept_elsewhere(self):
+        return self.keeper
 
     def running(self):
         return dict(self.services)
@@ -87,3 +92,11 @@ async def test_services_of_the_environment_are_not_meant(supervisor, tmp_path, m
     monkeypatch.setenv("TUNEPROOF_GENERATOR_TARGET", "elsewhere:1")
     endpoints = await services(supervisor, tmp_path).start()
     assert endpoints.generator == "127.0.0.1:4001"
+
+
+async def test_services_that_somebody_keeps_are_not_started_anew(supervisor, tmp_path):
+    ours = services(supervisor, tmp_path)
+    await ours.start()
+    supervisor.keeper = Holder(1)
+    assert await ours.restart() is None
+    assert set(supervisor.services) == {"generator", "judge"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -15,7 +16,7 @@ from rich.table import Table
 from tuneproof.cli.console import out, plain_errors, print_json, say
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.local.supervisor import Progress
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.study.identity import model_folder, resolve_sources
 from tuneproof.study.specfile import load_spec
 
@@ -66,7 +67,7 @@ def up(
 
       tuneproof up --model Qwen/Qwen3-0.6B --detach
     """
-    with plain_errors(on_interrupt="interrupted; `tuneproof down` ends what was started"):
+    with plain_errors(on_interrupt="interrupted; what was started now has been ended"):
         options = _options(
             study,
             model=model,
@@ -92,16 +93,21 @@ def down(*, state: StateOption = Path(".tuneproof")) -> None:
 async def _up(
     supervisor: Supervisor, options: LocalOptions, *, detach: bool, as_json: bool
 ) -> None:
-    before = supervisor.running()
-    try:
-        await supervisor.ensure_up(options, progress=_tell())
-    except (TuneproofError, OSError):
-        started = [name for name in supervisor.running() if name not in before]
-        await supervisor.take_down(progress=_tell(), names=started)
-        raise
-    _show(supervisor.addresses(), as_json=as_json)
-    if detach:
-        return
+    with contextlib.nullcontext() if detach else supervisor.keeping():
+        before = supervisor.running()
+        try:
+            await supervisor.ensure_up(options, progress=_tell())
+        except BaseException:
+            started = [name for name in supervisor.running() if name not in before]
+            await supervisor.take_down(progress=_tell(), names=started)
+            raise
+        _show(supervisor.addresses(), as_json=as_json)
+        if not detach:
+            await _keep_up(supervisor, options)
+
+
+async def _keep_up(supervisor: Supervisor, options: LocalOptions) -> None:
+    """Starts again what dies, until Ctrl-C or SIGTERM; then ends all."""
     say("Ctrl-C ends the services.")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -16,8 +16,9 @@ import psutil
 from tuneproof.local import processes
 from tuneproof.local.options import PREFERRED_PORTS, SERVICES, LocalOptions, flags_of
 from tuneproof.servicekit.client import is_ready
-from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.files import write_atomically
+from tuneproof.servicekit.locks import Holder, holder_of, locked
 
 _GRACE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
@@ -40,6 +41,28 @@ class Supervisor:
     def __init__(self, state: Path) -> None:
         self._folder = state.resolve() / "services"
         self._endpoints = state.resolve() / "endpoints.json"
+        self._kept = self._folder / "kept.lock"
+        self._keeps = False
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """While it lasts, no other program replaces the services of this folder.
+
+        Raises:
+            WrongState: another program keeps them already.
+        """
+        with locked(
+            self._kept,
+            lambda holder: WrongState(
+                f"the services of {self._folder.parent} are kept by `tuneproof up` ({holder}): use"
+                " them, end them there, or take another folder with --state"
+            ),
+        ):
+            self._keeps = True
+            try:
+                yield
+            finally:
+                self._keeps = False
 
     async def ensure_up(
         self, options: LocalOptions, *, progress: Progress, timeout: float = 600.0
@@ -52,6 +75,7 @@ class Supervisor:
             The names of the services that were started now.
 
         Raises:
+            WrongState: when one runs with other settings and `tuneproof up` keeps it.
             Unavailable: when another program has its port, when one ends or is not ready within
                 `timeout` seconds; the message holds the end of its log.
             OSError: when nothing can be written below the state folder.
@@ -65,6 +89,7 @@ class Supervisor:
                 progress(name, "running already")
                 running[name] = process
             elif process:
+                self._check_replaceable(name)
                 await asyncio.to_thread(processes.stop, process, grace=_GRACE_SECONDS)
         started = [name for name in SERVICES if name not in running]
         for name in started:
@@ -87,7 +112,15 @@ class Supervisor:
         return started
 
     async def take_down(self, *, progress: Progress, names: Sequence[str] = SERVICES) -> None:
-        """Ends those services of this folder that run."""
+        """Ends those services of this folder that run, and first a `tuneproof up` that would start
+        them again.
+
+        Raises:
+            Unavailable: when that does not end.
+        """
+        if keeper := self.kept_elsewhere():
+            progress("tuneproof up", f"stopping ({keeper})")
+            await asyncio.to_thread(_end, keeper)
         if set(self.running()) <= set(names):
             self._endpoints.unlink(missing_ok=True)
 
@@ -100,6 +133,10 @@ class Supervisor:
             for name in names:
                 if process := self._find(name):
                     ending.create_task(end(name, process))
+
+    def kept_elsewhere(self) -> Holder | None:
+        """The `tuneproof up` that keeps the services of this folder, when it is another process."""
+        return None if self._keeps else holder_of(self._kept)
 
     def running(self) -> dict[str, int]:
         """Process ids of the services that run, by name."""
@@ -114,6 +151,13 @@ class Supervisor:
     def log_of(self, name: str) -> Path:
         """The log file of a service."""
         return self._folder / f"{name}.log"
+
+    def _check_replaceable(self, name: str) -> None:
+        if holder := self.kept_elsewhere():
+            raise WrongState(
+                f"the {name} of {self._folder.parent} runs with other settings, and `tuneproof up`"
+                f" ({holder}) keeps it: end that, or take another folder with --state"
+            )
 
     async def _until_ready(self, name: str, process: psutil.Process, progress: Progress) -> None:
         start = time.monotonic()
@@ -184,6 +228,16 @@ class Supervisor:
         if not lines:
             return "  (nothing: it was killed, or its disk is full)"
         return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+
+
+def _end(keeper: Holder) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(keeper.pid)
+        process.terminate()
+        try:
+            process.wait(2 * _GRACE_SECONDS)
+        except psutil.TimeoutExpired:
+            raise Unavailable(f"`tuneproof up` ({keeper}) does not end; end it first") from None
 
 
 def _environment() -> dict[str, str]:

@@ -36,8 +36,11 @@ class LocalServices:
         await self._supervisor.ensure_up(self._options, progress=self._progress)
         return Endpoints.discover(self._options.state, environment={})
 
-    async def restart(self) -> Endpoints:
-        """Ends them and starts them with the files as they are now."""
+    async def restart(self) -> Endpoints | None:
+        """Ends them and starts them with the files as they are now; not those that
+        `tuneproof up` keeps."""
+        if self._supervisor.kept_elsewhere():
+            return None
         await self._supervisor.take_down(progress=self._progress)
         return await self.start()
 
