@@ -16,6 +16,7 @@ from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.paging import page
 from tuneproof_generator.pool import DRAIN_SECONDS, AdapterPool
+from tuneproof_generator.residency import Residency
 from tuneproof_generator.translation import adapter_of, alias_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,17 +46,24 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
     async def GetAdapter(
         self, request: pb.GetAdapterRequest, context: Context
     ) -> pb.GetAdapterResponse:
+        residency = await self._pool.residency()
         view = self._pool.get(request.ref)
-        return pb.GetAdapterResponse(adapter=adapter_of(view, self._replica))
+        where = residency.get(view.record.ref, Residency.UNKNOWN)
+        return pb.GetAdapterResponse(adapter=adapter_of(view, self._replica, where))
 
     async def ListAdapters(
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
+        residency = await self._pool.residency()
         views, token = page(
             self._pool.list(), request.page_size, request.page_token, lambda view: view.record.ref
         )
         return pb.ListAdaptersResponse(
-            adapters=[adapter_of(view, self._replica) for view in views], next_page_token=token
+            adapters=[
+                adapter_of(view, self._replica, residency.get(view.record.ref, Residency.UNKNOWN))
+                for view in views
+            ],
+            next_page_token=token,
         )
 
     async def WatchAdapters(

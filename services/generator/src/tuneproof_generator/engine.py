@@ -67,6 +67,16 @@ class LoadedAdapter:
 
 
 @dataclass(frozen=True)
+class WorkerHoldings:
+    """The adapters, by engine id, that one of the engine's workers holds now."""
+
+    host: frozenset[int]
+    """In host memory."""
+    slots: frozenset[int]
+    """In the slots from which a batch computes."""
+
+
+@dataclass(frozen=True)
 class EngineFacts:
     """What an engine is and can hold."""
 
@@ -132,6 +142,14 @@ class Engine(Protocol):
 
     async def unload(self, adapter: LoadedAdapter) -> None:
         """Lets an adapter go; afterwards its files may go."""
+        ...
+
+    async def workers(self) -> Sequence[WorkerHoldings]:
+        """What each worker holds. Answered between two steps of the engine.
+
+        Raises:
+            Unavailable: when they cannot tell.
+        """
         ...
 
     async def check(self) -> None:

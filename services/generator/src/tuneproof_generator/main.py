@@ -30,6 +30,7 @@ from tuneproof_generator.generation import Generator
 from tuneproof_generator.loading import Loader
 from tuneproof_generator.pool import AdapterPool
 from tuneproof_generator.pool_store import open_pool
+from tuneproof_generator.residency import Residents
 from tuneproof_generator.servicer import GeneratorServicer, PoolDescription
 from tuneproof_generator.settings import GeneratorSettings
 from tuneproof_generator.traffic import Traffic
@@ -111,6 +112,7 @@ async def _pool(
         Aliases(store),
         base_model=settings.served_name,
         capacity=facts.max_cpu_loras,
+        residents=Residents(engine),
     )
     following = asyncio.create_task(pool.follow(settings.reconcile_seconds))
     try:

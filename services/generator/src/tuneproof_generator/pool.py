@@ -26,6 +26,7 @@ from tuneproof_generator.entry import Entry, now
 from tuneproof_generator.holdings import Holdings
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Loader
+from tuneproof_generator.residency import Residency, Residents, residency
 from tuneproof_generator.traffic import Traffic, Usage
 from tuneproof_generator.watching import AdapterView, Change, Changes
 
@@ -54,8 +55,10 @@ class AdapterPool:
         capacity: int,
         clock: Callable[[], datetime] = now,
         backoff: Backoff | None = None,
+        residents: Residents | None = None,
     ) -> None:
         self.base_model = base_model
+        self._residents = residents
         self._loader = loader
         self._declarations = declarations
         self._stored_aliases = aliases
@@ -92,6 +95,15 @@ class AdapterPool:
         if entry is None:
             raise NotFound(self._unknown(name, alias), adapter=name)
         return self._view(entry)
+
+    async def residency(self) -> Mapping[str, Residency]:
+        """Where the weights of each adapter are, by reference; asked from the engine's workers,
+        UNKNOWN when they do not answer soon."""
+        workers = await self._residents.ask() if self._residents else ()
+        return {
+            ref: residency(workers, entry.adapter.engine_id if entry.adapter else 0)
+            for ref, entry in self._held.entries.items()
+        }
 
     @property
     def aliases(self) -> Mapping[str, Alias]:

@@ -13,6 +13,7 @@ from tuneproof_generator.engine import Finish, Message, Sampling
 from tuneproof_generator.entry import now
 from tuneproof_generator.generation import Ask, Chat, Outcome, Piece, Tokens
 from tuneproof_generator.lifecycle import State
+from tuneproof_generator.residency import Residency
 from tuneproof_generator.watching import AdapterView
 
 _DEFAULT_MAX_TOKENS = 256
@@ -34,6 +35,13 @@ _STATES = {
     State.READY: pb.ADAPTER_STATE_READY,
     State.DRAINING: pb.ADAPTER_STATE_DRAINING,
     State.FAILED: pb.ADAPTER_STATE_FAILED,
+}
+
+_RESIDENCIES = {
+    Residency.UNKNOWN: pb.RESIDENCY_UNSPECIFIED,
+    Residency.NONE: pb.RESIDENCY_NONE,
+    Residency.HOST: pb.RESIDENCY_HOST,
+    Residency.SLOT: pb.RESIDENCY_SLOT,
 }
 
 
@@ -91,7 +99,9 @@ def final_of(outcome: Outcome, *, base_model: str, replica: str, with_prompt_ids
     return final
 
 
-def adapter_of(view: AdapterView, replica: str) -> pb.Adapter:
+def adapter_of(
+    view: AdapterView, replica: str, residency: Residency = Residency.UNKNOWN
+) -> pb.Adapter:
     """An adapter on this replica."""
     record = view.record
     message = pb.Adapter(
@@ -103,6 +113,7 @@ def adapter_of(view: AdapterView, replica: str) -> pb.Adapter:
         size_bytes=record.size_bytes,
         aliases=view.aliases,
         running_requests=view.usage.running,
+        residency=_RESIDENCIES[residency],
     )
     if view.usage.last_used is not None:
         message.last_used_time.FromDatetime(view.usage.last_used)

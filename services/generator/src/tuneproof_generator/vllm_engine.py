@@ -19,7 +19,15 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof_generator.engine import Chunk, EngineFacts, Finish, LoadedAdapter, Message, Sampling
+from tuneproof_generator.engine import (
+    Chunk,
+    EngineFacts,
+    Finish,
+    LoadedAdapter,
+    Message,
+    Sampling,
+    WorkerHoldings,
+)
 from tuneproof_generator.engine_settings import EngineOptions, engine_arguments
 
 _SHUTDOWN_SECONDS = 10.0
@@ -143,6 +151,17 @@ class VllmEngine:
             await self.client.remove_lora(adapter.engine_id)
         except EngineDeadError as error:
             raise Unavailable(_DEAD) from error
+
+    async def workers(self) -> Sequence[WorkerHoldings]:
+        try:
+            told = await self.client.collective_rpc("adapters_held")
+        except EngineDeadError as error:
+            raise Unavailable(_DEAD) from error
+        except Exception as error:  # vLLM hands on what its worker raised.
+            raise Unavailable(
+                f"the engine's workers do not tell what they hold: {error}"
+            ) from error
+        return [WorkerHoldings(frozenset(host), frozenset(slots)) for host, slots in told]
 
     async def check(self) -> None:
         if self.client.errored:
