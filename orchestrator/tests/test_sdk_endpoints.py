@@ -8,7 +8,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tuneproof.judge.v1 import judge_pb2
 from tuneproof.sdk import (
     SERVICES,
     Endpoints,
@@ -106,7 +105,7 @@ async def test_pages_that_repeat_end():
     ],
 )
 async def test_what_the_server_did_not_say_names_the_server(code, details, error, said):
-    connection = Connection("judge", "host:1", token=None, contract=judge_pb2.DESCRIPTOR)
+    connection = Connection("judge", "host:1", token=None, services=[])
     nothing = grpc.aio.Metadata()
     failure = grpc.aio.AioRpcError(grpc.StatusCode[code], nothing, nothing, details)
     with pytest.raises(error, match=f"the judge at host:1.*{said}"), connection.errors("Ask"):

@@ -238,7 +238,10 @@ async def test_ready_means_on_every_live_replica(client, adapters):
         _adapter("ready", r1="ready", r2="ready"),
     ]
     adapter = await client.wait_ready(REF, timeout=5)
-    assert adapter.replicas == {"r1": "ready", "r2": "ready"}
+    assert {name: one.state for name, one in adapter.replicas.items()} == {
+        "r1": "ready",
+        "r2": "ready",
+    }
 
 
 async def test_a_failed_adapter_is_an_error_with_its_reason(client, adapters):

@@ -114,7 +114,7 @@ async def _answer(
             await generator.declare(adapter)
             await generator.wait_ready(adapter, on_change=lambda now: say(f"adapter {now.state}"))
         pieces = generator.generate(adapter, messages, Sampling(max_tokens=max_tokens))
-        async with aclosing(pieces) as stream:  # type: ignore[type-var]
+        async with aclosing(pieces) as stream:
             async for piece in stream:
                 if isinstance(piece, Generation):
                     return piece

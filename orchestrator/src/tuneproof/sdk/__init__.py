@@ -3,7 +3,7 @@
     async with RetrieverClient("127.0.0.1:47801") as retriever:
         passages = await retriever.search("manual", "What is the Alder 40 transmit power?")
 
-Calls take and give the values of `values` and `runs`, and raise the errors of
+Calls take and give the values of `values`, `pools` and `runs`, and raise the errors of
 `tuneproof.servicekit.errors`. The `…_many` methods yield pairs of id and result or error: one bad
 item ends nothing, and a stream that fails as a whole raises after what it had received, so that
 the caller can ask again for what is missing.
@@ -12,12 +12,11 @@ the caller can ask again for what is missing.
 from tuneproof.sdk.endpoints import SERVICES, Endpoints
 from tuneproof.sdk.generator import GeneratorClient
 from tuneproof.sdk.judge import JudgeClient
+from tuneproof.sdk.pools import AdapterInfo, AliasInfo, PoolInfo, ReplicaInfo, Transition
 from tuneproof.sdk.retriever import RetrieverClient
 from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
 from tuneproof.sdk.trainer import TrainerClient
 from tuneproof.sdk.values import (
-    AdapterInfo,
-    AliasInfo,
     Chunking,
     CorpusInfo,
     GenerateInput,
@@ -25,11 +24,10 @@ from tuneproof.sdk.values import (
     GradeInput,
     IngestResult,
     Passage,
-    PoolInfo,
     RejectedDocument,
+    Restarted,
     RubricInfo,
     Sampling,
-    Transition,
 )
 
 __all__ = [
@@ -48,6 +46,8 @@ __all__ = [
     "Passage",
     "PoolInfo",
     "RejectedDocument",
+    "ReplicaInfo",
+    "Restarted",
     "RetrieverClient",
     "RubricInfo",
     "RunInfo",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
 
-from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
 
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.client import connect, typed_errors
@@ -21,21 +21,25 @@ class Connection:
     Args:
         service: name for messages, as `retriever`.
         target: `host:port`, or a name that stands for many, as `dns:///host:port`.
-        contract: the file of the contract, whose services are called.
+        services: of the contract, whose idempotent calls are retried.
 
     Raises:
         Unavailable: when the target is empty.
     """
 
     def __init__(
-        self, service: str, target: str, *, token: str | None, contract: FileDescriptor
+        self,
+        service: str,
+        target: str,
+        *,
+        token: str | None,
+        services: Iterable[ServiceDescriptor],
     ) -> None:
         if not target:
             raise Unavailable(f"no address of the {service} is given; it is written HOST:PORT")
         self._service = service
         self._target = target
-        services = list(contract.services_by_name.values())
-        self.channel = connect(target, token=token, services=services)
+        self.channel = connect(target, token=token, services=tuple(services))
 
     async def close(self) -> None:
         """Ends the channel and the calls on it."""

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
-from uuid import uuid4
-
-from google.protobuf.duration_pb2 import Duration
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
+from typing import Literal, overload
 
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.sdk import generator_messages as messages_of
-from tuneproof.sdk.connection import Client, Connection, all_pages
-from tuneproof.sdk.readiness import until_ready
+from tuneproof.sdk.adapters import AdapterCalls
+from tuneproof.sdk.connection import Connection
+from tuneproof.sdk.pools import PoolInfo
+from tuneproof.sdk.restarts import restarted_on_loss
 from tuneproof.sdk.streams import Exchange, Inputs
-from tuneproof.sdk.values import (
-    AdapterInfo,
-    AliasInfo,
-    GenerateInput,
-    Generation,
-    Messages,
-    PoolInfo,
-    Sampling,
-)
-from tuneproof.servicekit.errors import Internal, NotFound, TuneproofError
+from tuneproof.sdk.values import GenerateInput, Generation, Messages, Restarted, Sampling
+from tuneproof.servicekit.errors import Internal, TuneproofError
 
 _GREEDY = Sampling()
 
 
-class GeneratorClient(Client):
+class GeneratorClient(AdapterCalls):
     """Generates, and manages adapters; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
@@ -36,9 +29,9 @@ class GeneratorClient(Client):
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__(Connection("generator", target, token=token, contract=pb.DESCRIPTOR))
+        services = pb.DESCRIPTOR.services_by_name.values()
+        super().__init__(Connection("generator", target, token=token, services=services))
         self._stub = generator_pb2_grpc.GeneratorServiceStub(self._connection.channel)
-        self._adapters = generator_pb2_grpc.AdapterServiceStub(self._connection.channel)
 
     async def pool(self, *, timeout: float = 30.0) -> PoolInfo:
         """What the replica that answers serves."""
@@ -46,23 +39,60 @@ class GeneratorClient(Client):
             reply = await self._stub.GetPool(pb.GetPoolRequest(), timeout=timeout)
         return messages_of.pool(reply.pool)
 
-    async def generate(
+    @overload
+    def generate(
+        self,
+        model: str,
+        messages: Messages,
+        sampling: Sampling = ...,
+        *,
+        timeout: float = ...,
+        restart_on_loss: Literal[False] = ...,
+    ) -> AsyncGenerator[str | Generation, None]: ...
+
+    @overload
+    def generate(
+        self,
+        model: str,
+        messages: Messages,
+        sampling: Sampling = ...,
+        *,
+        timeout: float = ...,
+        restart_on_loss: bool,
+    ) -> AsyncGenerator[str | Restarted | Generation, None]: ...
+
+    def generate(
         self,
         model: str,
         messages: Messages,
         sampling: Sampling = _GREEDY,
         *,
         timeout: float = 600.0,
-    ) -> AsyncIterator[str | Generation]:
+        restart_on_loss: bool = False,
+    ) -> AsyncGenerator[str | Restarted | Generation, None]:
         """Yields pieces of the answer's text as they come, and at last the whole `Generation`.
 
         Closing the iterator stops the work in the engine.
 
         Args:
             model: adapter reference `name@sha256:<hex>` or alias; empty: the base model.
+            timeout: seconds for the whole answer, restarts included.
+            restart_on_loss: when the replica is lost in the middle of the answer, asks again with
+                the same seed; one is chosen where sampling is random and has none. A `Restarted`
+                comes first, then the pieces from the start. Another replica's pieces may differ:
+                an engine rounds by what else is in its batch.
         """
-        request = messages_of.request(GenerateInput(messages, model, sampling))
-        stream = self._stub.Generate(request, timeout=timeout)
+        if not restart_on_loss:
+            return self._generate(GenerateInput(messages, model, sampling), timeout)
+        if sampling.temperature and sampling.seed is None:
+            sampling = replace(sampling, seed=random.getrandbits(31))
+        one = GenerateInput(messages, model, sampling)
+        return restarted_on_loss(lambda left: self._generate(one, left), timeout=timeout)
+
+    async def _generate(
+        self, one: GenerateInput, timeout: float
+    ) -> AsyncGenerator[str | Generation, None]:
+        stream = self._stub.Generate(messages_of.request(one), timeout=timeout)
         text: list[str] = []
         try:
             replies = aiter(stream)
@@ -106,134 +136,3 @@ class GeneratorClient(Client):
             stall=stall,
         )
         return exchange.outcomes(inputs)
-
-    async def declare(
-        self, ref: str, *, required: bool = False, timeout: float = 60.0
-    ) -> AdapterInfo:
-        """Adds an adapter of the registry to the pool; returns at once.
-
-        Args:
-            ref: `name@sha256:<hex>`.
-            required: the service's readiness waits for it.
-        """
-        request = pb.DeclareAdapterRequest(ref=ref, required=required, request_id=uuid4().hex)
-        with self._connection.errors("DeclareAdapter"):
-            reply = await self._adapters.DeclareAdapter(request, timeout=timeout)
-        return messages_of.adapter(reply.adapter)
-
-    async def wait_ready(
-        self,
-        ref: str,
-        *,
-        timeout: float = 600.0,
-        on_change: Callable[[AdapterInfo], None] | None = None,
-    ) -> AdapterInfo:
-        """Waits until every live replica serves a declared adapter.
-
-        Args:
-            on_change: is told each new state.
-
-        Raises:
-            WrongState: when the adapter failed; the message holds the reason.
-            NotFound: when it is not declared, or is removed meanwhile.
-            Unavailable: when the service is away at the end of the time.
-            DeadlineExceeded: when it is not ready within `timeout` seconds; names its last state.
-        """
-        return await until_ready(
-            ref, lambda: self._changes(ref, timeout), timeout=timeout, on_change=on_change
-        )
-
-    async def _changes(self, ref: str, timeout: float) -> AsyncIterator[AdapterInfo]:
-        """The adapter as it is, then each change."""
-        yield await self.adapter(ref)
-        stream = self._adapters.WatchAdapters(pb.WatchAdaptersRequest(refs=[ref]), timeout=timeout)
-        try:
-            replies = aiter(stream)
-            while True:
-                with self._connection.errors("WatchAdapters"):
-                    reply = await anext(replies, None)
-                if reply is None:
-                    return
-                if reply.removed:
-                    raise NotFound(f"adapter {ref} was removed while it was waited for")
-                yield messages_of.adapter(reply.adapter)
-        finally:
-            stream.cancel()
-
-    async def adapter(self, ref: str, *, timeout: float = 30.0) -> AdapterInfo:
-        """An adapter by reference or alias."""
-        with self._connection.errors("GetAdapter"):
-            reply = await self._adapters.GetAdapter(pb.GetAdapterRequest(ref=ref), timeout=timeout)
-        return messages_of.adapter(reply.adapter)
-
-    async def adapters(self, *, timeout: float = 30.0) -> list[AdapterInfo]:
-        """All adapters of the pool, by name."""
-
-        async def read(token: str) -> tuple[list[AdapterInfo], str]:
-            with self._connection.errors("ListAdapters"):
-                reply = await self._adapters.ListAdapters(
-                    pb.ListAdaptersRequest(page_token=token), timeout=timeout
-                )
-            return [messages_of.adapter(one) for one in reply.adapters], reply.next_page_token
-
-        return await all_pages(read)
-
-    async def remove(
-        self, ref: str, *, drain_seconds: float | None = None, timeout: float = 120.0
-    ) -> None:
-        """Takes an adapter out of the pool, after its running requests.
-
-        Args:
-            drain_seconds: how long these may take before they are aborted; None: 30 s.
-        """
-        request = pb.RemoveAdapterRequest(ref=ref)
-        if drain_seconds is not None:
-            drain = Duration()
-            drain.FromTimedelta(timedelta(seconds=drain_seconds))
-            request.drain_timeout.CopyFrom(drain)
-        with self._connection.errors("RemoveAdapter"):
-            await self._adapters.RemoveAdapter(request, timeout=timeout)
-
-    async def set_alias(
-        self,
-        alias: str,
-        ref: str,
-        *,
-        expected_ref: str = "",
-        force: bool = False,
-        reason: str = "",
-        timeout: float = 30.0,
-    ) -> AliasInfo:
-        """Points an alias to an adapter.
-
-        Args:
-            expected_ref: where the alias points now; empty: it does not exist.
-            force: even if the adapter is not ready.
-            reason: who and why.
-
-        Raises:
-            WrongState: when the alias points elsewhere, or the adapter is not ready.
-        """
-        request = pb.SetAliasRequest(
-            alias=alias,
-            ref=ref,
-            expected_ref=expected_ref,
-            force=force,
-            reason=reason,
-            request_id=uuid4().hex,
-        )
-        with self._connection.errors("SetAlias"):
-            reply = await self._adapters.SetAlias(request, timeout=timeout)
-        return messages_of.alias(reply.alias)
-
-    async def aliases(self, *, timeout: float = 30.0) -> list[AliasInfo]:
-        """All aliases, by name."""
-
-        async def read(token: str) -> tuple[list[AliasInfo], str]:
-            with self._connection.errors("ListAliases"):
-                reply = await self._adapters.ListAliases(
-                    pb.ListAliasesRequest(page_token=token), timeout=timeout
-                )
-            return [messages_of.alias(one) for one in reply.aliases], reply.next_page_token
-
-        return await all_pages(read)

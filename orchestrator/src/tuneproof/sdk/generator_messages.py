@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.sdk.conversions import seconds_of, time_of, value_of, word_of
-from tuneproof.sdk.values import (
-    AdapterInfo,
-    AliasInfo,
-    GenerateInput,
-    Generation,
-    PoolInfo,
-    Transition,
-)
+from tuneproof.sdk.pools import AdapterInfo, AliasInfo, PoolInfo, ReplicaInfo, Transition
+from tuneproof.sdk.values import GenerateInput, Generation
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -75,6 +69,7 @@ def pool(message: pb.Pool) -> PoolInfo:
         process_id=message.process_id,
         start_time=time_of(message, "start_time"),
         openai_url=message.openai_url,
+        live_replicas=tuple(message.live_replicas),
     )
 
 
@@ -93,7 +88,17 @@ def adapter(message: pb.Adapter) -> AdapterInfo:
             for change in message.transitions
         ),
         stage_seconds=seconds_of(message.stage_times),
-        replicas={status.replica: _state(status.state) for status in message.replicas},
+        replicas={
+            status.replica: ReplicaInfo(
+                _state(status.state), status.reason, time_of(status, "lease_expire_time")
+            )
+            for status in message.replicas
+        },
+        last_used_time=time_of(message, "last_used_time"),
+        running_requests=message.running_requests,
+        residency=word_of(pb.Residency, message.residency, "RESIDENCY")
+        if message.residency
+        else "",
     )
 
 
@@ -105,8 +110,15 @@ def alias(message: pb.Alias) -> AliasInfo:
         version=message.version,
         reason=message.reason,
         set_time=time_of(message, "set_time"),
+        set_by=message.set_by,
+        canary_ref=message.canary_ref,
+        canary_percent=message.canary_percent,
     )
 
 
 def _state(value: int) -> str:
     return word_of(pb.AdapterState, value, "ADAPTER_STATE")
+
+
+def _residency(value: int) -> str:
+    return word_of(pb.Residency, value, "RESIDENCY") if value else ""

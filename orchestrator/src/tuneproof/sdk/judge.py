@@ -22,7 +22,8 @@ class JudgeClient(Client):
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__(Connection("judge", target, token=token, contract=pb.DESCRIPTOR))
+        services = pb.DESCRIPTOR.services_by_name.values()
+        super().__init__(Connection("judge", target, token=token, services=services))
         self._stub = judge_pb2_grpc.JudgeServiceStub(self._connection.channel)
 
     async def rubrics(self, *, timeout: float = 30.0) -> list[RubricInfo]:

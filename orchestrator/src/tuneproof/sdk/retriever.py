@@ -37,7 +37,8 @@ class RetrieverClient(Client):
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__(Connection("retriever", target, token=token, contract=pb.DESCRIPTOR))
+        services = pb.DESCRIPTOR.services_by_name.values()
+        super().__init__(Connection("retriever", target, token=token, services=services))
         self._stub = retriever_pb2_grpc.RetrieverServiceStub(self._connection.channel)
 
     async def ensure_corpus(

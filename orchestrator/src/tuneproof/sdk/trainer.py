@@ -25,7 +25,8 @@ class TrainerClient(Client):
     """
 
     def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__(Connection("trainer", target, token=token, contract=pb.DESCRIPTOR))
+        services = pb.DESCRIPTOR.services_by_name.values()
+        super().__init__(Connection("trainer", target, token=token, services=services))
         self._stub = trainer_pb2_grpc.TrainerServiceStub(self._connection.channel)
 
     async def create(self, run_id: str, spec: RunSpec, *, timeout: float = 60.0) -> RunInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from tuneproof.servicekit.errors import TuneproofError
 
@@ -134,72 +133,12 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolInfo:
-    """What one replica of a generator serves."""
+class Restarted:
+    """The replica that was answering is lost: what came so far is void, the answer begins again."""
 
-    base_model: str
-    config_digest: str
-    tokenizer_digest: str
-    chat_template_digest: str
-    dtype: str
-    """Precision of the weights as served, as `float32`."""
-    max_model_len: int
-    """Longest prompt and answer together, in tokens."""
-    max_lora_rank: int
-    max_loras: int
-    max_cpu_loras: int
-    engine_version: str
-    replica: str
-    process_id: int
-    start_time: datetime | None
-    openai_url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change of an adapter's state."""
-
-    state: str
     reason: str
-    time: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
-    """An adapter in a generator's pool."""
-
-    ref: str
-    """`name@sha256:<hex>`."""
-    state: str
-    """On the replica that answered: `pending`, `fetching`, `verifying`, `loading`, `ready`,
-    `draining`, `failed`."""
-    reason: str
-    required: bool
-    rank: int
-    size_bytes: int
-    aliases: tuple[str, ...]
-    transitions: tuple[Transition, ...]
-    """Oldest first."""
-    stage_seconds: Mapping[str, float]
-    replicas: Mapping[str, str]
-    """State by live replica."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether every live replica serves it."""
-        return self.state == "ready" and set(self.replicas.values()) <= {"ready"}
-
-
-@dataclass(frozen=True, slots=True)
-class AliasInfo:
-    """A name that points to an adapter."""
-
-    name: str
-    ref: str
-    version: int
-    """Counts the alias's changes from 1."""
-    reason: str
-    set_time: datetime | None
+    attempt: int
+    """The attempt that begins now; the first was 1."""
 
 
 @dataclass(frozen=True, slots=True)
