@@ -1,0 +1,257 @@
+"""Places in the engine: who holds one, who goes for whom, and where the weights are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tuneproof.servicekit.errors import Overloaded, Unavailable
+from tuneproof_generator.lifecycle import State
+from tuneproof_generator.places import FRESH_SECONDS
+from tuneproof_generator.residency import Residency
+
+from .perilous import Faults, Replica, VirtualLoop, ref
+
+pytestmark = pytest.mark.timeout(20)
+
+A, B, C, D, E = (ref(name) for name in "abcde")
+
+
+@pytest.fixture
+def loop() -> Iterator[VirtualLoop]:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        yield runner.get_loop()
+
+
+@pytest.fixture
+def replica(loop: VirtualLoop, tmp_path: Path) -> Iterator[Replica]:
+    async def start() -> Replica:
+        made = Replica(tmp_path, Faults(), clock=loop.clock)
+        await made.pool.reconcile()
+        return made
+
+    started = loop.run_until_complete(start())
+    yield started
+    loop.run_until_complete(started.pool.close())
+    assert started.engine.violations == []
+
+
+async def _full(replica: Replica) -> None:
+    """Declares A and B, asks both, A last; time goes by."""
+    for wanted in (A, B):
+        assert await replica.declare(wanted) is State.READY
+    for wanted in (B, A):
+        await replica.ask(str(wanted))
+        await asyncio.sleep(1)
+
+
+def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
+    async def scene():
+        await replica.declare(A, required=True)
+        await replica.declare(B)
+        with pytest.raises(Overloaded) as refused:
+            await replica.pool.declare(C, required=False, request_id="")
+        assert refused.value.reason == "NO_ADAPTER_PLACE"
+        assert f"no place for {C}: this replica holds 2 adapters at most (max_cpu_loras)" in str(
+            refused.value
+        )
+        assert f"{A} (required), {B} (new and not used yet)" in str(refused.value)
+        assert replica.declared() == {str(A), str(B)}
+
+    loop.run_until_complete(scene())
+
+
+def test_the_longest_idle_goes_for_one_without_a_place(loop, replica):
+    async def scene():
+        await _full(replica)
+        assert await replica.declare(C, evict=True) is State.READY
+        assert replica.declared() == {str(A), str(C)}
+        assert await replica.ask(str(C)) == ("c", str(C))
+        assert replica.files() == {A.hex, C.hex}
+
+    loop.run_until_complete(scene())
+
+
+@pytest.mark.parametrize("why", ["required", "aliased", "running", "new"])
+def test_who_must_stay_is_not_evicted(loop, replica, why):
+    async def scene():
+        await _full(replica)
+        match why:
+            case "required":
+                await replica.pool.declare(B, required=True, request_id="")
+            case "aliased":
+                await replica.pool.set_alias(
+                    "live", B, expected_ref="", force=False, reason="", request_id=""
+                )
+            case "running":
+                replica.engine.go.clear()
+                running = asyncio.create_task(replica.ask(str(B)))
+                await asyncio.sleep(1)
+            case "new":
+                await replica.pool.remove(B)
+                await replica.declare(B)
+        assert await replica.declare(C, evict=True) is State.READY
+        assert replica.declared() == {str(B), str(C)}
+        if why == "running":
+            replica.engine.go.set()
+            assert await running == ("b", str(B))
+
+    loop.run_until_complete(scene())
+
+
+def test_one_that_was_never_asked_is_idle_after_a_while(loop, replica):
+    async def scene():
+        await replica.declare(A, required=True)
+        await replica.declare(B)
+        with pytest.raises(Overloaded, match=r"b@\S+ \(new and not used yet\); none of them may"):
+            await replica.pool.declare(C, required=False, request_id="", evict=True)
+        await asyncio.sleep(FRESH_SECONDS)
+        assert await replica.declare(C, evict=True) is State.READY
+
+    loop.run_until_complete(scene())
+
+
+def test_nobody_goes_for_an_adapter_that_cannot_be_served(loop, replica):
+    async def scene():
+        await _full(replica)
+        replica.faults.unfit.add(C)
+        assert await replica.declare(C, evict=True) is State.FAILED
+        assert {str(A), str(B)} < replica.declared()
+        for wanted in (A, B):
+            assert (await replica.ask(str(wanted)))[1] == str(wanted)
+
+    loop.run_until_complete(scene())
+
+
+def test_declarations_at_once_evict_one_each_and_no_more_than_may_go(loop, replica):
+    async def scene():
+        await _full(replica)
+        done = await asyncio.gather(
+            *(
+                replica.pool.declare(wanted, required=False, request_id="", evict=True)
+                for wanted in (C, C, D, E, C)
+            ),
+            return_exceptions=True,
+        )
+        assert [isinstance(one, Overloaded) for one in done] == [False, False, False, True, False]
+        assert await replica.settled(C) is State.READY
+        assert await replica.settled(D) is State.READY
+        assert replica.declared() == {str(C), str(D)}
+        assert replica.engine.loads.count(str(C)) == 1
+
+    loop.run_until_complete(scene())
+
+
+def test_one_that_is_leaving_anyway_spares_another(loop, replica):
+    async def scene():
+        await _full(replica)
+        replica.engine.go.clear()
+        running = asyncio.create_task(replica.ask(str(A)))
+        await asyncio.sleep(1)
+        removal = asyncio.create_task(replica.pool.remove(A))
+        await asyncio.sleep(1)
+        await replica.pool.declare(C, required=False, request_id="", evict=True)
+        await asyncio.sleep(1)
+        assert replica.pool.get(str(C)).record.state is not State.READY
+        replica.engine.go.set()
+        await asyncio.gather(running, removal)
+        assert await replica.settled(C) is State.READY
+        assert replica.declared() == {str(B), str(C)}
+
+    loop.run_until_complete(scene())
+
+
+def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replica):
+    async def scene():
+        await _full(replica)
+        replica.faults.is_slow = True
+        await replica.pool.declare(C, required=False, request_id="", evict=True)
+        await asyncio.sleep(1)
+        replica.engine.go.clear()
+        running = [asyncio.create_task(replica.ask(str(one))) for one in (A, B)]
+        replica.faults.is_slow = False
+        assert await replica.settled(C) is State.FAILED
+        assert "1 requests running" in replica.pool.get(str(C)).record.reason
+        replica.engine.go.set()
+        await asyncio.gather(*running)
+        await replica.pool.remove(A)
+        await replica.pool.reconcile()
+        assert await replica.settled(C) is State.READY
+
+    loop.run_until_complete(scene())
+
+
+def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, replica, tmp_path):
+    async def scene():
+        large = Replica(tmp_path, Faults(), clock=loop.clock, places=3, cache="large")
+        await large.pool.reconcile()
+        for wanted in (C, B, A):
+            assert await large.declare(wanted) is State.READY
+            await asyncio.sleep(1)
+        await replica.pool.reconcile()
+        assert await replica.settled(C) is State.READY
+        assert await replica.settled(A) is State.FAILED
+        assert "tried again when a place is free" in replica.pool.get(str(A)).record.reason
+        await large.pool.remove(C)
+        await replica.pool.reconcile()
+        await asyncio.sleep(1)
+        await replica.pool.reconcile()
+        assert await replica.settled(A) is State.READY
+        await large.pool.close()
+
+    loop.run_until_complete(scene())
+
+
+def test_what_was_removed_elsewhere_is_declared_again_in_earnest(loop, replica, tmp_path):
+    async def scene():
+        other = Replica(tmp_path, Faults(), clock=loop.clock, cache="other")
+        await replica.declare(A)
+        await other.pool.reconcile()
+        await other.pool.remove(A)
+        assert replica.pool.get(str(A)).record.state is State.READY
+        await replica.declare(A)
+        await replica.pool.reconcile()
+        assert replica.declared() == {str(A)}
+        assert (await replica.ask(str(A)))[1] == str(A)
+        await other.pool.close()
+
+    loop.run_until_complete(scene())
+
+
+def test_use_and_residency_are_told(loop, replica):
+    async def scene():
+        await replica.declare(A)
+        await replica.declare(B)
+        assert replica.pool.get(str(A)).usage.last_used is None
+        replica.engine.go.clear()
+        running = asyncio.create_task(replica.ask(str(A)))
+        await asyncio.sleep(1)
+        assert replica.pool.get(str(A)).usage.running == 1
+        replica.engine.go.set()
+        await running
+        assert replica.pool.get(str(A)).usage.running == 0
+        assert replica.pool.get(str(A)).usage.last_used == loop.clock()
+        where = await replica.pool.residency()
+        assert where == {str(A): Residency.SLOT, str(B): Residency.HOST}
+
+        async def silent():
+            await asyncio.sleep(60)
+
+        replica.engine.workers = silent
+        before = loop.time()
+        assert set((await replica.pool.residency()).values()) == {Residency.UNKNOWN}
+        assert loop.time() - before < 10
+
+    loop.run_until_complete(scene())
+
+
+def test_nothing_is_declared_before_the_declared_set_is_known(loop, tmp_path):
+    async def scene():
+        early = Replica(tmp_path, Faults(), clock=loop.clock)
+        with pytest.raises(Unavailable, match="not read yet"):
+            await early.pool.declare(A, required=False, request_id="")
+
+    loop.run_until_complete(scene())
