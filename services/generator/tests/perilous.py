@@ -1,8 +1,8 @@
 """An engine in memory with vLLM's dangers, and replicas of a pool on it that can be killed.
 
-What vLLM 0.32 would answer wrongly, or die of, is noted in `violations`: an adapter asked for before
-it was loaded or after it was unloaded; its files missing while it is loaded; one name or engine id
-with two contents; more adapters than places, of which the oldest would go without a word.
+What vLLM 0.32 would answer wrongly, or die of, is noted in `violations`: an adapter asked for
+before it was loaded or after it was unloaded; its files missing while it is loaded; one name or
+engine id with two contents; more adapters than places, of which the oldest would go unsaid.
 """
 
 from __future__ import annotations
