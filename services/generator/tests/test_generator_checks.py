@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import Corrupted, InvalidInput
-from tuneproof_generator.aliases import Aliases, check_alias
+from tuneproof_generator.alias import Target, check_alias
+from tuneproof_generator.aliases import Aliases
 from tuneproof_generator.declarations import Declarations
 from tuneproof_generator.engine import Sampling
 from tuneproof_generator.generation import check_sampling
@@ -119,7 +120,7 @@ def test_of_two_who_create_an_object_one_wins(store) -> None:
 
 def test_one_broken_object_hides_no_other(store) -> None:
     for alias in ("live", "next"):
-        Aliases(store).move(alias, _REF, expected_ref="", reason="r", request_id="q")
+        Aliases(store).move(alias, Target(_REF), expected_ref="", reason="r")
     store.write("aliases/live/00000002.json", b"{}")
     assert Aliases(store).list().keys() == {"next"}
     with pytest.raises(Corrupted, match="00000002"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tuneproof.servicekit.errors import Overloaded, Unavailable
+from tuneproof_generator.alias import Target
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.places import FRESH_SECONDS
 from tuneproof_generator.residency import Residency
@@ -83,9 +84,7 @@ def test_who_must_stay_is_not_evicted(loop, replica, why):
             case "required":
                 await replica.pool.declare(B, required=True, request_id="")
             case "aliased":
-                await replica.pool.set_alias(
-                    "live", B, expected_ref="", force=False, reason="", request_id=""
-                )
+                await replica.pool.set_alias("live", Target(B), expected_ref="")
             case "running":
                 replica.engine.go.clear()
                 running = asyncio.create_task(replica.ask(str(B)))

@@ -15,6 +15,7 @@ from tuneproof.servicekit.errors import (
     Unavailable,
     WrongState,
 )
+from tuneproof_generator.alias import Target
 from tuneproof_generator.aliases import Aliases
 from tuneproof_generator.declarations import Declarations
 from tuneproof_generator.engine import Chunk, EngineFacts, Finish, Sampling
@@ -254,9 +255,7 @@ async def test_a_restarted_replica_serves_the_same_set_and_aliases(tmp_path: Pat
         await _declare(first, A)
         await _declare(first, B, required=True)
         await first.pool.remove(A)
-        await first.pool.set_alias(
-            "live", B, expected_ref="", force=False, reason="", request_id=""
-        )
+        await first.pool.set_alias("live", Target(B), expected_ref="")
     (tmp_path / "cache" / ("f" * 64)).mkdir()
     second = Replica(tmp_path)
     with pytest.raises(Unavailable, match="not read yet"):
@@ -293,9 +292,7 @@ async def test_of_two_who_move_an_alias_one_wins(replica: Replica) -> None:
     await _declare(replica, B)
 
     async def move(ref: AdapterRef):
-        return await replica.pool.set_alias(
-            "live", ref, expected_ref="", force=False, reason="", request_id=""
-        )
+        return await replica.pool.set_alias("live", Target(ref), expected_ref="")
 
     done = await asyncio.gather(move(A), move(B), return_exceptions=True)
     assert sum(isinstance(each, WrongState) for each in done) == 1
@@ -304,10 +301,8 @@ async def test_of_two_who_move_an_alias_one_wins(replica: Replica) -> None:
 
 async def test_an_alias_is_never_the_base_model(replica: Replica) -> None:
     with pytest.raises(InvalidInput, match="base model"):
-        await replica.pool.set_alias(
-            "tiny", A, expected_ref="", force=True, reason="", request_id=""
-        )
-    await replica.pool.set_alias("next", A, expected_ref="", force=True, reason="", request_id="")
+        await replica.pool.set_alias("tiny", Target(A), expected_ref="", force=True)
+    await replica.pool.set_alias("next", Target(A), expected_ref="", force=True)
     with pytest.raises(NotFound, match="not declared"):
         await replica.ask("next")
 

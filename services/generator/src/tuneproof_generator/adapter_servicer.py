@@ -13,11 +13,12 @@ import grpc
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
+from tuneproof.servicekit.auth import caller_of
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.paging import page
 from tuneproof_generator.pool import DRAIN_SECONDS, AdapterPool
 from tuneproof_generator.residency import Residency
-from tuneproof_generator.translation import adapter_of, alias_of
+from tuneproof_generator.translation import adapter_of, alias_of, target_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,9 +28,8 @@ _MAX_REQUEST_ID = 128
 class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
     """AdapterService on an AdapterPool."""
 
-    def __init__(self, pool: AdapterPool, replica: str) -> None:
+    def __init__(self, pool: AdapterPool) -> None:
         self._pool = pool
-        self._replica = replica
 
     async def DeclareAdapter(
         self, request: pb.DeclareAdapterRequest, context: Context
@@ -41,7 +41,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
             request_id=request.request_id,
             evict=request.on_full == pb.ON_FULL_EVICT_IDLE,
         )
-        return pb.DeclareAdapterResponse(adapter=adapter_of(view, self._replica))
+        return pb.DeclareAdapterResponse(adapter=adapter_of(view))
 
     async def GetAdapter(
         self, request: pb.GetAdapterRequest, context: Context
@@ -49,7 +49,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
         residency = await self._pool.residency()
         view = self._pool.get(request.ref)
         where = residency.get(view.record.ref, Residency.UNKNOWN)
-        return pb.GetAdapterResponse(adapter=adapter_of(view, self._replica, where))
+        return pb.GetAdapterResponse(adapter=adapter_of(view, where))
 
     async def ListAdapters(
         self, request: pb.ListAdaptersRequest, context: Context
@@ -60,7 +60,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
         )
         return pb.ListAdaptersResponse(
             adapters=[
-                adapter_of(view, self._replica, residency.get(view.record.ref, Residency.UNKNOWN))
+                adapter_of(view, residency.get(view.record.ref, Residency.UNKNOWN))
                 for view in views
             ],
             next_page_token=token,
@@ -76,7 +76,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
                     gone = pb.Adapter(ref=change.ref)
                     yield pb.WatchAdaptersResponse(adapter=gone, removed=True)
                 else:
-                    yield pb.WatchAdaptersResponse(adapter=adapter_of(change.view, self._replica))
+                    yield pb.WatchAdaptersResponse(adapter=adapter_of(change.view))
 
     async def RemoveAdapter(
         self, request: pb.RemoveAdapterRequest, context: Context
@@ -97,11 +97,12 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
             AdapterRef.parse(request.expected_ref)
         alias = await self._pool.set_alias(
             request.alias,
-            AdapterRef.parse(request.ref),
+            target_of(request),
             expected_ref=request.expected_ref,
             force=request.force,
             reason=request.reason,
             request_id=request.request_id,
+            set_by=caller_of(context),
         )
         return pb.SetAliasResponse(alias=alias_of(alias))
 
@@ -114,6 +115,19 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
         )
         return pb.ListAliasesResponse(
             aliases=[alias_of(alias) for alias in chosen], next_page_token=token
+        )
+
+    async def ListAliasVersions(
+        self, request: pb.ListAliasVersionsRequest, context: Context
+    ) -> pb.ListAliasVersionsResponse:
+        numbers = await self._pool.routes.versions(request.alias)
+        # Pages are sorted by their key, and the newest comes first.
+        chosen, token = page(
+            numbers[::-1], request.page_size, request.page_token, lambda n: f"{10**18 - n:018d}"
+        )
+        versions = await self._pool.routes.history(request.alias, chosen)
+        return pb.ListAliasVersionsResponse(
+            versions=[alias_of(alias) for alias in versions], next_page_token=token
         )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
 from tuneproof.adapters import AdapterRef
-from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
+from tuneproof_generator import metrics
 from tuneproof_generator.pool_store import PoolStore
 
 _log = structlog.get_logger(__name__)
@@ -32,23 +35,37 @@ class Declarations:
     def __init__(self, store: PoolStore) -> None:
         self._store = store
 
-    def list(self) -> list[Declaration]:
-        """All declarations, sorted by reference. One that cannot be read is logged and left out.
+    def list(self, known: Iterable[Declaration] = ()) -> builtins.list[Declaration]:
+        """All declarations, sorted by reference.
+
+        Args:
+            known: what was read before. A declaration that cannot be read is logged, and stays as
+                it is there, or is left out: a spoilt object removes no adapter and adds none.
 
         Raises:
             Unavailable: when the store does not answer.
         """
+        before = {_path(declaration.ref): declaration for declaration in known}
         found = []
         for name in self._store.names("adapters"):
             for file in self._store.names(f"adapters/{name}"):
-                declaration = self._read(f"adapters/{name}/{file}")
+                path = f"adapters/{name}/{file}"
+                try:
+                    declaration = self._read(path)
+                except Corrupted as error:
+                    metrics.IGNORED_OBJECTS.labels("declaration").inc()
+                    _log.warning("declaration ignored", error=error.message)
+                    declaration = before.get(path)
                 if declaration is not None:
                     found.append(declaration)
         return sorted(found, key=lambda declaration: declaration.ref)
 
     def has(self, ref: AdapterRef) -> bool:
-        """Whether an adapter is declared."""
-        return self._read(_path(ref)) is not None
+        """Whether an adapter is declared, and that can be read."""
+        try:
+            return self._read(_path(ref)) is not None
+        except Corrupted:
+            return False
 
     def put(self, declaration: Declaration) -> None:
         """Adds a declaration, or replaces the one of the same adapter."""
@@ -69,7 +86,7 @@ class Declarations:
             return None  # A write under way.
         try:
             content = json.loads(self._store.read(path))
-            return Declaration(
+            declaration = Declaration(
                 AdapterRef.parse(content["ref"]),
                 bool(content["required"]),
                 datetime.fromisoformat(content["time"]),
@@ -77,9 +94,11 @@ class Declarations:
             )
         except NotFound:
             return None  # Removed between the listing and the reading.
-        except (ValueError, KeyError, TypeError, InvalidInput) as error:
-            _log.warning("declaration ignored", path=path, error=str(error))
-            return None
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
+            raise Corrupted(f"{path} in the pool's folder is no declaration: {error}") from None
+        if _path(declaration.ref) != path or declaration.time.tzinfo is None:
+            raise Corrupted(f"{path} in the pool's folder names another adapter, or no time zone")
+        return declaration
 
 
 def _path(ref: AdapterRef) -> str:

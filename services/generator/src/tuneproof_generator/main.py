@@ -17,7 +17,7 @@ import grpc
 from tuneproof.adapters import Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
 from tuneproof.servicekit.auth import Tokens
-from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.settings import split_address
 from tuneproof_generator.adapter_servicer import AdapterServicer
@@ -29,7 +29,8 @@ from tuneproof_generator.entry import now
 from tuneproof_generator.generation import Generator
 from tuneproof_generator.loading import Loader
 from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.pool_store import open_pool
+from tuneproof_generator.pool_store import PoolStore, open_pool
+from tuneproof_generator.replicas import Replicas
 from tuneproof_generator.residency import Residents
 from tuneproof_generator.servicer import GeneratorServicer, PoolDescription
 from tuneproof_generator.settings import GeneratorSettings
@@ -65,6 +66,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     door_module, engine_module = await asyncio.to_thread(_import_vllm)
     tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
     async with contextlib.AsyncExitStack() as held:
+        replicas = await _join(settings)
         cache = held.enter_context(_alone_in(settings.cache_dir.expanduser().absolute()))
         door = held.enter_context(
             contextlib.closing(door_module.listen(split_address(settings.openai_bind)))
@@ -74,7 +76,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
         )
         traffic = Traffic()
         pool = await held.enter_async_context(
-            _pool(settings, engine, traffic, folder=folder, cache=cache)
+            _pool(settings, engine, traffic, replicas, folder=folder, cache=cache)
         )
         await held.enter_async_context(
             door_module.openai_door(
@@ -93,16 +95,23 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
             engine=engine.facts,
             start_time=started,
             openai_url=door_module.url_of(door),
+            live_replicas=replicas.live,
         )
         yield _service(engine, pool, traffic, description, settings.max_num_seqs)
 
 
 @asynccontextmanager
 async def _pool(
-    settings: GeneratorSettings, engine: Engine, traffic: Traffic, *, folder: Path, cache: Path
+    settings: GeneratorSettings,
+    engine: Engine,
+    traffic: Traffic,
+    replicas: Replicas,
+    *,
+    folder: Path,
+    cache: Path,
 ) -> AsyncIterator[AdapterPool]:
     """The adapters, kept equal to what the pool's folder declares."""
-    store = open_pool(settings.artifacts, settings.served_name)
+    store = _store(settings)
     facts = engine.facts
     inspect = inspector(folder, identify_base(folder), facts.max_lora_rank)
     pool = AdapterPool(
@@ -113,14 +122,33 @@ async def _pool(
         base_model=settings.served_name,
         capacity=facts.max_cpu_loras,
         residents=Residents(engine),
+        replicas=replicas,
     )
-    following = asyncio.create_task(pool.follow(settings.reconcile_seconds))
-    try:
-        yield pool
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        await pool.close()
+    async with replicas.present(pool.statuses):
+        following = asyncio.create_task(pool.follow(settings.reconcile_seconds))
+        try:
+            yield pool
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await pool.close()
+
+
+def _store(settings: GeneratorSettings) -> PoolStore:
+    return open_pool(settings.artifacts, settings.served_name, seconds=settings.store_seconds)
+
+
+async def _join(settings: GeneratorSettings) -> Replicas:
+    """This replica among the others of the pool.
+
+    Raises:
+        InvalidInput: when another process of this machine has its name, before an engine starts.
+    """
+    replicas = Replicas(_store(settings), settings.replica, lease_seconds=settings.lease_seconds)
+    # Without the store the service starts and is not ready; the name is looked at again then.
+    with contextlib.suppress(Unavailable):
+        await asyncio.to_thread(replicas.check_name)
+    return replicas
 
 
 def _service(
@@ -135,7 +163,7 @@ def _service(
         description,
         concurrency=_BATCH_ITEMS_PER_PLACE * max_num_seqs,
     )
-    adapters = AdapterServicer(pool, description.replica)
+    adapters = AdapterServicer(pool)
 
     def register(server: grpc.aio.Server) -> None:
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(generator, server)
@@ -175,6 +203,7 @@ def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
         max_model_len=settings.max_model_len,
         max_lora_rank=settings.max_lora_rank,
         max_loras=settings.max_loras,
+        turn_seconds=settings.turn_seconds,
         max_cpu_loras=settings.max_cpu_loras,
         max_num_seqs=settings.max_num_seqs,
         block_size=settings.block_size,

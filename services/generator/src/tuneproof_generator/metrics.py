@@ -27,3 +27,11 @@ RETRIES = Counter("tuneproof_generator_load_retries", "Adapters that FAILED and 
 EVICTIONS = Counter(
     "tuneproof_generator_evictions", "Idle adapters that went for one without a place."
 )
+IGNORED_OBJECTS = Counter(
+    "tuneproof_generator_ignored_objects",
+    "Objects of the pool's folder that could not be read, each time they were met.",
+    ["kind"],
+)
+LIVE_REPLICAS = Gauge(
+    "tuneproof_generator_live_replicas", "Replicas of the pool whose lease runs, this one included."
+)

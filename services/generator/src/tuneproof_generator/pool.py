@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import datetime
 
 import structlog
@@ -18,20 +19,27 @@ from tuneproof.servicekit.errors import (
     WrongState,
 )
 from tuneproof_generator import metrics
-from tuneproof_generator.aliases import Alias, Aliases, check_alias
+from tuneproof_generator.alias import Alias, Target, check_alias
+from tuneproof_generator.aliases import Aliases
 from tuneproof_generator.backoff import Backoff
 from tuneproof_generator.declarations import Declaration, Declarations
 from tuneproof_generator.engine import LoadedAdapter
 from tuneproof_generator.entry import Entry, now
+from tuneproof_generator.fleet import NOT_SEEN, Fleet
 from tuneproof_generator.holdings import Holdings
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Loader
+from tuneproof_generator.replica_status import AdapterStatus
+from tuneproof_generator.replicas import Replicas
 from tuneproof_generator.residency import Residency, Residents, residency
+from tuneproof_generator.routes import Routes
 from tuneproof_generator.traffic import Traffic, Usage
 from tuneproof_generator.watching import AdapterView, Change, Changes
 
 DRAIN_SECONDS = 30.0
 """How long running requests may take when nobody says otherwise."""
+
+_LONGEST_WAIT = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +50,8 @@ class AdapterPool:
     Args:
         base_model: the name under which the base is served.
         capacity: adapters that the engine keeps in host memory.
+        replicas: what this replica and the others of the pool tell each other; None: it is alone.
+        draw: gives a number from [0, 1) for each request to an alias with a canary.
     """
 
     def __init__(
@@ -56,29 +66,33 @@ class AdapterPool:
         clock: Callable[[], datetime] = now,
         backoff: Backoff | None = None,
         residents: Residents | None = None,
+        replicas: Replicas | None = None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.base_model = base_model
+        self._fleet = Fleet(replicas, self._status)
         self._residents = residents
         self._loader = loader
         self._declarations = declarations
-        self._stored_aliases = aliases
+        self._declared: list[Declaration] = []
+        self.routes = Routes(aliases, draw)
         self._clock = clock
         self._traffic = traffic
         self._held = Holdings(
             loader,
             traffic,
             capacity,
-            self._tell,
-            is_aliased=self._is_aliased,
+            self._changed,
+            is_aliased=lambda ref: bool(self.routes.names(ref)),
             evict=self._evict,
             clock=clock,
             backoff=backoff or Backoff(),
         )
-        self._aliases: dict[str, Alias] = {}
         self._changes = Changes(self.list)
         # Held while the declared set and what is held here are brought together.
         self._order = asyncio.Lock()
         self._reconciled = False
+        self._not_read = "the pool's folder in the artifact store was not read yet"
 
     def list(self) -> list[AdapterView]:
         """All adapters, sorted by reference."""
@@ -90,10 +104,11 @@ class AdapterPool:
         Raises:
             NotFound: when there is none.
         """
-        alias = self._aliases.get(name)
-        entry = self._held.entries.get(alias.ref if alias else name)
+        alias = self.aliases.get(name)
+        ref = alias.ref if alias else name
+        entry = self._held.entries.get(ref)
         if entry is None:
-            raise NotFound(self._unknown(name, alias), adapter=name)
+            raise NotFound(self._unknown(name, ref), adapter=name)
         return self._view(entry)
 
     async def residency(self) -> Mapping[str, Residency]:
@@ -108,7 +123,11 @@ class AdapterPool:
     @property
     def aliases(self) -> Mapping[str, Alias]:
         """Where the aliases point."""
-        return self._aliases
+        return self.routes.table
+
+    def statuses(self) -> dict[str, AdapterStatus]:
+        """What this replica tells the others: its adapters, by reference."""
+        return {ref: self._status(ref) for ref in self._held.entries}
 
     def watch(self, refs: frozenset[str]) -> AsyncGenerator[Change, None]:
         """The adapters now, then each change."""
@@ -123,10 +142,10 @@ class AdapterPool:
         """
         if model in ("", self.base_model):
             return None
-        alias = self._aliases.get(model)
-        entry = self._held.entries.get(alias.ref if alias else model)
+        ref = self.routes.pick(model)
+        entry = self._held.entries.get(ref)
         if entry is None:
-            raise NotFound(self._unknown(model, alias), model=model)
+            raise NotFound(self._unknown(model, ref), model=model)
         if entry.record.state is not State.READY or entry.adapter is None:
             record = entry.record
             because = f" ({record.reason})" if record.reason else ""
@@ -139,8 +158,10 @@ class AdapterPool:
         return entry.adapter
 
     def check_ready(self) -> None:
-        """Raises Unavailable while the declared set is unknown or a required adapter not READY."""
+        """Raises Unavailable while the declared set is unknown, a required adapter not READY, or
+        this replica's name another's."""
         self._check_reconciled()
+        self._fleet.check()
         missing = [
             f"{entry.record.ref} is {entry.record.state}"
             for entry in self._held.entries.values()
@@ -187,57 +208,74 @@ class AdapterPool:
         """Takes an adapter out of the pool. New requests are refused at once; running ones may
         end, then they are aborted; then the engine lets go, then the files go.
 
+        Repeatable; nothing happens when it is not declared, or not any more.
+
         Raises:
-            NotFound: when it is not declared.
+            WrongState: while an alias points to it.
             Unavailable: when requests do not end; the adapter stays DRAINING.
         """
         async with self._order:
+            await self._undeclare(name)
             entry = self._held.entries.get(str(name))
-            if entry is None:
-                raise NotFound(self._unknown(str(name), None), adapter=str(name))
-            await asyncio.to_thread(self._declarations.delete, name)
-            removal = self._held.drain(entry, drain_seconds)
-        # The caller may go; the removal goes on.
-        await asyncio.shield(removal)
+            removal = self._held.drain(entry, drain_seconds) if entry else None
+        if removal:
+            # The caller may go; the removal goes on.
+            await asyncio.shield(removal)
 
     async def set_alias(
         self,
         name: str,
-        ref: AdapterRef,
+        target: Target,
         *,
         expected_ref: str,
-        force: bool,
-        reason: str,
-        request_id: str,
+        force: bool = False,
+        reason: str = "",
+        request_id: str = "",
+        set_by: str = "",
     ) -> Alias:
-        """Points an alias to an adapter.
+        """Points an alias to an adapter, or in parts to two, or to none.
 
         Raises:
             InvalidInput: for a name that is no alias, or the base model's.
-            WrongState: when the adapter is not READY (unless forced), or the alias points
-                elsewhere than expected.
+            WrongState: when an adapter is not READY on every live replica (unless forced), or the
+                alias points elsewhere than expected.
+            Unavailable: when the artifact store does not answer.
         """
         check_alias(name, reason)
         if name == self.base_model:
             raise InvalidInput(f"{name} is the base model's name; choose another", field="alias")
-        entry = self._held.entries.get(str(ref))
-        state = entry.record.state if entry else "not declared"
-        if state != State.READY and not force:
-            raise WrongState(
-                f"adapter {ref} is {state}, not READY; wait for it, or force the change",
-                reason="ADAPTER_NOT_READY",
+        if target.ref is None and not force:
+            raise InvalidInput(
+                f"the ref is empty, so alias {name} would be retired; set force if that is meant",
+                field="ref",
             )
+        if not force:
+            await self._fleet.check_ready(str(ref) for ref in target.refs)
         async with self._order:
-            alias = await asyncio.to_thread(
-                self._stored_aliases.move,
+            before = self.aliases.get(name)
+            alias, changed = await self.routes.move(
                 name,
-                ref,
+                target,
                 expected_ref=expected_ref,
                 reason=reason,
                 request_id=request_id,
+                set_by=set_by,
             )
-            self._take_aliases({**self._aliases, name: alias})
-        _log.info("alias set", alias=name, adapter=str(ref), reason=reason, request_id=request_id)
+            self._tell_all(changed)
+            for ref in () if force else target.refs:
+                # Who removes an adapter looks at the aliases afterwards, and who sets one at the
+                # adapters: of two at the same moment at least one sees the other.
+                if not await asyncio.to_thread(self._declarations.has, ref):
+                    await self._move_back(alias, before, f"{ref} was removed at this moment")
+        _log.info(
+            "alias set",
+            alias=name,
+            adapter=alias.ref,
+            canary=alias.canary_ref,
+            by=set_by,
+            reason=reason,
+            request_id=request_id,
+        )
         return alias
 
     async def reconcile(self) -> None:
@@ -247,8 +285,12 @@ class AdapterPool:
             Unavailable: when the artifact store does not answer; nothing changes then.
         """
         async with self._order:
-            declared = await asyncio.to_thread(self._declarations.list)
-            self._take_aliases(await asyncio.to_thread(self._stored_aliases.list))
+            self._tell_all(await self._fleet.refresh())
+            declared = await asyncio.to_thread(self._declarations.list, self._declared)
+            # After the declared set: who removes an adapter moved its aliases before. So no alias
+            # points to what is drained here now.
+            self._tell_all(await self.routes.refresh())
+            self._declared = declared
             if not self._reconciled:
                 digests = frozenset(declaration.ref.digest for declaration in declared)
                 await asyncio.to_thread(self._loader.sweep, digests)
@@ -267,15 +309,25 @@ class AdapterPool:
             self._reconciled = True
             self._held.retry()
 
-    async def follow(self, seconds: float) -> None:
-        """Reconciles now and then every so many seconds, without end."""
+    async def follow(self, seconds: float, *, failed: Backoff | None = None) -> None:
+        """Reconciles now and then every so many seconds, without end.
+
+        Args:
+            failed: the waits after failures; from one second to a minute if not given.
+        """
+        waits, failures = failed or Backoff(longest=_LONGEST_WAIT), 0
         while True:
             try:
                 await self.reconcile()
-            except (TuneproofError, OSError) as error:
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - it goes on, whatever an object holds
+                failures += 1
                 metrics.RECONCILE_ERRORS.inc()
-                _log.warning("pool's folder not read", error=str(error))
-            await asyncio.sleep(seconds)
+                is_ours = isinstance(error, TuneproofError)
+                if not self._reconciled:
+                    self._not_read = f"the pool's folder was not read yet: {error}"
+                _log.warning("pool's folder not read", error=str(error), exc_info=not is_ours)
+            await asyncio.sleep(waits.seconds(failures) if failures else seconds)
 
     async def close(self) -> None:
         """Stops all loading and removing; what is declared stays declared."""
@@ -287,23 +339,51 @@ class AdapterPool:
             if entry.record.state is not State.DRAINING:
                 if not self._held.places.may_evict(entry):
                     return None
-                await asyncio.to_thread(self._declarations.delete, entry.ref)
+                try:
+                    await self._undeclare(entry.ref)
+                except WrongState:
+                    return None
                 metrics.EVICTIONS.inc()
                 _log.info("evicted", adapter=entry.record.ref)
             return self._held.drain(entry, DRAIN_SECONDS)
 
+    async def _undeclare(self, ref: AdapterRef) -> None:
+        """Takes an adapter out of the declared set.
+
+        Raises:
+            WrongState: while an alias points to it, on whichever replica that was set.
+        """
+        self._tell_all(await self.routes.check_free(ref))
+        entry = self._held.entries.get(str(ref))
+        await asyncio.to_thread(self._declarations.delete, ref)
+        try:
+            self._tell_all(await self.routes.check_free(ref))
+        except WrongState:
+            required = entry is not None and entry.record.required
+            again = Declaration(ref, required, self._clock())
+            await asyncio.to_thread(self._declarations.put, again)
+            raise
+
+    async def _move_back(self, alias: Alias, before: Alias | None, reason: str) -> None:
+        """Undoes a change of an alias, and says so."""
+        old = Target(
+            AdapterRef.parse(before.ref) if before else None,
+            AdapterRef.parse(before.canary_ref) if before and before.canary_ref else None,
+            before.canary_percent if before else 0,
+        )
+        _, changed = await self.routes.move(
+            alias.name, old, expected_ref=alias.ref, reason=reason, set_by="tuneproof"
+        )
+        self._tell_all(changed)
+        raise WrongState(f"alias {alias.name} was not moved: {reason}", reason="ADAPTER_NOT_READY")
+
     def _check_reconciled(self) -> None:
         if not self._reconciled:
-            raise Unavailable(
-                "the pool's folder in the artifact store was not read yet", retry_after=1.0
-            )
+            raise Unavailable(self._not_read, retry_after=1.0)
 
-    def _is_aliased(self, ref: str) -> bool:
-        return any(alias.ref == ref for alias in self._aliases.values())
-
-    def _unknown(self, name: str, alias: Alias | None) -> str:
-        if alias is not None:
-            return f"alias {name} points to {alias.ref}, which is not declared; declare it first"
+    def _unknown(self, name: str, ref: str) -> str:
+        if name in self.aliases:
+            return f"alias {name} points to {ref}, which is not declared; declare it first"
         return (
             f"{name!r} is not the base model {self.base_model!r}, nor an alias, nor a declared"
             " adapter; see ListAdapters and ListAliases"
@@ -311,15 +391,19 @@ class AdapterPool:
 
     def _view(self, entry: Entry) -> AdapterView:
         ref = entry.record.ref
-        names = sorted(alias.name for alias in self._aliases.values() if alias.ref == ref)
         usage = self._traffic.usage(entry.adapter.engine_id) if entry.adapter else Usage()
-        return AdapterView(entry.record, tuple(names), usage)
+        return AdapterView(entry.record, self.routes.names(ref), usage, self._fleet.everywhere(ref))
 
-    def _take_aliases(self, aliases: dict[str, Alias]) -> None:
-        old, self._aliases = self._aliases, aliases
-        changed = {name for name in old | aliases if old.get(name) != aliases.get(name)}
-        refs = {table[name].ref for table in (old, aliases) for name in changed if name in table}
-        for ref in refs & self._held.entries.keys():
+    def _status(self, ref: str) -> AdapterStatus:
+        entry = self._held.entries.get(ref)
+        return AdapterStatus(entry.record.state, entry.record.reason) if entry else NOT_SEEN
+
+    def _changed(self, ref: str) -> None:
+        self._tell(ref)
+        self._fleet.changed()
+
+    def _tell_all(self, refs: Iterable[str]) -> None:
+        for ref in set(refs) & self._held.entries.keys():
             self._tell(ref)
 
     def _tell(self, ref: str) -> None:

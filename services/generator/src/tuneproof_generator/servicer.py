@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +38,8 @@ class PoolDescription:
     start_time: datetime
     openai_url: str
     """Base URL of the OpenAI door."""
+    live_replicas: Callable[[], Sequence[str]]
+    """Gives the names of the replicas whose lease runs, this one included."""
 
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
@@ -87,6 +89,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             replica=description.replica,
             process_id=os.getpid(),
             openai_url=description.openai_url,
+            live_replicas=description.live_replicas(),
         )
         pool.start_time.FromDatetime(description.start_time)
         return pb.GetPoolResponse(pool=pool)

@@ -44,7 +44,15 @@ class GeneratorSettings(ServiceSettings):
     )
     replica: str = Field(
         default_factory=socket.gethostname,
-        description="Name of this replica in its pool; the host's name by default.",
+        description="Name of this replica in its pool, its own alone; the host's name by default.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$",
+    )
+    lease_seconds: float = Field(
+        15.0,
+        ge=0.5,
+        le=3600,
+        description="How long this replica counts as alive after it last told the others; an alias"
+        " cannot be moved so long after a replica died before its adapters were READY.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -60,7 +68,15 @@ class GeneratorSettings(ServiceSettings):
         description="Largest rank of an adapter; a larger one costs speed for all.",
     )
     max_loras: int = Field(
-        4, ge=1, description="Different adapters in one batch; below the working set it thrashes."
+        4,
+        ge=1,
+        description="Slots: different adapters in one batch. Beyond them adapters take turns.",
+    )
+    turn_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="How long a busy adapter keeps its slot while others wait for one; shorter is"
+        " fairer, longer gives more tokens per second.",
     )
     max_cpu_loras: int = Field(
         16, ge=1, description="Adapters in host memory; declaring more is refused."
@@ -92,6 +108,11 @@ class GeneratorSettings(ServiceSettings):
     )
     reconcile_seconds: float = Field(
         5.0, gt=0, description="Time between two looks at the pool's folder for others' changes."
+    )
+    store_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="How long one read or write of an object in the pool's folder may take.",
     )
 
     @field_validator("openai_bind")

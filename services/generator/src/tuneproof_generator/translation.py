@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.aliases import Alias
+from tuneproof_generator.alias import Alias, Target
 from tuneproof_generator.engine import Finish, Message, Sampling
-from tuneproof_generator.entry import now
 from tuneproof_generator.generation import Ask, Chat, Outcome, Piece, Tokens
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.residency import Residency
 from tuneproof_generator.watching import AdapterView
 
 _DEFAULT_MAX_TOKENS = 256
-_LEASE = timedelta(seconds=30)
 _ROLES = {
     pb.ROLE_SYSTEM: "system",
     pb.ROLE_USER: "user",
@@ -99,10 +98,8 @@ def final_of(outcome: Outcome, *, base_model: str, replica: str, with_prompt_ids
     return final
 
 
-def adapter_of(
-    view: AdapterView, replica: str, residency: Residency = Residency.UNKNOWN
-) -> pb.Adapter:
-    """An adapter on this replica."""
+def adapter_of(view: AdapterView, residency: Residency = Residency.UNKNOWN) -> pb.Adapter:
+    """An adapter on this replica, and its state on all."""
     record = view.record
     message = pb.Adapter(
         ref=record.ref,
@@ -121,14 +118,37 @@ def adapter_of(
         step = message.transitions.add(state=_STATES[transition.state], reason=transition.reason)
         step.time.FromDatetime(transition.time)
     _fill_stages(message.stage_times, record.stage_seconds)
-    status = message.replicas.add(replica=replica, state=message.state, reason=message.reason)
-    status.lease_expire_time.FromDatetime(now() + _LEASE)
+    for each in view.replicas:
+        status = message.replicas.add(
+            replica=each.replica, state=_STATES[each.status.state], reason=each.status.reason
+        )
+        status.lease_expire_time.FromDatetime(each.lease_end)
     return message
+
+
+def target_of(request: pb.SetAliasRequest) -> Target:
+    """Where an alias shall point.
+
+    Raises:
+        InvalidInput: for what is no reference, or a percentage that does not fit.
+    """
+    ref, canary = (
+        AdapterRef.parse(text) if text else None for text in (request.ref, request.canary_ref)
+    )
+    return Target(ref, canary, request.canary_percent)
 
 
 def alias_of(alias: Alias) -> pb.Alias:
     """Where an alias points."""
-    message = pb.Alias(name=alias.name, ref=alias.ref, version=alias.version, reason=alias.reason)
+    message = pb.Alias(
+        name=alias.name,
+        ref=alias.ref,
+        version=alias.version,
+        reason=alias.reason,
+        set_by=alias.set_by,
+        canary_ref=alias.canary_ref,
+        canary_percent=alias.canary_percent,
+    )
     message.set_time.FromDatetime(alias.time)
     return message
 

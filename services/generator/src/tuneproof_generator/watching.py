@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from tuneproof_generator.lifecycle import AdapterRecord
+from tuneproof_generator.replica_status import AdapterStatus
 from tuneproof_generator.traffic import Usage
 
 
 @dataclass(frozen=True)
+class OnReplica:
+    """An adapter on one live replica of the pool."""
+
+    replica: str
+    status: AdapterStatus
+    lease_end: datetime
+    """Until then the status counts, by this machine's clock; in UTC."""
+
+
+@dataclass(frozen=True)
 class AdapterView:
-    """An adapter with the aliases that point to it."""
+    """An adapter on this replica, the aliases that point to it, and what the others say of it."""
 
     record: AdapterRecord
     aliases: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    replicas: tuple[OnReplica, ...] = ()
+    """Every live one, this one included, sorted by name; none where replicas are not known."""
 
 
 @dataclass(frozen=True)

@@ -1085,7 +1085,7 @@ class SetAliasRequest(_message.Message):
     CANARY_PERCENT_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     ref: _builtins.str
-    """`name@sha256:<hex>`; must be READY. Empty retires the alias: its name is NOT_FOUND from then on,
+    """`name@sha256:<hex>`; must be READY. Empty, with force, retires the alias: its name is NOT_FOUND
     until it is set again.
     """
     expected_ref: _builtins.str
