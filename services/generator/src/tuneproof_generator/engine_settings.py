@@ -32,6 +32,8 @@ class EngineOptions:
     """Tokens of prompt and answer together; None is what the model's config says."""
     max_lora_rank: int
     max_loras: int
+    turn_seconds: float
+    """How long a busy adapter keeps its slot of `max_loras` while others wait for one."""
     max_cpu_loras: int
     max_num_seqs: int
     block_size: int | None

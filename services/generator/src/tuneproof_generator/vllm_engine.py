@@ -12,6 +12,7 @@ from typing import Any
 import vllm
 from transformers import AutoTokenizer
 from vllm import SamplingParams
+from vllm.exceptions import RetryableRequestError
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
@@ -29,6 +30,8 @@ from tuneproof_generator.engine import (
     WorkerHoldings,
 )
 from tuneproof_generator.engine_settings import EngineOptions, engine_arguments
+from tuneproof_generator.placement import Turns
+from tuneproof_generator.turn_taking import TurnTakingClient
 
 _SHUTDOWN_SECONDS = 10.0
 _DEAD = "the engine is dead; the service must be started again"
@@ -62,7 +65,8 @@ async def start_engine(options: EngineOptions) -> AsyncIterator[VllmEngine]:
         raise
     try:
         tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, str(options.folder))
-        yield VllmEngine(client, tokenizer)
+        turns = Turns(options.max_loras, options.turn_seconds)
+        yield VllmEngine(TurnTakingClient(client, turns), tokenizer)
     finally:
         # Else it takes the end of the engine core for its death, and says so.
         if client.output_handler is not None:
@@ -82,7 +86,7 @@ def _start(arguments: Any) -> AsyncLLM:
 class VllmEngine:
     """An `Engine`. `client` is for vLLM's own HTTP endpoints."""
 
-    def __init__(self, client: AsyncLLM, tokenizer: Any) -> None:
+    def __init__(self, client: TurnTakingClient, tokenizer: Any) -> None:
         self.client = client
         self._tokenizer = tokenizer
         config = client.vllm_config
@@ -134,6 +138,8 @@ class VllmEngine:
                     yield _chunk(output)
         except EngineDeadError as error:
             raise Unavailable(_DEAD) from error
+        except RetryableRequestError as error:
+            raise Unavailable(str(error)) from error
 
     async def abort(self, request_id: str) -> None:
         await self.client.abort(request_id)

@@ -1,0 +1,227 @@
+"""Adapters that take turns on the engine's slots; with a clock that the test moves."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuneproof.servicekit.errors import Unavailable
+from tuneproof_generator.placement import Turns
+
+_TURN = 1.0
+
+
+class Door:
+    """Requests that are let in or wait, by their id."""
+
+    def __init__(self, slots: int, seconds: float = _TURN) -> None:
+        self.time = 0.0
+        self.turns = Turns(slots, seconds, clock=lambda: self.time)
+        self.adapter: dict[str, int] = {}
+        self.inside: set[str] = set()
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.at_end: dict[str, Callable[[], object]] = {}
+        """Called in the very step in which a request ends."""
+        self._ends: dict[str, asyncio.Event] = {}
+
+    async def ask(self, request: str, adapter: int) -> None:
+        self.adapter[request], self._ends[request] = adapter, asyncio.Event()
+        self.tasks[request] = asyncio.create_task(self._hold(request))
+        await self.settle()
+
+    async def end(self, *requests: str) -> None:
+        for request in requests:
+            self._ends[request].set()
+        await self.settle()
+
+    async def cancel(self, request: str) -> None:
+        self.tasks[request].cancel()
+        await self.settle()
+
+    @property
+    def adapters(self) -> set[int]:
+        return {self.adapter[request] for request in self.inside}
+
+    @staticmethod
+    async def settle() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+    async def _hold(self, request: str) -> None:
+        async with self.turns.hold(self.adapter[request], request):
+            self.inside.add(request)
+            try:
+                await self._ends[request].wait()
+            finally:
+                self.inside.discard(request)
+        self.at_end.get(request, lambda: None)()
+
+
+@pytest.fixture
+async def doors():
+    async with AsyncExitStack() as held:
+
+        def open_door(slots: int, seconds: float = _TURN) -> Door:
+            door = Door(slots, seconds)
+            held.push_async_callback(door.close)
+            return door
+
+        yield open_door
+
+
+async def test_nobody_waits_while_the_slots_suffice(doors) -> None:
+    door = doors(2)
+    for request, adapter in [("a1", 1), ("b1", 2), ("a2", 1), ("b2", 2)]:
+        await door.ask(request, adapter)
+        door.time += 10 * _TURN
+    assert door.inside == {"a1", "a2", "b1", "b2"}
+
+
+async def test_an_adapter_without_a_slot_waits_for_one_and_enters_whole(doors) -> None:
+    door = doors(2)
+    for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3), ("c2", 3)]:
+        await door.ask(request, adapter)
+    assert door.inside == {"a1", "b1"}
+    assert door.turns.waiting == 2
+    await door.end("a1")
+    assert door.inside == {"b1", "c1", "c2"}
+    assert door.turns.waiting == 0
+
+
+async def test_a_busy_adapter_gives_way_after_its_turn(doors) -> None:
+    door = doors(1)
+    await door.ask("a1", 1)
+    await door.ask("b1", 2)
+    door.time = _TURN / 2
+    await door.ask("a2", 1)  # The turn goes on, though another waits.
+    await door.end("a1")
+    assert door.inside == {"a2"}
+    door.time = _TURN
+    await door.ask("a3", 1)
+    assert door.inside == {"a2"}
+    await door.end("a2")
+    assert door.inside == {"b1"}
+    await door.end("b1")
+    assert door.inside == {"a3"}
+
+
+async def test_no_more_adapters_give_way_than_others_wait(doors) -> None:
+    door = doors(2)
+    await door.ask("a1", 1)
+    await door.ask("b1", 2)
+    await door.ask("c1", 3)
+    door.time = 2 * _TURN
+    await door.ask("b2", 2)
+    await door.ask("a2", 1)
+    assert door.inside == {"a1", "b1", "b2"}, "the one with the longest turn gives way, it alone"
+
+
+async def test_adapters_enter_in_the_order_in_which_they_began_to_wait(doors) -> None:
+    door = doors(1)
+    for request, adapter in [("a1", 1), ("c1", 3), ("b1", 2), ("c2", 3)]:
+        await door.ask(request, adapter)
+    await door.end("a1")
+    assert door.inside == {"c1", "c2"}
+    await door.end("c1", "c2")
+    assert door.inside == {"b1"}
+
+
+async def test_a_cancelled_request_is_let_go_at_once_and_takes_no_slot(doors) -> None:
+    door = doors(1)
+    for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3)]:
+        await door.ask(request, adapter)
+    await door.cancel("b1")
+    assert door.tasks["b1"].cancelled()
+    await door.end("a1")
+    assert door.inside == {"c1"}
+
+
+async def test_cancelled_in_the_moment_of_entering_the_slot_is_free_again(doors) -> None:
+    door = doors(1)
+    for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3)]:
+        await door.ask(request, adapter)
+    # The turn is given to b1, which has not run since when it is cancelled.
+    door.at_end["a1"] = door.tasks["b1"].cancel
+    await door.end("a1")
+    assert door.tasks["b1"].cancelled()
+    assert door.inside == {"c1"}
+
+
+async def test_a_request_does_not_overtake_one_of_its_own_adapter(doors) -> None:
+    door = doors(2)
+    for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3), ("d1", 4)]:
+        await door.ask(request, adapter)
+    door.time = 2 * _TURN
+    await door.ask("b2", 2)
+    await door.cancel("c1")
+    await door.ask("b3", 2)
+    assert door.inside == {"a1", "b1"}
+    await door.end("a1")
+    assert door.inside == {"b1", "d1", "b2", "b3"}
+
+
+async def test_when_the_last_that_waits_goes_the_turns_go_on(doors) -> None:
+    door = doors(1)
+    await door.ask("a1", 1)
+    await door.ask("b1", 2)
+    door.time = 2 * _TURN
+    await door.ask("a2", 1)
+    assert door.inside == {"a1"}
+    await door.cancel("b1")
+    assert door.inside == {"a1", "a2"}
+
+
+async def test_a_dismissed_request_ends_with_the_reason(doors) -> None:
+    door = doors(1)
+    await door.ask("a1", 1)
+    await door.ask("b1", 2)
+    assert door.turns.dismiss("b1")
+    assert not door.turns.dismiss("a1"), "it is the engine's"
+    with pytest.raises(Unavailable, match="removed while the request waited for its turn"):
+        await door.tasks["b1"]
+    await door.end("a1")
+    assert door.turns.waiting == 0
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "end", "cancel", "dismiss", "wait"]), st.integers(0, 5)),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=_STEPS, slots=st.integers(1, 3))
+async def test_never_more_adapters_than_slots_and_everybody_gets_a_turn(steps, slots) -> None:
+    door = Door(slots)
+    try:
+        for number, (step, choice) in enumerate(steps):
+            waiting = [r for r, task in door.tasks.items() if not task.done()]
+            waiting = [r for r in waiting if r not in door.inside]
+            inside = sorted(door.inside)
+            if step == "ask":
+                await door.ask(f"r{number}", choice)
+            elif step == "end" and inside:
+                await door.end(inside[choice % len(inside)])
+            elif step == "cancel" and waiting:
+                await door.cancel(waiting[choice % len(waiting)])
+            elif step == "dismiss" and waiting:
+                assert door.turns.dismiss(waiting[choice % len(waiting)])
+                await door.settle()
+            elif step == "wait":
+                door.time += _TURN
+            assert len(door.adapters) <= slots
+            assert not door.turns.waiting or len(door.adapters) == slots
+        for _ in range(len(steps) + 1):
+            await door.end(*door.inside)
+        assert not door.inside
+        assert door.turns.waiting == 0
+    finally:
+        await door.close()
