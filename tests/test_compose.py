@@ -41,6 +41,18 @@ def substituted(text: str, variables: Mapping[str, str]) -> str:
     return text
 
 
+def test_it_is_what_the_compose_specification_allows() -> None:
+    check = Path(sys.executable).with_name("check-jsonschema")
+    done = subprocess.run(
+        [check, "--builtin-schema", "vendor.compose-spec", FILE],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def services(**variables: str) -> dict[str, Service]:
     found: dict[str, Service] = yaml.safe_load(substituted(TEXT, variables))["services"]
     return found
