@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import COMMAND, ROOT, Running, tuneproof
+from ..conftest import COMMAND, ROOT, small_study, tuneproof
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
@@ -79,24 +79,23 @@ class Study:
         return pid
 
 
+@pytest.fixture(scope="session")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_study(tmp_path_factory.mktemp("faults"))
+
+
 @pytest.fixture
-def study(running: Running, tmp_path: Path) -> Iterator[Study]:
-    made = Study(running.study, tmp_path / "state")
+def study(file: Path, tmp_path: Path) -> Iterator[Study]:
+    made = Study(file, tmp_path / "state")
     yield made
     tuneproof("down", "--state", str(made.state))
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(running: Running) -> Rows:
+def uninterrupted(file: Path) -> Rows:
     """What the study gives when nobody disturbs it, in the order in which it was stored."""
-    made = Study(running.study, running.state.parent / "uninterrupted")
-    targets = [f"--{name}={entry['grpc']}" for name, entry in running.addresses.items()]
-    ended = tuneproof(
-        *("study", "run", str(made.file), "--state", str(made.state)),
-        *(*targets, "--artifacts", str(running.state / "artifacts")),
-        timeout=600,
-    )
-    assert ended.returncode == 0, ended.stderr
+    made = Study(file, file.parent / "state")
+    assert made.start().wait(600) == 0
     return made.rows()
 
 
