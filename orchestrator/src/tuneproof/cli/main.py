@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli import ask, doctor, services, study
+from tuneproof.cli import ask, doctor, loadtest, services, study
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.servicekit.tracing import tracing
 
@@ -50,6 +50,7 @@ def root(
 
 
 app.add_typer(study.app, name="study")
+app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("up")(services.up)
 app.command("down")(services.down)

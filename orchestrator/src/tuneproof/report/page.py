@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tuneproof.report import numbers
 from tuneproof.report.answers import (
@@ -19,6 +14,7 @@ from tuneproof.report.answers import (
     primary_measures,
     shown_measures,
 )
+from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.export import report_json
 from tuneproof.report.findings import findings, headline, sentence_of, warnings
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
@@ -39,14 +35,8 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     Content-Security-Policy allows its one script and its one style sheet (by their digests) and
     no request at all. The same input gives the same bytes.
     """
-    environment = Environment(
-        loader=PackageLoader("tuneproof.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment("tuneproof.report")
+    templates.filters.update(
         plain=numbers.plain,
         signed=numbers.signed,
         percent=numbers.percent,
@@ -59,9 +49,9 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         value=_value,
         json=_json,
     )
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     items = item_views(results)
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         study=results,
         comparisons=comparisons,
         items=items,
@@ -88,7 +78,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         colours=COLOURS,
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=policy(style, script),
     )
 
 
@@ -125,23 +115,6 @@ def _repeats(results: StudyResults) -> int:
 
 def _spark(arm: Arm) -> str:
     return sparkline(arm.training.losses) if arm.training else ""
-
-
-def _asset(name: str) -> str:
-    """A file of ours, which the template lets stand as it is."""
-    return files("tuneproof.report").joinpath("templates", name).read_text("utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    return (
-        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _source(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _json(value: Mapping[str, object]) -> str:

@@ -22,6 +22,7 @@
 
   function answers() {
     const form = document.getElementById("filters");
+    if (!form) return; // a load test's page has none
     const list = document.getElementById("items");
     const margins = JSON.parse(list.dataset.margins);
     const field = (id) => document.getElementById(id);

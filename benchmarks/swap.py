@@ -1,0 +1,200 @@
+"""Adapters swapped under load: what it costs, and whether anyone gets a wrong answer.
+
+    make bench-swap
+
+The generator runs as a process of its own with the demo's model and 8 LoRA slots, and is loaded by
+`tuneproof.loadtest` over gRPC: in each round arrivals at a rate (for latencies) and then a fixed
+number of requests in flight (for throughput), each without and with swaps. Every adapter says
+a word of its own, so every answer is checked by its digest and by its text; the base model's
+answers may hold none of these words. The last part asks 16 adapters over the 8 slots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from marked_stock import Stock, make_stock
+
+from tuneproof.loadtest import (
+    GrpcDoor,
+    LoadResult,
+    LoadSpec,
+    Span,
+    SwapSpec,
+    build_page,
+    read_probes,
+    result_json,
+    run_swaps,
+)
+from tuneproof.sdk import GeneratorClient
+
+ROOT = Path(__file__).parent.parent
+SLOTS = 8
+_START_SECONDS = 180.0
+_KEYS = (
+    *("requests", "swaps", "failed", "wrong_adapter"),
+    *("throughput_ratio", "first_token_ratio", "p99_ratio"),
+    *("requests_under_swap", "failed_swaps", "checked_digest", "checked_text"),
+    *("first_token_p99_ratio", "whole_p99_ratio", "sent_late"),
+)
+
+
+def main() -> None:
+    options = _options()
+    parts = [("8", options.adapters, options.rounds)]
+    if options.over:
+        parts.append(("over", options.over, options.over_rounds))
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        stock = make_stock(
+            options.model,
+            scratch / "artifacts",
+            scratch / "peft",
+            names=max(adapters for _, adapters, _ in parts),
+            count=max(adapters for _, adapters, _ in parts) + options.pool,
+        )
+        (scratch / "probes.jsonl").write_text(stock.probes())
+        with _generator(options, scratch) as target:
+            results = {
+                name: asyncio.run(
+                    _part(target, stock, scratch, options, adapters=adapters, rounds=rounds)
+                )
+                for name, adapters, rounds in parts
+            }
+    for name, result in results.items():
+        _tell(name, result)
+        if options.report:
+            options.report.mkdir(parents=True, exist_ok=True)
+            (options.report / f"swap-{name}.html").write_text(build_page(result, ()))
+            content = json.dumps(result_json(result, ()), indent=1)
+            (options.report / f"swap-{name}.json").write_text(content)
+    told = _told(results["8"])
+    if options.over:
+        told[f"{options.over}_over_{SLOTS}"] = _told(results["over"])
+    print(json.dumps({"bench": "swap", "results": told}))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=ROOT / "demo" / "telecom-reader")
+    parser.add_argument("--adapters", type=int, default=8)
+    parser.add_argument("--over", type=int, default=16, help="adapters of the last part; 0: none")
+    parser.add_argument("--pool", type=int, default=96, help="adapters that wait to be swapped in")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--over-rounds", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=25.0, help="arrivals a second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a phase of arrivals")
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--full-seconds", type=float, default=6.0, help="of a phase of full load")
+    parser.add_argument("--swap-rate", type=float, default=1.0, help="swaps a second")
+    parser.add_argument("--answer-tokens", type=int, default=16)
+    parser.add_argument("--report", type=Path, help="folder for HTML and JSON")
+    return parser.parse_args()
+
+
+async def _part(
+    target: str,
+    stock: Stock,
+    scratch: Path,
+    options: argparse.Namespace,
+    *,
+    adapters: int,
+    rounds: int,
+) -> LoadResult:
+    load = LoadSpec(
+        rate=options.rate,
+        seconds=options.seconds,
+        in_flight=options.in_flight,
+        full_seconds=options.full_seconds,
+        rounds=rounds,
+        answer_tokens=Span(options.answer_tokens, options.answer_tokens),
+    )
+    swaps = SwapSpec(stock.refs[:adapters], stock.refs[adapters:], options.swap_rate)
+    door = GrpcDoor(target, token=None)
+    async with GeneratorClient(target) as client, contextlib.aclosing(door):
+        return await run_swaps(
+            door,
+            client,
+            load,
+            swaps,
+            prompts=stock.prompts,
+            probes=read_probes(scratch / "probes.jsonl"),
+            progress=lambda text: print(text, file=sys.stderr),
+        )
+
+
+@contextlib.contextmanager
+def _generator(options: argparse.Namespace, scratch: Path) -> Iterator[str]:
+    """The service as a process; its gRPC address."""
+    announce, log = scratch / "announce.json", scratch / "generator.log"
+    adapters = max(options.adapters, options.over)
+    flags = {
+        "model": options.model,
+        "artifacts": scratch / "artifacts",
+        "cache-dir": scratch / "cache",
+        "announce-file": announce,
+        "threads": 1,
+        "max-loras": SLOTS,
+        "max-cpu-loras": adapters + 4,
+        "cpu-cache-mib": 512,
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tuneproof_generator"),
+                *(f"--{name}={value}" for name, value in flags.items()),
+            ],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "VLLM_NO_USAGE_STATS": "1"},
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not announce.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"the generator does not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.1)
+        yield str(json.loads(announce.read_text())["grpc"])
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _told(result: LoadResult) -> dict[str, Any]:
+    figures = result.figures
+    told = {key: getattr(figures, key) for key in _KEYS}
+    told["load_p50"] = {stage: found["p50"] for stage, found in figures.load.items()}
+    return {key: _rounded(value) for key, value in told.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _tell(name: str, result: LoadResult) -> None:
+    print(f"part {name}:")
+    for side, found in result.figures.sides.items():
+        print(f"  {side}: {json.dumps(_rounded(dict(found)))}")
+    print(f"  stages: {json.dumps(_rounded(dict(result.figures.load)))}")
+    for error, count in result.figures.errors.items():
+        print(f"  {count} x {error}")
+    wrong = [reply for phase in result.phases for reply in phase.replies if reply.wrong]
+    for reply in wrong[:10]:
+        print(f"  wrong: {reply.model or 'base'}: {reply.wrong}")
+
+
+if __name__ == "__main__":
+    main()

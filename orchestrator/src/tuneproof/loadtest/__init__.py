@@ -1,0 +1,37 @@
+"""Load tests of a generator whose adapters are swapped meanwhile, and of any OpenAI endpoint."""
+
+from tuneproof.loadtest.arrivals import LoadSpec, Span, read_prompts
+from tuneproof.loadtest.doors import Door, GrpcDoor, OpenAIDoor
+from tuneproof.loadtest.figures import Figures, figures_of
+from tuneproof.loadtest.page import build_page, headline, notes, result_json
+from tuneproof.loadtest.rounds import LoadResult, SwapSpec, run_load, run_swaps, with_settings
+from tuneproof.loadtest.slo import Check, Slo, read_slo, verdict
+from tuneproof.loadtest.truth import Probe, Probes, Truth, read_probes
+
+__all__ = [
+    "Check",
+    "Door",
+    "Figures",
+    "GrpcDoor",
+    "LoadResult",
+    "LoadSpec",
+    "OpenAIDoor",
+    "Probe",
+    "Probes",
+    "Slo",
+    "Span",
+    "SwapSpec",
+    "Truth",
+    "build_page",
+    "figures_of",
+    "headline",
+    "notes",
+    "read_probes",
+    "read_prompts",
+    "read_slo",
+    "result_json",
+    "run_load",
+    "run_swaps",
+    "verdict",
+    "with_settings",
+]

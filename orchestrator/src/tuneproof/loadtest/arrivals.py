@@ -1,0 +1,242 @@
+"""Who is asked what, and when: Poisson arrivals over adapters of uneven popularity."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tuneproof.loadtest.records import Ask
+from tuneproof.servicekit.errors import InvalidInput
+
+_SPAN = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
+_WORDS = [
+    "about",
+    "above",
+    "again",
+    "along",
+    "answer",
+    "before",
+    "begin",
+    "below",
+    "between",
+    "bring",
+    "build",
+    "carry",
+    "change",
+    "close",
+    "colour",
+    "common",
+    "count",
+    "cover",
+    "cross",
+    "early",
+    "earth",
+    "enough",
+    "equal",
+    "every",
+    "example",
+    "explain",
+    "figure",
+    "final",
+    "follow",
+    "force",
+    "front",
+    "ground",
+    "group",
+    "happen",
+    "heavy",
+    "island",
+    "language",
+    "large",
+    "laugh",
+    "learn",
+    "letter",
+    "level",
+    "light",
+    "listen",
+    "machine",
+    "measure",
+    "minute",
+    "morning",
+    "mountain",
+    "move",
+    "music",
+    "natural",
+    "notice",
+    "number",
+    "object",
+    "often",
+    "order",
+    "paper",
+    "pattern",
+    "people",
+    "picture",
+    "piece",
+    "plain",
+    "plant",
+    "point",
+    "power",
+    "press",
+    "problem",
+    "produce",
+    "question",
+    "quick",
+    "ready",
+    "record",
+    "remember",
+    "river",
+    "round",
+    "second",
+    "sentence",
+    "seven",
+    "shape",
+    "simple",
+    "sleep",
+    "small",
+    "sound",
+    "south",
+    "special",
+    "stand",
+    "start",
+    "state",
+    "still",
+    "story",
+    "street",
+    "study",
+    "table",
+    "teach",
+    "thing",
+    "think",
+    "thousand",
+    "travel",
+    "under",
+    "usual",
+    "voice",
+    "watch",
+    "water",
+    "weather",
+    "wheel",
+    "white",
+    "whole",
+    "winter",
+    "wonder",
+    "world",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A length, drawn evenly from `low` to `high`."""
+
+    low: int
+    high: int
+
+    @classmethod
+    def parse(cls, text: str, field: str) -> Span:
+        """Reads `24` or `8-64`.
+
+        Raises:
+            InvalidInput: for any other text, or a length below 1.
+        """
+        found = _SPAN.fullmatch(text.strip())
+        low = int(found[1]) if found else 0
+        high = int(found[2] or low) if found else 0
+        if not 1 <= low <= high:
+            raise InvalidInput(f"{field} is {text!r}: write 24, or 8-64 for lengths between them")
+        return cls(low, high)
+
+    def draw(self, random: np.random.Generator) -> int:
+        return int(random.integers(self.low, self.high + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """The load of every phase."""
+
+    rate: float
+    """Requests a second of an open phase, on average."""
+    seconds: float
+    """Length of an open phase."""
+    in_flight: int = 0
+    """Requests under way in a full phase; 0: there is none."""
+    full_seconds: float = 0.0
+    """Length of a full phase."""
+    rounds: int = 1
+    """Every phase comes once in each."""
+    skew: float = 1.0
+    """Zipf's exponent over the adapters; 0: all are asked equally often."""
+    base_share: float = 0.1
+    """Share of requests to the base model."""
+    probe_share: float = 0.2
+    """Share of requests whose prompt is one of the probes', if these have prompts."""
+    prompt_words: Span = Span(40, 40)
+    answer_tokens: Span = Span(16, 16)
+    timeout: float = 60.0
+    """Seconds that a request may take."""
+    seed: int = 0
+
+
+class Prompts:
+    """Prompts that never repeat their beginning, so that no prefix cache answers for the engine.
+
+    Args:
+        given: the user's, in the order of the file, then from the first again; none: made up.
+        probes: prompts of the probes.
+    """
+
+    def __init__(self, spec: LoadSpec, given: Sequence[str] = (), probes: Sequence[str] = ()):
+        self._spec = spec
+        self._given = given
+        self._probes = probes
+        self._random = np.random.default_rng([spec.seed, 1])
+        self._count = 0
+
+    def next(self) -> str:
+        """The next prompt."""
+        if self._probes and self._random.random() < self._spec.probe_share:
+            return self._probes[int(self._random.integers(len(self._probes)))]
+        self._count += 1
+        if self._given:
+            return self._given[(self._count - 1) % len(self._given)]
+        words = self._spec.prompt_words.draw(self._random) - 1
+        chosen = self._random.choice(_WORDS, size=max(words, 0))
+        return " ".join([str(self._count), *chosen])
+
+
+def asks(spec: LoadSpec, models: Sequence[str], prompts: Prompts, number: int) -> Iterator[Ask]:
+    """Requests without end; the sides of one round get the same times and the same models.
+
+    Args:
+        models: the most popular first; the base model is asked beside them.
+        number: of the round.
+    """
+    random = np.random.default_rng([spec.seed, 2, number])
+    weights = np.arange(1, len(models) + 1, dtype=float) ** -spec.skew
+    share = spec.base_share if models else 1.0
+    chances = np.append(weights / weights.sum() * (1.0 - share), share) if models else [1.0]
+    names = [*models, ""]
+    due = 0.0
+    while True:
+        due += float(random.exponential(1.0 / spec.rate))
+        model = names[int(random.choice(len(names), p=chances))]
+        yield Ask(due, model, prompts.next(), spec.answer_tokens.draw(random))
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """Prompts of a file, one a line; `\\n` within a line stands for a line end.
+
+    Raises:
+        InvalidInput: when it cannot be read or holds none.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the prompts of {path}: {error}") from None
+    found = tuple(line.replace("\\n", "\n") for line in lines if line.strip())
+    if not found:
+        raise InvalidInput(f"{path} holds no prompt: write one a line")
+    return found

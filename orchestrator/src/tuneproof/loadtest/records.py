@@ -1,0 +1,118 @@
+"""What a load test asks, gets and does, with the times of it.
+
+Every time is in seconds of one monotonic clock of this process, requests and swaps alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+BASE = "base"
+"""How the base model is called where adapters are called by their references."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, before it is sent."""
+
+    due: float
+    """Seconds after the beginning of its phase."""
+    model: str
+    """A reference, an alias, or a model's name; empty: the base model."""
+    prompt: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one request."""
+
+    text: str
+    tokens: int
+    """Of the answer."""
+    served: str | None
+    """Reference of the adapter that served; empty: the base model; None: the server did not say."""
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    """The server's own times: `queue`, `first_token`, `decode`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One request that is over."""
+
+    model: str
+    prompt: str
+    due: float
+    """When it should have been sent. Latencies count from here, so that a load generator which
+    falls behind, or a server that makes it wait, cannot hide that."""
+    sent: float
+    first: float | None
+    """Its first token; None: there was none."""
+    done: float
+    answer: Answer | None
+    error: str = ""
+    """Why there is no answer."""
+    wrong: str = ""
+    """Why the answer cannot be the asked adapter's."""
+    checked: tuple[str, ...] = ()
+    """What the answer was held against: `digest`, `text`."""
+
+    @property
+    def first_seconds(self) -> float | None:
+        """From due time to the first token."""
+        return None if self.first is None else self.first - self.due
+
+    @property
+    def whole_seconds(self) -> float:
+        """From due time to the end."""
+        return self.done - self.due
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """New content behind one alias: declared, READY, alias moved, the old one removed."""
+
+    alias: str
+    old: str
+    new: str
+    started: float
+    states: tuple[tuple[str, float], ...] = ()
+    """States of the new adapter on the replica that answers, as they were heard of."""
+    ready: float | None = None
+    """READY on every live replica."""
+    first_seconds: float | None = None
+    """First token of the first request to it after READY."""
+    warm_seconds: float | None = None
+    """First token of a second request of the same length, right after."""
+    moved: float | None = None
+    removed: float | None = None
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    """The server's own: `fetch`, `verify`, `load`, `warm`."""
+    error: str = ""
+    """Why it did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A piece of the test under one kind of load."""
+
+    side: Literal["quiet", "swap"]
+    """Without swaps, or with them."""
+    load: Literal["open", "full"]
+    """Arrivals at a rate; or as many in flight as were asked for, all the time."""
+    round: int
+    """Counts from 1."""
+    start: float
+    end: float
+    """No request is sent after it."""
+    replies: tuple[Reply, ...]
+    swaps: tuple[Swap, ...] = ()
+    direct: tuple[Reply, ...] = ()
+    """What the swaps asked new adapters by reference; no part of the load."""
+
+    @property
+    def seconds(self) -> float:
+        """How long requests were sent."""
+        return self.end - self.start

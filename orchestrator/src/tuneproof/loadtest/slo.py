@@ -1,0 +1,143 @@
+"""The objectives that a load test is held to, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tuneproof.loadtest.figures import Figures
+from tuneproof.servicekit.errors import InvalidInput
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Latency(_Section):
+    """Most seconds, by percentile."""
+
+    p50: float | None = Field(default=None, gt=0, description="Median, in seconds.")
+    p95: float | None = Field(default=None, gt=0, description="95th percentile, in seconds.")
+    p99: float | None = Field(default=None, gt=0, description="99th percentile, in seconds.")
+
+
+class Slo(_Section):
+    """Objectives; one that is left out is not asked for."""
+
+    requests: int | None = Field(default=None, ge=1, description="At least so many requests.")
+    swaps: int | None = Field(default=None, ge=1, description="At least so many swaps that ended.")
+    failed: int | None = Field(
+        default=0, ge=0, description="At most so many requests without an answer."
+    )
+    failed_swaps: int | None = Field(
+        default=0, ge=0, description="At most so many swaps that failed."
+    )
+    wrong_adapter: int | None = Field(
+        default=0,
+        ge=0,
+        description="At most so many answers of another adapter, or of the base model.",
+    )
+    checked_text: int | None = Field(
+        default=None, ge=1, description="At least so many answers whose text was compared."
+    )
+    first_token: Latency | None = Field(
+        default=None, description="Due time to first token, under swaps where there are any."
+    )
+    whole: Latency | None = Field(default=None, description="Due time to the end of the answer.")
+    load_to_first_token: Latency | None = Field(
+        default=None, description="Declaration of an adapter to the first token of a request to it."
+    )
+    throughput_ratio: float | None = Field(
+        default=None, gt=0, description="At least this throughput with swaps over without."
+    )
+    first_token_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        description="At most this first token after READY over a warm one (medians).",
+    )
+    p99_ratio: float | None = Field(
+        default=None, gt=0, description="At most this 99th percentile with swaps over without."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One objective and what was found."""
+
+    name: str
+    """As in the file; `first_token.p99` for a percentile."""
+    limit: float
+    at_least: bool
+    """Else at most."""
+    found: float | None
+    """None: it was not measured, and so the objective is not met."""
+
+    @property
+    def met(self) -> bool:
+        if self.found is None:
+            return False
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
+
+
+_AT_LEAST = frozenset({"requests", "swaps", "checked_text", "throughput_ratio"})
+
+
+def read_slo(path: Path) -> Slo:
+    """The objectives of a YAML file.
+
+    Raises:
+        InvalidInput: naming every key that does not fit.
+    """
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"cannot read the objectives of {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{path} holds no keys: write one as `failed: 0`")
+    try:
+        return Slo.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(
+            "\n".join(_explain(path, mistake) for mistake in error.errors())
+        ) from None
+
+
+def verdict(slo: Slo, figures: Figures) -> tuple[Check, ...]:
+    """Every objective that is asked for, in the order of the file's keys above."""
+    return tuple(_checks(slo, figures))
+
+
+def _checks(slo: Slo, figures: Figures) -> Iterator[Check]:
+    side = figures.sides.get("swap") or figures.sides.get("quiet") or {}
+    latencies = {
+        "first_token": side.get("first_token", {}),
+        "whole": side.get("whole", {}),
+        "load_to_first_token": figures.load.get("declare_to_first_token", {}),
+    }
+    for name in Slo.model_fields:
+        limit = getattr(slo, name)
+        if isinstance(limit, Latency):
+            for point, seconds in limit.model_dump(exclude_none=True).items():
+                yield Check(f"{name}.{point}", seconds, False, latencies[name].get(point))
+        elif limit is not None:
+            found = _found(name, figures)
+            yield Check(name, limit, name in _AT_LEAST, found)
+
+
+def _found(name: str, figures: Figures) -> float | None:
+    """A figure; wrong answers count as found only where answers were compared with anything."""
+    if name == "wrong_adapter" and not figures.checked_digest + figures.checked_text:
+        return None
+    found: float | None = getattr(figures, name)
+    return found
+
+
+def _explain(path: Path, mistake: Any) -> str:
+    key = ".".join(str(part) for part in mistake["loc"])
+    said = "is no objective" if mistake["type"] == "extra_forbidden" else mistake["msg"]
+    return f"{path}: {key}: {said}, got {mistake['input']!r}"
