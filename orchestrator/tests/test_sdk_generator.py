@@ -10,7 +10,8 @@ import pytest
 
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as stubs
-from tuneproof.sdk import AdapterInfo, Generation, GeneratorClient, Sampling
+from tuneproof.sdk import AdapterInfo, Generation, GeneratorClient, ReplicaInfo, Sampling
+from tuneproof.sdk.readiness import until_ready
 from tuneproof.servicekit.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -38,14 +39,19 @@ class _Generator(stubs.GeneratorServiceServicer):
         self.requests: list[pb.GenerateRequest] = []
         self.stopped = asyncio.Event()
         self.final = True
+        self.refusals = 0
 
     async def GetPool(self, request, context):
         pool = pb.Pool(base_model="toy", dtype="float32", max_model_len=1024, replica="r1")
         pool.start_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
+        pool.live_replicas.extend(["r1", "r2"])
         return pb.GetPoolResponse(pool=pool)
 
     async def Generate(self, request, context):
         self.requests.append(request)
+        if self.refusals:
+            self.refusals -= 1
+            raise Unavailable("loading", retry_after=0.01)
         try:
             for piece in ("46", " dBm", "."):
                 yield pb.GenerateResponse(delta=pb.Delta(text=piece))
@@ -73,6 +79,8 @@ class _Adapters(stubs.AdapterServiceServicer):
         self.watches_fail = 0
         self.removed: list[pb.RemoveAdapterRequest] = []
         self.aliases: dict[str, pb.Alias] = {}
+        self.versions: list[pb.Alias] = []
+        self.on_full = None
 
     def _look(self) -> pb.Adapter:
         if not self.script:
@@ -83,6 +91,7 @@ class _Adapters(stubs.AdapterServiceServicer):
     async def DeclareAdapter(self, request, context):
         adapter = pb.Adapter(ref=request.ref, state=pb.ADAPTER_STATE_PENDING)
         adapter.required = request.required
+        self.on_full = request.on_full
         return pb.DeclareAdapterResponse(adapter=adapter)
 
     async def GetAdapter(self, request, context):
@@ -112,13 +121,28 @@ class _Adapters(stubs.AdapterServiceServicer):
             raise WrongState(f"alias {request.alias} points to {now.ref if now else 'nothing'}")
         version = now.version + 1 if now else 1
         alias = pb.Alias(
-            name=request.alias, ref=request.ref, version=version, reason=request.reason
+            name=request.alias,
+            ref=request.ref,
+            version=version,
+            reason=request.reason,
+            set_by="gate",
+            canary_ref=request.canary_ref,
+            canary_percent=request.canary_percent,
         )
         self.aliases[request.alias] = alias
+        self.versions.insert(0, alias)
         return pb.SetAliasResponse(alias=alias)
 
     async def ListAliases(self, request, context):
         return pb.ListAliasesResponse(aliases=self.aliases.values())
+
+    async def ListAliasVersions(self, request, context):
+        own = [one for one in self.versions if one.name == request.alias]
+        if not own:
+            raise NotFound(f"no alias {request.alias}")
+        after = int(request.page_token or 0)
+        token = str(after + 1) if after + 1 < len(own) else ""
+        return pb.ListAliasVersionsResponse(versions=[own[after]], next_page_token=token)
 
 
 def _adapter(state: str, reason: str = "", **replicas: str) -> pb.Adapter:
@@ -158,6 +182,7 @@ async def test_the_pool_is_told(client):
     pool = await client.pool()
     assert (pool.base_model, pool.dtype, pool.max_model_len) == ("toy", "float32", 1024)
     assert pool.start_time == datetime(2026, 1, 2, tzinfo=UTC)
+    assert pool.live_replicas == ("r1", "r2")
 
 
 async def test_an_answer_comes_in_pieces_and_then_whole(client, fake):
@@ -188,6 +213,37 @@ async def test_the_default_is_greedy_and_the_base_model(client, fake):
     assert request.sampling.temperature == 0
     assert not request.sampling.HasField("seed")
     assert not request.sampling.HasField("top_p")
+
+
+@pytest.mark.parametrize("restart_on_loss", [False, True])
+async def test_an_answer_that_did_not_begin_is_asked_for_again_unseen(
+    client, fake, restart_on_loss
+):
+    fake.refusals = 1
+    chat = [{"role": "user", "content": "x"}]
+    events = [event async for event in client.generate("", chat, restart_on_loss=restart_on_loss)]
+    assert events[:-1] == ["46", " dBm", "."]
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("sampling", "restart_on_loss", "seeded"),
+    [
+        (Sampling(temperature=0.5), True, True),
+        (Sampling(temperature=0.5), False, False),
+        (Sampling(), True, False),
+    ],
+)
+async def test_a_seed_is_chosen_where_a_restart_needs_one(
+    client, fake, *, sampling, restart_on_loss, seeded
+):
+    chat = [{"role": "user", "content": "x"}]
+    for _ in range(2):
+        async for _ in client.generate("", chat, sampling, restart_on_loss=restart_on_loss):
+            pass
+    assert [one.sampling.HasField("seed") for one in fake.requests] == [seeded] * 2
+    first, second = (one.sampling.seed for one in fake.requests)
+    assert (first != second) is seeded
 
 
 async def test_closing_the_answer_stops_the_work(client, fake):
@@ -222,6 +278,34 @@ async def test_a_declared_adapter_is_told(client):
     assert (adapter.ref, adapter.state, adapter.required) == (REF, "pending", True)
 
 
+async def test_what_happens_without_a_place_is_the_callers_choice(client, adapters):
+    for chosen, wire in (("refuse", pb.ON_FULL_REFUSE), ("evict_idle", pb.ON_FULL_EVICT_IDLE)):
+        await client.declare(REF, on_full=chosen)
+        assert adapters.on_full == wire
+    with pytest.raises(InvalidInput, match="'guess' is no on full; known: refuse, evict_idle"):
+        await client.declare(REF, on_full="guess")
+
+
+async def test_an_adapter_is_told_whole(client, adapters):
+    adapter = _adapter("ready", r1="ready")
+    adapter.running_requests, adapter.residency = 2, pb.RESIDENCY_HOST
+    adapter.last_used_time.FromDatetime(datetime(2026, 1, 3, tzinfo=UTC))
+    adapter.replicas[0].lease_expire_time.FromDatetime(datetime(2026, 1, 4, tzinfo=UTC))
+    adapters.script = [adapter, _adapter("ready")]
+    full, bare = await client.adapter(REF), await client.adapter(REF)
+    assert (full.running_requests, full.residency) == (2, "host")
+    assert full.last_used_time == datetime(2026, 1, 3, tzinfo=UTC)
+    assert full.replicas["r1"].lease_expire_time == datetime(2026, 1, 4, tzinfo=UTC)
+    assert (bare.last_used_time, bare.residency, bare.running_requests) == (None, "", 0)
+
+
+async def test_a_watch_tells_changes_and_what_is_gone(client, adapters):
+    adapters.script = [_adapter("loading"), _adapter("ready"), pb.Adapter(ref=REF)]
+    watch = client.watch()
+    assert [(await anext(watch)).state for _ in range(3)] == ["loading", "ready", "removed"]
+    await watch.aclose()
+
+
 async def test_waiting_tells_each_change_once_and_ends_when_ready(client, adapters):
     states = ("pending", "pending", "loading", "ready")
     adapters.script = [_adapter(state) for state in states]
@@ -242,6 +326,26 @@ async def test_ready_means_on_every_live_replica(client, adapters):
         "r1": "ready",
         "r2": "ready",
     }
+
+
+async def test_a_replica_that_keeps_failing_is_not_waited_for():
+    bad = ReplicaInfo("failed", "NaN in a tensor", None)
+    adapter = AdapterInfo(REF, "ready", replicas={"r1": ReplicaInfo("ready", "", None), "r2": bad})
+
+    async def looks():
+        yield adapter
+
+    with pytest.raises(WrongState, match=r"NaN in a tensor \(on r2\)"):
+        await until_ready(REF, looks, timeout=5, on_change=None, stale_seconds=0.1)
+
+
+async def test_a_failure_from_before_the_declaration_passes(client, adapters):
+    adapters.script = [
+        _adapter("failed", "too old", r1="loading", r2="failed"),
+        _adapter("loading", r1="loading", r2="loading"),
+        _adapter("ready", r1="ready", r2="ready"),
+    ]
+    assert (await client.wait_ready(REF, timeout=5)).ready
 
 
 async def test_a_failed_adapter_is_an_error_with_its_reason(client, adapters):
@@ -296,3 +400,17 @@ async def test_an_alias_moves_only_from_where_it_is_expected(client, adapters):
         await client.set_alias("live", "z@sha256:1")
     assert (await client.set_alias("live", "z@sha256:1", expected_ref=REF)).version == 2
     assert [(one.name, one.ref) for one in await client.aliases()] == [("live", "z@sha256:1")]
+
+
+async def test_an_alias_has_a_history_with_its_canaries(client):
+    other = "z@sha256:1"
+    await client.set_alias("live", REF)
+    await client.set_alias(
+        "live", REF, expected_ref=REF, canary_ref=other, canary_percent=5, reason="try"
+    )
+    last, first = await client.alias_versions("live")
+    assert last.target == (REF, other, 5)
+    assert (last.version, last.reason, last.set_by) == (2, "try", "gate")
+    assert first.target == (REF, "", 0)
+    with pytest.raises(NotFound, match="no alias nobody"):
+        await client.alias_versions("nobody")

@@ -46,13 +46,15 @@ def connect(
     token: str | None = None,
     max_message_bytes: int = _MAX_MESSAGE_BYTES,
 ) -> grpc.aio.Channel:
-    """A plaintext channel to `host:port`.
+    """A plaintext channel to a target in gRPC's syntax; calls go to all its addresses in turn.
 
     Calls that the contract marks as idempotent are retried, with growing pauses or after the
     pause that the server asks for, while the service is unavailable or overloaded; others never.
     Where `tracing` is on by now, each call is a span, and the server continues its trace.
 
     Args:
+        target: `host:port`; `dns:///host:port`, as of a headless Kubernetes service, whose addresses
+            are looked up again when a connection ends; or `ipv4:host:port,host:port`.
         token: sent as bearer token with every call.
     """
     options: list[tuple[str, Any]] = [
@@ -62,6 +64,8 @@ def connect(
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_reconnect_backoff_ms", 3000),
+        # 30 s by default: for so long a new replica, or one that came back elsewhere, is not found.
+        ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ]
     interceptors = [
         *(on_every_call(trace_call) if tracing.is_on() else ()),
