@@ -107,12 +107,12 @@ class MemoryRegistry:
 class Replica:
     """A pool with its engine on a folder that outlives it."""
 
-    def __init__(self, root: Path, cache: str = "cache") -> None:
+    def __init__(self, root: Path, cache: str = "cache", *, store=None, **more) -> None:
         self.engine = MemoryEngine()
         self.registry = MemoryRegistry()
         self.traffic = Traffic()
         self.cache = root / cache
-        store = FolderPool(root / "pool")
+        store = store or FolderPool(root / "pool")
         self.pool = AdapterPool(
             Loader(self.engine, self.registry, lambda *_: Inspected(8, 100), self.cache),
             self.traffic,
@@ -120,6 +120,7 @@ class Replica:
             Aliases(store),
             base_model="tiny",
             capacity=2,
+            **more,
         )
         self.generator = Generator(self.engine, self.pool, self.traffic)
 

@@ -20,7 +20,7 @@ from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, WrongState
 from tuneproof_generator import metrics
 from tuneproof_generator.alias import Alias, Target, check_alias, may_be_called
-from tuneproof_generator.pool_store import PoolStore
+from tuneproof_generator.pool_store import PoolStore, content_of
 
 _VERSION = re.compile(r"[0-9]{8,18}")
 _log = structlog.get_logger(__name__)
@@ -151,7 +151,7 @@ class Aliases:
     def _read(self, name: str, version: int) -> Alias:
         path = _path(name, version)
         try:
-            content = json.loads(self._store.read(path))
+            content = content_of(self._store.read(path))
             target = Target(
                 _ref(content["ref"]),
                 _ref(content.get("canary_ref", "")),

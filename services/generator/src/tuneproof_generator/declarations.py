@@ -13,7 +13,7 @@ import structlog
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 from tuneproof_generator import metrics
-from tuneproof_generator.pool_store import PoolStore
+from tuneproof_generator.pool_store import PoolStore, content_of
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Declarations:
         """All declarations, sorted by reference.
 
         Args:
-            known: what was read before. A declaration that cannot be read is logged, and stays as
+            known: what is served now. A declaration that cannot be read is logged, and stays as
                 it is there, or is left out: a spoilt object removes no adapter and adds none.
 
         Raises:
@@ -60,12 +60,12 @@ class Declarations:
                     found.append(declaration)
         return sorted(found, key=lambda declaration: declaration.ref)
 
-    def has(self, ref: AdapterRef) -> bool:
-        """Whether an adapter is declared, and that can be read."""
+    def get(self, ref: AdapterRef) -> Declaration | None:
+        """An adapter's declaration; None when there is none, or none that can be read."""
         try:
-            return self._read(_path(ref)) is not None
+            return self._read(_path(ref))
         except Corrupted:
-            return False
+            return None
 
     def put(self, declaration: Declaration) -> None:
         """Adds a declaration, or replaces the one of the same adapter."""
@@ -85,7 +85,7 @@ class Declarations:
         if path.rsplit("/", 1)[1].startswith("."):
             return None  # A write under way.
         try:
-            content = json.loads(self._store.read(path))
+            content = content_of(self._store.read(path))
             declaration = Declaration(
                 AdapterRef.parse(content["ref"]),
                 bool(content["required"]),

@@ -74,7 +74,6 @@ class AdapterPool:
         self._residents = residents
         self._loader = loader
         self._declarations = declarations
-        self._declared: list[Declaration] = []
         self.routes = Routes(aliases, draw)
         self._clock = clock
         self._traffic = traffic
@@ -193,12 +192,9 @@ class AdapterPool:
                 )
             if entry is None or entry.record.state is State.FAILED:
                 self._held.places.check(ref, evict=evict)
-            if (
-                entry is None
-                or entry.record.required is not required
-                # Another replica may have removed it, and this one not have seen that yet.
-                or not await asyncio.to_thread(self._declarations.has, ref)
-            ):
+            # What another replica was told may not have been seen here yet.
+            stored = await asyncio.to_thread(self._declarations.get, ref)
+            if stored is None or stored.required is not required:
                 declaration = Declaration(ref, required, self._clock(), request_id)
                 await asyncio.to_thread(self._declarations.put, declaration)
                 _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
@@ -265,7 +261,7 @@ class AdapterPool:
             for ref in () if force else target.refs:
                 # Who removes an adapter looks at the aliases afterwards, and who sets one at the
                 # adapters: of two at the same moment at least one sees the other.
-                if not await asyncio.to_thread(self._declarations.has, ref):
+                if not await asyncio.to_thread(self._declarations.get, ref):
                     await self._move_back(alias, before, f"{ref} was removed at this moment")
         _log.info(
             "alias set",
@@ -286,11 +282,15 @@ class AdapterPool:
         """
         async with self._order:
             self._tell_all(await self._fleet.refresh())
-            declared = await asyncio.to_thread(self._declarations.list, self._declared)
+            served = [
+                Declaration(entry.ref, entry.record.required, entry.record.transitions[0].time)
+                for entry in self._held.entries.values()
+                if entry.record.state is not State.DRAINING
+            ]
+            declared = await asyncio.to_thread(self._declarations.list, served)
             # After the declared set: who removes an adapter moved its aliases before. So no alias
             # points to what is drained here now.
             self._tell_all(await self.routes.refresh())
-            self._declared = declared
             if not self._reconciled:
                 digests = frozenset(declaration.ref.digest for declaration in declared)
                 await asyncio.to_thread(self._loader.sweep, digests)
@@ -339,6 +339,10 @@ class AdapterPool:
             if entry.record.state is not State.DRAINING:
                 if not self._held.places.may_evict(entry):
                     return None
+                stored = await asyncio.to_thread(self._declarations.get, entry.ref)
+                if stored and stored.required:
+                    self._held.adopt(entry.ref, required=True, retry=False)
+                    return None
                 try:
                     await self._undeclare(entry.ref)
                 except WrongState:
@@ -354,14 +358,13 @@ class AdapterPool:
             WrongState: while an alias points to it, on whichever replica that was set.
         """
         self._tell_all(await self.routes.check_free(ref))
-        entry = self._held.entries.get(str(ref))
+        stored = await asyncio.to_thread(self._declarations.get, ref)
         await asyncio.to_thread(self._declarations.delete, ref)
         try:
             self._tell_all(await self.routes.check_free(ref))
         except WrongState:
-            required = entry is not None and entry.record.required
-            again = Declaration(ref, required, self._clock())
-            await asyncio.to_thread(self._declarations.put, again)
+            if stored:
+                await asyncio.to_thread(self._declarations.put, stored)
             raise
 
     async def _move_back(self, alias: Alias, before: Alias | None, reason: str) -> None:

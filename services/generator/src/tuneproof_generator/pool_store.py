@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from fsspec.core import url_to_fs
@@ -27,6 +28,21 @@ T = TypeVar("T")
 
 _MOST_HANGING = 32
 _RETRY_SECONDS = 5.0
+
+
+def content_of(data: bytes) -> dict[str, Any]:
+    """What an object of the pool's folder holds.
+
+    Raises:
+        ValueError: when it is no JSON object, as after a write that was cut off.
+    """
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")  # noqa: TRY004 - about a value, not an argument's type
+    return content
 
 
 class PoolStore(Protocol):

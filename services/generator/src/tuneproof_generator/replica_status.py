@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tuneproof.servicekit.errors import Corrupted
 from tuneproof_generator.lifecycle import State
+from tuneproof_generator.pool_store import content_of
 
 FOLDER = "replicas"
 _LONGEST = 86_400.0
@@ -63,7 +64,7 @@ class Status:
             Corrupted: when it is none, or not of the replica that its path names.
         """
         try:
-            content = json.loads(data)
+            content = content_of(data)
             status = cls(
                 replica=str(content["replica"]),
                 instance=str(content["instance"]),

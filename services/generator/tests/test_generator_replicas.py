@@ -1,0 +1,448 @@
+"""Leases, and what replicas of one pool do with what they tell each other."""
+
+import asyncio
+import json
+import subprocess
+import threading
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
+from tuneproof_generator import metrics
+from tuneproof_generator.alias import Target
+from tuneproof_generator.backoff import Backoff
+from tuneproof_generator.lifecycle import State
+from tuneproof_generator.pool_store import BoundedPool, FolderPool
+from tuneproof_generator.replica_status import AdapterStatus, Status, is_running, this_process
+from tuneproof_generator.replicas import Replicas
+
+from .fleet import LOST, Disturbed, MovedClock, member, until
+from .test_generator_pool import A, B, Replica
+
+pytestmark = pytest.mark.timeout(20)
+
+READY = {str(A): AdapterStatus(State.READY)}
+
+
+@pytest.fixture
+def clock():
+    return MovedClock()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Disturbed(FolderPool(tmp_path / "pool"))
+
+
+def _replicas(store, name, clock, **more):
+    return Replicas(store, name, **{"lease_seconds": 15, "process": name, "clock": clock} | more)
+
+
+def _status(name, **more):
+    made = Status(name, "i" * 8, 1, datetime.now(UTC), 15.0, name, READY)
+    return replace(made, **more)
+
+
+async def test_a_replica_counts_for_one_lease_after_it_last_told_anything(store, clock):
+    one, two = _replicas(store, "one", clock), _replicas(store, "two", clock)
+    await two.renew(READY)
+    await one.refresh()
+    assert one.live() == ["one", "two"]
+    assert one.others() == {"two": READY}
+    clock.seconds += 14
+    await two.renew({})
+    await one.refresh()
+    clock.seconds += 14
+    await one.refresh()
+    assert one.others() == {"two": {}}
+    clock.seconds += 1
+    assert one.live() == ["one"]
+    await two.renew({})
+    await one.refresh()
+    assert one.live() == ["one", "two"]
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_wrong_clock_costs_no_lease(store, clock, hours):
+    wrong = datetime.now(UTC) + timedelta(hours=hours)
+    one = _replicas(store, "one", clock)
+    for sequence in (1, 2):
+        status = _status("two", sequence=sequence, written=wrong)
+        store.write(status.path, status.dump())
+        await one.refresh()
+    assert one.live() == ["one", "two"]
+    assert abs(one.lease_end("two") - datetime.now(UTC) - timedelta(seconds=15)) < timedelta(
+        seconds=5
+    )
+    clock.seconds += 15
+    assert one.live() == ["one"]
+
+
+async def test_who_died_long_ago_is_dead_at_first_sight_and_forgotten_later(store, clock):
+    old = _status("two", written=datetime.now(UTC) - timedelta(days=1))
+    store.write(old.path, old.dump())
+    one = _replicas(store, "one", clock)
+    await one.refresh()
+    assert one.live() == ["one"]
+    clock.seconds += 15 * 20 + 1
+    await one.refresh()
+    assert store.names("replicas") == []
+
+
+async def test_a_late_write_takes_nothing_back(store, clock):
+    one = _replicas(store, "one", clock)
+    store.write("replicas/two.json", _status("two", sequence=7).dump())
+    await one.refresh()
+    store.write("replicas/two.json", _status("two", sequence=6, adapters={}).dump())
+    await one.refresh()
+    assert one.others() == {"two": READY}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"\xff\x00",
+        _status("two").dump()[:-20],
+        _status("three").dump(),
+        _status("two", lease_seconds=float("nan")).dump(),
+        json.dumps({**json.loads(_status("two").dump()), "adapters": {"x": "READY"}}).encode(),
+    ],
+)
+async def test_a_spoilt_status_is_ignored_and_hides_nobody(store, clock, data):
+    one, four = _replicas(store, "one", clock), _replicas(store, "four", clock)
+    await four.renew(READY)
+    store.write("replicas/two.json", data)
+    before = metrics.IGNORED_OBJECTS.labels("status")._value.get()
+    await one.refresh()
+    assert one.live() == ["four", "one"]
+    assert metrics.IGNORED_OBJECTS.labels("status")._value.get() == before + 1
+    store.write("replicas/one.json", data)
+    await one.renew({})
+    assert Status.load(store.read("replicas/one.json"), "replicas/one.json").replica == "one"
+
+
+async def test_of_two_with_one_name_the_second_waits_until_the_first_is_gone(store, clock):
+    first = _replicas(store, "one", clock, process="machine-a")
+    second = _replicas(store, "one", clock, process="machine-b")
+    await first.renew(READY)
+    await second.renew({})
+    with pytest.raises(Unavailable, match=r"is replica one of this pool; .*--replica"):
+        second.check()
+    first.check()
+    for _ in range(3):
+        clock.seconds += 5
+        await second.renew({})
+    second.check()
+    # The first only hung. It finds its name taken, and leaves it so.
+    await first.renew(READY)
+    with pytest.raises(Unavailable, match="another name"):
+        first.check()
+    second.check()
+    assert first.obstacle
+    assert not second.obstacle
+
+
+async def test_of_two_who_come_at_once_one_has_the_name(tmp_path, clock):
+    def late(call, path):
+        if call == "create":
+            store.before = lambda *_: None
+            rival = _replicas(FolderPool(tmp_path / "pool"), "one", clock, process="rival")
+            asyncio.run(rival.renew({}))
+
+    store = Disturbed(FolderPool(tmp_path / "pool"))
+    store.before = late
+    one = _replicas(store, "one", clock)
+    with pytest.raises(Unavailable, match="at this moment"):
+        await one.renew(READY)
+    await one.renew(READY)
+    with pytest.raises(Unavailable, match="another name"):
+        one.check()
+
+
+def test_a_process_is_known_by_where_and_when_it_started():
+    here, own_id, _ = this_process().rsplit("/", 2)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        name = f"{here}/{child.pid}/{started}"
+        assert is_running(name) is True
+        assert is_running(f"{here}/{child.pid}/{int(started) + 1}") is False
+        assert is_running(f"another-boot/pid:[1]/{child.pid}/{started}") is None
+        child.kill()
+    assert is_running(name) is False
+    assert is_running(this_process()) is True
+    assert is_running("") is None
+    assert is_running("one") is None
+    assert own_id.isdigit()
+
+
+async def test_a_living_process_of_this_machine_keeps_its_name_and_a_dead_one_does_not(
+    store, clock
+):
+    second = _replicas(store, "one", clock)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        here = this_process().rsplit("/", 2)[0]
+        started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        first = _replicas(store, "one", clock, process=f"{here}/{child.pid}/{started}")
+        await first.renew(READY)
+        with pytest.raises(InvalidInput, match=rf"process \({child.pid}\) is replica one"):
+            second.check_name()
+        child.kill()
+    second.check_name()
+    await second.renew({})
+    assert not second.obstacle
+
+
+async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end(store, clock):
+    one = _replicas(store, "one", clock)
+    told = [READY]
+
+    def sequence():
+        return Status.load(store.read("replicas/one.json"), "replicas/one.json").sequence
+
+    async with one.present(lambda: told[0]):
+        await until(lambda: store.names("replicas") == ["one.json"] and not one.obstacle)
+        told[0] = {}
+        for _ in range(50):
+            one.changed()
+        await until(lambda: sequence() > 1)
+        assert sequence() == 2
+        assert json.loads(store.read("replicas/one.json"))["adapters"] == {}
+    assert store.names("replicas") == []
+
+
+async def test_a_replica_whose_status_vanished_takes_nothing_from_that_store(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one:
+        await one.declare(A)
+        for path in sorted((tmp_path / "pool").rglob("*.json")):
+            path.unlink()
+        with pytest.raises(Unavailable, match="this replica's status any more"):
+            await one.pool.reconcile()
+        assert await one.served_by(str(A)) == str(A)
+
+
+async def test_an_alias_waits_for_every_live_replica(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
+        await one.declare(A)
+        with pytest.raises(WrongState, match=r"PENDING on two \(not seen yet\)") as refused:
+            await one.point(A)
+        assert refused.value.reason == "ADAPTER_NOT_READY"
+        assert "on one" not in refused.value.message
+        two.registry.lost.add(A)
+        await two.pool.reconcile()
+        assert await two.settled(A) is State.FAILED
+        await two.tell()
+        with pytest.raises(WrongState, match=r"FAILED on two \(no adapter"):
+            await one.point(A)
+        assert (await one.point(A, force=True)).version == 1
+        two.registry.lost.clear()
+        await two.declare(A)
+        assert (await one.point(A, A)).version == 2
+
+
+async def test_a_dead_replica_holds_an_alias_for_one_lease(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one:
+        async with member(tmp_path, "two", clock):
+            await one.declare(A)
+        with pytest.raises(WrongState, match="on two"):
+            await one.point(A)
+        clock.seconds += 15
+        await one.point(A)
+        assert await one.served_by("live") == str(A)
+
+
+async def test_lists_tell_an_adapters_state_on_every_live_replica(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
+        await one.declare(A)
+        await one.pool.reconcile()
+
+        def told():
+            return {
+                each.replica: (each.status.state, each.status.reason)
+                for each in one.pool.get(str(A)).replicas
+            }
+
+        assert told() == {"one": (State.READY, ""), "two": (State.PENDING, "not seen yet")}
+        async with aclosing(one.pool.watch(frozenset({str(A)}))) as changes:
+            await anext(changes)
+            await two.follow(A)
+            await one.pool.reconcile()
+            change = await anext(changes)
+        assert [each.status.state for each in change.view.replicas] == [State.READY, State.READY]
+        one.store.error = LOST
+        with pytest.raises(Unavailable):
+            await one.tell()
+        assert told()["one"] == (State.READY, f"not told to the others: {LOST.message}")
+
+
+async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
+        await one.declare(A, B)
+        await two.follow(A, B)
+        await one.point(A)
+        await two.pool.reconcile()
+        await one.point(B, A)
+        assert await one.served_by("live") == str(B)
+        assert await two.served_by("live") == str(A)
+        # The old target goes at once; the one that lags serves it until it sees both changes.
+        await one.pool.remove(A)
+        assert await two.served_by("live") == str(A)
+        two.engine.go.clear()
+        running = asyncio.create_task(two.served_by("live"))
+        await until(lambda: two.pool.get(str(A)).usage.running == 1)
+        await two.pool.reconcile()
+        assert two.pool.get(str(A)).record.state is State.DRAINING
+        two.engine.go.set()
+        assert await running == str(A)
+        assert await two.served_by("live") == str(B)
+
+
+async def test_a_forced_alias_is_never_answered_by_the_base(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
+        await one.declare(A, B)
+        await two.follow(A, B)
+        await one.point(A)
+        await two.pool.reconcile()
+        two.registry.lost.add(B)
+        await two.pool.remove(B)
+        await one.pool.declare(B, required=False, request_id="")
+        await one.point(B, A, force=True)
+        await two.pool.reconcile()
+        assert await two.settled(B) is State.FAILED
+        with pytest.raises(Unavailable, match="FAILED"):
+            await two.ask("live")
+
+
+async def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path):
+    store = Disturbed(FolderPool(tmp_path / "pool"))
+    store.error = LOST
+    replica = Replica(tmp_path, store=store)
+    following = asyncio.create_task(replica.pool.follow(0.01, failed=Backoff(0.001, 0.002)))
+    await until(lambda: store.calls > 3)
+    with pytest.raises(Unavailable, match=r"not read yet: .*connection refused"):
+        replica.pool.check_ready()
+    store.error = None
+    await until(lambda: replica.pool._reconciled)
+    replica.pool.check_ready()
+    following.cancel()
+
+
+@pytest.mark.parametrize("error", [LOST, OSError(5, "input/output error"), ValueError("odd")])
+async def test_a_store_that_goes_away_takes_nothing_with_it(tmp_path, clock, error):
+    async with member(tmp_path, "one", clock) as one:
+        await one.declare(A)
+        await one.point(A)
+        errors = metrics.RECONCILE_ERRORS._value.get()
+        following = asyncio.create_task(one.pool.follow(0.001, failed=Backoff(0.001, 0.002)))
+        one.store.error = error
+        await until(lambda: metrics.RECONCILE_ERRORS._value.get() > errors + 2)
+        one.pool.check_ready()
+        assert await one.served_by("live") == str(A)
+        with pytest.raises(type(error)):
+            await one.point(A, A)
+        one.store.error = None
+        await one.declare(B)
+        assert not following.done()
+        following.cancel()
+
+
+async def test_a_store_that_hangs_holds_up_no_request(tmp_path):
+    release = threading.Event()
+    inner = Disturbed(FolderPool(tmp_path / "pool"))
+    replica = Replica(tmp_path, store=BoundedPool(inner, 0.1))
+    await replica.pool.reconcile()
+    await replica.pool.declare(A, required=False, request_id="")
+    assert await replica.settled(A) is State.READY
+    inner.before = lambda *_: release.wait()
+    reconciling = asyncio.create_task(replica.pool.reconcile())
+    assert (await replica.ask(str(A)))[1].adapter_ref == str(A)
+    with pytest.raises(Unavailable, match=r"no answer within 0.1 s for adapters"):
+        await reconciling
+    release.set()
+    await replica.pool.close()
+
+
+def test_calls_that_hang_do_not_pile_up_without_end(tmp_path):
+    release = threading.Event()
+    inner = Disturbed(FolderPool(tmp_path))
+    inner.before = lambda *_: release.wait()
+    store = BoundedPool(inner, 0.001)
+    for _ in range(32):
+        with pytest.raises(Unavailable, match="no answer"):
+            store.read("x")
+    with pytest.raises(Unavailable, match="32 calls hang already"):
+        store.read("x")
+    assert inner.calls == 32
+    release.set()
+    while True:
+        try:
+            store.names("x")
+            break
+        except Unavailable:
+            continue
+
+
+def test_what_a_store_raises_is_unavailable_with_its_reason(tmp_path):
+    inner = Disturbed(FolderPool(tmp_path))
+    store = BoundedPool(inner, 5)
+    for error, said in (
+        (OSError(28, "No space left on device"), "No space left"),
+        (RuntimeError("Could not connect to the endpoint URL"), "endpoint URL"),
+        (AssertionError(), "AssertionError"),
+    ):
+        inner.error = error
+        with pytest.raises(Unavailable, match=said):
+            store.write("aliases/x", b"")
+    inner.error = None
+    with pytest.raises(NotFound):
+        store.read("x")
+
+
+def test_a_folder_that_is_gone_is_no_empty_pool(tmp_path):
+    store = FolderPool(tmp_path / "pool")
+    assert store.names("adapters") == []
+    store.write("adapters/a/x.json", b"{}")
+    assert store.names("adapters") == ["a"]
+    (tmp_path / "pool").rename(tmp_path / "away")
+    for call in (
+        lambda: store.names("adapters"),
+        lambda: store.read("adapters/a/x.json"),
+        lambda: store.create("aliases/a/1.json", b""),
+        lambda: store.write("replicas/a.json", b""),
+        lambda: store.delete("adapters/a/x.json"),
+    ):
+        with pytest.raises(Unavailable, match="was there and is not any more"):
+            call()
+    assert not (tmp_path / "pool").exists()
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"null", b'{"ref": 1}', b"[" * 100_000])
+async def test_spoilt_objects_change_nothing_that_is_served(tmp_path, clock, spoilt):
+    async with member(tmp_path, "one", clock) as one:
+        await one.declare(A)
+        await one.point(A)
+        pool = tmp_path / "pool"
+        (pool / "adapters" / "a" / f"{A.hex}.json").write_bytes(spoilt)
+        (pool / "adapters" / "b").mkdir()
+        (pool / "adapters" / "b" / f"{B.hex}.json").write_bytes(spoilt)
+        (pool / "aliases" / "live" / "00000002.json").write_bytes(spoilt)
+        await one.pool.reconcile()
+        assert await one.served_by("live") == str(A)
+        assert [view.record.ref for view in one.pool.list()] == [str(A)]
+        assert one.pool.aliases["live"].version == 1
+
+
+async def test_an_alias_to_two_adapters_waits_for_both(tmp_path, clock):
+    async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
+        await one.declare(A, B)
+        await two.follow(A, B)
+        await two.pool.remove(B)
+        await two.tell()
+        with pytest.raises(WrongState, match=r"adapter b@.* PENDING on two"):
+            await one.pool.set_alias("live", Target(A, B, 5), expected_ref="")
