@@ -168,6 +168,7 @@ class Replica:
         self.traffic = Traffic(**self.more)
         self.store = _MortalStore(FolderPool(root / "pool"), self)
         self.declarations = Declarations(self.store)
+        self.aliases = Aliases(self.store)
         self.pool = AdapterPool(
             Loader(
                 self.engine,
@@ -179,7 +180,7 @@ class Replica:
             ),
             self.traffic,
             self.declarations,
-            Aliases(self.store),
+            self.aliases,
             base_model=BASE,
             capacity=places,
             backoff=Backoff(source=random.Random(0)),
