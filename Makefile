@@ -24,7 +24,7 @@ TORCH    := torch==2.13.0+cpu
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-faults bench-doors lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,8 +49,11 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 test: $(STAMP)  ## Run the tests
 	$(BIN)/pytest -m 'not faults'
 
-test-faults: $(STAMP)  ## Kill the orchestrator and the services in every stage of a study
-	$(BIN)/pytest -m faults tests/faults
+test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
+	$(BIN)/pytest -m faults
+
+bench-doors: $(STAMP)  ## Measure the generator's two doors against vLLM's own server
+	$(BIN)/python benchmarks/doors.py
 
 lint: $(STAMP)  ## Check style, formatting and contracts
 	$(BIN)/ruff check .
