@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,13 +38,15 @@ class Alias:
         """What it points to: target and canary, as far as there are."""
         return tuple(filter(None, (self.ref, self.canary_ref)))
 
-    def pick(self, draw: float) -> str:
+    def pick(self, draw: Callable[[], float]) -> str:
         """Who serves a request.
 
         Args:
-            draw: from [0, 1), a new one for each request.
+            draw: gives a number from [0, 1); asked only where there is a canary.
         """
-        return self.canary_ref if draw * 100 < self.canary_percent else self.ref
+        if self.canary_ref and draw() * 100 < self.canary_percent:
+            return self.canary_ref
+        return self.ref
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Routes:
     def pick(self, model: str) -> str:
         """The reference that serves a request for an alias; any other name as it is."""
         alias = self.table.get(model)
-        return alias.pick(self._draw()) if alias else model
+        return alias.pick(self._draw) if alias else model
 
     def names(self, ref: str) -> tuple[str, ...]:
         """The aliases that point to an adapter, as their target or as their canary, sorted."""
