@@ -178,6 +178,7 @@ class GeneratorProcess:
             "max-loras": 2,
             "max-cpu-loras": 4,
             "reconcile-seconds": 0.5,
+            "stream-interval": 3,
         }
         arguments = [f"--{name}={value}" for name, value in flags.items()]
         self.process = subprocess.Popen(

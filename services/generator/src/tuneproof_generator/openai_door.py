@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, ValuesView
+from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
@@ -23,18 +22,15 @@ from vllm.entrypoints.openai.chat_completion.api_router import attach_router as 
 from vllm.entrypoints.openai.completion.api_router import attach_router as attach_completion
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
-from vllm.exceptions import VLLMNotFoundError
 from vllm.lora.request import LoRARequest
-from vllm.sampling_params import RequestOutputKind
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
-from tuneproof.servicekit.tracing import from_headers
-from tuneproof_generator.accounting import account
 from tuneproof_generator.lifecycle import State
+from tuneproof_generator.openai_client import CountingClient, NamesAdapter
 from tuneproof_generator.pool import AdapterPool
 from tuneproof_generator.traffic import Traffic
-from tuneproof_generator.vllm_engine import VllmEngine, lora_request, stages_of
+from tuneproof_generator.vllm_engine import VllmEngine, lora_request
 
 
 def listen(bind: tuple[str, int]) -> socket.socket:
@@ -104,7 +100,7 @@ async def _app(
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
         ["--model", model.model, "--served-model-name", pool.base_model, "--enable-lora"]
     )
-    client: Any = _CountingClient(engine, traffic)
+    client: Any = CountingClient(engine, traffic)
     await init_app_state(client, app.state, arguments, await client.get_supported_tasks())
     app.state.openai_serving_models.lora_requests = _ReadyAdapters(pool)
 
@@ -115,6 +111,7 @@ async def _app(
     attach_chat(app)
     attach_completion(app)
     init_exception_handler(app)
+    app.add_middleware(NamesAdapter)
     if tokens:
         app.add_middleware(AuthenticationMiddleware, tokens=list(tokens))
     return app
@@ -164,59 +161,6 @@ class _ReadyAdapters(Mapping[str, LoRARequest]):
     def __len__(self) -> int:
         return len(_ready_names(self._pool))
 
-
-class _CountingClient:
-    """vLLM's client, whose requests for an adapter are let in and counted like those of gRPC."""
-
-    def __init__(self, engine: VllmEngine, traffic: Traffic) -> None:
-        self._engine = engine
-        self._client: Any = engine.client
-        self._traffic = traffic
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def generate(
-        self,
-        prompt: Any,
-        sampling_params: Any,
-        request_id: str,
-        *,
-        lora_request: LoRARequest | None = None,
-        trace_headers: Mapping[str, str] | None = None,
-        **others: Any,
-    ) -> AsyncGenerator[Any, None]:
-        outputs = self._client.generate(
-            prompt, sampling_params, request_id, lora_request=lora_request, **others
-        )
-        ref = lora_request.lora_name if lora_request else ""
-        is_delta = sampling_params.output_kind is RequestOutputKind.DELTA
-        lengths: Counter[int] = Counter()
-        with account(ref, "openai", from_headers(trace_headers or {})) as used:
-            async with aclosing(self._held(outputs, request_id, lora_request)) as held:
-                async for output in held:
-                    used.prompt_tokens = len(output.prompt_token_ids or ())
-                    for part in output.outputs:
-                        seen = lengths[part.index] if is_delta else 0
-                        lengths[part.index] = seen + len(part.token_ids)
-                    used.completion_tokens = lengths.total()
-                    if output.finished:
-                        used.finish = str(output.outputs[0].finish_reason)
-                        used.took(stages_of(output.metrics))
-                    yield output
-
-    async def _held(
-        self, outputs: AsyncGenerator[Any, None], request_id: str, adapter: LoRARequest | None
-    ) -> AsyncGenerator[Any, None]:
-        if adapter is None:
-            async with aclosing(outputs):
-                async for output in outputs:
-                    yield output
-            return
-        try:
-            with self._traffic.enter(adapter.lora_int_id, lambda: self._engine.abort(request_id)):
-                async with aclosing(outputs):
-                    async for output in outputs:
-                        yield output
-        except TuneproofError as error:
-            raise VLLMNotFoundError(f"{adapter.lora_name}: {error.message}") from error
+    def values(self) -> ValuesView[LoRARequest]:
+        """None: vLLM looks through them, for each request, for adapters of other modalities."""
+        return {}.values()

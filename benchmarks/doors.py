@@ -1,0 +1,243 @@
+"""Our two doors against vLLM's own server.
+
+    make bench-doors
+
+Both servers run at once with the same engine settings, and one of them is loaded at a time, by a
+client in a process of its own: grpc.aio for our gRPC door, aiohttp for ours and theirs of OpenAI.
+The clients send bytes made beforehand and count events; only the last one of an answer is read,
+for its token count. Every run asks new questions, so that no prefix cache knows them. A ratio
+is the median over the rounds of ours divided by theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tuneproof_generator.main import _options as engine_options
+from tuneproof_generator.settings import GeneratorSettings
+from tuneproof_generator.vllm_environment import environment
+
+ROOT = Path(__file__).parent.parent
+MODEL = "telecom-reader"
+CONCURRENCY = {1: 150, 16: 600, 64: 1000}
+"""Requests of a run by the number of them under way at once."""
+DOORS = ("grpc", "openai", "vllm")
+_START_SECONDS = 180.0
+_MAX_TOKENS = 32
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as scratch:
+        flags = _service_flags(Path(scratch), options)
+        with _service(flags, Path(scratch)) as ours, _vllm(flags, Path(scratch)) as theirs:
+            targets = {"grpc": ours["grpc"], "openai": ours["openai"], "vllm": theirs}
+            with contextlib.ExitStack() as held:
+                clients = {door: held.enter_context(_client(door, targets[door])) for door in DOORS}
+                runs = _rounds(clients, options.rounds)
+    results = _ratios(runs)
+    print(json.dumps({"bench": "doors", "results": results}))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=ROOT / "demo" / MODEL)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--stream-interval", type=int, default=1)
+    return parser.parse_args()
+
+
+# The runs
+
+
+def _rounds(clients: dict[str, _Client], rounds: int) -> list[dict[str, Any]]:
+    """All runs but those of the first round, which warms everything up."""
+    runs = []
+    for number in range(rounds + 1):
+        for concurrency, requests in CONCURRENCY.items():
+            # Each door is first, second and third in turn.
+            turn = number % len(DOORS)
+            for door in DOORS[turn:] + DOORS[:turn]:
+                seed = f"{number} {concurrency} {door}"
+                run = clients[door].load(seed, concurrency, requests if number else requests // 4)
+                if number:
+                    runs.append({"round": number, "door": door, "concurrency": concurrency, **run})
+        print(f"round {number} of {rounds} done", file=sys.stderr)
+    return runs
+
+
+def _ratios(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    results: dict[str, float] = {}
+    for concurrency in CONCURRENCY:
+        found = {
+            (run["round"], run["door"]): run for run in runs if run["concurrency"] == concurrency
+        }
+        rounds = sorted({number for number, _ in found})
+        for measure, key in (("rps", "rps"), ("ttft", "ttft_p50")):
+            for door in DOORS[:2]:
+                ratios = [
+                    found[number, door][key] / found[number, "vllm"][key] for number in rounds
+                ]
+                results[f"{door}_{measure}_ratio_{concurrency}"] = round(median(ratios), 3)
+        for door in DOORS:
+            mine = [found[number, door] for number in rounds]
+            print(
+                f"at {concurrency:2} {door:6}"
+                f" {median(run['rps'] for run in mine):7.1f} requests/s,"
+                f" first token {1e3 * median(run['ttft_p50'] for run in mine):7.1f} ms,"
+                f" p99 {1e3 * median(run['ttft_p99'] for run in mine):7.1f} ms,"
+                f" {median(run['tokens'] for run in mine):.1f} tokens an answer,"
+                f" {median(run['events'] for run in mine):.1f} events"
+            )
+    return results
+
+
+# The servers
+
+
+def _service_flags(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "model": str(options.model.absolute()),
+        "model_name": MODEL,
+        "artifacts": str(scratch / "artifacts"),
+        "cache_dir": scratch / "cache",
+        "announce_file": scratch / "announce.json",
+        "stream_interval": options.stream_interval,
+        "threads": 1,
+        "log_level": "warning",
+    }
+
+
+@contextlib.contextmanager
+def _service(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, str]]:
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    with _process([sys.executable, "-m", "tuneproof_generator", *arguments], scratch / "ours"):
+        announce: Path = flags["announce_file"]
+        _wait(announce.exists, scratch / "ours")
+        yield json.loads(announce.read_text())
+
+
+@contextlib.contextmanager
+def _vllm(flags: dict[str, Any], scratch: Path) -> Iterator[str]:
+    """vLLM's own server with the very arguments that the service gives to its engine."""
+    told = environment(threads=flags["threads"], verbose=False) | {"TORCHDYNAMO_DISABLE": "1"}
+    os.environ.update(told)
+    settings = GeneratorSettings(**flags)
+    port = _free_port()
+    arguments = [
+        *_vllm_arguments(engine_options(settings, Path(settings.model))),
+        "--host=127.0.0.1",
+        f"--port={port}",
+        "--disable-uvicorn-access-log",
+        "--uvicorn-log-level=error",
+    ]
+    module = "vllm.entrypoints.openai.api_server"
+    url = f"http://127.0.0.1:{port}"
+    with _process([sys.executable, "-m", module, *arguments], scratch / "theirs"):
+        _wait(lambda: _answers(f"{url}/health"), scratch / "theirs")
+        yield f"{url}/v1"
+
+
+def _vllm_arguments(options: Any) -> Iterator[str]:
+    # Late: vLLM reads the environment when it is imported.
+    from tuneproof_generator.engine_settings import engine_arguments
+
+    chosen = engine_arguments(options)
+    for field in dataclasses.fields(chosen):
+        value, name = getattr(chosen, field.name), field.name.replace("_", "-")
+        is_default = field.default is not dataclasses.MISSING and value == field.default
+        if is_default or field.default_factory is not dataclasses.MISSING:
+            continue
+        if isinstance(value, bool):
+            yield f"--{name}" if value else f"--no-{name}"
+        else:
+            yield f"--{name}={value[0] if isinstance(value, list) else value}"
+
+
+@contextlib.contextmanager
+def _process(command: Sequence[str], log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    _running[log] = process
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+_running: dict[Path, subprocess.Popen[bytes]] = {}
+
+
+def _wait(is_there: Any, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_there():
+        if _running[log].poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"{log.name} does not start:\n{log.read_text()[-4000:]}")
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+# The clients, each in a process of its own
+
+
+class _Client:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def load(self, seed: str, concurrency: int, requests: int) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"seed": seed, "concurrency": concurrency, "requests": requests}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a client ended; its message stands above")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@contextlib.contextmanager
+def _client(door: str, target: str) -> Iterator[_Client]:
+    command = [sys.executable, __file__.replace("doors.py", "doors_client.py"), door, target]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        yield _Client(process)
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait(30)
+
+
+if __name__ == "__main__":
+    main()
