@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ from tuneproof.study.prepare import (
 )
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
+from tuneproof.study.specfile import load_spec
 from tuneproof.study.state import State, open_state
 from tuneproof.study.status import is_complete, status_of
 
@@ -128,7 +130,7 @@ def status_command(
 
       tuneproof study status studies/demo.yaml
     """
-    with plain_errors(), open_state(state, write=False) as results:
+    with plain_errors(), _finished(file, state) as results:
         stages = status_of(_read(file, state, None, results))
         running = Supervisor(state).running()
         if as_json:
@@ -165,7 +167,7 @@ def report_command(
 
       tuneproof study report studies/demo.yaml --json
     """
-    with plain_errors(), open_state(state, write=False) as results:
+    with plain_errors(), _finished(file, state) as results:
         chain = _read(file, state, data, results)
         path = out_file or state / "reports" / f"{chain.plan.spec.study}.html"
         deliver(outcome_of(chain), path, as_json=as_json)
@@ -263,6 +265,14 @@ async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
         return await work
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+@contextmanager
+def _finished(file: Path, state: Path) -> Iterator[State]:
+    """What runs have stored; a study file that is not there is told before a state that is not."""
+    load_spec(file)
+    with open_state(state, write=False) as results:
+        yield results
 
 
 def _read(file: Path, state: Path, data: Path | None, results: State) -> Chain:
