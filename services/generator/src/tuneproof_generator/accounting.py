@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,14 +17,21 @@ from tuneproof_generator import metrics
 class Account:
     """One request, from its start in the engine to its end."""
 
-    def __init__(self, traced: Span) -> None:
+    def __init__(self, traced: Span, ref: str) -> None:
         self._span = traced
+        self._ref = ref
+        self._start = time.perf_counter()
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.finish = "cancelled"
 
     def took(self, stage_seconds: Mapping[str, float]) -> None:
-        """The engine's own times; the last stage ends now."""
+        """The engine's own times of an answer that is whole; the last stage ends now."""
+        seconds = time.perf_counter() - self._start
+        metrics.ANSWER_SECONDS.labels(self._ref).observe(seconds)
+        # Whatever came before decoding: also the wait for a slot, which the engine does not know.
+        first = max(0.0, seconds - stage_seconds.get("decode", 0.0))
+        metrics.FIRST_TOKEN_SECONDS.labels(self._ref).observe(first)
         for stage, seconds in stage_seconds.items():
             SECONDS.labels("generator", stage).observe(seconds)
         record(self._span, stage_seconds)
@@ -41,7 +49,7 @@ def account(ref: str, door: str, within: Context | None = None) -> Iterator[Acco
     attributes = {"tuneproof.adapter": ref, "tuneproof.door": door}
     # Not current: the block is one of an asynchronous generator.
     with span("generate", attributes, within=within, current=False) as traced:
-        used = Account(traced)
+        used = Account(traced, ref)
         try:
             yield used
         finally:

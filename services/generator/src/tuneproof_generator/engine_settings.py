@@ -61,6 +61,7 @@ def engine_arguments(options: EngineOptions) -> AsyncEngineArgs:
         served_model_name=[options.model_name],
         enable_lora=True,
         max_lora_rank=_supported_rank(options.max_lora_rank),
+        lora_target_modules=_adapted_modules(options.folder),
         max_loras=options.max_loras,
         max_cpu_loras=options.max_cpu_loras,
         max_num_seqs=options.max_num_seqs,
@@ -107,6 +108,14 @@ def _context(folder: Path) -> int:
             field="max_model_len",
         )
     return context
+
+
+def _adapted_modules(folder: Path) -> list[str] | None:
+    """What adapters may change: in a mixture of experts the attention alone, as admission has it.
+    Else vLLM keeps slots for every expert, and on a CPU refuses to start."""
+    if "num_local_experts" in read_base_config(folder):
+        return ["q_proj", "k_proj", "v_proj", "o_proj"]
+    return None
 
 
 def _supported_rank(rank: int) -> int:

@@ -10,7 +10,7 @@ from datetime import datetime
 import structlog
 
 from tuneproof.adapters import AdapterRef
-from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.tracing import span
 from tuneproof_generator import metrics
 from tuneproof_generator.backoff import Backoff, may_pass
@@ -163,7 +163,6 @@ class Holdings:
                 victim.is_promised = False
 
     async def _give_up(self, entry: Entry, error: Exception) -> None:
-        metrics.FAILURES.inc()
         try:
             await self._loader.discard(entry.ref, entry.adapter)
         except TuneproofError as worse:
@@ -172,6 +171,8 @@ class Holdings:
         self._fail(entry, error)
 
     def _fail(self, entry: Entry, error: Exception) -> None:
+        kind = type(error) if isinstance(error, TuneproofError) else Internal
+        metrics.FAILURES.labels(kind.__name__).inc()
         reason = _said(error)
         entry.lacks_place = isinstance(error, Overloaded)
         wait = None

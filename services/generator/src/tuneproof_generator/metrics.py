@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
 ADAPTERS = Gauge("tuneproof_generator_adapters", "Adapters on this replica.", ["state"])
 LOAD_SECONDS = Histogram(
     "tuneproof_generator_load_seconds",
     "Time of each stage from declaration to READY, in seconds.",
     ["stage"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    buckets=_SECONDS,
 )
-FAILURES = Counter("tuneproof_generator_load_failures", "Adapters that went to FAILED.")
+FAILURES = Counter(
+    "tuneproof_generator_load_failures", "Adapters that went to FAILED, by kind of error.", ["kind"]
+)
+PLACES = Gauge(
+    "tuneproof_generator_places",
+    "Adapters that the engine can hold: `host` memory, `slots` of one batch.",
+    ["kind"],
+)
+PLACES_USED = Gauge(
+    "tuneproof_generator_places_used",
+    "Adapters held or on their way (`host`), and adapters with requests in the engine (`slots`).",
+    ["kind"],
+)
+WAITING = Gauge(
+    "tuneproof_generator_turn_waiting", "Requests that wait for a slot for their adapter."
+)
 REQUESTS = Counter(
     "tuneproof_generator_requests",
     "Requests that ended, of either door.",
@@ -19,6 +36,18 @@ REQUESTS = Counter(
 )
 TOKENS = Counter(
     "tuneproof_generator_tokens", "Tokens of prompts and answers.", ["adapter", "kind"]
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "tuneproof_generator_first_token_seconds",
+    "From a request's arrival to its first token, in seconds; requests that were answered.",
+    ["adapter"],
+    buckets=_SECONDS,
+)
+ANSWER_SECONDS = Histogram(
+    "tuneproof_generator_answer_seconds",
+    "From a request's arrival to its last token, in seconds; requests that were answered.",
+    ["adapter"],
+    buckets=_SECONDS,
 )
 RECONCILE_ERRORS = Counter(
     "tuneproof_generator_reconcile_errors", "Reads of the pool's folder that failed."
@@ -35,3 +64,9 @@ IGNORED_OBJECTS = Counter(
 LIVE_REPLICAS = Gauge(
     "tuneproof_generator_live_replicas", "Replicas of the pool whose lease runs, this one included."
 )
+
+
+def forget(ref: str) -> None:
+    """Removes the series of an adapter that is gone, so that adapters may come and go for ever."""
+    for metric in (REQUESTS, TOKENS, FIRST_TOKEN_SECONDS, ANSWER_SECONDS):
+        metric.remove_by_labels({"adapter": ref})

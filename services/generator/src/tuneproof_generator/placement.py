@@ -18,6 +18,7 @@ from itertools import islice
 
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.timing import SECONDS
+from tuneproof_generator import metrics
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Turns:
         self, slots: int, seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._slots = slots
+        metrics.PLACES.labels("slots").set(slots)
         self._seconds = seconds
         self._clock = clock
         # In the order in which the turns began.
@@ -63,7 +65,8 @@ class Turns:
             self._enter(engine_id, 1)
         else:
             start = self._clock()
-            await self._wait(engine_id, request_id)
+            with metrics.WAITING.track_inprogress():
+                await self._wait(engine_id, request_id)
             SECONDS.labels("generator", "turn").observe(self._clock() - start)
         try:
             yield
@@ -112,12 +115,14 @@ class Turns:
     def _enter(self, engine_id: int, requests: int) -> None:
         turn = self._turns.setdefault(engine_id, _Turn(0, self._clock()))
         turn.running += requests
+        metrics.PLACES_USED.labels("slots").set(len(self._turns))
 
     def _end(self, engine_id: int) -> None:
         turn = self._turns[engine_id]
         turn.running -= 1
         if not turn.running:
             del self._turns[engine_id]
+            metrics.PLACES_USED.labels("slots").set(len(self._turns))
             self._call_next()
 
     def _call_next(self) -> None:

@@ -27,7 +27,7 @@ from tuneproof_generator.engine import LoadedAdapter
 from tuneproof_generator.entry import Entry, now
 from tuneproof_generator.fleet import NOT_SEEN, Fleet
 from tuneproof_generator.holdings import Holdings
-from tuneproof_generator.lifecycle import State
+from tuneproof_generator.lifecycle import HOLDS_PLACE, State
 from tuneproof_generator.loading import Loader
 from tuneproof_generator.replica_status import AdapterStatus
 from tuneproof_generator.replicas import Replicas
@@ -70,6 +70,7 @@ class AdapterPool:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.base_model = base_model
+        metrics.PLACES.labels("host").set(capacity)
         self._fleet = Fleet(replicas, self._status)
         self._residents = residents
         self._loader = loader
@@ -412,9 +413,12 @@ class AdapterPool:
     def _tell(self, ref: str) -> None:
         entry = self._held.entries.get(ref)
         self._changes.tell(Change(ref, self._view(entry) if entry else None))
+        if entry is None:
+            metrics.forget(ref)
         self._count()
 
     def _count(self) -> None:
         states = Counter(entry.record.state for entry in self._held.entries.values())
         for state in State:
             metrics.ADAPTERS.labels(state).set(states[state])
+        metrics.PLACES_USED.labels("host").set(sum(states[state] for state in HOLDS_PLACE))

@@ -41,7 +41,7 @@ class TurnTakingClient:
         Raises:
             RetryableRequestError: when the request is aborted while it waits.
         """
-        outputs = self._client.generate(
+        outputs: AsyncGenerator[Any, None] = self._client.generate(
             prompt, sampling_params, request_id, lora_request=lora_request, **others
         )
         if lora_request is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
+from tuneproof_generator.cpu_experts import keep_experts_plain
 from tuneproof_generator.cpu_lora import protect_base
 from tuneproof_generator.worker_watch import SERVICE_PID, watch
 
@@ -31,3 +32,4 @@ class WorkerExtension:
 watch(int(os.environ[SERVICE_PID]))
 if current_platform.is_cpu():
     protect_base()
+    keep_experts_plain()

@@ -8,6 +8,9 @@ from typing import Any
 
 LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "granite", "smollm3"})
 """Values of `model_type` whose layers have the names and shapes below."""
+_EXPERTS = frozenset({"mixtral"})
+"""Values of `model_type` with the same attention, and experts in place of the MLP: transformers 5
+holds those as 3-D parameters, which are no linear layers."""
 _MODULE = re.compile(r"(?:base_model\.model\.)?model\.layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)")
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 
@@ -33,9 +36,9 @@ class Architecture:
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:
-    """The architecture that a base's config describes; None for one that is not Llama-like."""
+    """The architecture that a base's config describes; None for one that is not known."""
     model_type = config.get("model_type")
-    if model_type not in LLAMA_LIKE:
+    if model_type not in LLAMA_LIKE | _EXPERTS:
         return None
     try:
         hidden = int(config["hidden_size"])
@@ -46,16 +49,16 @@ def architecture_of(config: dict[str, Any]) -> Architecture | None:
         width = int(config.get("head_dim") or hidden // heads)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return Architecture(
-        model_type=str(model_type),
-        layers=layers,
-        shapes={
-            "q_proj": (hidden, heads * width),
-            "k_proj": (hidden, kv_heads * width),
-            "v_proj": (hidden, kv_heads * width),
-            "o_proj": (heads * width, hidden),
+    shapes = {
+        "q_proj": (hidden, heads * width),
+        "k_proj": (hidden, kv_heads * width),
+        "v_proj": (hidden, kv_heads * width),
+        "o_proj": (heads * width, hidden),
+    }
+    if model_type not in _EXPERTS:
+        shapes |= {
             "gate_proj": (hidden, inner),
             "up_proj": (hidden, inner),
             "down_proj": (inner, hidden),
-        },
-    )
+        }
+    return Architecture(model_type=str(model_type), layers=layers, shapes=shapes)
