@@ -16,6 +16,7 @@ from tuneproof.adapters import Registry, identify_base
 from tuneproof.datasets.telecom import generate
 from tuneproof.prompts import rag_messages
 
+RANK = 8
 _DOCUMENTS = 2000
 _SEED = 7
 
@@ -58,7 +59,7 @@ def make_stock(model: Path, artifacts: Path, scratch: Path, *, names: int, count
     registry, identity = Registry(str(artifacts)), identify_base(model)
     words: dict[str, str] = {}
     for number, word in enumerate(chosen):
-        folder = write_marker(scratch / word, base, known[word])
+        folder = write_marker(scratch / word, base, known[word], rank=RANK)
         ref = registry.commit(folder, name=f"reader-{number % names}", base=identity, provenance={})
         words[str(ref)] = word
     taken = set(chosen)
@@ -67,14 +68,14 @@ def make_stock(model: Path, artifacts: Path, scratch: Path, *, names: int, count
 
 
 def _prompts() -> list[str]:
-    """Questions with two chapters each, in an order that repeats no beginning soon."""
+    """Questions with one sentence that answers them and one that does not, in a mixed order."""
     world = generate(_SEED, _DOCUMENTS, 3)
-    texts = {document.id: document.text for document in world.documents}
+    evidence = [text for item in world.items for text in item.gold_texts]
     order = random.Random(_SEED)
-    found = []
-    for item in world.items:
-        passages = [order.choice(world.documents).text, texts[item.gold_documents[0]]]
-        found.append(rag_messages(item.question, passages)[0]["content"])
+    found = [
+        rag_messages(item.question, [order.choice(evidence), *item.gold_texts])[0]["content"]
+        for item in world.items
+    ]
     order.shuffle(found)
     return found
 

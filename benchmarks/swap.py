@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from marked_stock import Stock, make_stock
+from marked_stock import RANK, Stock, make_stock
 
 from tuneproof.loadtest import (
     GrpcDoor,
@@ -145,6 +145,7 @@ def _generator(options: argparse.Namespace, scratch: Path) -> Iterator[str]:
         "cache-dir": scratch / "cache",
         "announce-file": announce,
         "threads": 1,
+        "max-lora-rank": RANK,
         "max-loras": SLOTS,
         "max-cpu-loras": adapters + 4,
         "cpu-cache-mib": 512,

@@ -118,7 +118,9 @@ def _side(phases: Sequence[Phase]) -> dict[str, Any]:
 
 
 def _ended_within(phase: Phase) -> list[Reply]:
-    return [reply for reply in phase.replies if not reply.error and reply.done <= phase.end]
+    """What the server has answered meanwhile, the swaps' own requests included."""
+    replies = (*phase.replies, *phase.direct)
+    return [reply for reply in replies if not reply.error and reply.done <= phase.end]
 
 
 def _throughput(side: Mapping[str, Any]) -> float | None:
