@@ -211,7 +211,7 @@ def test_it_imports_alone(name: str):
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
-        ("tuneproof", ["torch", "transformers", "vllm", "tuneproof_judge", "tuneproof.adapters"]),
+        ("tuneproof", ["torch", "transformers", "vllm", "tuneproof_judge"]),
         (
             "tuneproof-judge",
             ["torch", "tuneproof_retriever", "tuneproof.sdk", "tuneproof.adapters"],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli import ask, doctor, loadtest, services, study
+from tuneproof.cli import adapters, aliases, ask, doctor, loadtest, services, study
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.servicekit.tracing import tracing
 
@@ -50,6 +50,8 @@ def root(
 
 
 app.add_typer(study.app, name="study")
+adapters.app.add_typer(aliases.app)
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("up")(services.up)

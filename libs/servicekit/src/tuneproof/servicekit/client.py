@@ -53,8 +53,8 @@ def connect(
     Where `tracing` is on by now, each call is a span, and the server continues its trace.
 
     Args:
-        target: `host:port`; `dns:///host:port`, as of a headless Kubernetes service, whose addresses
-            are looked up again when a connection ends; or `ipv4:host:port,host:port`.
+        target: `host:port`; `dns:///host:port`, as of a headless Kubernetes service, looked up
+            again when a connection ends; or `ipv4:host:port,host:port`.
         token: sent as bearer token with every call.
     """
     options: list[tuple[str, Any]] = [

@@ -1,0 +1,101 @@
+"""Adapters and aliases on the terminal, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from tuneproof.sdk import AdapterInfo, AliasInfo, PoolInfo
+from tuneproof.sdk.readiness import states_of
+
+_WIDTH = 1000
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def json_of(value: object) -> Any:
+    """What JSON knows: times in ISO 8601; an adapter says besides whether it is ready."""
+    plain = _ANY.dump_python(value, mode="json")
+    return {**plain, "ready": value.ready} if isinstance(value, AdapterInfo) else plain
+
+
+def show_adapters(adapters: Sequence[AdapterInfo], pool: PoolInfo, console: Console) -> None:
+    """One line each, and how many places are taken."""
+    table = Table("adapter", "state", "rank", "MiB", "aliases", "replicas", "reason", box=None)
+    for one in adapters:
+        table.add_row(
+            one.ref,
+            states_of(one) + (" (required)" if one.required else ""),
+            str(one.rank or ""),
+            f"{one.size_bytes / 2**20:.1f}" if one.size_bytes else "",
+            ", ".join(one.aliases),
+            str(len(one.replicas)),
+            one.reason,
+        )
+    if adapters:
+        _print(table, console)
+    replicas = ", ".join(pool.live_replicas or (pool.replica,))
+    console.print(
+        f"{pool.base_model}: {len(adapters)} of {pool.max_cpu_loras} places; replicas: {replicas}",
+        markup=False,
+    )
+
+
+def show_adapter(one: AdapterInfo, console: Console) -> None:
+    """All that is known of it."""
+    table = Table(box=None, show_header=False)
+    last_used = _time(one.last_used_time) or "never"
+    facts = {
+        "adapter": one.ref,
+        "state": f"{one.state}: {one.reason}" if one.reason else one.state,
+        "required": "yes" if one.required else "no",
+        "rank": str(one.rank or "not known yet"),
+        "size": f"{one.size_bytes} bytes",
+        "aliases": ", ".join(one.aliases) or "none",
+        "requests": f"{one.running_requests} running; the last one ended: {last_used}",
+        "weights in": one.residency or "not known",
+        "stages": times_of(one.stage_seconds) or "none yet",
+    }
+    for name, value in facts.items():
+        table.add_row(name, value)
+    for name, replica in one.replicas.items():
+        table.add_row(f"on {name}", " ".join(filter(None, (replica.state, replica.reason))))
+    for change in one.transitions:
+        table.add_row(_time(change.time), " ".join(filter(None, (change.state, change.reason))))
+    _print(table, console)
+
+
+def show_aliases(aliases: Iterable[AliasInfo], console: Console) -> None:
+    """One line each."""
+    table = Table("alias", "version", "points to", "set", "by", "reason", box=None)
+    for one in aliases:
+        table.add_row(
+            *(one.name, str(one.version), target_of(one).replace(", ", "\n")),
+            *(_time(one.set_time), one.set_by, one.reason),
+        )
+    _print(table, console)
+
+
+def target_of(alias: AliasInfo) -> str:
+    """Where it points."""
+    if not alias.canary_ref:
+        return alias.ref
+    return f"{alias.ref}, {alias.canary_percent} % to {alias.canary_ref}"
+
+
+def times_of(stage_seconds: Mapping[str, float]) -> str:
+    """Stage by stage."""
+    return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stage_seconds.items())
+
+
+def _print(table: Table, console: Console) -> None:
+    """As wide as it is, so that a reference stays in one piece and can be copied."""
+    console.print(table, markup=False, width=_WIDTH, crop=False)
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""

@@ -1,0 +1,290 @@
+"""`tuneproof adapters list | show | declare | remove | watch | verify`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import typer
+
+from tuneproof.cli.adapter_tables import json_of, show_adapter, show_adapters, times_of
+from tuneproof.cli.admission import show_report, verify_folder
+from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
+from tuneproof.sdk import AdapterInfo, Endpoints, GeneratorClient
+from tuneproof.sdk.readiness import states_of
+from tuneproof.servicekit.errors import Unavailable
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Load, watch and remove a generator's adapters, and point aliases to them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+RefArgument = Annotated[str, typer.Argument(help="`name@sha256:…`, as in the registry.")]
+GeneratorOption = Annotated[
+    str, typer.Option(help="host:port of the generator, or dns:///host:port for all its replicas.")
+]
+TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
+StateOption = Annotated[Path, typer.Option(help="State folder whose services are asked.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+STATE = Path(".tuneproof")
+
+_AWAY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+
+
+def ask_generator(
+    generator: str, token: str, state: Path, work: Callable[[GeneratorClient], Awaitable[T]]
+) -> T:
+    """Does some work with a client of the generator that the options name."""
+    endpoints = Endpoints.discover(state, {"generator": generator, "token": token})
+
+    async def run() -> T:
+        target = endpoints.target("generator")
+        async with GeneratorClient(target, token=endpoints.token) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+@app.command("list")
+def list_command(
+    *,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the pool's adapters, with their state on each replica.
+
+    Example:
+
+      tuneproof adapters list
+    """
+    with plain_errors():
+
+        async def work(client: GeneratorClient) -> None:
+            adapters, pool = await client.adapters(), await client.pool()
+            if as_json:
+                print_json({"adapters": [json_of(one) for one in adapters], "pool": json_of(pool)})
+            else:
+                show_adapters(adapters, pool, out)
+
+        ask_generator(generator, token, state, work)
+
+
+@app.command("show")
+def show_command(
+    ref: Annotated[str, typer.Argument(help="`name@sha256:…` or an alias.")],
+    *,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is known of an adapter: states with their times, stages, replicas, requests.
+
+    Example:
+
+      tuneproof adapters show live --json
+    """
+    with plain_errors():
+        adapter = ask_generator(generator, token, state, lambda client: client.adapter(ref))
+        if as_json:
+            print_json(json_of(adapter))
+        else:
+            show_adapter(adapter, out)
+
+
+@app.command("declare")
+def declare_command(
+    ref: RefArgument,
+    *,
+    wait: Annotated[
+        bool, typer.Option(help="Return when every live replica serves it, or it failed.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")] = 600.0,
+    required: Annotated[
+        bool, typer.Option(help="The generator is not ready without it, and never evicts it.")
+    ] = False,
+    on_full: Annotated[
+        Literal["refuse", "evict-idle"],
+        typer.Option(help="Where there is no place: refuse, or remove what was idle for longest."),
+    ] = "refuse",
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Add an adapter of the registry to the pool: it is fetched, verified, loaded, then served.
+
+    Ends with 1 when --wait sees it fail, or the time is over.
+
+    Examples:
+
+      tuneproof adapters declare short@sha256:... --wait
+
+      tuneproof adapters declare short@sha256:... --wait --on-full evict-idle --json
+    """
+    with plain_errors():
+
+        async def work(client: GeneratorClient) -> AdapterInfo:
+            start = time.monotonic()
+            declared = await client.declare(
+                ref, required=required, on_full=on_full.replace("-", "_")
+            )
+            if not wait:
+                return declared
+            return await client.wait_ready(
+                ref, timeout=timeout, on_change=lambda now: say(_line(now, start))
+            )
+
+        adapter = ask_generator(generator, token, state, work)
+        if as_json:
+            print_json(json_of(adapter))
+        else:
+            out.print(f"{adapter.ref}: {states_of(adapter)}", markup=False)
+
+
+@app.command("remove")
+def remove_command(
+    ref: RefArgument,
+    *,
+    drain: Annotated[
+        float, typer.Option(min=0, help="Seconds that running requests may take; then they end.")
+    ] = 30.0,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take an adapter out of the pool, after its running requests. The registry keeps it.
+
+    Example:
+
+      tuneproof adapters remove short@sha256:... --drain 5
+    """
+    with plain_errors():
+
+        async def work(client: GeneratorClient) -> None:
+            await client.remove(ref, drain_seconds=drain, timeout=drain + 90)
+
+        ask_generator(generator, token, state, work)
+        if as_json:
+            print_json({"removed": ref})
+        else:
+            out.print(f"{ref}: removed", markup=False)
+
+
+@app.command("watch")
+def watch_command(
+    refs: Annotated[list[str] | None, typer.Argument(help="Only these; none: all.")] = None,
+    *,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line, as changes come.")
+    ] = False,
+) -> None:
+    """Show the adapters as they are, then each change, until Ctrl-C.
+
+    Goes on at another replica, or when the generator is back, within a minute.
+
+    Examples:
+
+      tuneproof adapters watch
+
+      tuneproof adapters watch short@sha256:... --json
+    """
+
+    def show(adapter: AdapterInfo) -> None:
+        if as_json:
+            print(json.dumps(json_of(adapter), ensure_ascii=False))
+            sys.stdout.flush()
+        else:
+            out.print(f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {_told(adapter)}", markup=False)
+
+    with plain_errors():
+        ask_generator(generator, token, state, lambda client: watch_on(client, refs or (), show))
+
+
+async def watch_on(
+    client: GeneratorClient,
+    refs: list[str] | tuple[str, ...],
+    show: Callable[[AdapterInfo], None],
+    *,
+    away_seconds: float = _AWAY_SECONDS,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Shows changes without end, each once, and watches again where the watch ends.
+
+    Raises:
+        Unavailable: when the generator is away for longer than `away_seconds`.
+    """
+    shown: dict[str, str] = {}
+    away_since: float | None = None
+    while True:
+        try:
+            async with aclosing(client.watch(refs)) as changes:
+                async for adapter in changes:
+                    away_since = None
+                    if shown.get(adapter.ref) != (told := _told(adapter)):
+                        shown[adapter.ref] = told
+                        show(adapter)
+        except Unavailable as error:
+            now = time.monotonic()
+            if away_since is None:
+                away_since = now
+                say(f"{error.message}; watching again")
+            if now - away_since >= away_seconds:
+                raise
+        await sleep(_PAUSE_SECONDS)
+
+
+@app.command("verify")
+def verify_command(
+    path: Annotated[Path, typer.Argument(help="Folder of an adapter: peft's, or a registry's.")],
+    *,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the base model that is to serve it, in Hugging Face format."),
+    ] = None,
+    max_rank: Annotated[
+        int | None, typer.Option(min=1, help="The largest rank that the generator is set up for.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an adapter as a generator would, here and without one; list all its defects.
+
+    Ends with 1 when there is a defect.
+
+    Examples:
+
+      tuneproof adapters verify out/checkpoint-200 --base models/base --max-rank 16
+
+      tuneproof adapters verify .tuneproof/artifacts/adapters/short/0123... --json
+    """
+    with plain_errors():
+        report = verify_folder(path, base, max_rank)
+        show_report(path, report, as_json=as_json)
+        if not report.ok:
+            raise SystemExit(ExitCode.FAILED)
+
+
+def _line(adapter: AdapterInfo, start: float) -> str:
+    return f"{time.monotonic() - start:6.1f} s  {_told(adapter)}"
+
+
+def _told(adapter: AdapterInfo) -> str:
+    """States, reason and stage times."""
+    parts = (f"{states_of(adapter):<9}", adapter.reason, times_of(adapter.stage_seconds))
+    return "  ".join(filter(None, parts)).rstrip()

@@ -1,0 +1,226 @@
+"""`tuneproof adapters alias | aliases | history | rollback`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tuneproof.cli.adapter_tables import json_of, show_aliases, target_of
+from tuneproof.cli.adapters import (
+    STATE,
+    GeneratorOption,
+    JsonOption,
+    RefArgument,
+    StateOption,
+    TokenOption,
+    ask_generator,
+)
+from tuneproof.cli.console import out, plain_errors, print_json
+from tuneproof.sdk import AliasInfo, GeneratorClient
+from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
+
+app = typer.Typer()
+
+AliasArgument = Annotated[str, typer.Argument(help="The alias.")]
+ReasonOption = Annotated[str, typer.Option(help="Why, as the digest of a gate's report.")]
+ForceOption = Annotated[bool, typer.Option(help="Even if an adapter is not ready everywhere.")]
+
+
+@app.command("alias")
+def alias_command(
+    name: AliasArgument,
+    ref: RefArgument,
+    *,
+    expect: Annotated[
+        str, typer.Option(help="Where it points now; without it the alias must be new.")
+    ] = "",
+    canary: Annotated[
+        str, typer.Option(help="REF:PERCENT: a second adapter, and its share of the requests.")
+    ] = "",
+    reason: ReasonOption = "",
+    force: ForceOption = False,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias to an adapter, or in parts to two, if it points where you expect.
+
+    Ends with 1 when it points elsewhere, or an adapter is not ready on every live replica.
+
+    Examples:
+
+      tuneproof adapters alias live short@sha256:... --reason "gate 2026-11"
+
+      tuneproof adapters alias live short@sha256:... --expect short@sha256:...
+      --canary full@sha256:...:5
+    """
+    with plain_errors():
+        canary_ref, percent = _canary(canary)
+
+        async def work(client: GeneratorClient) -> AliasInfo:
+            return await client.set_alias(
+                *(name, ref),
+                expected_ref=expect,
+                force=force,
+                reason=reason,
+                canary_ref=canary_ref,
+                canary_percent=percent,
+            )
+
+        try:
+            alias = ask_generator(generator, token, state, work)
+        except WrongState as error:
+            if now := error.metadata.get("current_ref"):
+                error.message += f"; --expect {now} moves it from there"
+            raise
+        _show_set(alias, as_json=as_json)
+
+
+@app.command("aliases")
+def aliases_command(
+    *,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the aliases: where each points, since when, by whom, and why.
+
+    Example:
+
+      tuneproof adapters aliases
+    """
+    with plain_errors():
+        found = ask_generator(generator, token, state, lambda client: client.aliases())
+        if as_json:
+            print_json({"aliases": json_of(found)})
+        else:
+            show_aliases(found, out)
+
+
+@app.command("history")
+def history_command(
+    alias: AliasArgument,
+    *,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """List what an alias was set to, the newest first.
+
+    Example:
+
+      tuneproof adapters history live
+    """
+    with plain_errors():
+        found = ask_generator(generator, token, state, lambda client: client.alias_versions(alias))
+        if as_json:
+            print_json({"versions": json_of(found)})
+        else:
+            show_aliases(found, out)
+
+
+@app.command("rollback")
+def rollback_command(
+    alias: AliasArgument,
+    *,
+    to: Annotated[
+        int | None, typer.Option(min=1, help="This version, not the last that pointed elsewhere.")
+    ] = None,
+    reason: ReasonOption = "",
+    force: ForceOption = False,
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias where it pointed before, canary included. A second rollback undoes the first.
+
+    Ends with 1 when it never pointed elsewhere, or the adapter from before is not ready.
+
+    Examples:
+
+      tuneproof adapters rollback live --reason "answers too short"
+
+      tuneproof adapters rollback live --to 3
+    """
+    with plain_errors():
+
+        async def work(client: GeneratorClient) -> tuple[AliasInfo, AliasInfo, AliasInfo]:
+            versions = await client.alias_versions(alias)
+            before, wanted = versions[0], _version(versions, to)
+            why = reason or f"rollback to version {wanted.version}"
+            now = await _set_back(client, before, wanted, why, force=force)
+            return before, wanted, now
+
+        before, wanted, now = ask_generator(generator, token, state, work)
+        if as_json:
+            print_json({"before": json_of(before), "now": json_of(now), "as_in": wanted.version})
+            return
+        out.print(
+            f"{alias} points to {target_of(now)} again, as in version {wanted.version}\n"
+            f"it pointed to {target_of(before)} since version {before.version}"
+            f"{before.reason and f' ({before.reason})'}; now it is version {now.version}",
+            markup=False,
+        )
+
+
+async def _set_back(
+    client: GeneratorClient, before: AliasInfo, wanted: AliasInfo, reason: str, *, force: bool
+) -> AliasInfo:
+    """Sets the alias; where the answer is lost, looks whether it was done.
+
+    To give the command once more would undo a rollback that was done.
+    """
+    try:
+        return await client.set_alias(
+            *(before.name, wanted.ref),
+            expected_ref=before.ref,
+            force=force,
+            reason=reason,
+            canary_ref=wanted.canary_ref,
+            canary_percent=wanted.canary_percent,
+        )
+    except Unavailable:
+        now = (await client.alias_versions(before.name))[0]
+        if now.version != before.version + 1 or now.target != wanted.target:
+            raise
+        return now
+
+
+def _version(versions: list[AliasInfo], number: int | None) -> AliasInfo:
+    """The version to go back to."""
+    now = versions[0]
+    for one in versions[1:]:
+        if one.version == number or (number is None and one.target != now.target):
+            return one
+    if number is None:
+        raise WrongState(f"alias {now.name} has never pointed elsewhere than to {target_of(now)}")
+    known = ", ".join(str(one.version) for one in versions[1:11]) or "none"
+    raise InvalidInput(
+        f"alias {now.name} has no earlier version {number}; the last ones are: {known}"
+    )
+
+
+def _show_set(alias: AliasInfo, *, as_json: bool) -> None:
+    if as_json:
+        print_json(json_of(alias))
+    else:
+        out.print(
+            f"{alias.name} points to {target_of(alias)}, version {alias.version}", markup=False
+        )
+
+
+def _canary(text: str) -> tuple[str, int]:
+    """Reference and percent of `REF:PERCENT`; of no text, none."""
+    if not text:
+        return "", 0
+    ref, _, percent = text.rpartition(":")
+    if "@sha256:" in ref and percent.isascii() and percent.isdigit() and 0 < int(percent) < 100:
+        return ref, int(percent)
+    raise InvalidInput(
+        f"--canary is {text!r}, not REF:PERCENT with 1 to 99 percent, as short@sha256:...:5"
+    )
