@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ from tuneproof.loadtest import (
     Span,
     SwapSpec,
     build_page,
+    figures_of,
     read_probes,
     result_json,
     run_swaps,
 )
+from tuneproof.loadtest.records import Phase
 from tuneproof.sdk import GeneratorClient
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +102,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full-seconds", type=float, default=6.0, help="of a phase of full load")
     parser.add_argument("--swap-rate", type=float, default=1.0, help="swaps a second")
     parser.add_argument("--answer-tokens", type=int, default=16)
+    parser.add_argument(
+        "--requests", type=int, default=0, help="go on with the first part until there are so many"
+    )
     parser.add_argument("--report", type=Path, help="folder for HTML and JSON")
     return parser.parse_args()
 
@@ -112,6 +118,7 @@ async def _part(
     adapters: int,
     rounds: int,
 ) -> LoadResult:
+    """So many rounds, and as often again as it takes to have `--requests` of them."""
     load = LoadSpec(
         rate=options.rate,
         seconds=options.seconds,
@@ -121,17 +128,26 @@ async def _part(
         answer_tokens=Span(options.answer_tokens, options.answer_tokens),
     )
     swaps = SwapSpec(stock.refs[:adapters], stock.refs[adapters:], options.swap_rate)
-    door = GrpcDoor(target, token=None)
-    async with GeneratorClient(target) as client, contextlib.aclosing(door):
-        return await run_swaps(
-            door,
-            client,
-            load,
-            swaps,
-            prompts=stock.prompts,
-            probes=read_probes(scratch / "probes.jsonl"),
-            progress=lambda text: print(text, file=sys.stderr),
-        )
+    probes = read_probes(scratch / "probes.jsonl")
+    phases: tuple[Phase, ...] = ()
+    async with GeneratorClient(target) as client:
+        while True:
+            async with contextlib.aclosing(GrpcDoor(target, token=None)) as door:
+                result = await run_swaps(
+                    door,
+                    client,
+                    load,
+                    swaps,
+                    prompts=stock.prompts,
+                    probes=probes,
+                    progress=lambda text: print(text, file=sys.stderr),
+                )
+            phases += result.phases
+            figures = figures_of(phases)
+            if figures.requests >= options.requests or figures.failed or figures.wrong_adapter:
+                return replace(result, phases=phases, figures=figures)
+            print(f"{figures.requests} requests, {figures.swaps} swaps", file=sys.stderr)
+            load = replace(load, seed=load.seed + 1)
 
 
 @contextlib.contextmanager
