@@ -10,7 +10,6 @@ import pytest
 
 from tuneproof.servicekit.errors import Overloaded, Unavailable
 from tuneproof_generator.alias import Target
-from tuneproof_generator.alias import Target
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.places import FRESH_SECONDS
 from tuneproof_generator.residency import Residency
