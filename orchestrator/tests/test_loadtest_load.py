@@ -38,7 +38,7 @@ from tuneproof.loadtest import (
 from tuneproof.loadtest.arrivals import Prompts, asks
 from tuneproof.loadtest.driving import drive_full, drive_open
 from tuneproof.loadtest.records import Answer, Ask, Phase, Reply, Swap
-from tuneproof.loadtest.rounds import LoadResult
+from tuneproof.loadtest.trial import LoadResult
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 
 pytestmark = pytest.mark.timeout(60)

@@ -4,8 +4,8 @@ from tuneproof.loadtest.arrivals import LoadSpec, Span, read_prompts
 from tuneproof.loadtest.doors import Door, GrpcDoor, OpenAIDoor
 from tuneproof.loadtest.figures import Figures, figures_of
 from tuneproof.loadtest.page import build_page, headline, notes, result_json
-from tuneproof.loadtest.rounds import LoadResult, SwapSpec, run_load, run_swaps, with_settings
 from tuneproof.loadtest.slo import Check, Slo, read_slo, verdict
+from tuneproof.loadtest.trial import LoadResult, SwapSpec, run_load, run_swaps, with_settings
 from tuneproof.loadtest.truth import Probe, Probes, Truth, read_probes
 
 __all__ = [

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from tuneproof.loadtest.records import Reply, Swap
-from tuneproof.loadtest.rounds import LoadResult
 from tuneproof.loadtest.slo import Check
 from tuneproof.loadtest.timeline import HEIGHT, ROW, timeline_of
+from tuneproof.loadtest.trial import LoadResult
 from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.numbers import NONE, plain
 

@@ -1,0 +1,222 @@
+"""A load test from end to end: prepare, load, judge, clear up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from tuneproof.loadtest.arrivals import LoadSpec, Prompts
+from tuneproof.loadtest.doors import Door
+from tuneproof.loadtest.driving import clock
+from tuneproof.loadtest.figures import Figures, figures_of
+from tuneproof.loadtest.records import Phase
+from tuneproof.loadtest.rounds import Progress, Rounds
+from tuneproof.loadtest.swapping import REASON, Manager, Swapper
+from tuneproof.loadtest.truth import Probes, Truth
+from tuneproof.sdk import AdapterInfo, AliasInfo, PoolInfo
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+
+
+class Pool(Manager, Protocol):
+    """What a whole test needs of a generator; `GeneratorClient` is one."""
+
+    async def pool(self) -> PoolInfo: ...
+
+    async def adapters(self) -> list[AdapterInfo]: ...
+
+    async def aliases(self) -> list[AliasInfo]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SwapSpec:
+    """What is swapped, and how often."""
+
+    adapters: tuple[str, ...]
+    """References that are declared first, each behind an alias of its own."""
+    supply: tuple[str, ...]
+    """References that take their places."""
+    rate: float
+    """Swaps a second."""
+    residents: tuple[str, ...] = ()
+    """References that are declared already; asked too, and left alone."""
+    alias_prefix: str = "loadtest"
+    lag: float = 0.0
+    """Seconds for which other replicas may serve what an alias pointed to before."""
+    ready_seconds: float = 120.0
+    """How long an adapter may take to be READY."""
+    keep: bool = False
+    """Whether the adapters stay declared at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """A test that is over."""
+
+    phases: tuple[Phase, ...]
+    figures: Figures
+    started: datetime
+    origin: float
+    """The clock when it started."""
+    load: LoadSpec
+    models: tuple[str, ...]
+    """References, aliases or names that were asked, the most popular first."""
+    pool: PoolInfo | None = None
+    swaps: SwapSpec | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What else is worth knowing, as the address."""
+
+
+async def run_load(
+    door: Door,
+    load: LoadSpec,
+    models: Sequence[str],
+    *,
+    prompts: Sequence[str] = (),
+    probes: Probes | None = None,
+    points: Mapping[str, str] | None = None,
+    progress: Progress = lambda _: None,
+) -> LoadResult:
+    """Load without swaps, against anything that answers.
+
+    Args:
+        models: none: the base model alone.
+        points: reference by alias, where that is known; empty: the base model.
+
+    Raises:
+        Unavailable: when a model does not answer at all.
+    """
+    probes = probes or Probes()
+    truth = Truth(probes)
+    for alias, ref in (points or {}).items():
+        truth.points(alias, ref)
+    rounds = Rounds(
+        door,
+        load,
+        models,
+        prompts=Prompts(load, prompts, probes.prompts),
+        truth=truth,
+        progress=progress,
+    )
+    started, origin = datetime.now(UTC), clock()
+    await rounds.warm_up()
+    phases = await rounds.run(None, 0.0)
+    return LoadResult(phases, figures_of(phases), started, origin, load, tuple(models))
+
+
+async def run_swaps(
+    door: Door,
+    manager: Pool,
+    load: LoadSpec,
+    swaps: SwapSpec,
+    *,
+    prompts: Sequence[str] = (),
+    probes: Probes | None = None,
+    progress: Progress = lambda _: None,
+) -> LoadResult:
+    """Load with and without swaps in turn, against a generator's pool.
+
+    Raises:
+        InvalidInput: when the pool cannot hold the adapters, or holds those to be swapped already.
+        Unavailable: when an adapter does not answer.
+    """
+    probes = probes or Probes()
+    truth = Truth(probes, lag=swaps.lag)
+    pool = await manager.pool()
+    _check_room(swaps, pool, [adapter.ref for adapter in await manager.adapters()])
+    started, origin = datetime.now(UTC), clock()
+    async with _declared(manager, swaps, truth, progress) as slots:
+        models = (*slots, *swaps.residents)
+        rounds = Rounds(
+            door,
+            load,
+            models,
+            prompts=Prompts(load, prompts, probes.prompts),
+            truth=truth,
+            progress=progress,
+        )
+        await rounds.warm_up()
+        swapper = Swapper(
+            manager,
+            slots,
+            swaps.supply,
+            truth,
+            first_token=rounds.first_token,
+            ready_seconds=swaps.ready_seconds,
+            lag=swaps.lag,
+        )
+        try:
+            phases = await rounds.run(swapper, swaps.rate)
+        finally:
+            slots.update(swapper.slots)
+    return LoadResult(phases, figures_of(phases), started, origin, load, tuple(models), pool, swaps)
+
+
+def _check_room(swaps: SwapSpec, pool: PoolInfo, declared: Sequence[str]) -> None:
+    chosen = (*swaps.adapters, *swaps.supply)
+    mistakes = []
+    if len(set(chosen)) < len(chosen):
+        mistakes.append("an adapter is named twice")
+    if taken := sorted(set(chosen) & set(declared)):
+        mistakes.append(
+            f"{', '.join(taken)} are declared already, and swapping would remove them; name others"
+        )
+    if absent := sorted(set(swaps.residents) - set(declared)):
+        mistakes.append(f"{', '.join(absent)} are not declared, so they cannot be residents")
+    if not swaps.adapters or not swaps.supply:
+        mistakes.append(
+            f"{len(chosen)} adapters are too few: one or more are served, and one or more wait"
+        )
+    needed = len(declared) + len(swaps.adapters) + 1
+    if needed > pool.max_cpu_loras:
+        mistakes.append(
+            f"{len(declared)} declared adapters, {len(swaps.adapters)} of the test and one being"
+            f" swapped in are {needed}, and the engine keeps {pool.max_cpu_loras} at most"
+            " (max_cpu_loras)"
+        )
+    if mistakes:
+        raise InvalidInput("\n".join(mistakes))
+
+
+@asynccontextmanager
+async def _declared(
+    manager: Pool, swaps: SwapSpec, truth: Truth, progress: Progress
+) -> AsyncIterator[dict[str, str]]:
+    """The first adapters, READY and behind their aliases; what of them is there at the end goes."""
+    slots: dict[str, str] = {}
+    try:
+        known = {alias.name: alias.ref for alias in await manager.aliases()}
+        for number, ref in enumerate(swaps.adapters):
+            alias = f"{swaps.alias_prefix}-{number}"
+            progress(f"{alias}: {ref}")
+            await manager.declare(ref)
+            slots[alias] = ref
+            await manager.wait_ready(ref, timeout=swaps.ready_seconds, on_change=None)
+            await manager.set_alias(alias, ref, expected_ref=known.get(alias, ""), reason=REASON)
+            truth.points(alias, ref)
+        await asyncio.sleep(swaps.lag)
+        yield slots
+    finally:
+        if not swaps.keep:
+            for alias, ref in slots.items():
+                await _retire(manager, alias, ref, progress)
+
+
+async def _retire(manager: Pool, alias: str, ref: str, progress: Progress) -> None:
+    """Takes an alias away and removes what it pointed to, as far as both are there."""
+    try:
+        await manager.set_alias(alias, "", expected_ref=ref, reason=REASON)
+    except TuneproofError as error:
+        progress(f"{alias} stays: {error.message}")
+    try:
+        await manager.remove(ref)
+    except TuneproofError as error:
+        progress(f"{ref} stays declared: {error.message}")
+
+
+def with_settings(result: LoadResult, **settings: str) -> LoadResult:
+    """The result with more of what is worth knowing."""
+    return replace(result, settings={**result.settings, **settings})
