@@ -143,6 +143,14 @@ class GeneratorProcess:
 
     lab: Lab
     otlp_endpoint: str
+    replica: str = "replica-0"
+    folder: Path | None = None
+    """Where it keeps its files; the lab's root if not said."""
+    artifacts: str = ""
+    """The lab's artifact store if not said."""
+    environment: dict[str, str] = field(default_factory=dict)
+    flags: dict[str, object] = field(default_factory=dict)
+    """More than the usual ones, or other values."""
     addresses: dict[str, str | int] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -160,19 +168,33 @@ class GeneratorProcess:
         return self.process.pid
 
     def start(self) -> None:
-        announce = self.lab.root / "announce.json"
-        announce.unlink(missing_ok=True)
-        tokens = self.lab.root / "tokens"
+        self.launch()
+        self.wait()
+
+    @property
+    def log(self) -> Path:
+        return (self.folder or self.lab.root) / "generator.log"
+
+    @property
+    def announce(self) -> Path:
+        return (self.folder or self.lab.root) / "announce.json"
+
+    def launch(self) -> None:
+        folder = self.folder or self.lab.root
+        folder.mkdir(exist_ok=True)
+        self.announce.unlink(missing_ok=True)
+        tokens = folder / "tokens"
         tokens.write_text(f"use {self.use_token}\nmanage {self.manage_token}\n")
-        log = (self.lab.root / "generator.log").open("ab")
+        log = self.log.open("ab")
         flags = {
             "model": self.lab.base,
             "model-name": "tiny",
-            "artifacts": self.lab.artifacts,
-            "cache-dir": self.lab.root / "cache",
-            "announce-file": announce,
+            "artifacts": self.artifacts or self.lab.artifacts,
+            "cache-dir": folder / "cache",
+            "announce-file": self.announce,
             "tokens-file": tokens,
-            "replica": "replica-0",
+            "replica": self.replica,
+            "lease-seconds": 4,
             "threads": 1,
             "cpu-cache-mib": 64,
             "max-loras": 2,
@@ -180,7 +202,7 @@ class GeneratorProcess:
             "reconcile-seconds": 0.5,
             "stream-interval": 3,
         }
-        arguments = [f"--{name}={value}" for name, value in flags.items()]
+        arguments = [f"--{name}={value}" for name, value in (flags | self.flags).items()]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tuneproof_generator", *arguments],
             stdout=log,
@@ -190,15 +212,19 @@ class GeneratorProcess:
                 "PYTHONPATH": os.pathsep.join(sys.path),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp_endpoint,
                 "OTEL_BSP_SCHEDULE_DELAY": "100",
+                **self.environment,
             },
         )
+
+    def wait(self) -> None:
+        assert self.process is not None
         deadline = time.monotonic() + _START_SECONDS
-        while not announce.exists():
+        while not self.announce.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
-                pytest.fail(f"no start: {(self.lab.root / 'generator.log').read_text()[-4000:]}")
+                pytest.fail(f"no start: {self.log.read_text()[-4000:]}")
             time.sleep(0.1)
-        self.addresses = json.loads(announce.read_text())
+        self.addresses = json.loads(self.announce.read_text())
 
     def children(self) -> set[int]:
         """The processes of the engine."""
@@ -251,6 +277,12 @@ def generator(lab: Lab, collector: Collector) -> Iterator[GeneratorProcess]:
         if running.process is not None and running.process.poll() is None:
             code = running.end(signal.SIGTERM)
             assert code == 0
+
+
+@pytest.fixture(scope="session")
+def make_generator(collector: Collector):
+    """Of a lab's fields: the service for another base model, not started yet."""
+    return lambda **fields: GeneratorProcess(Lab(**fields), collector.endpoint)
 
 
 @pytest.fixture(scope="session")

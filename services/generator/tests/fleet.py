@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from tuneproof_generator.lifecycle import State
 from tuneproof_generator.pool_store import FolderPool, PoolStore
 from tuneproof_generator.replicas import Replicas
 
-from .test_generator_pool import Replica
+from .test_generator_pool import Replica, until
 
 
 class MovedClock:
@@ -92,10 +91,6 @@ async def member(root: Path, name: str, clock: MovedClock, **more) -> AsyncItera
         await found.pool.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition; the test's own time limit ends it."""
-    while not condition():
-        await asyncio.sleep(0.001)
-
+__all__ = ["LOST", "Disturbed", "Member", "MovedClock", "member", "until"]
 
 LOST = Unavailable("the artifact store does not serve the pool: connection refused")

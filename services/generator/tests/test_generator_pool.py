@@ -1,7 +1,7 @@
 """The pool of adapters on an engine in memory: declared, loaded, removed, reconciled."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -144,6 +144,12 @@ class Replica:
         raise AssertionError
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition; the test's own time limit ends it."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def _replica(root: Path) -> AsyncIterator[Replica]:
     found = Replica(root)
@@ -221,10 +227,9 @@ async def test_removal_waits_for_running_requests_and_refuses_new_ones(replica: 
     await _declare(replica, A)
     replica.engine.go.clear()
     running = asyncio.create_task(replica.ask(str(A)))
-    await asyncio.sleep(0.01)
+    await until(lambda: replica.pool.get(str(A)).usage.running == 1)
     removal = asyncio.create_task(replica.pool.remove(A, 10))
-    await asyncio.sleep(0.01)
-    assert replica.pool.get(str(A)).record.state is State.DRAINING
+    await until(lambda: replica.pool.get(str(A)).record.state is State.DRAINING)
     with pytest.raises(Unavailable, match="DRAINING"):
         await replica.ask(str(A))
     with pytest.raises(WrongState, match="being removed"):
@@ -244,7 +249,7 @@ async def test_what_does_not_end_in_time_is_aborted(replica: Replica) -> None:
     await _declare(replica, A)
     replica.engine.go.clear()
     running = asyncio.create_task(replica.ask(str(A)))
-    await asyncio.sleep(0.01)
+    await until(lambda: replica.pool.get(str(A)).usage.running == 1)
     await replica.pool.remove(A, 0.02)
     with pytest.raises(Unavailable, match="removed while it answered"):
         await running

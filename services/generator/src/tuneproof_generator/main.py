@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import grpc
+import uvloop
 
 from tuneproof.adapters import Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -49,7 +50,13 @@ _BATCH_ITEMS_PER_PLACE = 2
 
 def main() -> int:
     """Runs the generator until SIGTERM; the exit code."""
-    return run(GeneratorSettings, build, name="generator", examples=_EXAMPLES)
+    return run(
+        GeneratorSettings,
+        build,
+        name="generator",
+        examples=_EXAMPLES,
+        loop_factory=uvloop.new_event_loop,
+    )
 
 
 @asynccontextmanager
@@ -62,11 +69,11 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     started = now()
     os.environ.update(environment(threads=settings.threads, verbose=settings.log_level == "debug"))
     folder = await asyncio.to_thread(resolve_model, settings.model)
+    replicas = await _join(settings)
     # In a thread, and late: importing vLLM takes seconds, and reads the environment.
     door_module, engine_module = await asyncio.to_thread(_import_vllm)
     tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
     async with contextlib.AsyncExitStack() as held:
-        replicas = await _join(settings)
         cache = held.enter_context(_alone_in(settings.cache_dir.expanduser().absolute()))
         door = held.enter_context(
             contextlib.closing(door_module.listen(split_address(settings.openai_bind)))
