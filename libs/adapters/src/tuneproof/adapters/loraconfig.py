@@ -129,7 +129,8 @@ _REFUSED = {
     "use_bdlora": "train plain LoRA",
     "use_qalora": "train plain LoRA",
     "trainable_token_indices": "train without new tokens",
-    "target_parameters": "target linear layers",
+    "target_parameters": "name the linear layers in target_modules (for a mixture of experts peft's"
+    " all-linear takes the experts in, too)",
     "fan_in_fan_out": "target linear layers",
     "kasa_config": "train plain LoRA",
     "velora_config": "train plain LoRA",
