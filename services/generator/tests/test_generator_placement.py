@@ -191,6 +191,20 @@ async def test_a_dismissed_request_ends_with_the_reason(doors) -> None:
     assert door.turns.waiting == 0
 
 
+async def test_two_waiting_requests_may_have_one_id(doors) -> None:
+    door = doors(1)
+    await door.ask("a1", 1)
+    waiting = [asyncio.create_task(_held(door, "same")) for _ in range(2)]
+    await door.settle()
+    await door.end("a1")
+    assert await asyncio.gather(*waiting) == ["same", "same"]
+
+
+async def _held(door: Door, request: str) -> str:
+    async with door.turns.hold(2, request):
+        return request
+
+
 _STEPS = st.lists(
     st.tuples(st.sampled_from(["ask", "end", "cancel", "dismiss", "wait"]), st.integers(0, 5)),
     max_size=60,

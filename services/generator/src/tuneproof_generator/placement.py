@@ -46,8 +46,9 @@ class Turns:
         self._clock = clock
         # In the order in which the turns began.
         self._turns: dict[int, _Turn] = {}
-        # In the order in which the adapters began to wait: their requests' places, by request id.
-        self._waiting: dict[int, dict[str, asyncio.Future[None]]] = {}
+        # In the order in which the adapters began to wait: their requests, whose ids may be equal,
+        # since OpenAI clients choose them.
+        self._waiting: dict[int, dict[asyncio.Future[None], str]] = {}
 
     @property
     def waiting(self) -> int:
@@ -75,14 +76,17 @@ class Turns:
 
     def dismiss(self, request_id: str) -> bool:
         """Ends the wait of a request; whether there was one."""
-        for places in self._waiting.values():
-            place = places.get(request_id)
-            if place is not None and not place.done():
-                place.set_exception(
-                    Unavailable("the adapter was removed while the request waited for its turn")
-                )
-                return True
-        return False
+        found = [
+            place
+            for places in self._waiting.values()
+            for place, waiting in places.items()
+            if waiting == request_id and not place.done()
+        ]
+        for place in found:
+            place.set_exception(
+                Unavailable("the adapter was removed while the request waited for its turn")
+            )
+        return bool(found)
 
     def _may_enter(self, engine_id: int) -> bool:
         if engine_id in self._waiting:
@@ -99,7 +103,7 @@ class Turns:
     async def _wait(self, engine_id: int, request_id: str) -> None:
         place = asyncio.get_running_loop().create_future()
         places = self._waiting.setdefault(engine_id, {})
-        places[request_id] = place
+        places[place] = request_id
         try:
             await place
         except asyncio.CancelledError:
@@ -107,7 +111,7 @@ class Turns:
                 self._end(engine_id)
             raise
         finally:
-            places.pop(request_id, None)
+            del places[place]
             if not places and self._waiting.get(engine_id) is places:
                 del self._waiting[engine_id]
                 self._call_next()
@@ -130,7 +134,7 @@ class Turns:
             engine_id = next(iter(self._waiting))
             if engine_id not in self._turns and len(self._turns) >= self._slots:
                 return
-            places = [p for p in self._waiting.pop(engine_id).values() if not p.done()]
+            places = [place for place in self._waiting.pop(engine_id) if not place.done()]
             if places:
                 # A new turn, also for an adapter whose requests of the last one still run.
                 last = self._turns.pop(engine_id, None)
