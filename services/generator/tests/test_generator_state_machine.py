@@ -158,7 +158,9 @@ class Pool(RuleBasedStateMachine):
     def restart(self, n: int, then: float) -> None:
         old = self.replicas[n]
         self._run(old.pool.close())
-        self._replace(n, old.cache)
+        self._check_engine(old)
+        # A copy, since threads that still fetch end with a process, but go on here.
+        self._replace(n, old.kill())
         self._sleep(then)
 
     @rule(n=which, then=moments)
