@@ -56,17 +56,21 @@ def run(
     name: str,
     examples: str = "",
     argv: Sequence[str] | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
     """Runs a service until SIGTERM or SIGINT; the exit code.
 
     While `build` starts the backend the health server answers already: live, not ready.
+
+    Args:
+        loop_factory: makes the event loop; asyncio's own by default.
     """
     program = f"tuneproof-{name}"
     settings = load_settings(settings_type, program=program, examples=examples, arguments=argv)
     configure_logging(name, level=settings.log_level, as_json=settings.log_format == "json")
     try:
-        with tracing(program):
-            asyncio.run(_serve(settings, build, name))
+        with tracing(program), asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_serve(settings, build, name))
     except TuneproofError as error:
         print(f"{program}: {error.message}", file=sys.stderr)
         return 1
