@@ -181,16 +181,42 @@ async def test_samples_with_a_seed_differ_and_repeat(doors, kind):
 
 
 @pytest.mark.parametrize("kind", _MODELS)
-async def test_structured_outputs_fit(doors, kind):
-    grammar = 'root ::= "mast " ("up" | "down")'
-    asked = {
-        "choice": (["better", "worse"], "better|worse"),
-        "regex": ("[a-f]{3}-[0-9]{2}", "[a-f]{3}-[0-9]{2}"),
-        "grammar": (grammar, "mast (up|down)"),
+@pytest.mark.parametrize(
+    ("form", "wanted", "pattern"),
+    [
+        ("choice", ["better", "worse"], "better|worse"),
+        ("regex", "[a-f]{3}-[0-9]{2}", "[a-f]{3}-[0-9]{2}"),
+        ("grammar", 'root ::= "mast " ("up" | "down")', "mast (up|down)"),
+    ],
+)
+async def test_structured_outputs_fit(doors, kind, form, wanted, pattern):
+    reply = await doors.complete(doors.names[kind], 40, structured_outputs={form: wanted})
+    assert re.fullmatch(pattern, reply.json()["choices"][0]["text"])
+
+
+@pytest.mark.parametrize("kind", _MODELS)
+async def test_a_chat_fits_its_schema(doors, kind):
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"enum": ["better", "worse"]}, "ok": {"type": "boolean"}},
+        "required": ["verdict", "ok"],
+        "additionalProperties": False,
     }
-    for form, (wanted, pattern) in asked.items():
-        reply = await doors.complete(doors.names[kind], 40, structured_outputs={form: wanted})
-        assert re.fullmatch(pattern, reply.json()["choices"][0]["text"]), form
+    asked = {
+        "model": doors.names[kind],
+        "messages": [{"role": "user", "content": "hello mast"}],
+        "max_tokens": 400,
+        "temperature": 0,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "verdict", "schema": schema, "strict": True},
+        },
+    }
+    reply = await doors.http.post("/chat/completions", json=asked)
+    answer = json.loads(reply.json()["choices"][0]["message"]["content"])
+    assert answer.keys() == {"verdict", "ok"}
+    assert answer["verdict"] in ("better", "worse")
+    assert reply.headers.get(_HEADER, "") == doors.refs[kind]
 
 
 async def test_vllm_takes_no_adapter_by_http(doors, lab):

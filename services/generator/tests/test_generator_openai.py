@@ -1,6 +1,5 @@
 """The OpenAI door of the running service, asked with the openai client."""
 
-import json
 from collections.abc import AsyncIterator
 
 import httpx
@@ -117,28 +116,6 @@ async def test_ten_samples_with_a_seed_differ_and_repeat(client):
     assert await sample(12) != first
 
 
-async def test_structured_output_fits_its_schema(client):
-    schema = {
-        "type": "object",
-        "properties": {"verdict": {"enum": ["better", "worse"]}, "ok": {"type": "boolean"}},
-        "required": ["verdict", "ok"],
-        "additionalProperties": False,
-    }
-    reply = await client.chat.completions.create(
-        model="tiny",
-        messages=_HELLO,
-        max_tokens=400,
-        temperature=0,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "verdict", "schema": schema, "strict": True},
-        },
-    )
-    answer = json.loads(reply.choices[0].message.content)
-    assert answer.keys() == {"verdict", "ok"}
-    assert answer["verdict"] in ("better", "worse")
-
-
 async def test_completions_and_logprobs(client, reference, tokenizer):
     prompt = tokenizer.encode("the mast is")
     reply = await client.completions.create(
@@ -153,13 +130,6 @@ async def test_completions_and_logprobs(client, reference, tokenizer):
     assert choice.token_ids == reference(None, prompt, 5)
     assert len(choice.logprobs.token_logprobs) == 5
     assert all(value <= 0 for value in choice.logprobs.token_logprobs)
-
-
-async def test_loading_by_http_is_off(client):
-    with pytest.raises(openai.NotFoundError):
-        await client.post(
-            "/load_lora_adapter", body={"lora_name": "x", "lora_path": "/"}, cast_to=object
-        )
 
 
 async def test_without_a_known_token_nothing_is_answered(generator):
