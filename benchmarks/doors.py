@@ -28,13 +28,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+
 from tuneproof_generator.main import _options as engine_options
 from tuneproof_generator.settings import GeneratorSettings
 from tuneproof_generator.vllm_environment import environment
 
 ROOT = Path(__file__).parent.parent
 MODEL = "telecom-reader"
-CONCURRENCY = {1: 150, 16: 600, 64: 1000}
+CONCURRENCY = {1: 100, 16: 400, 64: 700}
 """Requests of a run by the number of them under way at once."""
 DOORS = ("grpc", "openai", "vllm")
 _START_SECONDS = 180.0
@@ -46,9 +48,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         flags = _service_flags(Path(scratch), options)
         with _service(flags, Path(scratch)) as ours, _vllm(flags, Path(scratch)) as theirs:
-            targets = {"grpc": ours["grpc"], "openai": ours["openai"], "vllm": theirs}
+            targets = {"grpc": ours["grpc"], "openai": ours["openai"], "vllm": theirs["url"]}
+            processes = {"grpc": ours["pid"], "openai": ours["pid"], "vllm": theirs["pid"]}
             with contextlib.ExitStack() as held:
-                clients = {door: held.enter_context(_client(door, targets[door])) for door in DOORS}
+                clients = {
+                    door: held.enter_context(_client(door, targets[door], processes[door]))
+                    for door in DOORS
+                }
                 runs = _rounds(clients, options.rounds)
     results = _ratios(runs)
     print(json.dumps({"bench": "doors", "results": results}))
@@ -101,6 +107,7 @@ def _ratios(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
                 f" {median(run['rps'] for run in mine):7.1f} requests/s,"
                 f" first token {1e3 * median(run['ttft_p50'] for run in mine):7.1f} ms,"
                 f" p99 {1e3 * median(run['ttft_p99'] for run in mine):7.1f} ms,"
+                f" {1e3 * median(run['cpu'] for run in mine):5.2f} ms of front-end CPU a request,"
                 f" {median(run['tokens'] for run in mine):.1f} tokens an answer,"
                 f" {median(run['events'] for run in mine):.1f} events"
             )
@@ -124,7 +131,7 @@ def _service_flags(scratch: Path, options: argparse.Namespace) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _service(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, str]]:
+def _service(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, Any]]:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     with _process([sys.executable, "-m", "tuneproof_generator", *arguments], scratch / "ours"):
         announce: Path = flags["announce_file"]
@@ -133,7 +140,7 @@ def _service(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _vllm(flags: dict[str, Any], scratch: Path) -> Iterator[str]:
+def _vllm(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, Any]]:
     """vLLM's own server with the very arguments that the service gives to its engine."""
     told = environment(threads=flags["threads"], verbose=False) | {"TORCHDYNAMO_DISABLE": "1"}
     os.environ.update(told)
@@ -150,7 +157,7 @@ def _vllm(flags: dict[str, Any], scratch: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     with _process([sys.executable, "-m", module, *arguments], scratch / "theirs"):
         _wait(lambda: _answers(f"{url}/health"), scratch / "theirs")
-        yield f"{url}/v1"
+        yield {"url": f"{url}/v1", "pid": _running[scratch / "theirs"].pid}
 
 
 def _vllm_arguments(options: Any) -> Iterator[str]:
@@ -209,12 +216,14 @@ def _free_port() -> int:
 
 
 class _Client:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], server: int) -> None:
         self._process = process
+        self._server = psutil.Process(server)
 
     def load(self, seed: str, concurrency: int, requests: int) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        before = self._server.cpu_times()
         order = {"seed": seed, "concurrency": concurrency, "requests": requests}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -222,17 +231,19 @@ class _Client:
         if not line:
             raise SystemExit("a client ended; its message stands above")
         found: dict[str, Any] = json.loads(line)
-        return found
+        after = self._server.cpu_times()
+        spent = after.user + after.system - before.user - before.system
+        return {**found, "cpu": spent / requests}
 
 
 @contextlib.contextmanager
-def _client(door: str, target: str) -> Iterator[_Client]:
+def _client(door: str, target: str, server: int) -> Iterator[_Client]:
     command = [sys.executable, __file__.replace("doors.py", "doors_client.py"), door, target]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
     )
     try:
-        yield _Client(process)
+        yield _Client(process, server)
     finally:
         if process.stdin is not None:
             process.stdin.close()

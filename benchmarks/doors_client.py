@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import grpc
+import uvloop
 
 from tuneproof.datasets.telecom_grammar import draw_entity, draw_fact, draw_parameter
 from tuneproof.generator.v1 import generator_pb2 as pb
@@ -142,4 +143,5 @@ async def _openai(url: str) -> AsyncIterator[Ask]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(*sys.argv[1:]))
