@@ -208,7 +208,7 @@ class Replica:
     async def _run(self, call, *arguments):
         if call == self.fetch:
             self.faults.fetched.append(arguments[0])
-            half = self.cache / f".{arguments[0].hex[:12]}.half"
+            half = self.cache / f".{arguments[0].hex[:12]}.{next(_numbers)}"
             half.mkdir(parents=True, exist_ok=True)
             await asyncio.sleep(0.01)
             while self.faults.is_slow:

@@ -197,7 +197,9 @@ class Holdings:
 
 
 def _said(error: Exception) -> str:
-    return error.message if isinstance(error, TuneproofError) else f"{error!r}"
+    if isinstance(error, TuneproofError):
+        return error.message
+    return f"the registry or the cache cannot be used: {error}" if may_pass(error) else f"{error!r}"
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
