@@ -154,7 +154,7 @@ def test_an_alias_moves_from_where_it_is_expected_and_back(run, done):
     assert (chosen["now"]["ref"], chosen["now"]["canary_ref"], chosen["as_in"]) == (A, "", 1)
     code, _, err = run("rollback", "live", "--to", "99")
     assert code == 2
-    assert "no earlier version 99; the last ones are: 5, 4, 3, 2, 1" in err
+    assert "no earlier version 99 to go back to; the last ones are: 5, 4, 3, 2, 1" in err
 
 
 def test_a_rollback_without_a_way_back_is_refused(run, done):
@@ -174,6 +174,25 @@ def test_a_rollback_without_a_way_back_is_refused(run, done):
     assert code == 1
     assert f"{A} is not READY" in err
     assert f"{A} again" in done("rollback", "live", "--force")
+
+
+def test_a_retired_alias_lets_go_and_comes_back(run, done):
+    done("declare", A, "--wait")
+    done("alias", "trial", A)
+    assert done("retire", "trial") == "trial points to nothing, version 2\n"
+    code, _, err = run("retire", "trial")
+    assert code == 1
+    assert "points nowhere already" in err
+    assert f"trial points to {A} again, as in version 1" in done("rollback", "trial")
+    done("retire", "trial", "--expect", A)
+    done("declare", B, "--wait")
+    done("alias", "trial", B)
+    assert f"trial points to {A} again, as in version 3" in done("rollback", "trial")
+    code, _, err = run("rollback", "trial", "--to", "2")
+    assert code == 2
+    assert "no earlier version 2 to go back to" in err
+    done("retire", "trial")
+    assert done("remove", A) == f"{A}: removed\n"
 
 
 def test_a_rollback_whose_answer_is_lost_is_not_repeated(run, done):
@@ -201,7 +220,7 @@ def test_without_a_generator_it_says_how_to_get_one(bare):
 
 def test_every_command_has_an_example(bare):
     names = ("list", "show", "declare", "remove", "watch", "verify")
-    for name in (*names, "alias", "aliases", "history", "rollback"):
+    for name in (*names, "alias", "aliases", "history", "rollback", "retire"):
         code, out, _ = bare(name, "--help")
         assert code == 0
         assert f"tuneproof adapters {name}" in out

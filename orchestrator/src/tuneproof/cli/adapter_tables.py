@@ -83,7 +83,7 @@ def show_aliases(aliases: Iterable[AliasInfo], console: Console) -> None:
 def target_of(alias: AliasInfo) -> str:
     """Where it points."""
     if not alias.canary_ref:
-        return alias.ref
+        return alias.ref or "nothing"
     return f"{alias.ref}, {alias.canary_percent} % to {alias.canary_ref}"
 
 

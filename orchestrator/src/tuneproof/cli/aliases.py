@@ -1,4 +1,4 @@
-"""`tuneproof adapters alias | aliases | history | rollback`."""
+"""`tuneproof adapters alias | aliases | history | rollback | retire`."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def rollback_command(
     with plain_errors():
 
         async def work(client: GeneratorClient) -> tuple[AliasInfo, AliasInfo, AliasInfo]:
-            versions = await client.alias_versions(alias)
+            versions = await _history(client, alias)
             before, wanted = versions[0], _version(versions, to)
             why = reason or f"rollback to version {wanted.version}"
             now = await _set_back(client, before, wanted, why, force=force)
@@ -166,6 +166,46 @@ def rollback_command(
             f"{before.reason and f' ({before.reason})'}; now it is version {now.version}",
             markup=False,
         )
+
+
+@app.command("retire")
+def retire_command(
+    alias: AliasArgument,
+    *,
+    expect: Annotated[
+        str, typer.Option(help="Only if it points there; without it, wherever it points.")
+    ] = "",
+    reason: ReasonOption = "",
+    generator: GeneratorOption = "",
+    token: TokenOption = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an alias point nowhere, so that what it pointed to can be removed. Its history stays.
+
+    Requests for it are NOT_FOUND until it is set again; `rollback` brings it back.
+
+    Example:
+
+      tuneproof adapters retire trial --reason "the trial is over"
+    """
+    with plain_errors():
+
+        async def work(client: GeneratorClient) -> AliasInfo:
+            now = expect or (await _history(client, alias))[0].ref
+            if not now:
+                raise WrongState(f"alias {alias} points nowhere already")
+            return await client.set_alias(alias, "", expected_ref=now, force=True, reason=reason)
+
+        _show_set(ask_generator(generator, token, state, work), as_json=as_json)
+
+
+async def _history(client: GeneratorClient, alias: str) -> list[AliasInfo]:
+    """What an alias was set to, the newest first; at least one."""
+    versions = await client.alias_versions(alias)
+    if not versions:
+        raise WrongState(f"none of the versions of alias {alias} can be read; set it anew")
+    return versions
 
 
 async def _set_back(
@@ -185,23 +225,25 @@ async def _set_back(
             canary_percent=wanted.canary_percent,
         )
     except Unavailable:
-        now = (await client.alias_versions(before.name))[0]
+        now = (await _history(client, before.name))[0]
         if now.version != before.version + 1 or now.target != wanted.target:
             raise
         return now
 
 
 def _version(versions: list[AliasInfo], number: int | None) -> AliasInfo:
-    """The version to go back to."""
+    """The version to go back to; none of those that retired the alias."""
     now = versions[0]
-    for one in versions[1:]:
+    earlier = [one for one in versions[1:] if one.ref]
+    for one in earlier:
         if one.version == number or (number is None and one.target != now.target):
             return one
     if number is None:
         raise WrongState(f"alias {now.name} has never pointed elsewhere than to {target_of(now)}")
-    known = ", ".join(str(one.version) for one in versions[1:11]) or "none"
+    known = ", ".join(str(one.version) for one in earlier[:10]) or "none"
     raise InvalidInput(
-        f"alias {now.name} has no earlier version {number}; the last ones are: {known}"
+        f"alias {now.name} has no earlier version {number} to go back to; the last ones are:"
+        f" {known}"
     )
 
 

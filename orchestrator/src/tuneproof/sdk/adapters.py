@@ -157,7 +157,8 @@ class AdapterCalls(Client):
         """Points an alias to an adapter, or in parts to two.
 
         Args:
-            expected_ref: where the alias points now; empty: it does not exist.
+            ref: empty, with `force`: the alias is retired, and points nowhere.
+            expected_ref: where the alias points now; empty: nowhere.
             force: even if the adapter is not ready.
             reason: why, as the digest of a gate's report.
             canary_ref: a second adapter, that serves `canary_percent` (1 to 99) of the requests.
