@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_generator.accounting import account
-from tuneproof_generator.engine import Engine, Finish, LoadedAdapter, Message, Sampling
+from tuneproof_generator.engine import Engine, Finish, Message, Sampling
 from tuneproof_generator.pool import AdapterPool
 from tuneproof_generator.traffic import Traffic
 
@@ -86,49 +86,39 @@ class Generator:
         prompt = await self._encode(ask.prompt)
         self._check_prompt(prompt)
         request_id = uuid.uuid4().hex
-        with ExitStack() as held:
+        ref = adapter.ref if adapter else ""
+        # One generator and no layers: each costs time for every token.
+        async with AsyncExitStack() as held:
             if adapter is not None:
                 held.enter_context(
                     self._traffic.enter(adapter.engine_id, lambda: self._engine.abort(request_id))
                 )
-            stream = self._answer(request_id, prompt, ask.sampling, adapter)
-            async with aclosing(stream):
-                async for event in stream:
-                    yield event
-
-    async def _answer(
-        self,
-        request_id: str,
-        prompt: list[int],
-        sampling: Sampling,
-        adapter: LoadedAdapter | None,
-    ) -> AsyncGenerator[Piece | Outcome, None]:
-        ref = adapter.ref if adapter else ""
-        with account(ref, "grpc") as used:
+            used = held.enter_context(account(ref, "grpc"))
             used.prompt_tokens = len(prompt)
-            chunks = self._engine.generate(request_id, prompt, sampling, adapter)
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    used.completion_tokens += len(chunk.token_ids)
-                    if chunk.finish is Finish.ABORT:
-                        used.finish = str(chunk.finish)
-                        raise Unavailable(
-                            f"adapter {ref} was removed while it answered; ask another one"
-                        )
-                    if chunk.finish is not None:
-                        used.took(chunk.stage_seconds)
-                    if chunk.text or chunk.token_ids:
-                        yield Piece(chunk.text, chunk.token_ids)
-                    if chunk.finish is not None:
-                        used.finish = str(chunk.finish)
-                        yield Outcome(
-                            chunk.finish,
-                            tuple(prompt),
-                            used.completion_tokens,
-                            chunk.cached_tokens,
-                            ref,
-                            chunk.stage_seconds,
-                        )
+            chunks = await held.enter_async_context(
+                aclosing(self._engine.generate(request_id, prompt, ask.sampling, adapter))
+            )
+            async for chunk in chunks:
+                used.completion_tokens += len(chunk.token_ids)
+                if chunk.finish is Finish.ABORT:
+                    used.finish = str(chunk.finish)
+                    raise Unavailable(
+                        f"adapter {ref} was removed while it answered; ask another one"
+                    )
+                if chunk.finish is not None:
+                    used.took(chunk.stage_seconds)
+                if chunk.text or chunk.token_ids:
+                    yield Piece(chunk.text, chunk.token_ids)
+                if chunk.finish is not None:
+                    used.finish = str(chunk.finish)
+                    yield Outcome(
+                        chunk.finish,
+                        tuple(prompt),
+                        used.completion_tokens,
+                        chunk.cached_tokens,
+                        ref,
+                        chunk.stage_seconds,
+                    )
 
     async def _encode(self, prompt: Chat | Tokens | str) -> list[int]:
         if isinstance(prompt, Tokens):
