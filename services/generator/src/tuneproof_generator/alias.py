@@ -15,41 +15,6 @@ _MAX_REASON = 1024
 
 
 @dataclass(frozen=True)
-class Alias:
-    """Where an alias points, since its last change."""
-
-    name: str
-    ref: str
-    """`name@sha256:<hex>`; empty in a change that retired the alias."""
-    version: int
-    """Counts the changes from 1."""
-    reason: str
-    time: datetime
-    request_id: str = ""
-    set_by: str = ""
-    """Who set it."""
-    canary_ref: str = ""
-    """Serves a part of the requests; empty when `ref` serves all."""
-    canary_percent: int = 0
-    """1 to 99 with a canary, else 0."""
-
-    @property
-    def refs(self) -> tuple[str, ...]:
-        """What it points to: target and canary, as far as there are."""
-        return tuple(filter(None, (self.ref, self.canary_ref)))
-
-    def pick(self, draw: Callable[[], float]) -> str:
-        """Who serves a request.
-
-        Args:
-            draw: gives a number from [0, 1); asked only where there is a canary.
-        """
-        if self.canary_ref and draw() * 100 < self.canary_percent:
-            return self.canary_ref
-        return self.ref
-
-
-@dataclass(frozen=True)
 class Target:
     """Where an alias shall point."""
 
@@ -80,6 +45,47 @@ class Target:
     def refs(self) -> tuple[AdapterRef, ...]:
         """Target and canary, as far as there are."""
         return tuple(ref for ref in (self.ref, self.canary) if ref is not None)
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Where an alias points, since its last change."""
+
+    name: str
+    ref: str
+    """`name@sha256:<hex>`; empty in a change that retired the alias."""
+    version: int
+    """Counts the changes from 1."""
+    reason: str
+    time: datetime
+    request_id: str = ""
+    set_by: str = ""
+    """Who set it."""
+    canary_ref: str = ""
+    """Serves a part of the requests; empty when `ref` serves all."""
+    canary_percent: int = 0
+    """1 to 99 with a canary, else 0."""
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """What it points to: target and canary, as far as there are."""
+        return tuple(filter(None, (self.ref, self.canary_ref)))
+
+    @property
+    def target(self) -> Target:
+        """Where it points."""
+        canary = AdapterRef.parse(self.canary_ref) if self.canary_ref else None
+        return Target(AdapterRef.parse(self.ref) if self.ref else None, canary, self.canary_percent)
+
+    def pick(self, draw: Callable[[], float]) -> str:
+        """Who serves a request.
+
+        Args:
+            draw: gives a number from [0, 1); asked only where there is a canary.
+        """
+        if self.canary_ref and draw() * 100 < self.canary_percent:
+            return self.canary_ref
+        return self.ref
 
 
 def may_be_called(name: str) -> bool:

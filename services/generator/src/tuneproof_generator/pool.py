@@ -75,7 +75,7 @@ class AdapterPool:
         self._residents = residents
         self._loader = loader
         self._declarations = declarations
-        self.routes = Routes(aliases, draw)
+        self.routes = Routes(aliases, declarations, self._tell_all, draw)
         self._clock = clock
         self._traffic = traffic
         self._held = Holdings(
@@ -212,7 +212,7 @@ class AdapterPool:
             Unavailable: when requests do not end; the adapter stays DRAINING.
         """
         async with self._order:
-            await self._undeclare(name)
+            await self.routes.undeclare(name)
             entry = self._held.entries.get(str(name))
             removal = self._held.drain(entry, drain_seconds) if entry else None
         if removal:
@@ -249,21 +249,15 @@ class AdapterPool:
         if not force:
             await self._fleet.check_ready(str(ref) for ref in target.refs)
         async with self._order:
-            before = self.aliases.get(name)
-            alias, changed = await self.routes.move(
+            alias = await self.routes.set(
                 name,
                 target,
                 expected_ref=expected_ref,
                 reason=reason,
                 request_id=request_id,
                 set_by=set_by,
+                declared=not force,
             )
-            self._tell_all(changed)
-            for ref in () if force else target.refs:
-                # Who removes an adapter looks at the aliases afterwards, and who sets one at the
-                # adapters: of two at the same moment at least one sees the other.
-                if not await asyncio.to_thread(self._declarations.get, ref):
-                    await self._move_back(alias, before, f"{ref} was removed at this moment")
         _log.info(
             "alias set",
             alias=name,
@@ -291,7 +285,7 @@ class AdapterPool:
             declared = await asyncio.to_thread(self._declarations.list, served)
             # After the declared set: who removes an adapter moved its aliases before. So no alias
             # points to what is drained here now.
-            self._tell_all(await self.routes.refresh())
+            await self.routes.refresh()
             if not self._reconciled:
                 digests = frozenset(declaration.ref.digest for declaration in declared)
                 await asyncio.to_thread(self._loader.sweep, digests)
@@ -345,41 +339,12 @@ class AdapterPool:
                     self._held.adopt(entry.ref, required=True, retry=False)
                     return None
                 try:
-                    await self._undeclare(entry.ref)
+                    await self.routes.undeclare(entry.ref)
                 except WrongState:
                     return None
                 metrics.EVICTIONS.inc()
                 _log.info("evicted", adapter=entry.record.ref)
             return self._held.drain(entry, DRAIN_SECONDS)
-
-    async def _undeclare(self, ref: AdapterRef) -> None:
-        """Takes an adapter out of the declared set.
-
-        Raises:
-            WrongState: while an alias points to it, on whichever replica that was set.
-        """
-        self._tell_all(await self.routes.check_free(ref))
-        stored = await asyncio.to_thread(self._declarations.get, ref)
-        await asyncio.to_thread(self._declarations.delete, ref)
-        try:
-            self._tell_all(await self.routes.check_free(ref))
-        except WrongState:
-            if stored:
-                await asyncio.to_thread(self._declarations.put, stored)
-            raise
-
-    async def _move_back(self, alias: Alias, before: Alias | None, reason: str) -> None:
-        """Undoes a change of an alias, and says so."""
-        old = Target(
-            AdapterRef.parse(before.ref) if before else None,
-            AdapterRef.parse(before.canary_ref) if before and before.canary_ref else None,
-            before.canary_percent if before else 0,
-        )
-        _, changed = await self.routes.move(
-            alias.name, old, expected_ref=alias.ref, reason=reason, set_by="tuneproof"
-        )
-        self._tell_all(changed)
-        raise WrongState(f"alias {alias.name} was not moved: {reason}", reason="ADAPTER_NOT_READY")
 
     def _check_reconciled(self) -> None:
         if not self._reconciled:

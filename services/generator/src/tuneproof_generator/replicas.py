@@ -168,6 +168,8 @@ class Replicas:
                 await self.renew(adapters())
             except Unavailable as error:
                 _log.warning("replica's status not written", error=error.message)
+            except Exception:  # noqa: BLE001 - a replica that falls silent is dead to the others
+                _log.exception("replica's status not written")
             try:
                 async with asyncio.timeout(self._lease / 3):
                     await self._news.wait()

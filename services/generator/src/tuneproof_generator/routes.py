@@ -1,4 +1,5 @@
-"""Where the aliases point as this replica knows it, and which adapter serves a request for one."""
+"""Where the aliases point as this replica knows it, which adapter serves a request for one, and
+what of the declared set the aliases hold fast."""
 
 from __future__ import annotations
 
@@ -10,19 +11,34 @@ from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import WrongState
 from tuneproof_generator.alias import Alias, Target
 from tuneproof_generator.aliases import Aliases
+from tuneproof_generator.declarations import Declarations
 
 
 class Routes:
     """The aliases as last read; a request is answered from it without a wait.
 
+    An alias is set on one replica while its target is removed on another. Nothing locks both; but
+    who removes an adapter looks at the aliases afterwards, and who sets an alias at the adapters.
+    So at least one sees the other, and takes back what it did.
+
     Args:
         stored: the aliases in the pool's folder.
+        declarations: the declared set there.
+        changed: gets the references that an alias points to now, or not any more.
         draw: gives a number from [0, 1) for each request to an alias with a canary.
     """
 
-    def __init__(self, stored: Aliases, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        stored: Aliases,
+        declarations: Declarations,
+        changed: Callable[[set[str]], None],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
         self.table: Mapping[str, Alias] = {}
         self._stored = stored
+        self._declarations = declarations
+        self._changed = changed
         self._draw = draw
 
     def pick(self, model: str) -> str:
@@ -34,47 +50,32 @@ class Routes:
         """The aliases that point to an adapter, as their target or as their canary, sorted."""
         return tuple(sorted(name for name, alias in self.table.items() if ref in alias.refs))
 
-    async def refresh(self) -> set[str]:
-        """Reads the aliases; the references that an alias points to now, or not any more.
+    async def refresh(self) -> None:
+        """Reads the aliases.
 
         Raises:
             Unavailable: when the artifact store does not answer.
         """
-        found = await asyncio.to_thread(self._stored.list, self.table)
-        return self._take(found)
+        self._take(await asyncio.to_thread(self._stored.list, self.table))
 
-    async def check_free(self, ref: AdapterRef) -> set[str]:
-        """Checks that no alias points to an adapter, as it is in the store; else like `refresh`.
-
-        Raises:
-            WrongState: naming the aliases.
-            Unavailable: when the artifact store does not answer.
-        """
-        changed = await self.refresh()
-        if names := self.names(str(ref)):
-            one = names[0]
-            raise WrongState(
-                f"adapter {ref} cannot go: {', '.join(names)} points to it; point {one} to another"
-                " adapter first, or retire it by setting it to an empty ref",
-                reason="ADAPTER_ALIASED",
-                aliases=",".join(names),
-            )
-        return changed
-
-    async def move(
+    async def set(
         self,
         name: str,
         target: Target,
         *,
         expected_ref: str,
-        reason: str = "",
-        request_id: str = "",
-        set_by: str = "",
-    ) -> tuple[Alias, set[str]]:
-        """Points an alias elsewhere: the change, and the references whose aliases changed.
+        reason: str,
+        request_id: str,
+        set_by: str,
+        declared: bool,
+    ) -> Alias:
+        """Points an alias elsewhere.
+
+        Args:
+            declared: whether what it points to must be declared.
 
         Raises:
-            WrongState: when it points elsewhere than expected.
+            WrongState: when it points elsewhere than expected, or its target is removed meanwhile.
             Unavailable: when the artifact store does not answer.
         """
         alias = await asyncio.to_thread(
@@ -86,8 +87,28 @@ class Routes:
             request_id=request_id,
             set_by=set_by,
         )
-        others = {each: known for each, known in self.table.items() if each != name}
-        return alias, self._take(others | ({name: alias} if alias.ref else {}))
+        for ref in target.refs if declared else ():
+            if not await asyncio.to_thread(self._declarations.get, ref):
+                await self._take_back(alias, f"{ref} was removed at this moment")
+        self._take_one(alias)
+        return alias
+
+    async def undeclare(self, ref: AdapterRef) -> None:
+        """Takes an adapter out of the declared set.
+
+        Raises:
+            WrongState: while an alias points to it, on whichever replica that was set.
+            Unavailable: when the artifact store does not answer.
+        """
+        await self._check_free(ref)
+        declaration = await asyncio.to_thread(self._declarations.get, ref)
+        await asyncio.to_thread(self._declarations.delete, ref)
+        try:
+            await self._check_free(ref)
+        except WrongState:
+            if declaration:
+                await asyncio.to_thread(self._declarations.put, declaration)
+            raise
 
     async def versions(self, name: str) -> list[int]:
         """The numbers of an alias's changes, ascending.
@@ -101,12 +122,42 @@ class Routes:
         """Changes of an alias, in the order asked for, as far as they can be read."""
         return await asyncio.to_thread(self._stored.read, name, versions)
 
-    def _take(self, table: Mapping[str, Alias]) -> set[str]:
+    async def _check_free(self, ref: AdapterRef) -> None:
+        await self.refresh()
+        if names := self.names(str(ref)):
+            raise WrongState(
+                f"adapter {ref} cannot go: {', '.join(names)} points to it; point {names[0]} to"
+                " another adapter first, or retire it by setting it to an empty ref",
+                reason="ADAPTER_ALIASED",
+                aliases=",".join(names),
+            )
+
+    async def _take_back(self, alias: Alias, reason: str) -> None:
+        """Undoes a change of an alias by one more, and says so."""
+        before = await self.history(alias.name, [alias.version - 1] if alias.version > 1 else [])
+        undone = await asyncio.to_thread(
+            self._stored.move,
+            alias.name,
+            before[0].target if before else Target(None),
+            expected_ref=alias.ref,
+            reason=reason,
+            set_by="tuneproof",
+        )
+        self._take_one(undone)
+        raise WrongState(f"alias {alias.name} was not moved: {reason}", reason="ADAPTER_NOT_READY")
+
+    def _take_one(self, alias: Alias) -> None:
+        others = {name: known for name, known in self.table.items() if name != alias.name}
+        self._take(others | ({alias.name: alias} if alias.ref else {}))
+
+    def _take(self, table: Mapping[str, Alias]) -> None:
         old, self.table = self.table, table
-        changed = {name for name in {*old, *table} if old.get(name) != table.get(name)}
-        return {
-            ref
-            for known in (old, table)
-            for name in changed & known.keys()
-            for ref in known[name].refs
-        }
+        names = {name for name in {*old, *table} if old.get(name) != table.get(name)}
+        self._changed(
+            {
+                ref
+                for known in (old, table)
+                for name in names & known.keys()
+                for ref in known[name].refs
+            }
+        )
