@@ -24,7 +24,7 @@ TORCH    := torch==2.13.0+cpu
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults bench-doors bench-swap verify-swap lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-faults bench-doors bench-placement bench-swap verify-swap lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,12 @@ test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment th
 
 bench-doors: $(STAMP)  ## Measure the generator's two doors against vLLM's own server
 	$(BIN)/python benchmarks/doors.py
+
+bench-placement: $(STAMP)  ## Measure more adapters in use than the engine has slots
+	$(BIN)/python benchmarks/placement.py
+
+bench-verify: $(STAMP)  ## Measure how fast an adapter is examined
+	$(BIN)/python benchmarks/verification.py
 
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
 	$(BIN)/python benchmarks/swap.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,9 @@ CONFIGS = [
     ({"r": 8}, f"{Q0.removeprefix('base_model.model.')} has rank 4; adapter_config.json says 8"),
     ({"r": "4"}, "r is '4', not a whole number"),
     ({"lora_alpha": None}, "lora_alpha is None"),
+    ({"lora_alpha": 0}, "lora_alpha is 0, not a finite number other than 0"),
+    ({"lora_alpha": float("nan")}, "lora_alpha is nan, not a finite number"),
+    ({"alpha_pattern": {"v_proj": float("inf")}}, "alpha_pattern gives v_proj the alpha inf"),
     ({"rank_pattern": {"(a+)+$": 4}}, "only module names are taken"),
     ({"rank_pattern": {"v_proj": 2}}, "adapter_config.json says 2"),
     ({"target_modules": ["q_proj", "v_proj", "o_proj"]}, "target module o_proj has no tensor"),
@@ -208,6 +212,32 @@ def test_bad_pairs_are_told(
     report = check(make_adapter(tensors))
     assert code in {defect.code for defect in report.defects}
     assert sentence in said(report)
+
+
+def test_weights_above_the_limit_are_not_read(
+    make_adapter: Adapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_adapter()
+    size = (folder / "adapter_model.safetensors").stat().st_size
+    assert check(folder, max_bytes=size).ok
+    monkeypatch.setattr("tuneproof.adapters.admission.examine", lambda *_: pytest.fail("read"))
+    report = check(folder, max_bytes=size - 1)
+    assert f"has {size} bytes, above the limit of {size - 1}" in said(report)
+
+
+def test_large_tensors_are_read_whole(make_adapter: Adapters) -> None:
+    tensors = lora_tensors()
+    name = f"{Q0}.lora_A.weight"
+    values = np.random.default_rng(1).normal(size=(4, 1 << 18)).astype("f4")
+    folder = make_adapter(tensors | {name: values})
+    path = folder / "adapter_model.safetensors"
+    facts = {tensor.name: found for tensor, found in examine(path, read_header(path))}
+    assert facts.keys() == tensors.keys()
+    for each, array in (tensors | {name: values}).items():
+        assert facts[each].sha256 == f"sha256:{hashlib.sha256(array.tobytes()).hexdigest()}"
+    values[3, -1] = np.nan
+    report = check(make_adapter(tensors | {name: values}))
+    assert "not_finite" in {defect.code for defect in report.defects}
 
 
 def test_a_rank_above_the_engines_is_told(make_adapter: Adapters) -> None:

@@ -16,6 +16,7 @@ from tuneproof.adapters.manifest import (
     DOCUMENT_LIMIT,
     MANIFEST_FILE,
     WEIGHTS_FILE,
+    WEIGHTS_LIMIT,
     Manifest,
     TensorEntry,
 )
@@ -36,6 +37,7 @@ def verify(
     base_config: dict[str, Any] | None = None,
     max_rank: int,
     expected: AdapterRef | None = None,
+    max_bytes: int = WEIGHTS_LIMIT,
 ) -> AdmissionReport:
     """Examines an adapter in a local folder; reads it once and changes nothing.
 
@@ -46,6 +48,7 @@ def verify(
             the base, and the report says so.
         max_rank: the largest rank the engine was started for.
         expected: what the folder should hold; None takes any.
+        max_bytes: a larger weights file is refused unread.
 
     Returns:
         a report; bad adapters raise nothing here.
@@ -54,7 +57,7 @@ def verify(
     notes: list[str] = []
     config = _config(folder, defects)
     manifest = _manifest(folder, expected, defects, notes)
-    tensors, entries = _weights(folder, defects)
+    tensors, entries = _weights(folder, max_bytes, defects)
     if base is None:
         notes.append("the base was not given, so it was not compared")
     elif manifest is not None:
@@ -127,9 +130,13 @@ def _manifest(
 
 
 def _weights(
-    folder: Path, defects: list[Defect]
+    folder: Path, max_bytes: int, defects: list[Defect]
 ) -> tuple[tuple[Tensor, ...], tuple[TensorEntry, ...]]:
     path = folder / WEIGHTS_FILE
+    if path.is_file() and (size := path.stat().st_size) > max_bytes:
+        sentence = f"{WEIGHTS_FILE} has {size} bytes, above the limit of {max_bytes}"
+        defects.append(Defect("weights", WEIGHTS_FILE, sentence))
+        return (), ()
     entries = []
     try:
         tensors = read_header(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,9 @@ def unsupported(config: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("peft_type", f"peft_type is {config.get('peft_type')!r}; only LORA works"))
     if not _is_rank(config.get("r")):
         found.append(("r", f"r is {config.get('r')!r}, not a whole number above 0"))
-    if type(config.get("lora_alpha")) not in (int, float):
-        found.append(("lora_alpha", f"lora_alpha is {config.get('lora_alpha')!r}, not a number"))
+    if not _is_alpha(config.get("lora_alpha")):
+        sentence = f"lora_alpha is {config.get('lora_alpha')!r}, not a finite number other than 0"
+        found.append(("lora_alpha", sentence))
     if not isinstance(config.get("target_modules"), list | str):
         found.append(("target_modules", "target_modules is neither a list nor a pattern"))
     used = normalise(config)
@@ -152,13 +154,18 @@ def _patterns(config: dict[str, Any]) -> list[tuple[str, str]]:
             for key in patterns
             if not _PATTERN.fullmatch(key)
         ]
-        if field == "rank_pattern":
-            found += [
-                (field, f"{field} gives {key} the rank {rank!r}")
-                for key, rank in patterns.items()
-                if not _is_rank(rank)
-            ]
+        is_good, what = (_is_rank, "rank") if field == "rank_pattern" else (_is_alpha, "alpha")
+        found += [
+            (field, f"{field} gives {key} the {what} {value!r}")
+            for key, value in patterns.items()
+            if not is_good(value)
+        ]
     return found
+
+
+def _is_alpha(value: Any) -> bool:
+    """Whether it scales an adapter: with 0 the base would answer instead, with NaN nobody could."""
+    return type(value) in (int, float) and math.isfinite(value) and value != 0
 
 
 def _is_rank(value: Any) -> bool:

@@ -28,6 +28,8 @@ PROVENANCE_FILE = "provenance.json"
 CARD_FILE = "README.md"
 DOCUMENT_LIMIT = 16 << 20
 """Bytes that a manifest or a provenance may have."""
+WEIGHTS_LIMIT = 8 << 30
+"""Bytes that a weights file may have when nobody says otherwise."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -79,9 +81,10 @@ class Manifest(BaseModel):
         """
         try:
             manifest = cls.model_validate(json.loads(data))
+            is_canonical = manifest.to_bytes() == data
         except (ValueError, RecursionError) as error:
             raise Corrupted(f"{MANIFEST_FILE} is no manifest: {_first(error)}") from None
-        if manifest.to_bytes() != data:
+        if not is_canonical:
             raise Corrupted(f"{MANIFEST_FILE} is not in canonical form; commit the adapter again")
         return manifest
 

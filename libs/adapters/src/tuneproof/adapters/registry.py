@@ -22,6 +22,7 @@ from tuneproof.adapters.manifest import (
     MANIFEST_FILE,
     PROVENANCE_FILE,
     WEIGHTS_FILE,
+    WEIGHTS_LIMIT,
     Manifest,
     Provenance,
 )
@@ -47,7 +48,7 @@ class Registry:
     """
 
     def __init__(
-        self, url: str, *, max_bytes: int = 8 << 30, storage: Storage | None = None
+        self, url: str, *, max_bytes: int = WEIGHTS_LIMIT, storage: Storage | None = None
     ) -> None:
         self._storage = storage or open_storage(url)
         self._max_bytes = max_bytes
