@@ -92,6 +92,8 @@ class _Pool(generator_pb2_grpc.GeneratorServiceServicer, generator_pb2_grpc.Adap
     async def SetAlias(self, request, context):
         if self._world.aliases.get(request.alias, "") != request.expected_ref:
             raise errors.WrongState(f"alias {request.alias} points elsewhere")
+        if not request.ref and not request.force:
+            raise errors.InvalidInput("an alias is retired by force only")
         self._world.calls.append(("alias", request.alias, request.ref))
         self._first.setdefault(request.alias, request.ref)
         self._world.aliases[request.alias] = request.ref

@@ -208,7 +208,7 @@ async def _declared(
 async def _retire(manager: Pool, alias: str, ref: str, progress: Progress) -> None:
     """Takes an alias away and removes what it pointed to, as far as both are there."""
     try:
-        await manager.set_alias(alias, "", expected_ref=ref, reason=REASON)
+        await manager.set_alias(alias, "", expected_ref=ref, force=True, reason=REASON)
     except TuneproofError as error:
         progress(f"{alias} stays: {error.message}")
     try:
