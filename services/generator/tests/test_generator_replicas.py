@@ -20,7 +20,7 @@ from tuneproof_generator.pool_store import BoundedPool, FolderPool
 from tuneproof_generator.replica_status import AdapterStatus, Status, is_running, this_process
 from tuneproof_generator.replicas import Replicas
 
-from .fleet import LOST, Disturbed, MovedClock, member, until
+from .fleet import LOST, Disturbed, Member, MovedClock, member, until
 from .test_generator_pool import A, B, Replica
 
 pytestmark = pytest.mark.timeout(20)
@@ -215,6 +215,23 @@ async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end
         assert sequence() == 2
         assert json.loads(store.read("replicas/one.json"))["adapters"] == {}
     assert store.names("replicas") == []
+
+
+async def test_a_store_that_takes_no_status_makes_no_replica_ready(tmp_path, clock):
+    def refuse(call, path):
+        if call in ("create", "write"):
+            raise Unavailable("the artifact store does not serve the pool: no such bucket")
+
+    one = Member(tmp_path, "one", clock)
+    one.store.before = refuse
+    await one.pool.reconcile()
+    with pytest.raises(Unavailable):
+        await one.tell()
+    with pytest.raises(Unavailable, match="no such bucket"):
+        one.pool.check_ready()
+    one.store.before = lambda *_: None
+    await one.tell()
+    one.pool.check_ready()
 
 
 async def test_a_replica_whose_status_vanished_takes_nothing_from_that_store(tmp_path, clock):

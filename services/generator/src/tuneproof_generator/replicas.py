@@ -79,6 +79,7 @@ class Replicas:
         self._seen: dict[str, _Seen] = {}
         self._news = asyncio.Event()
         self._order = asyncio.Lock()
+        self._was_written = False
         self._ending = False
         self._clocks_apart: set[str] = set()
         self._obstacle = "the replica's status was not written yet"
@@ -102,10 +103,13 @@ class Replicas:
         return self._obstacle
 
     def check(self) -> None:
-        """Raises Unavailable while another live process has this replica's name."""
+        """Raises Unavailable while another live process has this replica's name, and before the
+        status was written once: a bucket that is not there can be read, as an empty pool."""
         holder = self._seen.get(self.name)
         if holder is not None and self._holds(holder):
             raise Unavailable(self._taken(holder.status))
+        if not self._was_written:
+            raise Unavailable(self._obstacle)
 
     def check_name(self) -> None:
         """Raises InvalidInput when another process of this machine is this replica; blocks."""
@@ -125,7 +129,15 @@ class Replicas:
                 gone from it: then it is not the store that it was.
         """
         async with self._order:
-            await asyncio.to_thread(self._look)
+            paths, statuses = await asyncio.to_thread(self._read_others)
+            for status in statuses:
+                self._see(status)
+            for name in [name for name in self._seen if path_of(name) not in paths]:
+                del self._seen[name]
+            for name, seen in list(self._seen.items()):
+                if self._clock() - seen.changed_at > _FORGET_LEASES * seen.status.lease_seconds:
+                    await asyncio.to_thread(self._store.delete, path_of(name))
+                    del self._seen[name]
             metrics.LIVE_REPLICAS.set(len(self.live()))
 
     async def renew(self, adapters: Mapping[str, AdapterStatus]) -> None:
@@ -135,14 +147,11 @@ class Replicas:
             Unavailable: when the artifact store does not take it.
         """
         async with self._order:
-            begun = self._clock()
             try:
-                await asyncio.to_thread(self._write, adapters)
+                await self._claim(adapters)
             except Unavailable as error:
                 self._obstacle = error.message
                 raise
-            if not self._obstacle:
-                self._lease_ends_at = begun + self._lease
 
     @asynccontextmanager
     async def present(
@@ -185,15 +194,15 @@ class Replicas:
         except Unavailable as error:
             _log.warning("replica's status not removed", error=error.message)
 
-    def _write(self, adapters: Mapping[str, AdapterStatus]) -> None:
-        status, is_there = self._read(path_of(self.name))
-        if status and status.instance != self._instance:
-            holder = self._see(status)
-            if self._holds(holder):
-                if not self._obstacle:
-                    _log.error("replica's name is taken", holder=status.process)
-                self._obstacle = self._taken(status)
-                return
+    async def _claim(self, adapters: Mapping[str, AdapterStatus]) -> None:
+        """Writes the status, unless the object is another live process's."""
+        begun = self._clock()
+        status, is_there = await asyncio.to_thread(self._read, path_of(self.name))
+        if status and status.instance != self._instance and self._holds(self._see(status)):
+            if not self._obstacle:
+                _log.error("replica's name is taken", holder=status.process)
+            self._obstacle = self._taken(status)
+            return
         self._seen.pop(self.name, None)
         self._sequence += 1
         mine = Status(
@@ -206,31 +215,24 @@ class Replicas:
             dict(adapters),
         )
         if is_there:
-            self._store.write(mine.path, mine.dump())
-        elif not self._store.create(mine.path, mine.dump()):
+            await asyncio.to_thread(self._store.write, mine.path, mine.dump())
+        elif not await asyncio.to_thread(self._store.create, mine.path, mine.dump()):
             # Of two that come at once one wins; the other learns at its next turn who it is.
             raise Unavailable(f"another process became replica {self.name} at this moment")
-        self._obstacle = ""
+        self._obstacle, self._was_written = "", True
+        self._lease_ends_at = begun + self._lease
 
-    def _look(self) -> None:
-        files = [file for file in self._store.names(FOLDER) if not file.startswith(".")]
-        paths = {f"{FOLDER}/{file}" for file in files}
-        if self._sequence and not self._obstacle and path_of(self.name) not in paths:
+    def _read_others(self) -> tuple[set[str], list[Status]]:
+        """The objects that are there, and what could be read of the others'."""
+        files = self._store.names(FOLDER)
+        paths = {f"{FOLDER}/{file}" for file in files if not file.startswith(".")}
+        if self._was_written and not self._obstacle and path_of(self.name) not in paths:
             raise Unavailable(
                 "the pool's folder does not hold this replica's status any more; nothing is taken"
                 " from it before that is written again"
             )
-        for path in sorted(paths - {path_of(self.name)}):
-            status, _ = self._read(path)
-            if status:
-                self._see(status)
-        gone = {name for name in self._seen if path_of(name) not in paths}
-        for name, seen in list(self._seen.items()):
-            forgotten = self._clock() - seen.changed_at > _FORGET_LEASES * seen.status.lease_seconds
-            if forgotten and name not in gone:
-                self._store.delete(path_of(name))
-            if forgotten or name in gone:
-                del self._seen[name]
+        read = [self._read(path)[0] for path in sorted(paths - {path_of(self.name)})]
+        return paths, [status for status in read if status]
 
     def _read(self, path: str) -> tuple[Status | None, bool]:
         """A status, if it can be read, and whether there is an object."""
