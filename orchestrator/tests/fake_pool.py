@@ -36,7 +36,7 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
     def __init__(self) -> None:
         self._adapters: dict[str, pb.Adapter] = {}
         self._versions: dict[str, list[pb.Alias]] = {}
-        self._watchers: set[asyncio.Queue[pb.WatchAdaptersResponse]] = set()
+        self._watchers: dict[asyncio.Queue[pb.WatchAdaptersResponse], set[str]] = {}
         self._loading: set[asyncio.Task[None]] = set()
 
     async def GetPool(self, request, context):
@@ -62,6 +62,9 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
 
     async def _load(self, ref: str) -> None:
         adapter = self._adapters[ref]
+        # Nothing happens unseen, or a test could not say what its watch must see.
+        while not any(not refs or ref in refs for refs in self._watchers.values()):
+            await asyncio.sleep(STEP_SECONDS)
         for stage, state in STAGES:
             self._move(ref, state)
             await asyncio.sleep(STEP_SECONDS)
@@ -110,7 +113,7 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
 
     async def WatchAdapters(self, request, context):
         queue: asyncio.Queue[pb.WatchAdaptersResponse] = asyncio.Queue()
-        self._watchers.add(queue)
+        self._watchers[queue] = set(request.refs)
         try:
             for adapter in self._adapters.values():
                 queue.put_nowait(pb.WatchAdaptersResponse(adapter=adapter))
@@ -119,7 +122,7 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
                 if not request.refs or change.adapter.ref in request.refs:
                     yield change
         finally:
-            self._watchers.discard(queue)
+            del self._watchers[queue]
 
     async def RemoveAdapter(self, request, context):
         if names := self._aliases_of(request.ref):
