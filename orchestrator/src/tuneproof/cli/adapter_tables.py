@@ -92,6 +92,12 @@ def times_of(stage_seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stage_seconds.items())
 
 
+def told(adapter: AdapterInfo) -> str:
+    """States, reason and stage times."""
+    parts = (f"{states_of(adapter):<9}", adapter.reason, times_of(adapter.stage_seconds))
+    return "  ".join(filter(None, parts)).rstrip()
+
+
 def _print(table: Table, console: Console) -> None:
     """As wide as it is, so that a reference stays in one piece and can be copied."""
     console.print(table, markup=False, width=_WIDTH, crop=False)

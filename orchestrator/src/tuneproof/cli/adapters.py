@@ -7,18 +7,17 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import typer
 
-from tuneproof.cli.adapter_tables import json_of, show_adapter, show_adapters, times_of
+from tuneproof.cli.adapter_tables import json_of, show_adapter, show_adapters, told
+from tuneproof.cli.adapter_watch import watch_on
 from tuneproof.cli.admission import show_report, verify_folder
 from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
 from tuneproof.sdk import AdapterInfo, Endpoints, GeneratorClient
 from tuneproof.sdk.readiness import states_of
-from tuneproof.servicekit.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -36,9 +35,6 @@ TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer
 StateOption = Annotated[Path, typer.Option(help="State folder whose services are asked.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 STATE = Path(".tuneproof")
-
-_AWAY_SECONDS = 60.0
-_PAUSE_SECONDS = 1.0
 
 
 def ask_generator(
@@ -211,43 +207,10 @@ def watch_command(
             print(json.dumps(json_of(adapter), ensure_ascii=False))
             sys.stdout.flush()
         else:
-            out.print(f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {_told(adapter)}", markup=False)
+            out.print(f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {told(adapter)}", markup=False)
 
     with plain_errors():
         ask_generator(generator, token, state, lambda client: watch_on(client, refs or (), show))
-
-
-async def watch_on(
-    client: GeneratorClient,
-    refs: list[str] | tuple[str, ...],
-    show: Callable[[AdapterInfo], None],
-    *,
-    away_seconds: float = _AWAY_SECONDS,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Shows changes without end, each once, and watches again where the watch ends.
-
-    Raises:
-        Unavailable: when the generator is away for longer than `away_seconds`.
-    """
-    shown: dict[str, str] = {}
-    away_since: float | None = None
-    while True:
-        try:
-            async with aclosing(client.watch(refs)) as changes:
-                async for adapter in changes:
-                    away_since = None
-                    if shown.get(adapter.ref) != (told := _told(adapter)):
-                        shown[adapter.ref] = told
-                        show(adapter)
-        except Unavailable as error:
-            now = time.monotonic()
-            if away_since is None:
-                away_since = now
-                say(f"{error.message}; watching again")
-            if now - away_since >= away_seconds:
-                raise
-        await sleep(_PAUSE_SECONDS)
 
 
 @app.command("verify")
@@ -281,10 +244,4 @@ def verify_command(
 
 
 def _line(adapter: AdapterInfo, start: float) -> str:
-    return f"{time.monotonic() - start:6.1f} s  {_told(adapter)}"
-
-
-def _told(adapter: AdapterInfo) -> str:
-    """States, reason and stage times."""
-    parts = (f"{states_of(adapter):<9}", adapter.reason, times_of(adapter.stage_seconds))
-    return "  ".join(filter(None, parts)).rstrip()
+    return f"{time.monotonic() - start:6.1f} s  {told(adapter)}"

@@ -1,0 +1,60 @@
+"""Following adapters while the replicas that tell of them come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from tuneproof.cli.adapter_tables import told
+from tuneproof.cli.console import say
+from tuneproof.sdk import AdapterInfo
+from tuneproof.servicekit.errors import DeadlineExceeded, Unavailable
+
+_AWAY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+_STOOD_SECONDS = 10.0
+"""A watch that lasted so long was one, though nothing may have changed."""
+
+
+class Watchable(Protocol):
+    """A generator's client."""
+
+    def watch(self, refs: Sequence[str]) -> AsyncGenerator[AdapterInfo, None]:
+        """The adapters as they are, then each change."""
+
+
+async def watch_on(
+    client: Watchable,
+    refs: Sequence[str],
+    show: Callable[[AdapterInfo], None],
+    *,
+    away_seconds: float = _AWAY_SECONDS,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Shows changes without end, each once, and watches again where the watch ends.
+
+    Raises:
+        Unavailable: when the generator is away for longer than `away_seconds`.
+    """
+    shown: dict[str, str] = {}
+    away_since: float | None = None
+    while True:
+        begun = time.monotonic()
+        try:
+            async with aclosing(client.watch(refs)) as changes:
+                async for adapter in changes:
+                    away_since = None
+                    if shown.get(adapter.ref) != (now := told(adapter)):
+                        shown[adapter.ref] = now
+                        show(adapter)
+        except (Unavailable, DeadlineExceeded) as error:
+            moment = time.monotonic()
+            if away_since is None or moment - begun > _STOOD_SECONDS:
+                away_since = moment
+                say(f"{error.message}; watching again")
+            if moment - away_since >= away_seconds:
+                raise
+        await sleep(_PAUSE_SECONDS)
