@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tuneproof.servicekit.errors import DeadlineExceeded, Overloaded, Unavailable
+from tuneproof.servicekit.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 
 _FIRST_SECONDS = 1.0
 _LONGEST_SECONDS = 300.0
@@ -34,6 +34,7 @@ class Backoff:
 def may_pass(error: BaseException) -> bool:
     """Whether the same may work later: what did not answer, but never what is wrong.
 
-    A disk that is full or a folder that cannot be read is an OSError.
+    A disk that is full or a folder that cannot be read is an OSError; what is not found may lie in
+    a folder that is not mounted, or in a bucket that is still being copied.
     """
-    return isinstance(error, Unavailable | Overloaded | DeadlineExceeded | OSError)
+    return isinstance(error, Unavailable | Overloaded | DeadlineExceeded | NotFound | OSError)
