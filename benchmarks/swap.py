@@ -2,11 +2,12 @@
 
     make bench-swap
 
-The generator runs as a process of its own with the demo's model and 8 LoRA slots, and is loaded by
-`tuneproof.loadtest` over gRPC: in each round arrivals at a rate (for latencies) and then a fixed
-number of requests in flight (for throughput), each without and with swaps. Every adapter says
-a word of its own, so every answer is checked by its digest and by its text; the base model's
-answers may hold none of these words. The last part asks 16 adapters over the 8 slots.
+The generator runs as a process of its own with the demo's model, 8 adapters, and one LoRA slot
+more than these for the one that comes in. `tuneproof.loadtest` loads it over gRPC: in each round
+arrivals at a rate (for latencies) and then a fixed number of requests in flight (for throughput),
+each without and with swaps. Every adapter says a word of its own, so every answer is checked by its
+digest and by its text; the base model's answers may hold none of these words. The last part asks
+16 adapters over 8 slots, in a generator of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tuneproof.loadtest import (
     GrpcDoor,
     LoadResult,
     LoadSpec,
+    Slo,
     Span,
     SwapSpec,
     build_page,
@@ -38,12 +40,14 @@ from tuneproof.loadtest import (
     read_probes,
     result_json,
     run_swaps,
+    verdict,
 )
 from tuneproof.loadtest.records import Phase
 from tuneproof.sdk import GeneratorClient
 
 ROOT = Path(__file__).parent.parent
-SLOTS = 8
+OVER_SLOTS = 8
+TARGETS = Slo(requests=2000, swaps=50, throughput_ratio=0.95, first_token_ratio=1.2, p99_ratio=1.5)
 _START_SECONDS = 180.0
 _KEYS = (
     *("requests", "swaps", "failed", "wrong_adapter"),
@@ -55,36 +59,36 @@ _KEYS = (
 
 def main() -> None:
     options = _options()
-    parts = [("8", options.adapters, options.rounds)]
+    parts = {"resident": (options.adapters, options.adapters + 1, options.rounds)}
     if options.over:
-        parts.append(("over", options.over, options.over_rounds))
+        parts["over"] = (options.over, OVER_SLOTS, options.over_rounds)
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        most = max(options.adapters, options.over)
         stock = make_stock(
             options.model,
             scratch / "artifacts",
             scratch / "peft",
-            names=max(adapters for _, adapters, _ in parts),
-            count=max(adapters for _, adapters, _ in parts) + options.pool,
+            names=options.adapters,
+            count=most + options.pool,
         )
         (scratch / "probes.jsonl").write_text(stock.probes())
-        with _generator(options, scratch) as target:
-            results = {
-                name: asyncio.run(
-                    _part(target, stock, scratch, options, adapters=adapters, rounds=rounds)
-                )
-                for name, adapters, rounds in parts
-            }
+        for name, (adapters, slots, rounds) in parts.items():
+            with _generator(options.model, scratch, slots=slots, places=most + 4) as target:
+                part = _part(target, stock, scratch, options, adapters=adapters, rounds=rounds)
+                results[name] = asyncio.run(part)
     for name, result in results.items():
         _tell(name, result)
         if options.report:
             options.report.mkdir(parents=True, exist_ok=True)
-            (options.report / f"swap-{name}.html").write_text(build_page(result, ()))
-            content = json.dumps(result_json(result, ()), indent=1)
+            checks = verdict(TARGETS if name == "resident" else Slo(), result.figures)
+            (options.report / f"swap-{name}.html").write_text(build_page(result, checks))
+            content = json.dumps(result_json(result, checks), indent=1)
             (options.report / f"swap-{name}.json").write_text(content)
-    told = _told(results["8"])
+    told = _told(results["resident"])
     if options.over:
-        told[f"{options.over}_over_{SLOTS}"] = _told(results["over"])
+        told[f"{options.over}_over_{OVER_SLOTS}"] = _told(results["over"])
     print(json.dumps({"bench": "swap", "results": told}))
 
 
@@ -97,10 +101,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--over-rounds", type=int, default=1)
     parser.add_argument("--rate", type=float, default=8.0, help="arrivals a second")
-    parser.add_argument("--seconds", type=float, default=14.0, help="of a phase of arrivals")
+    parser.add_argument("--seconds", type=float, default=13.0, help="of a phase of arrivals")
     parser.add_argument("--in-flight", type=int, default=16)
-    parser.add_argument("--full-seconds", type=float, default=12.0, help="of a phase of full load")
-    parser.add_argument("--swap-rate", type=float, default=0.4, help="swaps a second")
+    parser.add_argument("--full-seconds", type=float, default=11.0, help="of a phase of full load")
+    parser.add_argument("--swap-rate", type=float, default=0.45, help="swaps a second")
     parser.add_argument("--answer-tokens", type=int, default=8)
     parser.add_argument(
         "--requests", type=int, default=0, help="go on with the first part until there are so many"
@@ -151,19 +155,19 @@ async def _part(
 
 
 @contextlib.contextmanager
-def _generator(options: argparse.Namespace, scratch: Path) -> Iterator[str]:
+def _generator(model: Path, scratch: Path, *, slots: int, places: int) -> Iterator[str]:
     """The service as a process; its gRPC address."""
     announce, log = scratch / "announce.json", scratch / "generator.log"
-    adapters = max(options.adapters, options.over)
+    announce.unlink(missing_ok=True)
     flags = {
-        "model": options.model,
+        "model": model,
         "artifacts": scratch / "artifacts",
         "cache-dir": scratch / "cache",
         "announce-file": announce,
         "threads": 1,
         "max-lora-rank": RANK,
-        "max-loras": SLOTS,
-        "max-cpu-loras": adapters + 4,
+        "max-loras": slots,
+        "max-cpu-loras": places,
         "cpu-cache-mib": 512,
     }
     with log.open("wb") as output:
