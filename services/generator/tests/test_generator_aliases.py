@@ -96,8 +96,11 @@ def test_canaries_that_make_no_sense_are_refused(target, field):
 async def test_what_an_alias_points_to_stays_until_the_alias_is_moved(one, aliases, target):
     # Another replica set it; this one has not seen that yet.
     aliases.move("live", target, expected_ref="", reason="")
+    calls = []
+    one.store.before = lambda call, path: calls.append(call)
     with pytest.raises(WrongState, match="live points to it; point live to another") as refused:
         await one.pool.remove(A)
+    assert "delete" not in calls
     assert refused.value.reason == "ADAPTER_ALIASED"
     assert await one.served_by(str(A)) == str(A)
     assert Declarations(one.store).get(A)

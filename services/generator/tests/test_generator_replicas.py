@@ -14,7 +14,9 @@ import pytest
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof_generator import metrics
 from tuneproof_generator.alias import Target
+from tuneproof_generator.aliases import Aliases
 from tuneproof_generator.backoff import Backoff
+from tuneproof_generator.declarations import Declarations
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.pool_store import BoundedPool, FolderPool
 from tuneproof_generator.replica_status import AdapterStatus, Status, is_running, this_process
@@ -91,6 +93,18 @@ async def test_who_died_long_ago_is_dead_at_first_sight_and_forgotten_later(stor
     clock.seconds += 15 * 20 + 1
     await one.refresh()
     assert store.names("replicas") == []
+
+
+async def test_a_restarted_replica_is_believed_from_its_first_word(store, clock):
+    one, before = _replicas(store, "one", clock), _replicas(store, "two", clock)
+    for _ in range(5):
+        await before.renew(READY)
+    await one.refresh()
+    clock.seconds += 14
+    await _replicas(store, "two", clock).renew({})
+    await one.refresh()
+    clock.seconds += 14
+    assert one.others() == {"two": {}}
 
 
 async def test_a_late_write_takes_nothing_back(store, clock):
@@ -318,6 +332,26 @@ async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(t
         two.engine.go.set()
         assert await running == str(A)
         assert await two.served_by("live") == str(B)
+
+
+@pytest.mark.parametrize("moment", ["replicas", "adapters", "aliases"])
+async def test_an_alias_moved_while_a_replica_reads_never_points_to_what_it_drains(
+    tmp_path, clock, moment
+):
+    async with member(tmp_path, "one", clock) as one:
+        await one.declare(A, B)
+        await one.point(A)
+        elsewhere = FolderPool(tmp_path / "pool")
+
+        def meanwhile(call, path):
+            if (call, path) == ("names", moment):
+                one.store.before = lambda *_: None
+                Aliases(elsewhere).move("live", Target(B), expected_ref=str(A), reason="")
+                Declarations(elsewhere).delete(A)
+
+        one.store.before = meanwhile
+        await one.pool.reconcile()
+        assert await one.served_by("live") == str(B)
 
 
 async def test_a_forced_alias_is_never_answered_by_the_base(tmp_path, clock):
