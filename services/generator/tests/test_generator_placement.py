@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -203,6 +204,52 @@ async def test_two_waiting_requests_may_have_one_id(doors) -> None:
 async def _held(door: Door, request: str) -> str:
     async with door.turns.hold(2, request):
         return request
+
+
+class Client:
+    """vLLM's client: two tokens for each request, the second when it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.aborted: list[str] = []
+        self.more = asyncio.Event()
+
+    async def generate(self, prompt, sampling, request_id, *, lora_request=None):
+        self.begun.append(request_id)
+        yield 1
+        await self.more.wait()
+        yield 2
+
+    async def abort(self, request_id):
+        self.aborted.append(request_id)
+
+
+async def test_both_doors_client_waits_before_the_engine_and_aborts_there() -> None:
+    from vllm.exceptions import RetryableRequestError
+
+    from tuneproof_generator.turn_taking import TurnTakingClient
+
+    engine = Client()
+    client = TurnTakingClient(engine, Turns(1, _TURN))
+
+    async def ask(request: str, adapter: int | None) -> list[int]:
+        lora = SimpleNamespace(lora_int_id=adapter) if adapter else None
+        return [token async for token in client.generate("", None, request, lora_request=lora)]
+
+    asked = {
+        name: asyncio.create_task(ask(name, adapter))
+        for name, adapter in [("a", 1), ("b", 2), ("base", None)]
+    }
+    await Door.settle()
+    assert engine.begun == ["a", "base"]
+    await client.abort("b")
+    await client.abort("a")
+    assert engine.aborted == ["a"], "the engine never had the other"
+    with pytest.raises(RetryableRequestError, match="waited for its turn"):
+        await asked["b"]
+    engine.more.set()
+    assert await asked["a"] == await asked["base"] == [1, 2]
+    assert await ask("c", 3) == [1, 2], "the slot is free again"
 
 
 _STEPS = st.lists(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.exceptions import RetryableRequestError
-from vllm.lora.request import LoRARequest
 
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof_generator.placement import Turns
+
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
 
 
 class TurnTakingClient:
