@@ -80,7 +80,7 @@ class Swapper:
         """Starts a swap every 1 / rate seconds, one at a time; a late one starts at once."""
         start = clock()
         swaps: list[Swap] = []
-        while (due := (len(swaps) + 0.5) / rate) < seconds:
+        while self.supply and (due := (len(swaps) + 0.5) / rate) < seconds:
             await asyncio.sleep(max(0.0, start + due - clock()))
             if clock() > start + seconds:
                 break
@@ -92,17 +92,15 @@ class Swapper:
         alias = self._turn[0]
         self._turn.rotate(-1)
         done = Swap(alias, self.slots[alias], self.supply.popleft(), clock())
-        declared = False
         try:
             await self._manager.declare(done.new)
-            declared = True
             done = await self._until_ready(done)
             done = await self._ask(done)
             done = await self._move(done)
             await asyncio.sleep(self._lag)
             await self._manager.remove(done.old)
         except TuneproofError as failure:
-            if declared and done.moved is None:
+            if done.moved is None:
                 await self._forget(done.new)
             return replace(done, error=failure.message)
         self.supply.append(done.old)
