@@ -40,7 +40,7 @@ FOR_GOOD = (
 """In the reasons of failures that time alone does not mend."""
 
 which = st.integers(0, 1)
-adapters = st.sampled_from([*FIT, *FIT, UNFIT, DAMAGED])
+adapters = st.sampled_from([*FIT, *FIT, *FIT, UNFIT, DAMAGED])
 models = st.sampled_from([*map(str, FIT), str(UNFIT), *ALIASES, BASE])
 moments = st.sampled_from([0, 0.001, 0.011, 0.021, 0.031, 0.041, 1, 40])
 
@@ -74,11 +74,14 @@ class Pool(RuleBasedStateMachine):
         self.unsure: set[str] = set()
         self.may_evict = False
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(first=st.lists(st.sampled_from(FIT), max_size=PLACES, unique=True))
+    def start(self, first: list[AdapterRef]) -> None:
         self.replicas = [self._new("cache-0"), self._new("cache-1")]
         for replica in self.replicas:
             self._run(replica.pool.reconcile())
+        for wanted in first:
+            self.declare(n=0, wanted=wanted, required=False, evict=False, then=1)
+        self.let_time_pass(40)
 
     @rule(n=which, wanted=adapters, required=st.booleans(), evict=st.booleans(), then=moments)
     def declare(self, n: int, wanted: AdapterRef, required: bool, evict: bool, then: float) -> None:
@@ -179,7 +182,7 @@ class Pool(RuleBasedStateMachine):
         self._replace(n, left)
         self._sleep(then)
 
-    @rule(seconds=st.sampled_from([5, 60, 700]))
+    @rule(seconds=st.sampled_from([5, 60, 400]))
     def let_time_pass(self, seconds: int) -> None:
         async def follow() -> None:
             for _ in range(seconds // 5):
@@ -252,7 +255,7 @@ class Pool(RuleBasedStateMachine):
             replica.engine.go.set()
             replica.engine.refused = set()
         self._run(_all(self.calls))
-        self.let_time_pass(700)
+        self.let_time_pass(400)
         self.answers_are_of_whom_they_say()
         self.nothing_is_lost()
         assert not self.asked
