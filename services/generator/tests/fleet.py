@@ -49,9 +49,11 @@ class Disturbed:
 class Member(Replica):
     """A replica that tells the others of its state when the test says so."""
 
-    def __init__(self, root: Path, name: str, clock: MovedClock, draw=random.random) -> None:
+    def __init__(
+        self, root: Path, name: str, clock: MovedClock, draw=random.random, lease: float = 15
+    ) -> None:
         self.store = Disturbed(FolderPool(root / "pool"))
-        self.replicas = Replicas(self.store, name, lease_seconds=15, process=name, clock=clock)
+        self.replicas = Replicas(self.store, name, lease_seconds=lease, process=name, clock=clock)
         super().__init__(root, f"cache-{name}", store=self.store, replicas=self.replicas, draw=draw)
 
     async def tell(self) -> None:

@@ -213,22 +213,29 @@ async def test_a_living_process_of_this_machine_keeps_its_name_and_a_dead_one_do
     assert not second.obstacle
 
 
-async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end(store, clock):
-    one = _replicas(store, "one", clock)
-    told = [READY]
+async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end(
+    tmp_path, clock, monkeypatch
+):
+    monkeypatch.setattr("tuneproof_generator.replicas._COALESCE_SECONDS", 0.3)
+    # So long that no status is written because of it.
+    one = Member(tmp_path, "one", clock, lease=3600)
 
-    def sequence():
-        return Status.load(store.read("replicas/one.json"), "replicas/one.json").sequence
+    def told():
+        return Status.load(one.store.read("replicas/one.json"), "replicas/one.json")
 
-    async with one.present(lambda: told[0]):
-        await until(lambda: store.names("replicas") == ["one.json"] and not one.obstacle)
-        told[0] = {}
-        for _ in range(50):
-            one.changed()
-        await until(lambda: sequence() > 1)
-        assert sequence() == 2
-        assert json.loads(store.read("replicas/one.json"))["adapters"] == {}
-    assert store.names("replicas") == []
+    async with one.replicas.present(one.pool.statuses):
+        await until(lambda: one.store.names("replicas") == ["one.json"])
+        await one.pool.reconcile()
+        await one.pool.declare(A, required=False, request_id="")
+        await until(lambda: told().adapters == READY)
+        for _ in range(200):
+            one.replicas.changed()
+            await asyncio.sleep(0.001)
+        await one.pool.remove(A)
+        await until(lambda: told().adapters == {})
+        assert told().sequence < 20
+    assert one.store.names("replicas") == []
+    await one.pool.close()
 
 
 async def test_a_store_that_takes_no_status_makes_no_replica_ready(tmp_path, clock):
