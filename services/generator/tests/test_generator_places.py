@@ -6,8 +6,13 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from tuneproof.adapters import Registry, identify_base
+from tuneproof.generator.v1 import generator_pb2 as pb
+from tuneproof.generator.v1 import generator_pb2_grpc as rpc
+from tuneproof.servicekit.client import connect
 from tuneproof.servicekit.errors import Overloaded, Unavailable
 from tuneproof_generator.alias import Target
 from tuneproof_generator.lifecycle import State
@@ -183,6 +188,35 @@ def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replic
     loop.run_until_complete(scene())
 
 
+def test_one_whose_requests_do_not_end_keeps_its_place_and_goes_when_they_have(loop, replica):
+    async def scene():
+        await _full(replica)
+        replica.engine.go.clear()
+        abort, replica.engine.abort = replica.engine.abort, _nothing
+        running = asyncio.create_task(replica.ask(str(A)))
+        await asyncio.sleep(1)
+        with pytest.raises(Unavailable, match="do not end 10 s after they were aborted"):
+            await replica.pool.remove(A, 1)
+        await replica.pool.reconcile()
+        assert replica.pool.get(str(A)).record.state is State.DRAINING
+        with pytest.raises(Overloaded, match=r"a@\S+ \(DRAINING\)"):
+            await replica.pool.declare(C, required=False, request_id="")
+        await asyncio.sleep(60)
+        replica.engine.abort = abort
+        replica.engine.go.set()
+        assert await running == ("a", str(A))
+        await replica.pool.reconcile()
+        await asyncio.sleep(1)
+        assert {view.record.ref for view in replica.pool.list()} == {str(B)}
+        assert await replica.declare(C) is State.READY
+
+    loop.run_until_complete(scene())
+
+
+async def _nothing(request_id: str) -> None:
+    pass
+
+
 def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, replica, tmp_path):
     async def scene():
         large = Replica(tmp_path, Faults(), clock=loop.clock, places=3, cache="large")
@@ -254,3 +288,70 @@ def test_nothing_is_declared_before_the_declared_set_is_known(loop, tmp_path):
             await early.pool.declare(A, required=False, request_id="")
 
     loop.run_until_complete(scene())
+
+
+async def _empty(adapters) -> None:
+    """Takes away what other tests left."""
+    for alias in (await adapters.ListAliases(pb.ListAliasesRequest())).aliases:
+        await adapters.SetAlias(
+            pb.SetAliasRequest(alias=alias.name, expected_ref=alias.ref, force=True)
+        )
+    for one in (await adapters.ListAdapters(pb.ListAdaptersRequest())).adapters:
+        await adapters.RemoveAdapter(pb.RemoveAdapterRequest(ref=one.ref))
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(360)
+async def test_the_real_engine_tells_where_weights_are_and_loses_the_longest_idle(generator, lab):
+    again = Registry(str(lab.artifacts)).commit(
+        lab.peft["one"], name="again", base=identify_base(lab.base), provenance={}
+    )
+    services = list(pb.DESCRIPTOR.services_by_name.values())
+    async with connect(generator.target, services=services, token=generator.manage_token) as to:
+        adapters, ask = rpc.AdapterServiceStub(to), rpc.GeneratorServiceStub(to)
+
+        async def told() -> dict[str, pb.Adapter]:
+            reply = await adapters.ListAdapters(pb.ListAdaptersRequest())
+            return {one.ref: one for one in reply.adapters}
+
+        async def use(name: str) -> None:
+            request = pb.GenerateRequest(model=lab.refs[name], text="who?")
+            request.sampling.max_tokens = 2
+            async for _ in ask.Generate(request, timeout=60):
+                pass
+
+        async def ready(ref: str) -> None:
+            async for change in adapters.WatchAdapters(
+                pb.WatchAdaptersRequest(refs=[ref]), timeout=60
+            ):
+                assert change.adapter.state != pb.ADAPTER_STATE_FAILED, change.adapter.reason
+                if change.adapter.state == pb.ADAPTER_STATE_READY:
+                    return
+
+        await _empty(adapters)
+        for name in ("one", "two", "late", "brief"):
+            await adapters.DeclareAdapter(pb.DeclareAdapterRequest(ref=lab.refs[name]))
+            await ready(lab.refs[name])
+        for name in ("late", "brief", "two", "one"):
+            await use(name)
+        found = await told()
+        slots = {name: found[lab.refs[name]].residency for name in ("one", "two", "late", "brief")}
+        assert slots == {
+            "one": pb.RESIDENCY_SLOT,
+            "two": pb.RESIDENCY_SLOT,
+            "late": pb.RESIDENCY_HOST,
+            "brief": pb.RESIDENCY_HOST,
+        }
+        assert all(one.HasField("last_used_time") for one in found.values())
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await adapters.DeclareAdapter(pb.DeclareAdapterRequest(ref=str(again)))
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "4 adapters at most (max_cpu_loras)" in refused.value.details()
+        assert lab.refs["late"] in refused.value.details()
+        await adapters.DeclareAdapter(
+            pb.DeclareAdapterRequest(ref=str(again), on_full=pb.ON_FULL_EVICT_IDLE)
+        )
+        await ready(str(again))
+        assert set(await told()) == {str(again), *(lab.refs[n] for n in ("one", "two", "brief"))}
+        await adapters.RemoveAdapter(pb.RemoveAdapterRequest(ref=str(again)))

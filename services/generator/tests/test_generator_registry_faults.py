@@ -124,7 +124,9 @@ def test_what_comes_when_nobody_wants_it_any_more_goes_again(loop, tmp_path):
         await replica.pool.declare(A, required=False, request_id="")
         await asyncio.sleep(1)
         assert replica.files()
+        before = loop.time()
         await replica.pool.remove(A)
+        assert loop.time() - before < 1
         assert replica.pool.list() == []
         replica.faults.is_slow = False
         await asyncio.sleep(5)

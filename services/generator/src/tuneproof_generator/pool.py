@@ -299,7 +299,8 @@ class AdapterPool:
                     self._held.adopt(declaration.ref, declaration.required, retry=False)
             wanted = {str(declaration.ref) for declaration in declared}
             for ref, entry in list(self._held.entries.items()):
-                if ref not in wanted and entry.record.state is not State.DRAINING:
+                # Again for one whose requests did not end when they were aborted.
+                if ref not in wanted or entry.record.state is State.DRAINING:
                     self._held.drain(entry, DRAIN_SECONDS)
             self._reconciled = True
             self._held.retry()
