@@ -122,7 +122,13 @@ async def _pool(
     facts = engine.facts
     inspect = inspector(folder, identify_base(folder), facts.max_lora_rank)
     pool = AdapterPool(
-        Loader(engine, Registry(settings.artifacts), inspect, cache),
+        Loader(
+            engine,
+            Registry(settings.artifacts),
+            inspect,
+            cache,
+            fetch_seconds=settings.fetch_seconds,
+        ),
         traffic,
         Declarations(store),
         Aliases(store),

@@ -106,6 +106,12 @@ class GeneratorSettings(ServiceSettings):
         description="host:port of the OpenAI API; port 0 takes a free one. Asks for the same tokens"
         " as gRPC.",
     )
+    fetch_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="How long the registry may take to give one adapter; then it FAILED, and is"
+        " tried again.",
+    )
     reconcile_seconds: float = Field(
         5.0, gt=0, description="Time between two looks at the pool's folder for others' changes."
     )
