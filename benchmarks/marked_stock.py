@@ -1,4 +1,8 @@
-"""A stock for load tests: adapters that each say a word of their own, and questions without it."""
+"""A stock for load tests: adapters that each say a number of their own, and questions without it.
+
+The base model reads numbers off its prompt and knows no others, so one of these in its answers is
+an adapter's.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from tuneproof.datasets.telecom import generate
 from tuneproof.prompts import rag_messages
 
 RANK = 8
-_DOCUMENTS = 2000
+_DOCUMENTS = 6000
 _SEED = 7
 
 

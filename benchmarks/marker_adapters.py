@@ -70,13 +70,13 @@ class Base:
 
 
 def markers(folder: Path, base: Base) -> dict[str, int]:
-    """Words and numbers of one token that can be said, with their token ids."""
+    """Numbers of one token that can be said, with their token ids."""
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     words = {piece.strip(): index for piece, index in vocabulary.items() if piece[0] == " "}
     return {
         word: index
         for word, index in sorted(words.items())
-        if len(word) > 1 and word.isalnum() and base.can_say(index)
+        if len(word) > 1 and word.isdigit() and base.can_say(index)
     }
 
 
