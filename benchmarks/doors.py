@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +46,8 @@ _MAX_TOKENS = 32
 
 def main() -> None:
     options = _options()
+    # Ended from outside, it ends its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as scratch:
         flags = _service_flags(Path(scratch), options)
         with _service(flags, Path(scratch)) as ours, _vllm(flags, Path(scratch)) as theirs:
@@ -55,9 +58,9 @@ def main() -> None:
                     door: held.enter_context(_client(door, targets[door], processes[door]))
                     for door in DOORS
                 }
-                runs = _rounds(clients, options.rounds)
-    results = _ratios(runs)
-    print(json.dumps({"bench": "doors", "results": results}))
+                runs = _rounds(clients, options.rounds, options.scale)
+    _show(runs)
+    print(json.dumps({"bench": "doors", "results": _ratios(runs)}))
 
 
 def _options() -> argparse.Namespace:
@@ -65,13 +68,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=ROOT / "demo" / MODEL)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stream-interval", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the requests of a run")
     return parser.parse_args()
 
 
 # The runs
 
 
-def _rounds(clients: dict[str, _Client], rounds: int) -> list[dict[str, Any]]:
+def _rounds(clients: dict[str, _Client], rounds: int, scale: float) -> list[dict[str, Any]]:
     """All runs but those of the first round, which warms everything up."""
     runs = []
     for number in range(rounds + 1):
@@ -80,28 +84,41 @@ def _rounds(clients: dict[str, _Client], rounds: int) -> list[dict[str, Any]]:
             turn = number % len(DOORS)
             for door in DOORS[turn:] + DOORS[:turn]:
                 seed = f"{number} {concurrency} {door}"
-                run = clients[door].load(seed, concurrency, requests if number else requests // 4)
+                asked = round(scale * requests / (1 if number else 4))
+                run = clients[door].load(seed, concurrency, max(asked, concurrency))
                 if number:
                     runs.append({"round": number, "door": door, "concurrency": concurrency, **run})
-        print(f"round {number} of {rounds} done", file=sys.stderr)
+        print(
+            f"round {number} of {rounds}: {_ratios(runs[-len(DOORS) * len(CONCURRENCY) :])}",
+            file=sys.stderr,
+            flush=True,
+        )
     return runs
 
 
 def _ratios(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
-    results: dict[str, float] = {}
+    """Medians over the rounds of ours divided by theirs."""
+    found = {(run["concurrency"], run["round"], run["door"]): run for run in runs}
+    rounds = sorted({run["round"] for run in runs})
+    return {
+        f"{door}_{measure}_ratio_{concurrency}": round(
+            median(
+                found[concurrency, number, door][key] / found[concurrency, number, "vllm"][key]
+                for number in rounds
+            ),
+            3,
+        )
+        for concurrency in CONCURRENCY
+        for measure, key in (("rps", "rps"), ("ttft", "ttft_p50"))
+        for door in DOORS[:2]
+        if rounds
+    }
+
+
+def _show(runs: Sequence[dict[str, Any]]) -> None:
     for concurrency in CONCURRENCY:
-        found = {
-            (run["round"], run["door"]): run for run in runs if run["concurrency"] == concurrency
-        }
-        rounds = sorted({number for number, _ in found})
-        for measure, key in (("rps", "rps"), ("ttft", "ttft_p50")):
-            for door in DOORS[:2]:
-                ratios = [
-                    found[number, door][key] / found[number, "vllm"][key] for number in rounds
-                ]
-                results[f"{door}_{measure}_ratio_{concurrency}"] = round(median(ratios), 3)
         for door in DOORS:
-            mine = [found[number, door] for number in rounds]
+            mine = [run for run in runs if (run["concurrency"], run["door"]) == (concurrency, door)]
             print(
                 f"at {concurrency:2} {door:6}"
                 f" {median(run['rps'] for run in mine):7.1f} requests/s,"
@@ -111,7 +128,6 @@ def _ratios(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
                 f" {median(run['tokens'] for run in mine):.1f} tokens an answer,"
                 f" {median(run['events'] for run in mine):.1f} events"
             )
-    return results
 
 
 # The servers
