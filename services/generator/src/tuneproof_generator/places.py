@@ -19,6 +19,8 @@ FRESH_SECONDS = 30.0
 """So long an adapter that nobody used yet is not idle: else two callers who each declare one and
 then ask it would evict each other's for ever."""
 _SHOWN = 8
+_PLACE_RETRY_SECONDS = 30.0
+"""Long enough that no client asks again by itself: a place is made by people."""
 
 
 class Places:
@@ -97,6 +99,7 @@ class Places:
             f"no place for {ref}: this replica holds {self._capacity} adapters at most"
             f" (max_cpu_loras), now {', '.join(told)}; {way}, or start it with more places",
             reason="NO_ADAPTER_PLACE",
+            retry_after=_PLACE_RETRY_SECONDS,
         )
 
     def may_evict(self, entry: Entry) -> bool:
