@@ -369,10 +369,10 @@ PIECE = '{"choices": [{"delta": {"content": "MODEL "}}]}'
 USAGE = '{"choices": [], "usage": {"completion_tokens": 2}}'
 
 
-async def loaded(answer, *, models=("one", "two"), probes=None):
+async def loaded(answer, *, models=("one", "two"), probes=None, ours=False):
     spec = LoadSpec(rate=100.0, seconds=0.2, base_share=0.0)
     async with endpoint(answer) as url:
-        door = OpenAIDoor(url, base_model="", token="k")
+        door = OpenAIDoor(url, base_model="", token="k", of_generator=ours)
         async with aclosing(door):
             return await run_load(door, spec, models, probes=probes)
 
@@ -392,11 +392,21 @@ async def test_any_openai_endpoint_is_loaded_and_its_answers_are_checked_by_prob
     assert (await loaded(answer, probes=crossed)).figures.wrong_adapter > 0
 
 
-async def test_the_adapter_named_in_the_header_is_compared():
-    answer = streamed(PIECE, "[DONE]", headers={"x-tuneproof-adapter": "two"})
-    figures = (await loaded(answer)).figures
+async def test_the_adapter_named_in_the_header_is_compared_where_the_name_means_one():
+    answer = streamed(PIECE, "[DONE]", headers={"x-tuneproof-adapter": TWO})
+    figures = (await loaded(answer, models=(ONE, TWO))).figures
     assert figures.checked_digest == figures.requests
     assert 0 < figures.wrong_adapter < figures.requests
+    alias = (await loaded(answer, models=("live",))).figures
+    assert (alias.checked_digest, alias.wrong_adapter) == (0, 0)
+
+
+async def test_no_header_is_the_base_model_at_our_door_and_nothing_known_elsewhere():
+    answer = streamed(PIECE, "[DONE]")
+    elsewhere = (await loaded(answer, models=(ONE,))).figures
+    assert (elsewhere.checked_digest, elsewhere.wrong_adapter) == (0, 0)
+    ours = (await loaded(answer, models=(ONE,), ours=True)).figures
+    assert ours.wrong_adapter == ours.checked_digest == ours.requests
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
     from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - see above
 
     if url:
-        return OpenAIDoor(url, base_model=base_model, token=token)
+        return OpenAIDoor(url, base_model=base_model, token=token, of_generator=bool(base_model))
     return GrpcDoor(target, token=token)
 
 

@@ -17,7 +17,8 @@ from tuneproof.sdk.conversions import seconds_of
 from tuneproof.servicekit.errors import DeadlineExceeded, InvalidInput, TuneproofError, Unavailable
 
 SERVED_BY = "x-tuneproof-adapter"
-"""Header in which the generator's OpenAI door names the adapter that serves."""
+"""Header in which the generator's OpenAI door names the adapter that serves; it leaves it out for
+the base model."""
 _SHOWN = 300
 _DATA = b"data:"
 
@@ -80,16 +81,21 @@ class OpenAIDoor:
     Args:
         url: the base URL, as `http://127.0.0.1:8000/v1`.
         base_model: the name under which the base model is asked.
+        of_generator: it is our generator's, so no header means the base model; elsewhere it means
+            that nothing is known.
 
     Raises:
         InvalidInput: for a text that is no http URL.
     """
 
-    def __init__(self, url: str, *, base_model: str, token: str | None) -> None:
+    def __init__(
+        self, url: str, *, base_model: str, token: str | None, of_generator: bool = False
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise InvalidInput(f"{url!r} is no URL: write it as http://127.0.0.1:8000/v1")
         self._url = url.rstrip("/") + "/chat/completions"
         self._base_model = base_model
+        self._unnamed = "" if of_generator else None
         self._session = aiohttp.ClientSession(
             headers={"authorization": f"Bearer {token}"} if token else {},
             connector=aiohttp.TCPConnector(limit=0),
@@ -112,7 +118,7 @@ class OpenAIDoor:
                 if response.status != 200:
                     said = (await response.text())[:_SHOWN]
                     raise Unavailable(f"{self._url} answers {response.status}: {said}")
-                return await _read(response, first)
+                return await _read(response, first, self._unnamed)
         except TimeoutError:
             raise DeadlineExceeded(f"{self._url} did not end an answer in time") from None
         except aiohttp.ClientError as error:
@@ -122,7 +128,9 @@ class OpenAIDoor:
         await self._session.close()
 
 
-async def _read(response: aiohttp.ClientResponse, first: Callable[[], None]) -> Answer:
+async def _read(
+    response: aiohttp.ClientResponse, first: Callable[[], None], unnamed: str | None
+) -> Answer:
     text: list[str] = []
     pieces = tokens = 0
     ended = False
@@ -145,7 +153,7 @@ async def _read(response: aiohttp.ClientResponse, first: Callable[[], None]) -> 
     if not ended:
         raise Unavailable("the stream ended without [DONE]")
     # A server that does not count is counted by its pieces.
-    return Answer("".join(text), tokens or pieces, response.headers.get(SERVED_BY))
+    return Answer("".join(text), tokens or pieces, response.headers.get(SERVED_BY, unnamed))
 
 
 def _event(data: bytes) -> dict[str, Any]:

@@ -93,17 +93,23 @@ class Truth:
             each.ref for each in meanings if each.since <= until and since <= each.until
         )
 
+    def _is_known(self, model: str) -> bool:
+        """Whether it can be told what a name means: not for an alias that nobody told us of."""
+        return not model or "@" in model or model in self._meanings
+
     def judge(self, reply: Reply) -> Reply:
         """The reply, with what is wrong about it, and what it was held against."""
         if reply.answer is None or reply.error:
             return reply
         allowed = self.allowed(reply.model, reply.sent, reply.first or reply.done)
         served, text = reply.answer.served, reply.answer.text.strip()
-        checked = [] if served is None else ["digest"]
+        checked: list[str] = []
         wrong = ""
-        if served is not None and served not in allowed:
-            names = " or ".join(sorted(_named(ref) for ref in allowed))
-            wrong = f"{_named(served)} served, {names} was asked"
+        if served is not None and self._is_known(reply.model):
+            checked.append("digest")
+            if served not in allowed:
+                names = " or ".join(sorted(_named(ref) for ref in allowed))
+                wrong = f"{_named(served)} served, {names} was asked"
         patterns = {
             ref: self._probes.expectation(ref, reply.prompt)
             for ref in (allowed if served is None else (served,))
