@@ -29,6 +29,8 @@ DEFAULT_PORTS = {
 NOT_RUN = {
     "make test": "it would run this test",
     "MODEL=Qwen/Qwen3-0.6B make demo": "downloads a model",
+    ".venv/bin/tuneproof loadtest swap --pool refs.txt --probe probes.jsonl --slo slo.yaml"
+    " --adapters 8 --rate 20": "takes adapters and objectives of the reader's own",
     "JUDGE_URL=https://api.openai.com/v1 JUDGE_MODEL=gpt-4o make demo": "costs money",
     "tuneproof up studies/demo.yaml --judge-url https://api.openai.com/v1 --judge-model gpt-4o": (
         "costs money"
@@ -123,7 +125,7 @@ def commands(block: str) -> Iterator[str]:
 
 
 def follow(page: Path, place: Place) -> dict[str, str]:
-    """Does what a page says; what each command and program printed."""
+    """Does what a page says; what each block printed."""
     printed: dict[str, str] = {}
     staying: list[subprocess.Popen[str]] = []
     try:
@@ -136,13 +138,12 @@ def follow(page: Path, place: Place) -> dict[str, str]:
             elif language == "python":
                 printed[block] = place.run(sys.executable, "-c", block)
             elif language == "sh":
-                for command in commands(block):
-                    if command in NOT_RUN:
-                        printed[command] = ""
-                    elif command == "make up":
-                        staying.append(place.stay(command))
-                    else:
-                        printed[command] = place.run("bash", "-ec", command)
+                # What a command sets is there for the next ones of the block.
+                script = "\n".join(each for each in commands(block) if each not in NOT_RUN)
+                if script == "make up":
+                    staying.append(place.stay(script))
+                else:
+                    printed[script] = place.run("bash", "-ec", script)
     finally:
         for process in staying:
             # Not Ctrl-C: it would end the services, which other tests use too.
@@ -152,7 +153,7 @@ def follow(page: Path, place: Place) -> dict[str, str]:
 
 
 def said(printed: dict[str, str], part: str) -> str:
-    """What the one command printed that holds a part."""
+    """What the one block printed that holds a part."""
     (found,) = [output for command, output in printed.items() if part in command]
     return found
 
@@ -164,6 +165,8 @@ def test_the_readme_can_be_followed(place: Place, data: Path) -> None:
     assert "46 dBm" in "".join(re.findall(r'"text": "([^"]*)"', generated))
     assert '"servedBy"' in generated
     assert "46 dBm" in said(printed, "OpenAI")
+    assert "live points to" in said(printed, "adapters rollback")
+    assert (place.folder / "loadtest.html").exists()
     assert re.search(
         r'"telecom-completeness@1".*"mean": [1-5]', said(printed, "JudgeService"), re.S
     )
