@@ -111,5 +111,6 @@ async def test_a_request_that_waits_heeds_its_deadline_and_its_adapters_removal(
         await stubs.adapters.RemoveAdapter(removal)
         with pytest.raises(grpc.aio.AioRpcError) as removed:
             await waiting
-        assert removed.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "removed" in removed.value.details()
+        # The client asks again by itself; by then there is no such adapter.
+        refusals = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
+        assert removed.value.code() in refusals
