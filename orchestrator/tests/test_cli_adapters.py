@@ -229,19 +229,18 @@ def test_every_command_has_an_example(bare):
 
 def test_a_watch_tells_changes_until_ctrl_c(pool, done):
     done("declare", A, "--wait")
-    command = [sys.executable, "-m", "tuneproof.cli.main", "adapters", "watch", "--json"]
+    program = [sys.executable, "-m", "tuneproof.cli.main", "adapters", "watch", "--json"]
     with subprocess.Popen(
-        [*command, "--generator", pool], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*program, "--generator", pool], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as watch:
         assert json.loads(watch.stdout.readline())["ref"] == A
-        done("declare", B, "--wait")
-        done("remove", B)
-        states: list[str] = []
-        while "removed" not in states:
-            told = json.loads(watch.stdout.readline())
-            assert told["ref"] == B
-            states.append(told["state"])
-        assert states[-2] == "ready"
+        for command, last in (("declare", "ready"), ("remove", "removed")):
+            done(command, B)
+            state = ""
+            while state != last:
+                told = json.loads(watch.stdout.readline())
+                assert told["ref"] == B
+                state = told["state"]
         watch.send_signal(signal.SIGINT)
         out, err = watch.communicate(timeout=20)
     assert (watch.returncode, out) == (130, "")
