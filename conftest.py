@@ -1,6 +1,7 @@
 """For every test: with TUNEPROOF_REQUIRE_ALL set, as in CI, a skipped test is a failed one."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # How long an example takes says more about the machine's load than about the code.
 settings.register_profile("tuneproof", deadline=None)
 settings.load_profile("tuneproof")
+
+# A shell ignores SIGINT in what it starts in the background, and so would the programs under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

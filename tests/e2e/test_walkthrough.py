@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -9,10 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tuneproof.sdk import RetrieverClient
 
 from ..conftest import ROOT, Running
 
@@ -48,19 +52,33 @@ class Place:
     folder: Path
     running: Running
 
+    @cached_property
+    def corpus(self) -> str:
+        async def find() -> str:
+            target = self.running.addresses["retriever"]["grpc"]
+            async with RetrieverClient(target, token=None) as retriever:
+                (name,) = [
+                    each.name for each in await retriever.list() if each.name.startswith("telecom-")
+                ]
+                return name
+
+        return asyncio.run(find())
+
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, "PATH": path}
 
     def here(self, text: str) -> str:
-        """A text with the ports that the services have here."""
+        """A text with the ports that the services have here, and the demo's corpus: other tests
+        have made more."""
         for port, (service, kind) in DEFAULT_PORTS.items():
             address = self.running.addresses[service][kind].removeprefix("http://")
             actual = re.search(r":(\d+)", address)
             assert actual is not None
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{actual[1]}")
-        return text
+        asking = "tuneproof ask "
+        return text.replace(asking, f"{asking}--corpus {self.corpus} ") if asking in text else text
 
     def run(self, *command: str) -> str:
         """Runs a command to its end; what it prints."""
