@@ -300,8 +300,10 @@ def test_what_was_not_measured_is_not_met():
 def test_without_any_comparison_no_answer_is_called_right():
     phase = phase_of("quiet", 0.5)
     blind = replace(phase, replies=tuple(replace(r, checked=()) for r in phase.replies))
-    met = {check.name: check.met for check in verdict(Slo(), figures_of([blind]))}
-    assert met == {"failed": True, "failed_swaps": True, "wrong_adapter": False}
+    named = {check.name: check.met for check in verdict(Slo(wrong_adapter=0), figures_of([blind]))}
+    assert named == {"failed": True, "failed_swaps": True, "wrong_adapter": False}
+    silent = {check.name: check.met for check in verdict(Slo(), figures_of([blind]))}
+    assert silent == {"failed": True, "failed_swaps": True}
 
 
 def test_every_bad_objective_is_named(tmp_path):
