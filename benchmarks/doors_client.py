@@ -122,7 +122,8 @@ def _openai_request(text: str) -> bytes:
 @asynccontextmanager
 async def _openai(url: str) -> AsyncIterator[Ask]:
     headers = {"content-type": "application/json"}
-    connector = aiohttp.TCPConnector(limit=0)
+    # uvicorn ends a connection that was idle for 5 s, maybe just when it is used again.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def ask(request: bytes) -> Answer:
