@@ -207,6 +207,24 @@ async def test_a_stream_that_fails_raises_after_what_came(ending: str):
         assert caught.value.message == "the engine died"
 
 
+async def test_a_stream_that_fails_leaves_nothing_waiting():
+    async def script(requests, context):
+        yield _echo(await anext(requests))
+        raise Unavailable("the engine died")
+
+    def readers() -> list[str]:
+        coroutines = (str(each.get_coro()) for each in asyncio.all_tasks())
+        return [each for each in coroutines if "_consume_request_iterator" in each]
+
+    async with serving(_service(script)) as target, GeneratorClient(target) as client:
+        with pytest.raises(Unavailable):
+            inputs = {name: _ask(name) for name in "abc"}
+            await _collect(client.generate_many(inputs, in_flight=1), {})
+        async with asyncio.timeout(5):
+            while readers():
+                await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def _killable(script: Script, kill: asyncio.Event) -> AsyncIterator[str]:
     """A server that ends at once, calls under way included, when `kill` is set."""

@@ -57,6 +57,7 @@ class Exchange(Generic[In, Out]):
         self._refused: list[tuple[str, TuneproofError]] = []
         self._input_failure: Exception | None = None
         self._last_event = 0.0
+        self._over = False
 
     async def outcomes(self, inputs: Inputs[In]) -> AsyncIterator[tuple[str, Out | TuneproofError]]:
         """Yields each request's result or error, in the order in which they come.
@@ -77,6 +78,10 @@ class Exchange(Generic[In, Out]):
                     yield self._refused.pop()
         finally:
             stream.cancel()
+            # gRPC leaves its reader of requests where it is: one that waits for a place goes on,
+            # and ends.
+            self._over = True
+            self._places.release()
         while self._refused:
             yield self._refused.pop()
         if self._input_failure is not None:
@@ -95,6 +100,8 @@ class Exchange(Generic[In, Out]):
                     raise InvalidInput(f"two requests of one stream have the id {name!r}")  # noqa: TRY301
                 seen.add(name)
                 await self._places.acquire()
+                if self._over:
+                    return
                 try:
                     message = self._pack(name, value)
                 except TuneproofError as error:
