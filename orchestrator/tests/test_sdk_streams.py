@@ -216,9 +216,9 @@ async def test_a_stream_that_fails_leaves_nothing_waiting():
         coroutines = (str(each.get_coro()) for each in asyncio.all_tasks())
         return [each for each in coroutines if "_consume_request_iterator" in each]
 
+    inputs = {name: _ask(name) for name in "abc"}
     async with serving(_service(script)) as target, GeneratorClient(target) as client:
         with pytest.raises(Unavailable):
-            inputs = {name: _ask(name) for name in "abc"}
             await _collect(client.generate_many(inputs, in_flight=1), {})
         async with asyncio.timeout(5):
             while readers():
