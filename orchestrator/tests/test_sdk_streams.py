@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -207,22 +208,26 @@ async def test_a_stream_that_fails_raises_after_what_came(ending: str):
         assert caught.value.message == "the engine died"
 
 
-async def test_a_stream_that_fails_leaves_nothing_waiting():
-    async def script(requests, context):
-        yield _echo(await anext(requests))
-        raise Unavailable("the engine died")
+async def test_services_that_die_leave_no_task_behind():
+    told: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    inputs = {str(n): _ask("x") for n in range(50)}
+    for _ in range(15):  # It depends on when the end is noticed.
+        kill = asyncio.Event()
 
-    def readers() -> list[str]:
-        coroutines = (str(each.get_coro()) for each in asyncio.all_tasks())
-        return [each for each in coroutines if "_consume_request_iterator" in each]
+        async def script(requests, context, kill=kill):
+            for _ in range(2):
+                yield _echo(await anext(requests))
+            kill.set()
+            await asyncio.Event().wait()
 
-    inputs = {name: _ask(name) for name in "abc"}
-    async with serving(_service(script)) as target, GeneratorClient(target) as client:
-        with pytest.raises(Unavailable):
-            await _collect(client.generate_many(inputs, in_flight=1), {})
-        async with asyncio.timeout(5):
-            while readers():
-                await asyncio.sleep(0.01)
+        async with _killable(script, kill) as target, GeneratorClient(target) as client:
+            with pytest.raises(Unavailable):
+                await _collect(client.generate_many(inputs, in_flight=4), {})
+        gc.collect()
+        await asyncio.sleep(0.01)
+    assert told == []
 
 
 @asynccontextmanager
