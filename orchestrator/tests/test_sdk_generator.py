@@ -336,7 +336,7 @@ async def test_a_replica_that_keeps_failing_is_not_waited_for():
         yield adapter
 
     with pytest.raises(WrongState, match=r"NaN in a tensor \(on r2\)"):
-        await until_ready(REF, looks, timeout=5, on_change=None, stale_seconds=0.1)
+        await until_ready(REF, looks, timeout=5, away_seconds=5, on_change=None, stale_seconds=0.1)
 
 
 async def test_a_failure_from_before_the_declaration_passes(client, adapters):
@@ -381,6 +381,12 @@ async def test_a_service_that_is_away_is_told_as_such():
     async with GeneratorClient("127.0.0.1:1") as client:
         with pytest.raises(Unavailable, match=r"the generator at 127\.0\.0\.1:1 cannot be reached"):
             await client.wait_ready(REF, timeout=3)
+
+
+async def test_a_service_may_be_away_for_so_long_and_no_longer():
+    async with GeneratorClient("127.0.0.1:1") as client:
+        with pytest.raises(Unavailable):
+            await client.wait_ready(REF, timeout=600, away_seconds=0.5)
 
 
 async def test_adapters_are_listed_and_removed(client, adapters):

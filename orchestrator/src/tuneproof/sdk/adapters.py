@@ -60,21 +60,27 @@ class AdapterCalls(Client):
         ref: str,
         *,
         timeout: float = 600.0,
+        away_seconds: float | None = None,
         on_change: Callable[[AdapterInfo], None] | None = None,
     ) -> AdapterInfo:
         """Waits until every live replica serves a declared adapter.
 
         Args:
+            away_seconds: how long the service may be away meanwhile; None: as long as `timeout`.
             on_change: is told each new state.
 
         Raises:
             WrongState: when the adapter failed; the message holds the reason.
             NotFound: when it is not declared, or is removed meanwhile.
-            Unavailable: when the service is away at the end of the time.
+            Unavailable: when the service is away for so long, or at the end of the time.
             DeadlineExceeded: when it is not ready within `timeout` seconds; names its last state.
         """
         return await until_ready(
-            ref, lambda: self._changes(ref, timeout), timeout=timeout, on_change=on_change
+            ref,
+            lambda: self._changes(ref, timeout),
+            timeout=timeout,
+            away_seconds=timeout if away_seconds is None else away_seconds,
+            on_change=on_change,
         )
 
     async def _changes(self, ref: str, timeout: float) -> AsyncGenerator[AdapterInfo, None]:

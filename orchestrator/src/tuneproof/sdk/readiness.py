@@ -18,6 +18,7 @@ async def until_ready(
     changes: Callable[[], AsyncGenerator[AdapterInfo, None]],
     *,
     timeout: float,
+    away_seconds: float,
     on_change: Callable[[AdapterInfo], None] | None,
     stale_seconds: float = _STALE_SECONDS,
 ) -> AdapterInfo:
@@ -27,17 +28,20 @@ async def until_ready(
 
     Args:
         changes: gives the adapter as it is now, then each change.
+        away_seconds: how long the service may be away at a time.
         stale_seconds: for how long some replicas may say `failed` and others not: what they say
             may be older than the declaration.
 
     Raises:
         WrongState: when the adapter failed.
         NotFound: when it is removed meanwhile.
-        Unavailable: when the service is away at the end of the time.
+        Unavailable: when the service is away for so long, or at the end of the time.
         DeadlineExceeded: when it is there, and the adapter not ready; names its last state.
     """
     last: AdapterInfo | None = None
     away: Unavailable | None = None
+    clock = asyncio.get_running_loop().time
+    seen = clock()
     looks = _Looks(ref, stale_seconds)
     try:
         async with asyncio.timeout(timeout):
@@ -45,7 +49,7 @@ async def until_ready(
                 try:
                     async with aclosing(changes()) as told:
                         async for adapter in told:
-                            away = None
+                            away, seen = None, clock()
                             if on_change and (last is None or _shown(adapter) != _shown(last)):
                                 on_change(adapter)
                             last = adapter
@@ -54,6 +58,8 @@ async def until_ready(
                             if adapter.state in {"ready", "failed"}:
                                 break  # this replica is done; it tells no change of the others
                 except Unavailable as error:
+                    if clock() - seen > away_seconds:
+                        raise
                     away = error
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:

@@ -12,7 +12,10 @@ from tuneproof.study.chain import Chain
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services, pool_to_json
 from tuneproof.study.state import Task, task
-from tuneproof.study.work import Outcome, complete
+from tuneproof.study.work import Outcome, complete, persist
+
+_AWAY_SECONDS = 10.0
+"""After so long a generator is taken for lost; one of this machine does not come back by itself."""
 
 
 async def answer(chain: Chain, services: Services, progress: Progress) -> None:
@@ -27,7 +30,7 @@ async def answer(chain: Chain, services: Services, progress: Progress) -> None:
         return
     distinct = len({each.key for each in tasks})
     with progress.stage("answers", distinct, distinct - len(missing)) as stage:
-        await services.generator()
+        await persist(partial(_connect, services), recover=services.recover)
         remember_pool(chain, services)
         width = max(1, services.pool.max_loras if services.pool else 1)
         groups = _groups(missing, width)
@@ -41,6 +44,10 @@ async def answer(chain: Chain, services: Services, progress: Progress) -> None:
             )
             if len(groups) > 1:
                 await _remove(await services.generator(), group, stage)
+
+
+async def _connect(services: Services) -> None:
+    await services.generator()
 
 
 def pool_task(chain: Chain) -> Task:
@@ -110,7 +117,11 @@ async def _load(
     async def load(ref: str) -> None:
         name = ref.partition("@")[0]
         await generator.declare(ref)
-        await generator.wait_ready(ref, on_change=lambda now: stage.note(f"{name} {now.state}"))
+        await generator.wait_ready(
+            ref,
+            away_seconds=_AWAY_SECONDS,
+            on_change=lambda now: stage.note(f"{name} {now.state}"),
+        )
 
     outcomes = await asyncio.gather(*(load(ref) for ref in refs), return_exceptions=True)
     failed: dict[str, TuneproofError] = {}
