@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ from tuneproof.adapters import Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
 from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.locks import locked
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.settings import split_address
 from tuneproof_generator.adapter_servicer import AdapterServicer
@@ -74,7 +74,8 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     door_module, engine_module = await asyncio.to_thread(_import_vllm)
     tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
     async with contextlib.AsyncExitStack() as held:
-        cache = held.enter_context(_alone_in(settings.cache_dir.expanduser().absolute()))
+        cache = settings.cache_dir.expanduser().absolute()
+        held.enter_context(_alone_in(cache))
         door = held.enter_context(
             contextlib.closing(door_module.listen(split_address(settings.openai_bind)))
         )
@@ -227,20 +228,15 @@ def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
     )
 
 
-@contextlib.contextmanager
-def _alone_in(cache: Path) -> Iterator[Path]:
+def _alone_in(cache: Path) -> contextlib.AbstractContextManager[None]:
     """Holds a cache folder for this process; another one would delete files that are in use.
 
     Raises:
         InvalidInput: when another process holds it.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidInput(
-                f"another generator uses the cache {cache}; set another cache_dir",
-                field="cache_dir",
-            ) from None
-        yield cache
+    return locked(
+        cache / ".lock",
+        lambda _: InvalidInput(
+            f"another generator uses the cache {cache}; set another cache_dir", field="cache_dir"
+        ),
+    )
