@@ -102,7 +102,7 @@ async def _grpc(target: str) -> AsyncIterator[Ask]:
                 events += 1
                 last = message
             final = pb.GenerateResponse.FromString(last).final
-            return Answer(first, events - 1, final.usage.completion_tokens)
+            return Answer(first, events, final.usage.completion_tokens)
 
         yield ask
 

@@ -153,9 +153,9 @@ async def test_the_command_ends_by_its_verdict(tmp_path):
     lines = [{"adapter": ref_of(n), "expect": f"({word_of(ref_of(n))} ?)+"} for n in range(6)]
     probe = tmp_path / "probes.jsonl"
     probe.write_text("\n".join(map(json.dumps, [*lines, {"adapter": "base", "expect": "base.*"}])))
-    slo.write_text("{failed: 0, wrong_adapter: 0, swaps: 2, first_token: {p99: 30}}")
+    slo.write_text("{failed: 0, wrong_adapter: 0, swaps: 1, first_token: {p99: 30}}")
     flags = ["--pool", str(refs), "--adapters", "2", "--swaps-per-minute", "600", "--json"]
-    flags += ["--rate", "80", "--duration", "0.4", "--rounds", "1", "--probe", str(probe)]
+    flags += ["--rate", "40", "--duration", "1.5", "--rounds", "1", "--probe", str(probe)]
     flags += ["--slo", str(slo), "--report", str(report)]
 
     async def run(world: World, *more: str):

@@ -53,7 +53,7 @@ class _Generator(stubs.GeneratorServiceServicer):
             self.refusals -= 1
             raise Unavailable("loading", retry_after=0.01)
         try:
-            for piece in ("46", " dBm", "."):
+            for piece in ("46", " dBm"):
                 yield pb.GenerateResponse(delta=pb.Delta(text=piece))
             if request.chat.messages[-1].content == "endless":
                 await asyncio.Event().wait()
@@ -66,8 +66,7 @@ class _Generator(stubs.GeneratorServiceServicer):
         )
         for stage, milliseconds in (("queue", 100), ("first_token", 20), ("decode", 5)):
             final.stage_times.add(stage=stage).duration.FromMilliseconds(milliseconds)
-        if self.final:
-            yield pb.GenerateResponse(final=final)
+        yield pb.GenerateResponse(delta=pb.Delta(text="."), final=final if self.final else None)
 
 
 class _Adapters(stubs.AdapterServiceServicer):
@@ -248,7 +247,7 @@ async def test_a_seed_is_chosen_where_a_restart_needs_one(
 
 async def test_closing_the_answer_stops_the_work(client, fake):
     answer = client.generate("", [{"role": "user", "content": "endless"}])
-    assert [await anext(answer) for _ in range(3)] == ["46", " dBm", "."]
+    assert [await anext(answer) for _ in range(2)] == ["46", " dBm"]
     assert not fake.stopped.is_set()
     await answer.aclose()
     async with asyncio.timeout(5):

@@ -25,7 +25,7 @@ from tuneproof_generator.backoff import Backoff
 from tuneproof_generator.declarations import Declarations
 from tuneproof_generator.detached import detached
 from tuneproof_generator.engine import Chunk, EngineFacts, Finish, Sampling, WorkerHoldings
-from tuneproof_generator.generation import Ask, Generator, Outcome, Tokens
+from tuneproof_generator.generation import Ask, Generator, Tokens
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Inspected, Loader
 from tuneproof_generator.pool import AdapterPool
@@ -227,12 +227,12 @@ class Replica:
         """The content that answered, and the reference that the reply names."""
         said: set[str] = set()
         request = Ask(model, Tokens((1,)), Sampling(max_tokens=tokens))
-        async with aclosing(self.generator.generate(request)) as events:
-            async for event in events:
-                if isinstance(event, Outcome):
+        async with aclosing(self.generator.generate(request)) as pieces:
+            async for piece in pieces:
+                said.add(piece.text)
+                if piece.outcome:
                     (content,) = said
-                    return content, event.adapter_ref
-                said.add(event.text)
+                    return content, piece.outcome.adapter_ref
         raise AssertionError
 
     async def settled(self, wanted: AdapterRef) -> State:

@@ -57,7 +57,7 @@ class Doors:
         async for response in self.ask.Generate(_request(model, count), timeout=60):
             if response.HasField("delta"):
                 deltas.append(list(response.delta.token_ids))
-            else:
+            if response.HasField("final"):
                 final = response.final
         return deltas, final
 

@@ -63,7 +63,7 @@ async def _whole(stubs, request):
         if response.HasField("delta"):
             text += response.delta.text
             ids += response.delta.token_ids
-        else:
+        if response.HasField("final"):
             final = response.final
     return text, ids, final
 

@@ -19,7 +19,7 @@ from tuneproof_generator.alias import Target
 from tuneproof_generator.aliases import Aliases
 from tuneproof_generator.declarations import Declarations
 from tuneproof_generator.engine import Chunk, EngineFacts, Finish, Sampling
-from tuneproof_generator.generation import Ask, Generator, Outcome, Piece, Tokens
+from tuneproof_generator.generation import Ask, Generator, Outcome, Tokens
 from tuneproof_generator.lifecycle import State
 from tuneproof_generator.loading import Inspected, Loader
 from tuneproof_generator.pool import AdapterPool
@@ -135,12 +135,11 @@ class Replica:
     async def ask(self, model: str, tokens: int = 2) -> tuple[list[int], Outcome]:
         ids: list[int] = []
         request = Ask(model, Tokens((1,)), Sampling(max_tokens=tokens))
-        async with aclosing(self.generator.generate(request)) as events:
-            async for event in events:
-                if isinstance(event, Piece):
-                    ids += event.token_ids
-                else:
-                    return ids, event
+        async with aclosing(self.generator.generate(request)) as pieces:
+            async for piece in pieces:
+                ids += piece.token_ids
+                if piece.outcome:
+                    return ids, piece.outcome
         raise AssertionError
 
 

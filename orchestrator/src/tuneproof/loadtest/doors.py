@@ -56,12 +56,12 @@ class GrpcDoor:
         final: pb.Final | None = None
         with self._connection.errors("Generate"):
             async for reply in self._stub.Generate(request, timeout=timeout):
-                if reply.HasField("final"):
-                    final = reply.final
-                else:
+                if reply.HasField("delta"):
                     if not text:
                         first()
                     text.append(reply.delta.text)
+                if reply.HasField("final"):
+                    final = reply.final
         if final is None:
             raise Unavailable("the stream ended without its usage")
         return Answer(

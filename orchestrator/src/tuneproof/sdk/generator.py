@@ -101,11 +101,12 @@ class GeneratorClient(AdapterCalls):
                     reply = await anext(replies, None)
                 if reply is None:
                     raise Internal(f"{self._connection.peer} ended an answer without its usage")
-                if reply.WhichOneof("event") == "final":
+                if reply.HasField("delta"):
+                    text.append(reply.delta.text)
+                    yield reply.delta.text
+                if reply.HasField("final"):
                     yield messages_of.generation("".join(text), reply.final)
                     return
-                text.append(reply.delta.text)
-                yield reply.delta.text
         finally:
             stream.cancel()
 

@@ -45,14 +45,6 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of the answer."""
-
-    text: str
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What is known at the end."""
 
@@ -65,6 +57,16 @@ class Outcome:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of the answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    outcome: Outcome | None = None
+    """With the last piece."""
+
+
 class Generator:
     """Answers requests with the base model or an adapter of the pool."""
 
@@ -73,8 +75,8 @@ class Generator:
         self._pool = pool
         self._traffic = traffic
 
-    async def generate(self, ask: Ask) -> AsyncGenerator[Piece | Outcome, None]:
-        """Pieces, then one Outcome. Closing the generator stops the work in the engine.
+    async def generate(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        """Pieces, the last with the Outcome. Closing the generator stops the work in the engine.
 
         Raises:
             InvalidInput: naming the field and its limit, before the engine sees anything.
@@ -105,13 +107,11 @@ class Generator:
                     raise Unavailable(
                         f"adapter {ref} was removed while it answered; ask another one"
                     )
+                outcome = None
                 if chunk.finish is not None:
                     used.took(chunk.stage_seconds)
-                if chunk.text or chunk.token_ids:
-                    yield Piece(chunk.text, chunk.token_ids)
-                if chunk.finish is not None:
                     used.finish = str(chunk.finish)
-                    yield Outcome(
+                    outcome = Outcome(
                         chunk.finish,
                         tuple(prompt),
                         used.completion_tokens,
@@ -119,6 +119,8 @@ class Generator:
                         ref,
                         chunk.stage_seconds,
                     )
+                if outcome or chunk.text or chunk.token_ids:
+                    yield Piece(chunk.text, chunk.token_ids, outcome)
 
     async def _encode(self, prompt: Chat | Tokens | str) -> list[int]:
         if isinstance(prompt, Tokens):

@@ -20,7 +20,7 @@ from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import Internal
 from tuneproof_generator.engine import EngineFacts
-from tuneproof_generator.generation import Generator, Piece
+from tuneproof_generator.generation import Generator, Outcome
 from tuneproof_generator.translation import ask_of, delta_of, final_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -57,12 +57,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
-        async with aclosing(self._generator.generate(ask_of(request))) as events:
-            async for event in events:
-                if isinstance(event, Piece):
-                    yield pb.GenerateResponse(delta=delta_of(event))
-                else:
-                    yield pb.GenerateResponse(final=self._final(request, event))
+        async with aclosing(self._generator.generate(ask_of(request))) as pieces:
+            async for piece in pieces:
+                response = pb.GenerateResponse()
+                if piece.text or piece.token_ids:
+                    response.delta.CopyFrom(delta_of(piece))
+                if piece.outcome:
+                    response.final.CopyFrom(self._final(request, piece.outcome))
+                yield response
 
     async def GenerateBatch(
         self, request_iterator: AsyncIterator[pb.GenerateBatchRequest], context: Context
@@ -97,18 +99,17 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def _answer(self, request: pb.GenerateBatchRequest) -> pb.GenerateBatchResponse:
         text: list[str] = []
         ids: list[int] = []
-        async with aclosing(self._generator.generate(ask_of(request.generate))) as events:
-            async for event in events:
-                if isinstance(event, Piece):
-                    text.append(event.text)
-                    ids.extend(event.token_ids)
-                    continue
-                final = self._final(request.generate, event)
-                result = pb.Generation(text="".join(text), token_ids=ids, final=final)
-                return pb.GenerateBatchResponse(id=request.id, result=result)
+        async with aclosing(self._generator.generate(ask_of(request.generate))) as pieces:
+            async for piece in pieces:
+                text.append(piece.text)
+                ids.extend(piece.token_ids)
+                if piece.outcome:
+                    final = self._final(request.generate, piece.outcome)
+                    result = pb.Generation(text="".join(text), token_ids=ids, final=final)
+                    return pb.GenerateBatchResponse(id=request.id, result=result)
         raise Internal("the engine ended an answer without saying why")
 
-    def _final(self, request: pb.GenerateRequest, outcome: Any) -> pb.Final:
+    def _final(self, request: pb.GenerateRequest, outcome: Outcome) -> pb.Final:
         return final_of(
             outcome,
             base_model=self._pool.base_model,

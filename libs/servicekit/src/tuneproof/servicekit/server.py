@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -106,6 +107,9 @@ async def _serve(
                         **service.endpoints,
                     }
                     _announce(settings, name, addresses)
+                    # What is there now stays: no later collection looks through it again.
+                    gc.collect()
+                    gc.freeze()
                     await _follow_readiness(states, service, stop)
                     _log.info("draining", service=name)
             _log.info("ended", service=name)
