@@ -19,6 +19,7 @@ from tuneproof_generator.lifecycle import State
 from tuneproof_generator.places import FRESH_SECONDS
 from tuneproof_generator.residency import Residency
 
+from .fleet import MovedClock, member
 from .perilous import Faults, Replica, VirtualLoop, ref
 
 pytestmark = pytest.mark.timeout(20)
@@ -355,3 +356,17 @@ async def test_the_real_engine_tells_where_weights_are_and_loses_the_longest_idl
         await ready(str(again))
         assert set(await told()) == {str(again), *(lab.refs[n] for n in ("one", "two", "brief"))}
         await adapters.RemoveAdapter(pb.RemoveAdapterRequest(ref=str(again)))
+
+
+async def test_what_another_replica_uses_is_not_idle(tmp_path):
+    clock = MovedClock()
+    async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
+        await one.declare(A, B)
+        await two.follow(A, B)
+        for user, wanted in ((one, B), (one, A), (two, B)):
+            await user.served_by(str(wanted))
+        await two.tell()
+        await one.pool.reconcile()
+        await one.pool.declare(C, required=False, request_id="", evict=True)
+        await one.ready(C)
+        assert [view.record.ref for view in one.pool.list()] == [str(B), str(C)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from tuneproof.servicekit.errors import WrongState
 from tuneproof_generator.entry import now
@@ -49,6 +50,12 @@ class Fleet:
         return tuple(
             OnReplica(name, found[name], self._replicas.lease_end(name)) for name in sorted(found)
         )
+
+    def last_used(self, ref: str) -> datetime | None:
+        """When an adapter last answered on another replica, as far as they told."""
+        others = self._replicas.others().values() if self._replicas else ()
+        used = [statuses[ref].last_used for statuses in others if ref in statuses]
+        return max(filter(None, used), default=None)
 
     def _mine_as_known(self, ref: str, obstacle: str) -> AdapterStatus:
         mine = self._mine(ref)

@@ -33,6 +33,7 @@ class Holdings:
         capacity: adapters that the engine keeps in host memory.
         changed: called with the reference of an adapter that changed, or is gone.
         is_aliased: whether an alias points to an adapter.
+        used_elsewhere: when an adapter last answered on another replica.
     """
 
     def __init__(
@@ -43,12 +44,20 @@ class Holdings:
         changed: Callable[[str], None],
         *,
         is_aliased: Callable[[str], bool],
+        used_elsewhere: Callable[[str], datetime | None],
         evict: Evict,
         clock: Callable[[], datetime],
         backoff: Backoff,
     ) -> None:
         self.entries: dict[str, Entry] = {}
-        self.places = Places(self.entries, capacity, traffic, is_aliased, clock)
+        self.places = Places(
+            self.entries,
+            capacity,
+            traffic,
+            is_aliased=is_aliased,
+            used_elsewhere=used_elsewhere,
+            clock=clock,
+        )
         self._loader = loader
         self._traffic = traffic
         self._changed = changed

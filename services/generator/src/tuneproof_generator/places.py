@@ -17,7 +17,8 @@ from tuneproof_generator.traffic import Traffic
 
 FRESH_SECONDS = 30.0
 """So long an adapter that nobody used yet is not idle: else two callers who each declare one and
-then ask it would evict each other's for ever."""
+then ask it would evict each other's for ever. So long, too, one that another replica used: what is
+known of there is some seconds old."""
 _SHOWN = 8
 _PLACE_RETRY_SECONDS = 30.0
 """Long enough that no client asks again by itself: a place is made by people."""
@@ -30,6 +31,7 @@ class Places:
         entries: the adapters that are held here, by reference.
         capacity: adapters that the engine keeps in host memory.
         is_aliased: whether an alias points to an adapter.
+        used_elsewhere: when an adapter last answered on another replica.
     """
 
     def __init__(
@@ -37,13 +39,16 @@ class Places:
         entries: Mapping[str, Entry],
         capacity: int,
         traffic: Traffic,
+        *,
         is_aliased: Callable[[str], bool],
+        used_elsewhere: Callable[[str], datetime | None],
         clock: Callable[[], datetime],
     ) -> None:
         self._entries = entries
         self._capacity = capacity
         self._traffic = traffic
         self._is_aliased = is_aliased
+        self._used_elsewhere = used_elsewhere
         self._clock = clock
 
     @property
@@ -119,8 +124,8 @@ class Places:
 
     def _idle_since(self, entry: Entry) -> datetime:
         entered = entry.record.transitions[-1].time
-        used = self._traffic.usage(entry.adapter.engine_id).last_used if entry.adapter else None
-        return max(used, entered) if used else entered
+        here = self._traffic.usage(entry.adapter.engine_id).last_used if entry.adapter else None
+        return max(filter(None, (entered, here, self._used_elsewhere(entry.record.ref))))
 
     def _why_not(self, entry: Entry) -> str:
         """Why an adapter keeps its place; begins with `idle` when it need not."""
@@ -133,10 +138,12 @@ class Places:
         usage = self._traffic.usage(entry.adapter.engine_id)
         if usage.running:
             return f"{usage.running} requests running"
+        elsewhere = self._used_elsewhere(entry.record.ref)
+        if elsewhere and (self._clock() - elsewhere).total_seconds() < FRESH_SECONDS:
+            return "another replica used it just now"
         seconds = (self._clock() - self._idle_since(entry)).total_seconds()
-        if usage.last_used is None and seconds < FRESH_SECONDS:
-            return "new and not used yet"
-        return f"idle for {seconds:.0f} s"
+        is_new = not (usage.last_used or elsewhere) and seconds < FRESH_SECONDS
+        return "new and not used yet" if is_new else f"idle for {seconds:.0f} s"
 
     def _holders(self) -> list[Entry]:
         return [

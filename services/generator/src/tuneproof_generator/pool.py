@@ -84,6 +84,7 @@ class AdapterPool:
             capacity,
             self._changed,
             is_aliased=lambda ref: bool(self.routes.names(ref)),
+            used_elsewhere=self._fleet.last_used,
             evict=self._evict,
             clock=clock,
             backoff=backoff or Backoff(),
@@ -225,6 +226,7 @@ class AdapterPool:
         target: Target,
         *,
         expected_ref: str,
+        expected_version: int | None = None,
         force: bool = False,
         reason: str = "",
         request_id: str = "",
@@ -235,7 +237,7 @@ class AdapterPool:
         Raises:
             InvalidInput: for a name that is no alias, or the base model's.
             WrongState: when an adapter is not READY on every live replica (unless forced), or the
-                alias points elsewhere than expected.
+                alias points elsewhere than expected, or has another version.
             Unavailable: when the artifact store does not answer.
         """
         check_alias(name, reason)
@@ -253,6 +255,7 @@ class AdapterPool:
                 name,
                 target,
                 expected_ref=expected_ref,
+                expected_version=expected_version,
                 reason=reason,
                 request_id=request_id,
                 set_by=set_by,
@@ -361,12 +364,20 @@ class AdapterPool:
 
     def _view(self, entry: Entry) -> AdapterView:
         ref = entry.record.ref
-        usage = self._traffic.usage(entry.adapter.engine_id) if entry.adapter else Usage()
-        return AdapterView(entry.record, self.routes.names(ref), usage, self._fleet.everywhere(ref))
+        return AdapterView(
+            entry.record, self.routes.names(ref), self._usage(entry), self._fleet.everywhere(ref)
+        )
 
     def _status(self, ref: str) -> AdapterStatus:
         entry = self._held.entries.get(ref)
-        return AdapterStatus(entry.record.state, entry.record.reason) if entry else NOT_SEEN
+        if entry is None:
+            return NOT_SEEN
+        usage = self._usage(entry)
+        used = self._clock() if usage.running else usage.last_used
+        return AdapterStatus(entry.record.state, entry.record.reason, used)
+
+    def _usage(self, entry: Entry) -> Usage:
+        return self._traffic.usage(entry.adapter.engine_id) if entry.adapter else Usage()
 
     def _changed(self, ref: str) -> None:
         self._tell(ref)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tuneproof.servicekit.errors import Corrupted
@@ -23,6 +23,23 @@ class AdapterStatus:
 
     state: State
     reason: str = ""
+    last_used: datetime | None = field(default=None, compare=False)
+    """When it last answered there, in UTC; the time of writing while it does."""
+
+    def content(self) -> dict[str, str]:
+        """Its part of the object."""
+        used = {"last_used": self.last_used.isoformat()} if self.last_used else {}
+        return {"state": self.state, "reason": self.reason, **used}
+
+    @classmethod
+    def of(cls, content: Mapping[str, str]) -> AdapterStatus:
+        """The status in a part of an object."""
+        used = content.get("last_used")
+        return cls(
+            State(content["state"]),
+            str(content["reason"]),
+            datetime.fromisoformat(used).astimezone(UTC) if used else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,10 +66,7 @@ class Status:
 
     def dump(self) -> bytes:
         """The object's content."""
-        adapters = {
-            ref: {"state": status.state, "reason": status.reason}
-            for ref, status in self.adapters.items()
-        }
+        adapters = {ref: status.content() for ref, status in self.adapters.items()}
         content = {**vars(self), "written": self.written.isoformat(), "adapters": adapters}
         return json.dumps(content).encode()
 
@@ -73,8 +87,7 @@ class Status:
                 lease_seconds=float(content["lease_seconds"]),
                 process=str(content["process"]),
                 adapters={
-                    str(ref): AdapterStatus(State(each["state"]), str(each["reason"]))
-                    for ref, each in content["adapters"].items()
+                    str(ref): AdapterStatus.of(each) for ref, each in content["adapters"].items()
                 },
             )
             is_sound = status.written.tzinfo is not None and 0 < status.lease_seconds < _LONGEST
