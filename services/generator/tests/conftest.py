@@ -1,5 +1,6 @@
 """A tiny random Llama with adapters, and a generator that serves them in a process of its own."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from tuneproof.adapters import Registry, identify_base
 from tuneproof.servicekit.trace_testing import Collector, collecting
+
+from .perilous import Faults, Replica, VirtualLoop
 
 _TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -316,3 +319,25 @@ def tokenizer(lab: Lab):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(lab.base)
+
+
+@pytest.fixture
+def loop() -> Iterator[VirtualLoop]:
+    """A loop whose time is virtual."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        yield runner.get_loop()
+
+
+@pytest.fixture
+def replica(loop: VirtualLoop, tmp_path: Path) -> Iterator[Replica]:
+    """A replica in virtual time; at the end its engine has met none of its dangers."""
+
+    async def start() -> Replica:
+        made = Replica(tmp_path, Faults(), clock=loop.clock)
+        await made.pool.reconcile()
+        return made
+
+    started = loop.run_until_complete(start())
+    yield started
+    loop.run_until_complete(started.pool.close())
+    assert started.engine.violations == []

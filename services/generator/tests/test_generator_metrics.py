@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
 import prometheus_client
 import pytest
 
 from tuneproof_generator.accounting import account
 from tuneproof_generator.lifecycle import State
 
-from .perilous import Faults, Replica, VirtualLoop, ref
+from .perilous import ref
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -30,24 +26,6 @@ def _series(wanted: str) -> set[str]:
         for sample in family.samples
         if sample.labels.get("adapter") == wanted
     }
-
-
-@pytest.fixture
-def loop() -> Iterator[VirtualLoop]:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        yield runner.get_loop()
-
-
-@pytest.fixture
-def replica(loop: VirtualLoop, tmp_path: Path) -> Iterator[Replica]:
-    async def start() -> Replica:
-        made = Replica(tmp_path, Faults(), clock=loop.clock)
-        await made.pool.reconcile()
-        return made
-
-    started = loop.run_until_complete(start())
-    yield started
-    loop.run_until_complete(started.pool.close())
 
 
 def test_series_of_an_adapter_go_with_it_and_those_of_others_stay(loop, replica):

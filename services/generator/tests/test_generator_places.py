@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -20,30 +18,11 @@ from tuneproof_generator.places import FRESH_SECONDS
 from tuneproof_generator.residency import Residency
 
 from .fleet import MovedClock, member
-from .perilous import Faults, Replica, VirtualLoop, ref
+from .perilous import Faults, Replica, ref
 
 pytestmark = pytest.mark.timeout(20)
 
 A, B, C, D, E = (ref(name) for name in "abcde")
-
-
-@pytest.fixture
-def loop() -> Iterator[VirtualLoop]:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        yield runner.get_loop()
-
-
-@pytest.fixture
-def replica(loop: VirtualLoop, tmp_path: Path) -> Iterator[Replica]:
-    async def start() -> Replica:
-        made = Replica(tmp_path, Faults(), clock=loop.clock)
-        await made.pool.reconcile()
-        return made
-
-    started = loop.run_until_complete(start())
-    yield started
-    loop.run_until_complete(started.pool.close())
-    assert started.engine.violations == []
 
 
 async def _full(replica: Replica) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,12 +29,6 @@ pytestmark = pytest.mark.timeout(20)
 
 A, B = ref("a"), ref("b")
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdapterService"]
-
-
-@pytest.fixture
-def loop() -> Iterator[VirtualLoop]:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        yield runner.get_loop()
 
 
 def _scene(loop: VirtualLoop, root: Path, play: Callable, **more) -> None:
