@@ -4,7 +4,7 @@
 
 It prints so many addresses, each of a pool of its own, then serves without end. What a test wants
 to go wrong, it says by names: adapters called `bad…` fail, an alias called `lossy…` loses the
-answers to a rollback.
+answers to a rollback, and someone else changes the canary of `busy…` when its history was read.
 """
 
 from __future__ import annotations
@@ -137,10 +137,13 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
     async def SetAlias(self, request, context):
         versions = self._versions.setdefault(request.alias, [])
         current = versions[0].ref if versions else ""
-        if current != request.expected_ref:
+        versioned = request.HasField("expected_version")
+        if current != request.expected_ref or (
+            versioned and request.expected_version != len(versions)
+        ):
             raise errors.WrongState(
-                f"alias {request.alias} points to {current or 'nothing'}, not"
-                f" {request.expected_ref or 'nothing'} as expected",
+                f"alias {request.alias} points to {current or 'nothing'} at version"
+                f" {len(versions)}, not {request.expected_ref or 'nothing'} as expected",
                 reason="ALIAS_MOVED",
                 **({"current_ref": current} if current else {}),
             )
@@ -177,7 +180,15 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
             request.page_token,
             lambda alias: f"{1000 - alias.version}",
         )
+        if request.alias.startswith("busy") and not token:
+            self._change_canary(self._versions[request.alias])
         return pb.ListAliasVersionsResponse(versions=some, next_page_token=token)
+
+    def _change_canary(self, versions: list[pb.Alias]) -> None:
+        alias = pb.Alias()
+        alias.CopyFrom(versions[0])
+        alias.version, alias.canary_percent = alias.version + 1, alias.canary_percent + 1
+        versions.insert(0, alias)
 
 
 async def serve(count: int) -> None:

@@ -195,6 +195,21 @@ def test_a_retired_alias_lets_go_and_comes_back(run, done):
     assert done("remove", A) == f"{A}: removed\n"
 
 
+def test_a_canary_changed_meanwhile_is_not_overwritten(run, done):
+    for each in (A, B):
+        done("declare", each, "--wait")
+    done("alias", "busy", A)
+    done("alias", "busy", A, "--expect", A, "--expect-version", "1", "--canary", f"{B}:5")
+    code, _, err = run("alias", "busy", A, "--expect", A, "--expect-version", "1")
+    assert code == 1
+    assert "at version 2, not" in err
+    assert "--expect" not in err
+    for version, command in enumerate(("rollback", "retire"), 3):
+        code, _, err = run(command, "busy")
+        assert code == 1
+        assert f"at version {version}, not" in err
+
+
 def test_a_rollback_whose_answer_is_lost_is_not_repeated(run, done):
     for each in (A, B):
         done("declare", each, "--wait")

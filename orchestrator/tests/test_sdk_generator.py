@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 
 import grpc
 import pytest
@@ -118,11 +119,13 @@ class _Adapters(stubs.AdapterServiceServicer):
         now = self.aliases.get(request.alias)
         if (now.ref if now else "") != request.expected_ref:
             raise WrongState(f"alias {request.alias} points to {now.ref if now else 'nothing'}")
-        version = now.version + 1 if now else 1
+        last = now.version if now else 0
+        if request.HasField("expected_version") and request.expected_version != last:
+            raise WrongState(f"alias {request.alias} is at version {last}")
         alias = pb.Alias(
             name=request.alias,
             ref=request.ref,
-            version=version,
+            version=last + 1,
             reason=request.reason,
             set_by="gate",
             canary_ref=request.canary_ref,
@@ -405,6 +408,18 @@ async def test_an_alias_moves_only_from_where_it_is_expected(client, adapters):
         await client.set_alias("live", "z@sha256:1")
     assert (await client.set_alias("live", "z@sha256:1", expected_ref=REF)).version == 2
     assert [(one.name, one.ref) for one in await client.aliases()] == [("live", "z@sha256:1")]
+
+
+async def test_of_two_canaries_decided_on_one_version_one_is_set(client):
+    canary = partial(client.set_alias, "live", REF, canary_ref="z@sha256:1")
+    await client.set_alias("live", REF, expected_version=0)
+    await canary(expected_ref=REF, expected_version=1, canary_percent=5)
+    with pytest.raises(WrongState, match="is at version 2"):
+        await canary(expected_ref=REF, expected_version=1, canary_percent=10)
+    with pytest.raises(WrongState, match="is at version 2"):
+        await canary(expected_ref=REF, expected_version=0, canary_percent=10)
+    # Who names no version overwrites, as before.
+    assert (await canary(expected_ref=REF, canary_percent=10)).version == 3
 
 
 async def test_an_alias_has_a_history_with_its_canaries(client):

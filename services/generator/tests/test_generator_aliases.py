@@ -1,5 +1,6 @@
 """Aliases: canaries, what keeps an adapter, retiring, history; also as a client sees them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -178,6 +179,39 @@ async def test_a_change_repeated_under_its_request_id_is_made_once(one):
         await one.point(B, request_id="r1")
 
 
+async def test_of_two_canaries_decided_on_one_version_one_is_set(one, tmp_path):
+    two = Member(tmp_path, "two", MovedClock())
+    await one.point(A)
+    decided = {"expected_ref": str(A), "expected_version": 1, "force": True}
+    results = await asyncio.gather(
+        one.pool.set_alias("live", Target(A, B, 5), **decided),
+        two.pool.set_alias("live", Target(A, B, 10), **decided),
+        return_exceptions=True,
+    )
+    (won,) = [each for each in results if isinstance(each, Alias)]
+    (lost,) = [each for each in results if isinstance(each, WrongState)]
+    assert lost.reason == "ALIAS_MOVED"
+    assert Aliases(one.store).get("live") == won
+    assert won.version == 2
+
+
+async def test_a_version_that_is_not_the_newest_is_refused_and_told(one):
+    with pytest.raises(WrongState, match="live is at version 0, not 1 as expected"):
+        await one.point(A, expected_version=1)
+    first = await one.point(A, expected_version=0, request_id="r1")
+    assert await one.point(A, expected_version=0, request_id="r1") == first
+    await one.pool.set_alias("live", Target(A, B, 5), expected_ref=str(A), expected_version=1)
+    # The canary that was set meanwhile would be lost.
+    with pytest.raises(WrongState, match="live is at version 2, not 1 as expected") as refused:
+        await one.point(B, A, expected_version=1)
+    assert refused.value.metadata == {"current_ref": str(A), "current_version": "2"}
+    # A retired alias points nowhere, as one that was never set.
+    await one.point(None, A, force=True)
+    with pytest.raises(WrongState, match="live is at version 3, not 0 as expected"):
+        await one.point(A, expected_version=0)
+    assert (await one.point(A, expected_version=3)).version == 4
+
+
 @asynccontextmanager
 async def _client(one: Member, tokens: Tokens | None):
     async def ready() -> None:
@@ -206,6 +240,8 @@ async def test_the_history_tells_who_set_an_alias_when_and_why_newest_first(one,
     named = Tokens(((_TOKEN.encode(), "manage"),), {_TOKEN.encode(): "ops@example.org"})
     async with _client(one, named) as stub:
         await change(stub, ref=str(A), reason="sha256:report")
+        with pytest.raises(WrongState, match="at version 1, not 0 as expected"), typed_errors():
+            await change(stub, ref=str(A), expected_ref=str(A), expected_version=0)
         await change(stub, ref=str(A), expected_ref=str(A), canary_ref=str(B), canary_percent=5)
     async with _client(one, None) as stub:
         await change(stub, ref=str(B), expected_ref=str(A))

@@ -35,6 +35,9 @@ def alias_command(
     expect: Annotated[
         str, typer.Option(help="Where it points now; without it the alias must be new.")
     ] = "",
+    expect_version: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Its newest version now; 0: none.")
+    ] = None,
     canary: Annotated[
         str, typer.Option(help="REF:PERCENT: a second adapter, and its share of the requests.")
     ] = "",
@@ -63,6 +66,7 @@ def alias_command(
             return await client.set_alias(
                 *(name, ref),
                 expected_ref=expect,
+                expected_version=expect_version,
                 force=force,
                 reason=reason,
                 canary_ref=canary_ref,
@@ -72,7 +76,8 @@ def alias_command(
         try:
             alias = ask_generator(generator, token, state, work)
         except WrongState as error:
-            if now := error.metadata.get("current_ref"):
+            now = error.metadata.get("current_ref")
+            if now and now != expect:
                 error.message += f"; --expect {now} moves it from there"
             raise
         _show_set(alias, as_json=as_json)
@@ -192,10 +197,17 @@ def retire_command(
     with plain_errors():
 
         async def work(client: GeneratorClient) -> AliasInfo:
-            now = expect or (await _history(client, alias))[0].ref
+            last = None if expect else (await _history(client, alias))[0]
+            now = last.ref if last else expect
             if not now:
                 raise WrongState(f"alias {alias} points nowhere already")
-            return await client.set_alias(alias, "", expected_ref=now, force=True, reason=reason)
+            return await client.set_alias(
+                *(alias, ""),
+                expected_ref=now,
+                expected_version=last.version if last else None,
+                force=True,
+                reason=reason,
+            )
 
         _show_set(ask_generator(generator, token, state, work), as_json=as_json)
 
@@ -219,6 +231,7 @@ async def _set_back(
         return await client.set_alias(
             *(before.name, wanted.ref),
             expected_ref=before.ref,
+            expected_version=before.version,
             force=force,
             reason=reason,
             canary_ref=wanted.canary_ref,

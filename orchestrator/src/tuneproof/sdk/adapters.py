@@ -154,6 +154,7 @@ class AdapterCalls(Client):
         ref: str,
         *,
         expected_ref: str = "",
+        expected_version: int | None = None,
         force: bool = False,
         reason: str = "",
         canary_ref: str = "",
@@ -165,17 +166,20 @@ class AdapterCalls(Client):
         Args:
             ref: empty, with `force`: the alias is retired, and points nowhere.
             expected_ref: where the alias points now; empty: nowhere.
+            expected_version: the alias's newest version, 0: it was never set; None: not compared.
+                Tells two changes of the canary apart, which `expected_ref` does not.
             force: even if the adapter is not ready.
             reason: why, as the digest of a gate's report.
             canary_ref: a second adapter, that serves `canary_percent` (1 to 99) of the requests.
 
         Raises:
-            WrongState: when the alias points elsewhere, or the adapter is not ready.
+            WrongState: when the alias is not as expected, or the adapter is not ready.
         """
         request = pb.SetAliasRequest(
             alias=alias,
             ref=ref,
             expected_ref=expected_ref,
+            expected_version=expected_version,
             force=force,
             reason=reason,
             canary_ref=canary_ref,

@@ -95,10 +95,12 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
         _check_request_id(request.request_id)
         if request.expected_ref:
             AdapterRef.parse(request.expected_ref)
+        versioned = request.HasField("expected_version")
         alias = await self._pool.set_alias(
             request.alias,
             target_of(request),
             expected_ref=request.expected_ref,
+            expected_version=request.expected_version if versioned else None,
             force=request.force,
             reason=request.reason,
             request_id=request.request_id,

@@ -91,6 +91,7 @@ class Aliases:
         target: Target,
         *,
         expected_ref: str,
+        expected_version: int | None = None,
         reason: str,
         request_id: str = "",
         set_by: str = "",
@@ -99,12 +100,13 @@ class Aliases:
 
         Args:
             expected_ref: where it points now; empty when there is no such alias.
+            expected_version: its newest version, 0 when it was never set; None: not compared.
 
         Returns:
             the change; the last one if it was made already under the same request id.
 
         Raises:
-            WrongState: when it points elsewhere, or someone moved it at the same time.
+            WrongState: when it is not as expected, or someone moved it at the same time.
         """
         check_alias(name, reason)
         last = self._last(name)
@@ -123,13 +125,18 @@ class Aliases:
         )
         if before and request_id and request_id == before.request_id and _is_same(alias, before):
             return before
+        wrong = ""
         if current != expected_ref:
             now = f"points to {current}" if current else "does not exist"
+            wrong = f"{now}, not {expected_ref or 'absent'}"
+        elif expected_version not in (None, last):
+            wrong = f"is at version {last}, not {expected_version}"
+        if wrong:
             raise WrongState(
-                f"alias {name} {now}, not {expected_ref or 'absent'} as expected; look at it and"
-                " set it again",
+                f"alias {name} {wrong} as expected; look at it and set it again",
                 reason="ALIAS_MOVED",
                 current_ref=current,
+                current_version=str(last),
             )
         content = {**vars(alias), "time": alias.time.isoformat()}
         del content["name"], content["version"]  # Its path says them.

@@ -64,6 +64,7 @@ class Routes:
         target: Target,
         *,
         expected_ref: str,
+        expected_version: int | None,
         reason: str,
         request_id: str,
         set_by: str,
@@ -75,7 +76,7 @@ class Routes:
             declared: whether what it points to must be declared.
 
         Raises:
-            WrongState: when it points elsewhere than expected, or its target is removed meanwhile.
+            WrongState: when it is not as expected, or its target is removed meanwhile.
             Unavailable: when the artifact store does not answer.
         """
         alias = await asyncio.to_thread(
@@ -83,6 +84,7 @@ class Routes:
             name,
             target,
             expected_ref=expected_ref,
+            expected_version=expected_version,
             reason=reason,
             request_id=request_id,
             set_by=set_by,

@@ -1085,6 +1085,7 @@ class SetAliasRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CANARY_REF_FIELD_NUMBER: _builtins.int
     CANARY_PERCENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     ref: _builtins.str
     """`name@sha256:<hex>`; must be READY. Empty, with force, retires the alias: its name is NOT_FOUND
@@ -1105,6 +1106,10 @@ class SetAliasRequest(_message.Message):
     """
     canary_percent: _builtins.int
     """1 to 99 with canary_ref, else 0."""
+    expected_version: _builtins.int
+    """The number of the alias's newest version, 0 when it was never set; else FAILED_PRECONDITION.
+    Tells two changes of the canary apart, which expected_ref does not. Absent: not compared.
+    """
     def __init__(
         self,
         *,
@@ -1116,12 +1121,15 @@ class SetAliasRequest(_message.Message):
         request_id: _builtins.str = ...,
         canary_ref: _builtins.str = ...,
         canary_percent: _builtins.int = ...,
+        expected_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "canary_percent", b"canary_percent", "canary_ref", b"canary_ref", "expected_ref", b"expected_ref", "force", b"force", "reason", b"reason", "ref", b"ref", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "canary_percent", b"canary_percent", "canary_ref", b"canary_ref", "expected_ref", b"expected_ref", "expected_version", b"expected_version", "force", b"force", "reason", b"reason", "ref", b"ref", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
 
 Global___SetAliasRequest: _TypeAlias = SetAliasRequest  # noqa: Y015
 
