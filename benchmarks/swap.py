@@ -16,17 +16,14 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from marked_stock import RANK, Stock, make_stock
+from service import generator
 
 from tuneproof.loadtest import (
     GrpcDoor,
@@ -48,7 +45,6 @@ from tuneproof.sdk import GeneratorClient
 ROOT = Path(__file__).parent.parent
 OVER_SLOTS = 8
 TARGETS = Slo(requests=2000, swaps=50, throughput_ratio=0.95, first_token_ratio=1.2, p99_ratio=1.5)
-_START_SECONDS = 180.0
 _KEYS = (
     *("requests", "swaps", "failed", "wrong_adapter"),
     *("throughput_ratio", "first_token_ratio", "p99_ratio"),
@@ -75,7 +71,9 @@ def main() -> None:
         )
         (scratch / "probes.jsonl").write_text(stock.probes())
         for name, (adapters, slots, rounds) in parts.items():
-            with _generator(options.model, scratch, slots=slots, places=most + 4) as target:
+            with generator(
+                options.model, scratch, rank=RANK, slots=slots, places=most + 4
+            ) as target:
                 part = _part(target, stock, scratch, options, adapters=adapters, rounds=rounds)
                 results[name] = asyncio.run(part)
     for name, result in results.items():
@@ -152,44 +150,6 @@ async def _part(
                 return replace(result, phases=phases, figures=figures)
             print(f"{figures.requests} requests, {figures.swaps} swaps", file=sys.stderr)
             load = replace(load, seed=load.seed + 1)
-
-
-@contextlib.contextmanager
-def _generator(model: Path, scratch: Path, *, slots: int, places: int) -> Iterator[str]:
-    """The service as a process; its gRPC address."""
-    announce, log = scratch / "announce.json", scratch / "generator.log"
-    announce.unlink(missing_ok=True)
-    flags = {
-        "model": model,
-        "artifacts": scratch / "artifacts",
-        "cache-dir": scratch / "cache",
-        "announce-file": announce,
-        "threads": 1,
-        "max-lora-rank": RANK,
-        "max-loras": slots,
-        "max-cpu-loras": places,
-        "cpu-cache-mib": 512,
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tuneproof_generator"),
-                *(f"--{name}={value}" for name, value in flags.items()),
-            ],
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "VLLM_NO_USAGE_STATS": "1"},
-        )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not announce.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"the generator does not start:\n{log.read_text()[-4000:]}")
-            time.sleep(0.1)
-        yield str(json.loads(announce.read_text())["grpc"])
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def _told(result: LoadResult) -> dict[str, Any]:
