@@ -341,3 +341,11 @@ def replica(loop: VirtualLoop, tmp_path: Path) -> Iterator[Replica]:
     yield started
     loop.run_until_complete(started.pool.close())
     assert started.engine.violations == []
+
+
+@pytest.fixture
+def clock():
+    """A steady clock that the test moves."""
+    from .fleet import MovedClock
+
+    return MovedClock()
