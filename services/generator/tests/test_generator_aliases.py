@@ -1,6 +1,5 @@
 """Aliases: canaries, what keeps an adapter, retiring, history; also as a client sees them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -179,20 +178,21 @@ async def test_a_change_repeated_under_its_request_id_is_made_once(one):
         await one.point(B, request_id="r1")
 
 
-async def test_of_two_canaries_decided_on_one_version_one_is_set(one, tmp_path):
-    two = Member(tmp_path, "two", MovedClock())
+@pytest.mark.parametrize("moment", ["names", "create"])
+async def test_of_two_canaries_decided_on_one_version_one_is_set(one, aliases, moment):
     await one.point(A)
-    decided = {"expected_ref": str(A), "expected_version": 1, "force": True}
-    results = await asyncio.gather(
-        one.pool.set_alias("live", Target(A, B, 5), **decided),
-        two.pool.set_alias("live", Target(A, B, 10), **decided),
-        return_exceptions=True,
-    )
-    (won,) = [each for each in results if isinstance(each, Alias)]
-    (lost,) = [each for each in results if isinstance(each, WrongState)]
-    assert lost.reason == "ALIAS_MOVED"
-    assert Aliases(one.store).get("live") == won
-    assert won.version == 2
+    decided = {"expected_ref": str(A), "expected_version": 1}
+
+    def meanwhile(call, path):
+        if call == moment and path.startswith("aliases/live"):
+            one.store.before = lambda *_: None
+            aliases.move("live", Target(A, B, 5), reason="", **decided)
+
+    one.store.before = meanwhile
+    with pytest.raises(WrongState) as refused:
+        await one.pool.set_alias("live", Target(A, B, 10), **decided)
+    assert refused.value.reason == "ALIAS_MOVED"
+    assert aliases.get("live").target == Target(A, B, 5)
 
 
 async def test_a_version_that_is_not_the_newest_is_refused_and_told(one):
