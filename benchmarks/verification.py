@@ -13,7 +13,8 @@ for and removed, one after the other. `whole` is what the client sees from its d
 hears READY, the others are what the service tells of its stages. A CPU does not serve 8B, so the
 base, with random weights, is a quarter of it in width and depth, and the rank 16 times as high: the
 adapters have the same 84 MB, in 112 tensors. Each has content of its own, so that none is in the
-service's cache. All figures are medians.
+service's cache. The first after the service's start takes longer than the others; it counts as one
+of them, and standard error tells each. All figures are medians.
 """
 
 from __future__ import annotations
