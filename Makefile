@@ -58,7 +58,7 @@ bench-doors: $(STAMP)  ## Measure the generator's two doors against vLLM's own s
 bench-placement: $(STAMP)  ## Measure more adapters in use than the engine has slots
 	$(BIN)/python benchmarks/placement.py
 
-bench-verify: $(STAMP)  ## Measure how fast an adapter is examined
+bench-verify: $(STAMP)  ## Measure how fast an adapter is examined, and how soon it is served
 	$(BIN)/python benchmarks/verification.py
 
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
