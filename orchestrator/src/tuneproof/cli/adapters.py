@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
 from tuneproof.cli.adapter_tables import json_of, show_adapter, show_adapters, told
 from tuneproof.cli.adapter_watch import watch_on
 from tuneproof.cli.admission import show_report, verify_folder
+from tuneproof.cli.asking import Asked, JsonOption, asks_generator
 from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
-from tuneproof.sdk import AdapterInfo, Endpoints, GeneratorClient
+from tuneproof.sdk import AdapterInfo, GeneratorClient
 from tuneproof.sdk.readiness import states_of
-
-T = TypeVar("T")
 
 app = typer.Typer(
     help="Load, watch and remove a generator's adapters, and point aliases to them.",
@@ -28,63 +26,40 @@ app = typer.Typer(
 )
 
 RefArgument = Annotated[str, typer.Argument(help="`name@sha256:…`, as in the registry.")]
-GeneratorOption = Annotated[
-    str, typer.Option(help="host:port of the generator, or dns:///host:port for all its replicas.")
-]
-TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
-StateOption = Annotated[Path, typer.Option(help="State folder whose services are asked.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-STATE = Path(".tuneproof")
 
 
-def ask_generator(
-    generator: str, token: str, state: Path, work: Callable[[GeneratorClient], Awaitable[T]]
-) -> T:
-    """Does some work with a client of the generator that the options name."""
-    endpoints = Endpoints.discover(state, {"generator": generator, "token": token})
-
-    async def run() -> T:
-        target = endpoints.target("generator")
-        async with GeneratorClient(target, token=endpoints.token) as client:
-            return await work(client)
-
-    return asyncio.run(run())
+@dataclass(frozen=True)
+class _Watched(Asked):
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line, as changes come.")
+    ] = False
 
 
 @app.command("list")
-def list_command(
-    *,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
-) -> None:
+@asks_generator
+def list_command(asked: Asked) -> None:
     """List the pool's adapters, with their state on each replica.
 
     Example:
 
       tuneproof adapters list
     """
-    with plain_errors():
 
-        async def work(client: GeneratorClient) -> None:
-            adapters, pool = await client.adapters(), await client.pool()
-            if as_json:
-                print_json({"adapters": [json_of(one) for one in adapters], "pool": json_of(pool)})
-            else:
-                show_adapters(adapters, pool, out)
+    async def work(client: GeneratorClient) -> None:
+        adapters, pool = await client.adapters(), await client.pool()
+        if asked.as_json:
+            print_json({"adapters": [json_of(one) for one in adapters], "pool": json_of(pool)})
+        else:
+            show_adapters(adapters, pool, out)
 
-        ask_generator(generator, token, state, work)
+    asked.run(work)
 
 
 @app.command("show")
+@asks_generator
 def show_command(
+    asked: Asked,
     ref: Annotated[str, typer.Argument(help="`name@sha256:…` or an alias.")],
-    *,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
 ) -> None:
     """Show all that is known of an adapter: states with their times, stages, replicas, requests.
 
@@ -92,16 +67,17 @@ def show_command(
 
       tuneproof adapters show live --json
     """
-    with plain_errors():
-        adapter = ask_generator(generator, token, state, lambda client: client.adapter(ref))
-        if as_json:
-            print_json(json_of(adapter))
-        else:
-            show_adapter(adapter, out)
+    adapter = asked.run(lambda client: client.adapter(ref))
+    if asked.as_json:
+        print_json(json_of(adapter))
+    else:
+        show_adapter(adapter, out)
 
 
 @app.command("declare")
+@asks_generator
 def declare_command(
+    asked: Asked,
     ref: RefArgument,
     *,
     wait: Annotated[
@@ -115,10 +91,6 @@ def declare_command(
         Literal["refuse", "evict-idle"],
         typer.Option(help="Where there is no place: refuse, or remove what was idle for longest."),
     ] = "refuse",
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
 ) -> None:
     """Add an adapter of the registry to the pool: it is fetched, verified, loaded, then served.
 
@@ -130,37 +102,32 @@ def declare_command(
 
       tuneproof adapters declare short@sha256:... --wait --on-full evict-idle --json
     """
-    with plain_errors():
 
-        async def work(client: GeneratorClient) -> AdapterInfo:
-            start = time.monotonic()
-            declared = await client.declare(
-                ref, required=required, on_full=on_full.replace("-", "_")
-            )
-            if not wait:
-                return declared
-            return await client.wait_ready(
-                ref, timeout=timeout, on_change=lambda now: say(_line(now, start))
-            )
+    async def work(client: GeneratorClient) -> AdapterInfo:
+        start = time.monotonic()
+        declared = await client.declare(ref, required=required, on_full=on_full.replace("-", "_"))
+        if not wait:
+            return declared
+        return await client.wait_ready(
+            ref, timeout=timeout, on_change=lambda now: say(_line(now, start))
+        )
 
-        adapter = ask_generator(generator, token, state, work)
-        if as_json:
-            print_json(json_of(adapter))
-        else:
-            out.print(f"{adapter.ref}: {states_of(adapter)}", markup=False)
+    adapter = asked.run(work)
+    if asked.as_json:
+        print_json(json_of(adapter))
+    else:
+        out.print(f"{adapter.ref}: {states_of(adapter)}", markup=False)
 
 
 @app.command("remove")
+@asks_generator
 def remove_command(
+    asked: Asked,
     ref: RefArgument,
     *,
     drain: Annotated[
         float, typer.Option(min=0, help="Seconds that running requests may take; then they end.")
     ] = 30.0,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
 ) -> None:
     """Take an adapter out of the pool, after its running requests. The registry keeps it.
 
@@ -168,28 +135,22 @@ def remove_command(
 
       tuneproof adapters remove short@sha256:... --drain 5
     """
-    with plain_errors():
 
-        async def work(client: GeneratorClient) -> None:
-            await client.remove(ref, drain_seconds=drain, timeout=drain + 90)
+    async def work(client: GeneratorClient) -> None:
+        await client.remove(ref, drain_seconds=drain, timeout=drain + 90)
 
-        ask_generator(generator, token, state, work)
-        if as_json:
-            print_json({"removed": ref})
-        else:
-            out.print(f"{ref}: removed", markup=False)
+    asked.run(work)
+    if asked.as_json:
+        print_json({"removed": ref})
+    else:
+        out.print(f"{ref}: removed", markup=False)
 
 
 @app.command("watch")
+@asks_generator
 def watch_command(
+    asked: _Watched,
     refs: Annotated[list[str] | None, typer.Argument(help="Only these; none: all.")] = None,
-    *,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line, as changes come.")
-    ] = False,
 ) -> None:
     """Show the adapters as they are, then each change, until Ctrl-C.
 
@@ -203,14 +164,13 @@ def watch_command(
     """
 
     def show(adapter: AdapterInfo) -> None:
-        if as_json:
+        if asked.as_json:
             print(json.dumps(json_of(adapter), ensure_ascii=False))
             sys.stdout.flush()
         else:
             out.print(f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {told(adapter)}", markup=False)
 
-    with plain_errors():
-        ask_generator(generator, token, state, lambda client: watch_on(client, refs or (), show))
+    asked.run(lambda client: watch_on(client, refs or (), show))
 
 
 @app.command("verify")

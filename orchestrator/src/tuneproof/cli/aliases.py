@@ -7,16 +7,9 @@ from typing import Annotated
 import typer
 
 from tuneproof.cli.adapter_tables import json_of, show_aliases, target_of
-from tuneproof.cli.adapters import (
-    STATE,
-    GeneratorOption,
-    JsonOption,
-    RefArgument,
-    StateOption,
-    TokenOption,
-    ask_generator,
-)
-from tuneproof.cli.console import out, plain_errors, print_json
+from tuneproof.cli.adapters import RefArgument
+from tuneproof.cli.asking import Asked, asks_generator
+from tuneproof.cli.console import out, print_json
 from tuneproof.sdk import AliasInfo, GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 
@@ -28,7 +21,9 @@ ForceOption = Annotated[bool, typer.Option(help="Even if an adapter is not ready
 
 
 @app.command("alias")
+@asks_generator
 def alias_command(
+    asked: Asked,
     name: AliasArgument,
     ref: RefArgument,
     *,
@@ -43,10 +38,6 @@ def alias_command(
     ] = "",
     reason: ReasonOption = "",
     force: ForceOption = False,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
 ) -> None:
     """Point an alias to an adapter, or in parts to two, if it points where you expect.
 
@@ -59,77 +50,65 @@ def alias_command(
       tuneproof adapters alias live short@sha256:... --expect short@sha256:...
       --canary full@sha256:...:5
     """
-    with plain_errors():
-        canary_ref, percent = _canary(canary)
+    canary_ref, percent = _canary(canary)
 
-        async def work(client: GeneratorClient) -> AliasInfo:
-            return await client.set_alias(
-                *(name, ref),
-                expected_ref=expect,
-                expected_version=expect_version,
-                force=force,
-                reason=reason,
-                canary_ref=canary_ref,
-                canary_percent=percent,
-            )
+    async def work(client: GeneratorClient) -> AliasInfo:
+        return await client.set_alias(
+            *(name, ref),
+            expected_ref=expect,
+            expected_version=expect_version,
+            force=force,
+            reason=reason,
+            canary_ref=canary_ref,
+            canary_percent=percent,
+        )
 
-        try:
-            alias = ask_generator(generator, token, state, work)
-        except WrongState as error:
-            now = error.metadata.get("current_ref")
-            if now and now != expect:
-                error.message += f"; --expect {now} moves it from there"
-            raise
-        _show_set(alias, as_json=as_json)
+    try:
+        alias = asked.run(work)
+    except WrongState as error:
+        now = error.metadata.get("current_ref")
+        if now and now != expect:
+            error.message += f"; --expect {now} moves it from there"
+        raise
+    _show_set(alias, as_json=asked.as_json)
 
 
 @app.command("aliases")
-def aliases_command(
-    *,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
-) -> None:
+@asks_generator
+def aliases_command(asked: Asked) -> None:
     """List the aliases: where each points, since when, by whom, and why.
 
     Example:
 
       tuneproof adapters aliases
     """
-    with plain_errors():
-        found = ask_generator(generator, token, state, lambda client: client.aliases())
-        if as_json:
-            print_json({"aliases": json_of(found)})
-        else:
-            show_aliases(found, out)
+    found = asked.run(lambda client: client.aliases())
+    if asked.as_json:
+        print_json({"aliases": json_of(found)})
+    else:
+        show_aliases(found, out)
 
 
 @app.command("history")
-def history_command(
-    alias: AliasArgument,
-    *,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
-) -> None:
+@asks_generator
+def history_command(asked: Asked, alias: AliasArgument) -> None:
     """List what an alias was set to, the newest first.
 
     Example:
 
       tuneproof adapters history live
     """
-    with plain_errors():
-        found = ask_generator(generator, token, state, lambda client: client.alias_versions(alias))
-        if as_json:
-            print_json({"versions": json_of(found)})
-        else:
-            show_aliases(found, out)
+    found = asked.run(lambda client: client.alias_versions(alias))
+    if asked.as_json:
+        print_json({"versions": json_of(found)})
+    else:
+        show_aliases(found, out)
 
 
 @app.command("rollback")
+@asks_generator
 def rollback_command(
+    asked: Asked,
     alias: AliasArgument,
     *,
     to: Annotated[
@@ -137,10 +116,6 @@ def rollback_command(
     ] = None,
     reason: ReasonOption = "",
     force: ForceOption = False,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
 ) -> None:
     """Point an alias where it pointed before, canary included. A second rollback undoes the first.
 
@@ -152,39 +127,36 @@ def rollback_command(
 
       tuneproof adapters rollback live --to 3
     """
-    with plain_errors():
 
-        async def work(client: GeneratorClient) -> tuple[AliasInfo, AliasInfo, AliasInfo]:
-            versions = await _history(client, alias)
-            before, wanted = versions[0], _version(versions, to)
-            why = reason or f"rollback to version {wanted.version}"
-            now = await _set_back(client, before, wanted, why, force=force)
-            return before, wanted, now
+    async def work(client: GeneratorClient) -> tuple[AliasInfo, AliasInfo, AliasInfo]:
+        versions = await _history(client, alias)
+        before, wanted = versions[0], _version(versions, to)
+        why = reason or f"rollback to version {wanted.version}"
+        now = await _set_back(client, before, wanted, why, force=force)
+        return before, wanted, now
 
-        before, wanted, now = ask_generator(generator, token, state, work)
-        if as_json:
-            print_json({"before": json_of(before), "now": json_of(now), "as_in": wanted.version})
-            return
-        out.print(
-            f"{alias} points to {target_of(now)} again, as in version {wanted.version}\n"
-            f"it pointed to {target_of(before)} since version {before.version}"
-            f"{before.reason and f' ({before.reason})'}; now it is version {now.version}",
-            markup=False,
-        )
+    before, wanted, now = asked.run(work)
+    if asked.as_json:
+        print_json({"before": json_of(before), "now": json_of(now), "as_in": wanted.version})
+        return
+    out.print(
+        f"{alias} points to {target_of(now)} again, as in version {wanted.version}\n"
+        f"it pointed to {target_of(before)} since version {before.version}"
+        f"{before.reason and f' ({before.reason})'}; now it is version {now.version}",
+        markup=False,
+    )
 
 
 @app.command("retire")
+@asks_generator
 def retire_command(
+    asked: Asked,
     alias: AliasArgument,
     *,
     expect: Annotated[
         str, typer.Option(help="Only if it points there; without it, wherever it points.")
     ] = "",
     reason: ReasonOption = "",
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
 ) -> None:
     """Let an alias point nowhere, so that what it pointed to can be removed. Its history stays.
 
@@ -194,22 +166,21 @@ def retire_command(
 
       tuneproof adapters retire trial --reason "the trial is over"
     """
-    with plain_errors():
 
-        async def work(client: GeneratorClient) -> AliasInfo:
-            last = None if expect else (await _history(client, alias))[0]
-            now = last.ref if last else expect
-            if not now:
-                raise WrongState(f"alias {alias} points nowhere already")
-            return await client.set_alias(
-                *(alias, ""),
-                expected_ref=now,
-                expected_version=last.version if last else None,
-                force=True,
-                reason=reason,
-            )
+    async def work(client: GeneratorClient) -> AliasInfo:
+        last = None if expect else (await _history(client, alias))[0]
+        now = last.ref if last else expect
+        if not now:
+            raise WrongState(f"alias {alias} points nowhere already")
+        return await client.set_alias(
+            *(alias, ""),
+            expected_ref=now,
+            expected_version=last.version if last else None,
+            force=True,
+            reason=reason,
+        )
 
-        _show_set(ask_generator(generator, token, state, work), as_json=as_json)
+    _show_set(asked.run(work), as_json=asked.as_json)
 
 
 async def _history(client: GeneratorClient, alias: str) -> list[AliasInfo]:

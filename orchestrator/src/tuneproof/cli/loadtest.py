@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneproof.cli.asking import JsonOption, StateOption, TokenOption
 from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
 from tuneproof.sdk import Endpoints, GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput
@@ -55,10 +56,7 @@ SloOption = Annotated[
 TimeoutOption = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of arrivals, models and prompts.")]
 ReportOption = Annotated[Path, typer.Option(help="Where the HTML page is written.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 GeneratorOption = Annotated[str, typer.Option(help="host:port of the generator.")]
-TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
-StateOption = Annotated[Path, typer.Option(help="State folder whose services are asked.")]
 
 
 @app.command("swap")
