@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tuneproof.cli.asking import JsonOption, StateOption, TokenOption
 from tuneproof.cli.console import out, plain_errors, print_json, say
 from tuneproof.prompts import rag_messages
 from tuneproof.sdk import Endpoints, Generation, GeneratorClient, Passage, RetrieverClient, Sampling
@@ -39,11 +40,9 @@ def ask(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     retriever: Annotated[str, typer.Option(help="host:port of the retriever.")] = "",
     generator: Annotated[str, typer.Option(help="host:port of the generator.")] = "",
-    token: Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")] = "",
-    state: Annotated[Path, typer.Option(help="State folder whose services are asked.")] = Path(
-        ".tuneproof"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    token: TokenOption = "",
+    state: StateOption = Path(".tuneproof"),
+    as_json: JsonOption = False,
 ) -> None:
     """Retrieve passages for a question, and stream the answer with its sources.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from tuneproof.cli.asking import JsonOption, TokenOption
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
 from tuneproof.cli.outcome import deliver, outcome_of
 from tuneproof.cli.progress import progress_on
@@ -54,9 +55,7 @@ RubricOption = Annotated[
     list[str] | None,
     typer.Option("--rubric", help="Judge by this rubric instead; may be repeated."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 TargetOption = Annotated[str, typer.Option(help="host:port of a service that runs already.")]
-TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
 _STATE = Path(".tuneproof")
 
 
