@@ -3,28 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browsing import opened, violations, width_of
+from playwright.sync_api import Browser, Page, expect
 
 from tuneproof.report import build_report
 from tuneproof.statistics import compare
 from tuneproof.study.results import StudyResults
-
-CHROMIUM = Path("/usr/bin/chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing; get it by: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +31,8 @@ def address(short: StudyResults, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The report, opened; in the end no error on its console and no request but its own."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    troubles: list[str] = []
-    opened.on("console", lambda message: troubles.append(message.text))
-    opened.on("pageerror", lambda error: troubles.append(str(error)))
-    requests: list[str] = []
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.set_default_timeout(10_000)
-    opened.goto(address)
-    yield opened
-    opened.close()
-    assert troubles == []
-    assert {url.split("#")[0] for url in requests} == {address}
+    with opened(browser, address) as page:
+        yield page
 
 
 def shown(page: Page) -> int:
@@ -178,25 +154,23 @@ def test_print_is_light_whatever_the_theme(browser: Browser, address: str) -> No
 def test_the_page_is_never_wider_than_its_window(
     browser: Browser, address: str, width: int
 ) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.goto(address)
-    page.locator(".item > summary").first.click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.close()
+    with opened(browser, address, width=width) as page:
+        page.locator(".item > summary").first.click()
+        assert width_of(page) <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(browser: Browser, address: str, scheme: str) -> None:
-    context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
-    page = context.new_page()
-    page.goto(address)
-    page.locator(".item > summary").first.click()
-    page.locator(".item").first.locator(".judged > summary").first.click()
-    # axe takes its time with thousands of nodes; closed items repeat the first ones.
-    page.evaluate("document.querySelectorAll('.item').forEach((n, i) => { if (i > 4) n.remove() })")
-    found = Axe().run(page).response["violations"]
-    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
-    context.close()
+def test_axe_finds_no_violation(
+    browser: Browser, address: str, scheme: Literal["light", "dark"]
+) -> None:
+    with opened(browser, address, scheme=scheme) as page:
+        page.locator(".item > summary").first.click()
+        page.locator(".item").first.locator(".judged > summary").first.click()
+        # axe takes its time with thousands of nodes; closed items repeat the first ones.
+        page.evaluate(
+            "document.querySelectorAll('.item').forEach((n, i) => { if (i > 4) n.remove() })"
+        )
+        assert violations(page) == []
 
 
 def test_hostile_answers_run_nothing(browser: Browser, short: StudyResults, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from tuneproof.loadtest.records import Phase, Reply, Swap
+from tuneproof.report.numbers import plain
 from tuneproof.report.plots import Axis, Tick, axis_of
 
 HEIGHT = 180.0
@@ -19,8 +20,8 @@ HEIGHT = 180.0
 _TOP, _BOTTOM = 10.0, 10.0
 _BINS = 150
 """Most points of a line."""
-ROW = 22.0
-"""Pixels of an alias in the plot of states."""
+ROW = 36.0
+"""Pixels of an alias in the plot of states: its name, and the band below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Plot:
     rungs: tuple[Tick, ...]
     """Labelled heights."""
     lines: tuple[Line, ...]
+    summary: str
+    """What its lines show, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,14 @@ def _plot(
             Line(name, colour, tuple(_pieces(at, line, height)))
             for colour, (name, line) in enumerate(values.items(), 1)
         ),
+        summary=", ".join(_range(name, line) for name, line in values.items()),
     )
+
+
+def _range(name: str, values: Sequence[float | None]) -> str:
+    """`median 0.02 to 0.31`."""
+    known = [value for value in values if value is not None]
+    return f"{name} {plain(min(known))} to {plain(max(known))}" if known else f"{name} not measured"
 
 
 def _pieces(
