@@ -61,7 +61,7 @@ class _Pool:
             )
             if turn == 4:
                 why = "FAILED on generator-7c9d5b6f4-x2x8q: adapter_model.safetensors has rank 64,"
-                yield replace(swap, states=swap.states[:2], error=f"{why} and 16 is the most")
+                yield replace(swap, states=(), stage_seconds={}, error=f"{why} and 16 is the most")
             else:
                 yield replace(
                     swap,
