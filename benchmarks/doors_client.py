@@ -22,7 +22,9 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.prompts import rag_messages
 
 MODEL = "telecom-reader"
-MAX_TOKENS = 32
+MAX_TOKENS = 24
+"""Answers have 1 to so many tokens. Equally long ones would end and begin together, and the first
+token would tell in which step of the engine a wave of them arrived, and little about the door."""
 _METHOD = "/tuneproof.generator.v1.GeneratorService/Generate"
 
 
@@ -47,8 +49,8 @@ async def main(door: str, target: str) -> None:
     async with opened(target) as ask:
         while line := await asyncio.to_thread(sys.stdin.readline):
             order = json.loads(line)
-            rng = random.Random(order["seed"])
-            requests = [make(_question(rng)) for _ in range(order["requests"])]
+            rng = random.Random(f"{order['seed']} {door}")
+            requests = [make(_question(rng), tokens) for tokens in _lengths(**order)]
             print(json.dumps(await _load(ask, requests, order["concurrency"])), flush=True)
 
 
@@ -73,6 +75,13 @@ async def _load(ask: Ask, requests: list[bytes], concurrency: int) -> dict[str, 
     }
 
 
+def _lengths(seed: str, requests: int, **_: Any) -> list[int]:
+    """The most tokens of each answer: every number as often, in an order that all doors share."""
+    lengths = [1 + number % MAX_TOKENS for number in range(requests)]
+    random.Random(seed).shuffle(lengths)
+    return lengths
+
+
 def _question(rng: random.Random) -> str:
     """A question of the demo's world with twelve facts, new in every run."""
     facts = [draw_fact(rng, draw_entity(rng), draw_parameter(rng)) for _ in range(12)]
@@ -80,11 +89,11 @@ def _question(rng: random.Random) -> str:
     return rag_messages(rng.choice(facts).question, passages)[0]["content"]
 
 
-def _grpc_request(text: str) -> bytes:
+def _grpc_request(text: str, tokens: int) -> bytes:
     request = pb.GenerateRequest(
         model=MODEL,
         chat=pb.Chat(messages=[pb.Message(role=pb.ROLE_USER, content=text)]),
-        sampling=pb.Sampling(max_tokens=MAX_TOKENS),
+        sampling=pb.Sampling(max_tokens=tokens),
     )
     return request.SerializeToString()
 
@@ -107,11 +116,11 @@ async def _grpc(target: str) -> AsyncIterator[Ask]:
         yield ask
 
 
-def _openai_request(text: str) -> bytes:
+def _openai_request(text: str, tokens: int) -> bytes:
     request = {
         "model": MODEL,
         "messages": [{"role": "user", "content": text}],
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": tokens,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},

@@ -76,11 +76,14 @@ async def start_engine(options: EngineOptions) -> AsyncIterator[VllmEngine]:
 
 def _start(arguments: Any) -> AsyncLLM:
     try:
-        return AsyncLLM.from_engine_args(arguments)
+        client = AsyncLLM.from_engine_args(arguments)
     except (ValueError, RuntimeError, OSError) as error:
         raise InvalidInput(
             f"vLLM cannot serve {arguments.model}: {error}; its log lines above say more"
         ) from error
+    # Else vLLM (0.32) parses an environment variable anew for every token.
+    vllm.envs.enable_envs_cache()
+    return client
 
 
 class VllmEngine:
