@@ -37,9 +37,10 @@ from tuneproof_generator.vllm_environment import environment
 
 ROOT = Path(__file__).parent.parent
 MODEL = "telecom-reader"
-CONCURRENCY = {1: 48, 16: 192, 64: 384}
-"""Requests of a run by the number of them under way at once. Runs are short and rounds are many: a
-machine's speed changes within minutes."""
+CONCURRENCY = {1: 48, 16: 240, 64: 384}
+"""Requests of a run by the number of them under way at once. Runs are short and rounds are many,
+for a machine's speed changes within minutes, and both servers are started anew in between, for an
+engine's speed differs from start to start."""
 DOORS = ("grpc", "openai", "vllm")
 _START_SECONDS = 180.0
 
@@ -48,17 +49,10 @@ def main() -> None:
     options = _options()
     # Ended from outside, it ends its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory() as scratch:
-        flags = _service_flags(Path(scratch), options)
-        with _service(flags, Path(scratch)) as ours, _vllm(flags, Path(scratch)) as theirs:
-            targets = {"grpc": ours["grpc"], "openai": ours["openai"], "vllm": theirs["url"]}
-            processes = {"grpc": ours["pid"], "openai": ours["pid"], "vllm": theirs["pid"]}
-            with contextlib.ExitStack() as held:
-                clients = {
-                    door: held.enter_context(_client(door, targets[door], processes[door]))
-                    for door in DOORS
-                }
-                runs = _rounds(clients, options.rounds, options.scale)
+    runs: list[dict[str, Any]] = []
+    for start in range(options.starts):
+        with tempfile.TemporaryDirectory() as scratch, _servers(Path(scratch), options) as clients:
+            runs += _rounds(clients, start, options)
     _show(runs)
     print(json.dumps({"bench": "doors", "results": _ratios(runs)}))
 
@@ -66,7 +60,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=ROOT / "demo" / MODEL)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--starts", type=int, default=3, help="of both servers")
+    parser.add_argument("--rounds", type=int, default=5, help="after each start")
     parser.add_argument("--stream-interval", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="of the requests of a run")
     return parser.parse_args()
@@ -75,22 +70,25 @@ def _options() -> argparse.Namespace:
 # The runs
 
 
-def _rounds(clients: dict[str, _Client], rounds: int, scale: float) -> list[dict[str, Any]]:
+def _rounds(
+    clients: dict[str, _Client], start: int, options: argparse.Namespace
+) -> list[dict[str, Any]]:
     """All runs but those of the first round, which warms everything up."""
     runs = []
-    for number in range(rounds + 1):
+    for number in range(options.rounds + 1):
         for concurrency, requests in CONCURRENCY.items():
+            asked = max(round(options.scale * requests / (1 if number else 4)), concurrency)
+            seed = f"{start} {number} {concurrency}"
             # Each door is first, second and third in turn.
             turn = number % len(DOORS)
             for door in DOORS[turn:] + DOORS[:turn]:
-                asked = round(scale * requests / (1 if number else 4))
-                run = clients[door].load(
-                    f"{number} {concurrency}", concurrency, max(asked, concurrency)
-                )
+                run = clients[door].load(seed, concurrency, asked)
+                made = {"round": (start, number), "door": door, "concurrency": concurrency}
                 if number:
-                    runs.append({"round": number, "door": door, "concurrency": concurrency, **run})
+                    runs.append(made | run)
         print(
-            f"round {number} of {rounds}: {_ratios(runs[-len(DOORS) * len(CONCURRENCY) :])}",
+            f"start {start + 1} of {options.starts}, round {number} of {options.rounds}:"
+            f" {_ratios(runs[-len(DOORS) * len(CONCURRENCY) :])}",
             file=sys.stderr,
             flush=True,
         )
@@ -132,6 +130,21 @@ def _show(runs: Sequence[dict[str, Any]]) -> None:
 
 
 # The servers
+
+
+@contextlib.contextmanager
+def _servers(scratch: Path, options: argparse.Namespace) -> Iterator[dict[str, _Client]]:
+    """Both of them; gives the clients that load them, by door."""
+    flags = _service_flags(scratch, options)
+    with contextlib.ExitStack() as held:
+        ours = held.enter_context(_service(flags, scratch))
+        theirs = held.enter_context(_vllm(flags, scratch))
+        targets = {
+            "grpc": (ours["grpc"], ours["pid"]),
+            "openai": (ours["openai"], ours["pid"]),
+            "vllm": (theirs["url"], theirs["pid"]),
+        }
+        yield {door: held.enter_context(_client(door, *targets[door])) for door in DOORS}
 
 
 def _service_flags(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -77,6 +77,21 @@ async def test_a_wrong_clock_costs_no_lease(store, clock, hours):
     assert one.live() == ["one"]
 
 
+async def test_the_last_use_elsewhere_is_told_by_this_clock(store, clock):
+    one = _replicas(store, "one", clock)
+    assert one.last_used(str(A)) is None
+    wrong = datetime.now(UTC) + timedelta(hours=5)
+    used = AdapterStatus(State.READY, last_used=wrong - timedelta(seconds=60))
+    for sequence in (1, 2):
+        status = _status("two", sequence=sequence, written=wrong, adapters={str(A): used})
+        store.write(status.path, status.dump())
+        await one.refresh()
+    clock.seconds += 10
+    age = datetime.now(UTC) - one.last_used(str(A))
+    assert abs(age - timedelta(seconds=70)) < timedelta(seconds=5)
+    assert one.last_used(str(B)) is None
+
+
 async def test_who_died_long_ago_is_dead_at_first_sight_and_forgotten_later(store, clock):
     old = _status("two", written=datetime.now(UTC) - timedelta(days=1))
     store.write(old.path, old.dump())

@@ -31,7 +31,7 @@ def alias_command(
         str, typer.Option(help="Where it points now; without it the alias must be new.")
     ] = "",
     expect_version: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Its newest version now; 0: none.")
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Its newest version now; 0: none.")
     ] = None,
     canary: Annotated[
         str, typer.Option(help="REF:PERCENT: a second adapter, and its share of the requests.")

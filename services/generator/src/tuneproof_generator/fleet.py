@@ -53,9 +53,7 @@ class Fleet:
 
     def last_used(self, ref: str) -> datetime | None:
         """When an adapter last answered on another replica, as far as they told."""
-        others = self._replicas.others().values() if self._replicas else ()
-        used = [statuses[ref].last_used for statuses in others if ref in statuses]
-        return max(filter(None, used), default=None)
+        return self._replicas.last_used(ref) if self._replicas else None
 
     def _mine_as_known(self, ref: str, obstacle: str) -> AdapterStatus:
         mine = self._mine(ref)

@@ -24,7 +24,8 @@ class AdapterStatus:
     state: State
     reason: str = ""
     last_used: datetime | None = field(default=None, compare=False)
-    """When it last answered there, in UTC; the time of writing while it does."""
+    """When it last answered there, in UTC by that replica's clock; the time of writing while it
+    does."""
 
     def content(self) -> dict[str, str]:
         """Its part of the object."""

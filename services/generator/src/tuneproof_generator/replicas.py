@@ -88,6 +88,16 @@ class Replicas:
         """What each other live replica tells of its adapters, by replica, as last read."""
         return {name: seen.status.adapters for name, seen in sorted(self._alive().items())}
 
+    def last_used(self, ref: str) -> datetime | None:
+        """When an adapter last answered on another live replica, by this one's clock."""
+        moment = self._clock()
+        ages = [
+            seen.status.written - status.last_used + timedelta(seconds=moment - seen.changed_at)
+            for seen in self._alive().values()
+            if (status := seen.status.adapters.get(ref)) and status.last_used
+        ]
+        return now() - min(ages) if ages else None
+
     def live(self) -> list[str]:
         """Names of the live replicas, this one included."""
         return sorted({self.name, *self._alive()})

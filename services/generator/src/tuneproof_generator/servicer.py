@@ -59,12 +59,10 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         async with aclosing(self._generator.generate(ask_of(request))) as pieces:
             async for piece in pieces:
-                response = pb.GenerateResponse()
-                if piece.text or piece.token_ids:
-                    response.delta.CopyFrom(delta_of(piece))
-                if piece.outcome:
-                    response.final.CopyFrom(self._final(request, piece.outcome))
-                yield response
+                yield pb.GenerateResponse(
+                    delta=delta_of(piece),
+                    final=self._final(request, piece.outcome) if piece.outcome else None,
+                )
 
     async def GenerateBatch(
         self, request_iterator: AsyncIterator[pb.GenerateBatchRequest], context: Context

@@ -75,8 +75,10 @@ def ask_of(request: pb.GenerateRequest) -> Ask:
             )
 
 
-def delta_of(piece: Piece) -> pb.Delta:
-    """A part of an answer."""
+def delta_of(piece: Piece) -> pb.Delta | None:
+    """A part of an answer; None where nothing came."""
+    if not (piece.text or piece.token_ids):
+        return None
     return pb.Delta(text=piece.text, token_ids=piece.token_ids)
 
 

@@ -61,7 +61,8 @@ class GeneratorServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the engine.
+        """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
+        engine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

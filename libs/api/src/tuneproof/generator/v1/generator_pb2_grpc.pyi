@@ -37,7 +37,9 @@ class GeneratorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
-    """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the engine."""
+    """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
+    engine.
+    """
     GenerateBatch: _grpc.StreamStreamMultiCallable[_generator_pb2.GenerateBatchRequest, _generator_pb2.GenerateBatchResponse]
     """Answers many requests over one stream, in any order, each under its caller's id and without
     deltas.
@@ -54,7 +56,9 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the engine."""
+    """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
+    engine.
+    """
     GenerateBatch: _aio.StreamStreamMultiCallable[_generator_pb2.GenerateBatchRequest, _generator_pb2.GenerateBatchResponse]  # type: ignore[assignment]
     """Answers many requests over one stream, in any order, each under its caller's id and without
     deltas.
@@ -74,7 +78,9 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
-        """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the engine."""
+        """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
+        engine.
+        """
 
     @_abc_1.abstractmethod
     def GenerateBatch(
