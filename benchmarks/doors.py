@@ -21,7 +21,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from statistics import median
 from typing import Any
 
 import psutil
+from service import generator, generator_flags, server
 
 from tuneproof_generator.main import _options as engine_options
 from tuneproof_generator.settings import GeneratorSettings
@@ -42,7 +42,6 @@ CONCURRENCY = {1: 48, 16: 240, 64: 384}
 for a machine's speed changes within minutes, and both servers are started anew in between, for an
 engine's speed differs from start to start."""
 DOORS = ("grpc", "openai", "vllm")
-_START_SECONDS = 180.0
 
 
 def main() -> None:
@@ -135,10 +134,16 @@ def _show(runs: Sequence[dict[str, Any]]) -> None:
 @contextlib.contextmanager
 def _servers(scratch: Path, options: argparse.Namespace) -> Iterator[dict[str, _Client]]:
     """Both of them; gives the clients that load them, by door."""
-    flags = _service_flags(scratch, options)
+    flags = generator_flags(
+        scratch,
+        model=str(options.model.absolute()),
+        model_name=MODEL,
+        stream_interval=options.stream_interval,
+        log_level="warning",
+    )
     with contextlib.ExitStack() as held:
-        ours = held.enter_context(_service(flags, scratch))
-        theirs = held.enter_context(_vllm(flags, scratch))
+        ours = held.enter_context(generator(flags))
+        theirs = held.enter_context(_vllm(flags, scratch / "vllm.log"))
         targets = {
             "grpc": (ours["grpc"], ours["pid"]),
             "openai": (ours["openai"], ours["pid"]),
@@ -147,30 +152,8 @@ def _servers(scratch: Path, options: argparse.Namespace) -> Iterator[dict[str, _
         yield {door: held.enter_context(_client(door, *targets[door])) for door in DOORS}
 
 
-def _service_flags(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "model": str(options.model.absolute()),
-        "model_name": MODEL,
-        "artifacts": str(scratch / "artifacts"),
-        "cache_dir": scratch / "cache",
-        "announce_file": scratch / "announce.json",
-        "stream_interval": options.stream_interval,
-        "threads": 1,
-        "log_level": "warning",
-    }
-
-
 @contextlib.contextmanager
-def _service(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, Any]]:
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    with _process([sys.executable, "-m", "tuneproof_generator", *arguments], scratch / "ours"):
-        announce: Path = flags["announce_file"]
-        _wait(announce.exists, scratch / "ours")
-        yield json.loads(announce.read_text())
-
-
-@contextlib.contextmanager
-def _vllm(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, Any]]:
+def _vllm(flags: dict[str, Any], log: Path) -> Iterator[dict[str, Any]]:
     """vLLM's own server with the very arguments that the service gives to its engine."""
     told = environment(threads=flags["threads"], verbose=False) | {"TORCHDYNAMO_DISABLE": "1"}
     os.environ.update(told)
@@ -183,11 +166,10 @@ def _vllm(flags: dict[str, Any], scratch: Path) -> Iterator[dict[str, Any]]:
         "--disable-uvicorn-access-log",
         "--uvicorn-log-level=error",
     ]
-    module = "vllm.entrypoints.openai.api_server"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
     url = f"http://127.0.0.1:{port}"
-    with _process([sys.executable, "-m", module, *arguments], scratch / "theirs"):
-        _wait(lambda: _answers(f"{url}/health"), scratch / "theirs")
-        yield {"url": f"{url}/v1", "pid": _running[scratch / "theirs"].pid}
+    with server(command, log, lambda: _answers(f"{url}/health")) as process:
+        yield {"url": f"{url}/v1", "pid": process}
 
 
 def _vllm_arguments(options: Any) -> Iterator[str]:
@@ -206,29 +188,6 @@ def _vllm_arguments(options: Any) -> Iterator[str]:
             yield f"--{name}={value[0] if isinstance(value, list) else value}"
 
 
-@contextlib.contextmanager
-def _process(command: Sequence[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    _running[log] = process
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-_running: dict[Path, subprocess.Popen[bytes]] = {}
-
-
-def _wait(is_there: Any, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not is_there():
-        if _running[log].poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{log.name} does not start:\n{log.read_text()[-4000:]}")
-        time.sleep(0.2)
-
-
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
@@ -238,22 +197,22 @@ def _answers(url: str) -> bool:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 # The clients, each in a process of its own
 
 
 class _Client:
-    def __init__(self, process: subprocess.Popen[str], server: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], front_end: int) -> None:
         self._process = process
-        self._server = psutil.Process(server)
+        self._front_end = psutil.Process(front_end)
 
     def load(self, seed: str, concurrency: int, requests: int) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        before = self._server.cpu_times()
+        before = self._front_end.cpu_times()
         order = {"seed": seed, "concurrency": concurrency, "requests": requests}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -261,19 +220,19 @@ class _Client:
         if not line:
             raise SystemExit("a client ended; its message stands above")
         found: dict[str, Any] = json.loads(line)
-        after = self._server.cpu_times()
+        after = self._front_end.cpu_times()
         spent = after.user + after.system - before.user - before.system
         return {**found, "cpu": spent / requests}
 
 
 @contextlib.contextmanager
-def _client(door: str, target: str, server: int) -> Iterator[_Client]:
+def _client(door: str, target: str, front_end: int) -> Iterator[_Client]:
     command = [sys.executable, __file__.replace("doors.py", "doors_client.py"), door, target]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
     )
     try:
-        yield _Client(process, server)
+        yield _Client(process, front_end)
     finally:
         if process.stdin is not None:
             process.stdin.close()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from marked_stock import RANK, Stock, make_stock
-from service import generator
+from service import generator, generator_flags
 
 from tuneproof.loadtest import (
     GrpcDoor,
@@ -71,10 +71,18 @@ def main() -> None:
         )
         (scratch / "probes.jsonl").write_text(stock.probes())
         for name, (adapters, slots, rounds) in parts.items():
-            with generator(
-                options.model, scratch, rank=RANK, slots=slots, places=most + 4
-            ) as target:
-                part = _part(target, stock, scratch, options, adapters=adapters, rounds=rounds)
+            flags = generator_flags(
+                scratch,
+                model=options.model,
+                max_lora_rank=RANK,
+                max_loras=slots,
+                max_cpu_loras=most + 4,
+                cpu_cache_mib=512,
+            )
+            with generator(flags) as served:
+                part = _part(
+                    served["grpc"], stock, scratch, options, adapters=adapters, rounds=rounds
+                )
                 results[name] = asyncio.run(part)
     for name, result in results.items():
         _tell(name, result)

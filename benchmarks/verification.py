@@ -34,7 +34,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from service import generator
+from service import generator, generator_flags
 
 from tuneproof.adapters import Registry, identify_base, verify
 from tuneproof.adapters.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
@@ -141,8 +141,11 @@ def _serve(root: Path, count: int) -> dict[str, Any]:
         refs.append(str(registry.commit(made, name=name, base=base, provenance={})))
         shutil.rmtree(made)
     print("starting the generator", file=sys.stderr)
-    with generator(model, root, rank=SERVED_RANK, slots=2, places=4) as target:
-        ways = asyncio.run(_declare(target, refs))
+    flags = generator_flags(
+        root, model=model, max_lora_rank=SERVED_RANK, max_loras=2, max_cpu_loras=4
+    )
+    with generator(flags) as served:
+        ways = asyncio.run(_declare(served["grpc"], refs))
     return {
         "ready_ms": {
             stage: round(median(way[stage] for way in ways) * 1000, 1) for stage in ways[0]

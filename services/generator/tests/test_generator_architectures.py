@@ -139,7 +139,7 @@ async def _ready(adapters, refs):
 
 
 async def _answer(ask, model, question):
-    ids, final = [], None
+    ids = []
     request = pb.GenerateRequest(
         model=model,
         chat=pb.Chat(messages=[pb.Message(role=pb.ROLE_USER, content=question)]),
@@ -147,11 +147,8 @@ async def _answer(ask, model, question):
         return_prompt_token_ids=True,
     )
     async for response in ask.Generate(request, timeout=60):
-        if response.HasField("delta"):
-            ids += response.delta.token_ids
-        else:
-            final = response.final
-    return list(final.prompt_token_ids), ids
+        ids += response.delta.token_ids
+    return list(response.final.prompt_token_ids), ids
 
 
 @pytest.mark.parametrize(
