@@ -99,6 +99,9 @@ async def _serve(
         async with _health_server(settings.health_bind) as (states, health_target):
             async with build(settings) as service:
                 started = True
+                # What is there now stays: no later collection looks through it again.
+                gc.collect()
+                gc.freeze()
                 async with _grpc_server(settings, service, tokens) as target:
                     addresses = {
                         "grpc": target,
@@ -107,9 +110,6 @@ async def _serve(
                         **service.endpoints,
                     }
                     _announce(settings, name, addresses)
-                    # What is there now stays: no later collection looks through it again.
-                    gc.collect()
-                    gc.freeze()
                     await _follow_readiness(states, service, stop)
                     _log.info("draining", service=name)
             _log.info("ended", service=name)
