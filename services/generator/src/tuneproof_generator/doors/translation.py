@@ -9,12 +9,12 @@ from typing import Any
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.alias import Alias, Target
-from tuneproof_generator.engine import Finish, Message, Sampling
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.engine.protocol import Finish, Message, Sampling
+from tuneproof_generator.engine.residency import Residency
 from tuneproof_generator.generation import Ask, Chat, Outcome, Piece, Tokens
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.residency import Residency
-from tuneproof_generator.watching import AdapterView
+from tuneproof_generator.pool.alias import Alias, Target
+from tuneproof_generator.pool.changes import AdapterView
 
 _DEFAULT_MAX_TOKENS = 256
 _ROLES = {

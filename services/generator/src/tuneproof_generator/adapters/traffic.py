@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.entry import now
+from tuneproof_generator.adapters.local_adapter import now
 
 Abort = Callable[[], Awaitable[None]]
 

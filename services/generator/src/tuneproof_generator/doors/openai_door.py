@@ -26,11 +26,11 @@ from vllm.lora.request import LoRARequest
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.openai_client import CountingClient, NamesAdapter
-from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.traffic import Traffic
-from tuneproof_generator.vllm_engine import VllmEngine, lora_request
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.doors.openai_client import CountingClient, NamesAdapter
+from tuneproof_generator.engine.vllm_engine import VllmEngine, lora_request
+from tuneproof_generator.pool.adapter_pool import AdapterPool
 
 
 def listen(bind: tuple[str, int]) -> socket.socket:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuneproof.servicekit.errors import Corrupted
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.pool_store import content_of
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.pool.store import content_of
 
 FOLDER = "replicas"
 _LONGEST = 86_400.0

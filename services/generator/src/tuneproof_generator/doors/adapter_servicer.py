@@ -16,9 +16,9 @@ from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.auth import caller_of
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.paging import page
-from tuneproof_generator.pool import DRAIN_SECONDS, AdapterPool
-from tuneproof_generator.residency import Residency
-from tuneproof_generator.translation import adapter_of, alias_of, target_of
+from tuneproof_generator.doors.translation import adapter_of, alias_of, target_of
+from tuneproof_generator.engine.residency import Residency
+from tuneproof_generator.pool.adapter_pool import DRAIN_SECONDS, AdapterPool
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

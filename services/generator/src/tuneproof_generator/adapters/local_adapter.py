@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tuneproof.adapters import AdapterRef
-from tuneproof_generator.engine import LoadedAdapter
-from tuneproof_generator.lifecycle import AdapterRecord, State
-from tuneproof_generator.loading import Inspected
+from tuneproof_generator.adapters.lifecycle import AdapterRecord, State
+from tuneproof_generator.adapters.loading import Inspected
+from tuneproof_generator.engine.protocol import LoadedAdapter
 
 
 def now() -> datetime:

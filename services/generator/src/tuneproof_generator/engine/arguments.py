@@ -15,7 +15,7 @@ from tuneproof.servicekit.errors import InvalidInput
 _MIN_BATCHED_TOKENS = 2048
 _CPU_BLOCK = 32
 # By name only: the module does its work where it is imported, and that is in a worker.
-_WORKER_EXTENSION = "tuneproof_generator.worker.WorkerExtension"
+_WORKER_EXTENSION = "tuneproof_generator.engine.worker.WorkerExtension"
 
 
 @dataclass(frozen=True)

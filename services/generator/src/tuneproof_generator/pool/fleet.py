@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from tuneproof.servicekit.errors import WrongState
-from tuneproof_generator.entry import now
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.replica_status import AdapterStatus
-from tuneproof_generator.replicas import Replicas
-from tuneproof_generator.watching import OnReplica
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.local_adapter import now
+from tuneproof_generator.pool.changes import OnReplica
+from tuneproof_generator.pool.replica_status import AdapterStatus
+from tuneproof_generator.pool.replicas import Replicas
 
 NOT_SEEN = AdapterStatus(State.PENDING, "not seen yet")
 """What a replica says of an adapter that it has not read of."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from tuneproof_generator.worker_watch import SERVICE_PID
+from tuneproof_generator.engine.worker_watch import SERVICE_PID
 
 
 def environment(*, threads: int, verbose: bool) -> Mapping[str, str]:

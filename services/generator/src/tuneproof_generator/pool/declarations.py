@@ -13,7 +13,7 @@ import structlog
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 from tuneproof_generator import metrics
-from tuneproof_generator.pool_store import PoolStore, content_of
+from tuneproof_generator.pool.store import PoolStore, content_of
 
 _log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ import structlog
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, WrongState
 from tuneproof_generator import metrics
-from tuneproof_generator.alias import Alias, Target, check_alias, may_be_called
-from tuneproof_generator.pool_store import PoolStore, content_of
+from tuneproof_generator.pool.alias import Alias, Target, check_alias, may_be_called
+from tuneproof_generator.pool.store import PoolStore, content_of
 
 _VERSION = re.compile(r"[0-9]{8,18}")
 _log = structlog.get_logger(__name__)

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tuneproof_generator.lifecycle import AdapterRecord
-from tuneproof_generator.replica_status import AdapterStatus
-from tuneproof_generator.traffic import Usage
+from tuneproof_generator.adapters.lifecycle import AdapterRecord
+from tuneproof_generator.adapters.traffic import Usage
+from tuneproof_generator.pool.replica_status import AdapterStatus
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.exceptions import RetryableRequestError
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.placement import Turns
+from tuneproof_generator.engine.slots import Turns
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest

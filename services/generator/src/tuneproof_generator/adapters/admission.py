@@ -7,7 +7,7 @@ from pathlib import Path
 from tuneproof.adapters import AdapterRef, BaseIdentity, read_base_config, verify
 from tuneproof.adapters.loraconfig import read_lora_config
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.loading import Inspect, Inspected
+from tuneproof_generator.adapters.loading import Inspect, Inspected
 
 
 def resolve_model(model: str) -> Path:

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.tracing import span
-from tuneproof_generator.detached import detached
-from tuneproof_generator.engine import Engine, LoadedAdapter, Sampling
-from tuneproof_generator.lifecycle import State
+from tuneproof_generator.adapters.detached import detached
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.engine.protocol import Engine, LoadedAdapter, Sampling
 from tuneproof_generator.metrics import LOAD_SECONDS
 
 FETCH_SECONDS = 600.0

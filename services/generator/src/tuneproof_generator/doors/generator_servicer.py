@@ -19,9 +19,9 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import Internal
-from tuneproof_generator.engine import EngineFacts
+from tuneproof_generator.doors.translation import ask_of, delta_of, final_of
+from tuneproof_generator.engine.protocol import EngineFacts
 from tuneproof_generator.generation import Generator, Outcome
-from tuneproof_generator.translation import ask_of, delta_of, final_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -19,22 +19,22 @@ from tuneproof.servicekit.errors import (
     WrongState,
 )
 from tuneproof_generator import metrics
-from tuneproof_generator.alias import Alias, Target, check_alias
-from tuneproof_generator.aliases import Aliases
+from tuneproof_generator.adapters.lifecycle import HOLDS_PLACE, State
+from tuneproof_generator.adapters.loading import Loader
+from tuneproof_generator.adapters.local_adapter import Entry, now
+from tuneproof_generator.adapters.local_adapters import Holdings
+from tuneproof_generator.adapters.traffic import Traffic, Usage
 from tuneproof_generator.backoff import Backoff
-from tuneproof_generator.declarations import Declaration, Declarations
-from tuneproof_generator.engine import LoadedAdapter
-from tuneproof_generator.entry import Entry, now
-from tuneproof_generator.fleet import NOT_SEEN, Fleet
-from tuneproof_generator.holdings import Holdings
-from tuneproof_generator.lifecycle import HOLDS_PLACE, State
-from tuneproof_generator.loading import Loader
-from tuneproof_generator.replica_status import AdapterStatus
-from tuneproof_generator.replicas import Replicas
-from tuneproof_generator.residency import Residency, Residents, residency
-from tuneproof_generator.routes import Routes
-from tuneproof_generator.traffic import Traffic, Usage
-from tuneproof_generator.watching import AdapterView, Change, Changes
+from tuneproof_generator.engine.protocol import LoadedAdapter
+from tuneproof_generator.engine.residency import Residency, Residents, residency
+from tuneproof_generator.pool.alias import Alias, Target, check_alias
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.changes import AdapterView, Change, Changes
+from tuneproof_generator.pool.declarations import Declaration, Declarations
+from tuneproof_generator.pool.fleet import NOT_SEEN, Fleet
+from tuneproof_generator.pool.replica_status import AdapterStatus
+from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.routes import Routes
 
 DRAIN_SECONDS = 30.0
 """How long running requests may take when nobody says otherwise."""

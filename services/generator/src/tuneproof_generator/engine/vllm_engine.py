@@ -20,7 +20,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof_generator.engine import (
+from tuneproof_generator.engine.arguments import EngineOptions, engine_arguments
+from tuneproof_generator.engine.protocol import (
     Chunk,
     EngineFacts,
     Finish,
@@ -29,9 +30,8 @@ from tuneproof_generator.engine import (
     Sampling,
     WorkerHoldings,
 )
-from tuneproof_generator.engine_settings import EngineOptions, engine_arguments
-from tuneproof_generator.placement import Turns
-from tuneproof_generator.turn_taking import TurnTakingClient
+from tuneproof_generator.engine.scheduled_client import TurnTakingClient
+from tuneproof_generator.engine.slots import Turns
 
 _SHUTDOWN_SECONDS = 10.0
 _DEAD = "the engine is dead; the service must be started again"

@@ -9,7 +9,7 @@ from enum import StrEnum
 import structlog
 
 from tuneproof.servicekit.errors import TuneproofError
-from tuneproof_generator.engine import Engine, WorkerHoldings
+from tuneproof_generator.engine.protocol import Engine, WorkerHoldings
 
 _SECONDS = 1.0
 _log = structlog.get_logger(__name__)

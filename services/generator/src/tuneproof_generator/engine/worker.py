@@ -11,9 +11,9 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
-from tuneproof_generator.cpu_experts import keep_experts_plain
-from tuneproof_generator.cpu_lora import protect_base
-from tuneproof_generator.worker_watch import SERVICE_PID, watch
+from tuneproof_generator.engine.cpu_experts import keep_experts_plain
+from tuneproof_generator.engine.cpu_lora import protect_base
+from tuneproof_generator.engine.worker_watch import SERVICE_PID, watch
 
 
 class WorkerExtension:

@@ -13,12 +13,12 @@ from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.tracing import span
 from tuneproof_generator import metrics
+from tuneproof_generator.adapters.capacity import Places
+from tuneproof_generator.adapters.lifecycle import AdapterRecord, State
+from tuneproof_generator.adapters.loading import Loader
+from tuneproof_generator.adapters.local_adapter import Entry
+from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.backoff import Backoff, may_pass
-from tuneproof_generator.entry import Entry
-from tuneproof_generator.lifecycle import AdapterRecord, State
-from tuneproof_generator.loading import Loader
-from tuneproof_generator.places import Places
-from tuneproof_generator.traffic import Traffic
 
 Evict = Callable[[Entry], Awaitable[asyncio.Task[None] | None]]
 """Takes an idle adapter out of the pool: the task that lets it go; None if it is not idle now."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import WrongState
-from tuneproof_generator.alias import Alias, Target
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.declarations import Declarations
+from tuneproof_generator.pool.alias import Alias, Target
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
 
 
 class Routes:

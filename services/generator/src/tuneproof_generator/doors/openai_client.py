@@ -16,8 +16,8 @@ from vllm.sampling_params import RequestOutputKind
 from tuneproof.servicekit.errors import TuneproofError
 from tuneproof.servicekit.tracing import from_headers
 from tuneproof_generator.accounting import account
-from tuneproof_generator.traffic import Traffic
-from tuneproof_generator.vllm_engine import VllmEngine, stages_of
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.engine.vllm_engine import VllmEngine, stages_of
 
 ADAPTER_HEADER = "x-tuneproof-adapter"
 """Header of a reply: `name@sha256:<hex>` of what served, absent for the base model. An alias may

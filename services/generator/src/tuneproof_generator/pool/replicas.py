@@ -20,9 +20,8 @@ import structlog
 
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, Unavailable
 from tuneproof_generator import metrics
-from tuneproof_generator.entry import now
-from tuneproof_generator.pool_store import PoolStore
-from tuneproof_generator.replica_status import (
+from tuneproof_generator.adapters.local_adapter import now
+from tuneproof_generator.pool.replica_status import (
     FOLDER,
     AdapterStatus,
     Status,
@@ -30,6 +29,7 @@ from tuneproof_generator.replica_status import (
     path_of,
     this_process,
 )
+from tuneproof_generator.pool.store import PoolStore
 
 _COALESCE_SECONDS = 0.1
 """Changes within this time are told together."""

@@ -11,9 +11,9 @@ from datetime import datetime
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Overloaded
-from tuneproof_generator.entry import Entry
-from tuneproof_generator.lifecycle import HOLDS_PLACE, State
-from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.adapters.lifecycle import HOLDS_PLACE, State
+from tuneproof_generator.adapters.local_adapter import Entry
+from tuneproof_generator.adapters.traffic import Traffic
 
 FRESH_SECONDS = 30.0
 """So long an adapter that nobody used yet is not idle: else two callers who each declare one and
