@@ -1,10 +1,10 @@
 """What the scores of a study allow one to say, and how surely."""
 
-from tuneproof.statistics.agreement import confusion_matrix, weighted_kappa
-from tuneproof.statistics.comparisons import ADJUSTMENT, Comparison, Comparisons, compare
-from tuneproof.statistics.intervals import MINIMUM_CLUSTERS, Estimate, Interval
-from tuneproof.statistics.outcome import Outcome
-from tuneproof.statistics.scores import (
+from tuneproof.analysis.agreement import confusion_matrix, weighted_kappa
+from tuneproof.analysis.comparisons import ADJUSTMENT, Comparison, Comparisons, compare
+from tuneproof.analysis.intervals import MINIMUM_CLUSTERS, Estimate, Interval
+from tuneproof.analysis.outcome import Outcome
+from tuneproof.analysis.scores import (
     ANSWER_WORDS,
     Measures,
     Summary,

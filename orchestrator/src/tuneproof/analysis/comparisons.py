@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.statistics.intervals import (
+from tuneproof.analysis.intervals import (
     Estimate,
     Interval,
     estimate,
     interval_of,
     needed_items,
 )
-from tuneproof.statistics.outcome import Outcome, Reading, read, words_of
-from tuneproof.statistics.scores import (
+from tuneproof.analysis.outcome import Outcome, Reading, read, words_of
+from tuneproof.analysis.scores import (
     ANSWER_WORDS,
     Measures,
     answers_by_arm,
     measures_of,
     score_of,
 )
-from tuneproof.study.results import Answer, PrimaryComparison, StudyResults
+from tuneproof.results import Answer, PrimaryComparison, StudyResults
+from tuneproof.servicekit.errors import InvalidInput
 
 ADJUSTMENT = "Bonferroni"
 """How the intervals of the primary comparisons are made simultaneous: each at the confidence

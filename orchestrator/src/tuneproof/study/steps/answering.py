@@ -8,11 +8,11 @@ from functools import partial
 
 from tuneproof.sdk import GenerateInput, Generation, GeneratorClient, Sampling
 from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
-from tuneproof.study.chain import Chain
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services, pool_to_json
-from tuneproof.study.state import Task, task
-from tuneproof.study.work import Outcome, complete, persist
+from tuneproof.study.state.store import Task, task
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.work import Outcome, complete, persist
 
 _AWAY_SECONDS = 10.0
 """After so long a generator is taken for lost; one of this machine does not come back by itself."""

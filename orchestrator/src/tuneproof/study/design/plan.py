@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from tuneproof.datasets.items import Dataset, Item
-from tuneproof.datasets.splits import check_leakage, nested_subsets, split
+from tuneproof.data.items import Dataset, Item
+from tuneproof.data.splits import check_leakage, nested_subsets, split
+from tuneproof.results import PrimaryComparison
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.results import PrimaryComparison
-from tuneproof.study.spec import LEXICAL_MEASURES, StudySpec, TuneSpec
+from tuneproof.study.design.spec import LEXICAL_MEASURES, StudySpec, TuneSpec
 
 _SHOWN = 5
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
 from tuneproof.study.progress import Stage
-from tuneproof.study.state import State, Task
+from tuneproof.study.state.store import State, Task
 
 Outcome = tuple[str, Any | TuneproofError]
 """A task's key with its output (JSON), or why there is none."""

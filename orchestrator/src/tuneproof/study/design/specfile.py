@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.spec import LEXICAL_MEASURES, NAME_PATTERN, RUBRIC_PATTERN, StudySpec
+from tuneproof.study.design.spec import LEXICAL_MEASURES, NAME_PATTERN, RUBRIC_PATTERN, StudySpec
 
 Location = tuple[str | int, ...]
 Mistake = tuple[Location, str]

@@ -19,8 +19,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from tuneproof.datasets.items import Item
-from tuneproof.study.results import RetrievalQuality
+from tuneproof.data.items import Item
+from tuneproof.results import RetrievalQuality
 
 _LEAST_SHARE = 0.5
 _LEAST_RUN = 5

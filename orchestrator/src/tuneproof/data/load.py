@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneproof.datasets import bioasq
-from tuneproof.datasets.items import Dataset
+from tuneproof.data import bioasq
+from tuneproof.data.items import Dataset
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -45,7 +45,7 @@ def load_dataset(spec: Mapping[str, Any]) -> Dataset:
 
 
 def _telecom(values: Mapping[str, Any]) -> Dataset:
-    from tuneproof.datasets import telecom  # noqa: PLC0415 - not paid for by other data sets
+    from tuneproof.data import telecom  # noqa: PLC0415 - not paid for by other data sets
 
     return telecom.generate(**values)
 

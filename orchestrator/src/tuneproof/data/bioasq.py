@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneproof.datasets.components import components
-from tuneproof.datasets.items import Dataset, Document, Item
+from tuneproof.data.components import components
+from tuneproof.data.items import Dataset, Document, Item
 from tuneproof.servicekit.errors import InvalidInput
 
 _MOST_LISTED = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tuneproof.statistics.intervals import MINIMUM_CLUSTERS, Interval
+from tuneproof.analysis.intervals import MINIMUM_CLUSTERS, Interval
 
 
 class Outcome(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneproof.study.results import CriterionScore, Repeat, Training, Verdict
+from tuneproof.results import CriterionScore, Repeat, Training, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tuneproof.datasets.telecom_grammar import (
+from tuneproof.data.telecom_grammar import (
     ABSENT,
     ASPECTS,
     LARGEST_NUMBER,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneproof.results import Answer, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.results import Answer, StudyResults
 
 ANSWER_WORDS = "answer_words"
 """Length of the answer in words (runs of characters between blanks)."""

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneproof.datasets.items import Item
+from tuneproof.data.items import Item
 from tuneproof.prompts import closed_book_messages, rag_messages
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
-from tuneproof.study.checks import Form, Question, judge_forms, oracle_questions
-from tuneproof.study.codec import StoredPassage, passages_from_json
-from tuneproof.study.identity import Identities
-from tuneproof.study.plan import Cell, Plan
-from tuneproof.study.state import State, Task, task
+from tuneproof.study.design.identity import Identities
+from tuneproof.study.design.plan import Cell, Plan
+from tuneproof.study.state.codec import StoredPassage, passages_from_json
+from tuneproof.study.state.store import State, Task, task
+from tuneproof.study.steps.checks import Form, Question, judge_forms, oracle_questions
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import yaml
 
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.spec import StudySpec
+from tuneproof.study.design.spec import StudySpec
 
 _MODEL_SUFFIXES = frozenset(
     {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt", ".tiktoken", ".py"}

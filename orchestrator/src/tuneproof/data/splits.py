@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from tuneproof.datasets.components import components
-from tuneproof.datasets.items import Dataset, Item
+from tuneproof.data.components import components
+from tuneproof.data.items import Dataset, Item
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
 

@@ -7,12 +7,12 @@ from functools import partial
 
 from tuneproof.sdk import Chunking, CorpusInfo, RetrieverClient
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
-from tuneproof.study.chain import Chain
-from tuneproof.study.codec import StoredPassage, passages_to_json
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
-from tuneproof.study.state import Task
-from tuneproof.study.work import Outcome, complete
+from tuneproof.study.state.codec import StoredPassage, passages_to_json
+from tuneproof.study.state.store import Task
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.work import Outcome, complete
 
 _SHOWN = 5
 

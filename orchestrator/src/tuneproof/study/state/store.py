@@ -155,7 +155,7 @@ def open_state(folder: Path, *, write: bool) -> Iterator[State]:
     """Opens the results file of a state folder.
 
     Args:
-        write: make it if it is missing; the caller holds the lock (`tuneproof.study.lock`).
+        write: make it if it is missing; the caller holds the lock (`tuneproof.study.state.lock`).
 
     Raises:
         NotFound: there is none, and `write` is False.

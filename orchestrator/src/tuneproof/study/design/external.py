@@ -7,8 +7,8 @@ from pathlib import Path
 from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import NotFound
-from tuneproof.study.identity import Identities, RubricIdentity, Sources
-from tuneproof.study.spec import StudySpec
+from tuneproof.study.design.identity import Identities, RubricIdentity, Sources
+from tuneproof.study.design.spec import StudySpec
 
 
 async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sources) -> Identities:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneproof.datasets.items import Dataset
-from tuneproof.datasets.load import load_dataset
+from tuneproof.data.items import Dataset
+from tuneproof.data.load import load_dataset
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.external import identify_services
-from tuneproof.study.identity import Identities, Sources, identify, resolve_sources
-from tuneproof.study.plan import Plan, make_plan
-from tuneproof.study.spec import BioasqData, JudgeSpec, StudySpec
-from tuneproof.study.specfile import load_spec
-from tuneproof.study.state import State
+from tuneproof.study.design.external import identify_services
+from tuneproof.study.design.identity import Identities, Sources, identify, resolve_sources
+from tuneproof.study.design.plan import Plan, make_plan
+from tuneproof.study.design.spec import BioasqData, JudgeSpec, StudySpec
+from tuneproof.study.design.specfile import load_spec
+from tuneproof.study.state.store import State
 
 
 @dataclass(frozen=True, slots=True)

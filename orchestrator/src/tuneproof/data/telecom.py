@@ -13,9 +13,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from tuneproof.datasets.items import Dataset, Document, Item, JudgeForm
-from tuneproof.datasets.telecom_forms import draw_answer, score
-from tuneproof.datasets.telecom_grammar import (
+from tuneproof.data.items import Dataset, Document, Item, JudgeForm
+from tuneproof.data.telecom_forms import draw_answer, score
+from tuneproof.data.telecom_grammar import (
     ASPECTS,
     LARGEST_NUMBER,
     QUANTITIES,

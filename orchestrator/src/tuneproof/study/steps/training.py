@@ -9,18 +9,18 @@ from pathlib import Path
 
 import fsspec
 
+from tuneproof.results import Training
 from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
 from tuneproof.servicekit.digests import sha256_of_bytes
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
-from tuneproof.study.chain import Chain
-from tuneproof.study.codec import training_to_json
-from tuneproof.study.plan import Cell
+from tuneproof.study.design.plan import Cell
+from tuneproof.study.design.spec import Recipe
 from tuneproof.study.progress import Progress, Stage
-from tuneproof.study.results import Training
 from tuneproof.study.services import Services
-from tuneproof.study.spec import Recipe
-from tuneproof.study.state import Task
+from tuneproof.study.state.codec import training_to_json
+from tuneproof.study.state.store import Task
+from tuneproof.study.steps.chain import Chain
 
 _MOST_TRIES = 50
 _PATIENCE = 45.0

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneproof.datasets.items import JudgeForm
+from tuneproof.data.items import JudgeForm
+from tuneproof.results import Answer, JudgeCheck, ReaderCheck, Verdict
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.plan import Plan
-from tuneproof.study.results import Answer, JudgeCheck, ReaderCheck, Verdict
-from tuneproof.study.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
+from tuneproof.study.design.plan import Plan
+from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
 
 LEVELS = (1, 2, 3, 4, 5)
 Form = JudgeForm
@@ -33,7 +33,7 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]
         InvalidInput: the data set cannot make such passages.
     """
     data = _telecom(plan, "checks.reader")
-    from tuneproof.datasets.telecom import oracle_context  # noqa: PLC0415 - this data set only
+    from tuneproof.data.telecom import oracle_context  # noqa: PLC0415 - this data set only
 
     tested = {item.id for item in plan.test}
     others = (item for item in plan.dataset.items if item.id not in tested)
@@ -55,7 +55,7 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
         InvalidInput: the data set has none.
     """
     data = _telecom(plan, "checks.judge")
-    from tuneproof.datasets import telecom  # noqa: PLC0415 - this data set only
+    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
 
     return tuple(telecom.judge_forms(data.seed, check.forms))
 
@@ -67,7 +67,7 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
     """
     if not isinstance(plan.spec.dataset, TelecomData):
         return []
-    from tuneproof.datasets import telecom  # noqa: PLC0415 - this data set only
+    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
 
     items = {item.id: item for item in plan.test}
     found: dict[tuple[str, str], tuple[Form, Verdict]] = {}
@@ -107,7 +107,7 @@ def judge_check(
     Returns:
         None when no form was judged, or the forms' right scores of this criterion are not known.
     """
-    from tuneproof.statistics.agreement import (  # noqa: PLC0415 - scipy is slow to load
+    from tuneproof.analysis.agreement import (  # noqa: PLC0415 - scipy is slow to load
         confusion_matrix,
         weighted_kappa,
     )

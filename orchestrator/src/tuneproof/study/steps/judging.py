@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+from tuneproof.results import CriterionScore, Verdict
 from tuneproof.sdk import GradeInput
 from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
-from tuneproof.study.chain import Chain
-from tuneproof.study.codec import verdict_to_json
 from tuneproof.study.progress import Progress
-from tuneproof.study.results import CriterionScore, Verdict
 from tuneproof.study.services import Services
-from tuneproof.study.state import Task
-from tuneproof.study.work import Outcome, complete
+from tuneproof.study.state.codec import verdict_to_json
+from tuneproof.study.state.store import Task
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.work import Outcome, complete
 
 _PASSING = frozenset({"timeout", "endpoint"})
 """Kinds of failure that say something of the endpoint just then, not of the answer."""
