@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneproof.analysis import Comparison, Comparisons, Outcome, measures_of
 from tuneproof.report.numbers import (
     decimals_of,
     interval_text,
@@ -15,8 +16,7 @@ from tuneproof.report.numbers import (
     plain,
     signed,
 )
-from tuneproof.statistics import Comparison, Comparisons, Outcome, measures_of
-from tuneproof.study.results import Arm, StudyResults
+from tuneproof.results import Arm, StudyResults
 
 Direction = Literal["better", "worse", "mixed", "equivalent", "undecided"]
 
@@ -244,7 +244,7 @@ def _quality(results: StudyResults) -> list[str]:
     asked = set(measures_of(results).judged)
     found += [
         f"The judge agrees poorly with known scores in {phrase_of(check.criterion)} "
-        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its verdicts "
+        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its grades "
         "there count for little."
         for check in results.judge_checks
         if check.criterion in asked and check.weighted_kappa < WEAK_KAPPA
