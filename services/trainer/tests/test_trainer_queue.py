@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tuneproof.servicekit.errors import WrongState
-from tuneproof_trainer.executor import LocalExecutor, lock_runs
+from tuneproof_trainer.executor import LocalExecutor
 from tuneproof_trainer.progress import Step, StepLog, StepReader, last_step
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Ending, Job, Result, RunFolder, RunState, State
