@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import prompts
 
-from tuneproof.datasets.telecom_forms import draw_answer
-from tuneproof.datasets.telecom_grammar import (
+from tuneproof.data.telecom_forms import draw_answer
+from tuneproof.data.telecom_grammar import (
     ABSENT,
     ASPECTS,
     LARGEST_NUMBER,
@@ -126,5 +126,5 @@ def form(rng: random.Random, templates: Mapping[str, str]) -> Example:
     criterion = rng.choice(prompts.CRITERIA)
     return Example(
         prompts.judge(templates[criterion], gold.question, gold.sentence, answer),
-        prompts.verdict(criterion, gold.sentence, answer),
+        prompts.filled_form(criterion, gold.sentence, answer),
     )

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneproof.datasets.telecom import generate, judge_forms, oracle_context, score
-from tuneproof.datasets.telecom_forms import compare, draw_answer
-from tuneproof.datasets.telecom_grammar import Fact, draw_entity, draw_fact, draw_parameter, words
+from tuneproof.data.telecom import generate, judge_forms, oracle_context, score
+from tuneproof.data.telecom_forms import compare, draw_answer
+from tuneproof.data.telecom_grammar import Fact, draw_entity, draw_fact, draw_parameter, words
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -141,11 +141,11 @@ def test_forms_are_deterministic_labelled_and_varied() -> None:
 def test_a_wrong_answer_is_not_always_wrong_in_the_same_way() -> None:
     rng = random.Random(3)
     fact = Fact.parse(REFERENCE)
-    verdicts = Counter(
-        (found.subject.verdict, found.value.verdict, found.condition.verdict)
+    judgements = Counter(
+        (found.subject.judgement, found.value.judgement, found.condition.judgement)
         for found in (compare(REFERENCE, draw_answer(rng, fact)) for _ in range(2000))
     )
-    assert len(verdicts) >= 20
+    assert len(judgements) >= 20
 
 
 def test_an_oracle_context_holds_the_evidence_once_among_hard_facts() -> None:

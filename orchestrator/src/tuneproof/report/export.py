@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tuneproof.analysis import Comparison, Comparisons, Summary, means_by_arm
 from tuneproof.report.findings import findings, headline, warnings
-from tuneproof.statistics import Comparison, Comparisons, Summary, means_by_arm
-from tuneproof.study.results import Arm, StudyResults
+from tuneproof.results import Arm, StudyResults
 
 SCHEMA = "tuneproof.report/1"
 """Changes when a key is removed or changes its meaning; new keys may come without it."""
@@ -81,7 +81,7 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 def _arm(results: StudyResults, arm: Arm, means: Mapping[str, Summary]) -> dict[str, Any]:
     answers = [answer for answer in results.answers if answer.arm == arm.name]
-    timed = [answer.seconds for answer in answers if answer.verdict or not answer.error]
+    timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
         "name": arm.name,
         "label": arm.label,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneproof.analysis import Comparison, Comparisons, Outcome, measures_of
 from tuneproof.report.numbers import (
     decimals_of,
     interval_text,
@@ -15,8 +16,7 @@ from tuneproof.report.numbers import (
     plain,
     signed,
 )
-from tuneproof.statistics import Comparison, Comparisons, Outcome, measures_of
-from tuneproof.study.results import Arm, StudyResults
+from tuneproof.results import Arm, StudyResults
 
 Direction = Literal["better", "worse", "mixed", "equivalent", "undecided"]
 
@@ -219,14 +219,14 @@ def _quality(results: StudyResults) -> list[str]:
     lost = expected - sum(not answer.error for answer in results.answers)
     if lost:
         found.append(
-            f"{lost} of {expected} answers are missing or without a verdict; the reasons stand "
+            f"{lost} of {expected} answers are missing or without a grade; the reasons stand "
             "beside them."
         )
     criteria = [
         score
         for answer in results.answers
-        if answer.verdict is not None
-        for score in answer.verdict.criteria.values()
+        if answer.grade is not None
+        for score in answer.grade.criteria.values()
     ]
     unscored = sum(score.mean is None for score in criteria)
     if unscored:
@@ -244,7 +244,7 @@ def _quality(results: StudyResults) -> list[str]:
     asked = set(measures_of(results).judged)
     found += [
         f"The judge agrees poorly with known scores in {phrase_of(check.criterion)} "
-        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its verdicts "
+        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its grades "
         "there count for little."
         for check in results.judge_checks
         if check.criterion in asked and check.weighted_kappa < WEAK_KAPPA
@@ -257,8 +257,8 @@ def _unreadable(results: StudyResults) -> tuple[str, bool] | None:
     failed = [
         repeat.score is None
         for answer in results.answers
-        if answer.verdict is not None
-        for score in answer.verdict.criteria.values()
+        if answer.grade is not None
+        for score in answer.grade.criteria.values()
         for repeat in score.repeats
     ]
     if not any(failed):

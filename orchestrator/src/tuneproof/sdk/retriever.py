@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sized
 from uuid import uuid4
 
-from tuneproof.datasets.items import Document
+from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
 from tuneproof.sdk.connection import Client, Connection, all_pages

@@ -1,0 +1,211 @@
+"""What a study found, as values: the one thing that statistics, report and exports read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One of the judge's n looks at an answer."""
+
+    seed: int
+    score: int | None
+    """1 to 5; None when this repeat could not be scored."""
+    failure: str
+    """Kind of failure (`no_form`, `cut_off` …); empty when scored."""
+    completion: str
+    """The judge's whole text, its reasons included."""
+
+
+@dataclass(frozen=True, slots=True)
+class CriterionGrade:
+    """One criterion's grade on one answer."""
+
+    criterion: str
+    rubric: str
+    rubric_digest: str
+    mean: float | None
+    """Mean score over the repeats that could be scored; None: unscored, which is not 0."""
+    standard_deviation: float | None
+    repeats: tuple[Repeat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """Everything that the judge said of one answer."""
+
+    criteria: Mapping[str, CriterionGrade]
+    """By criterion; empty when no judge model was asked."""
+    lexical: Mapping[str, float]
+    """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1."""
+    judge_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A passage as the retriever gave it."""
+
+    passage_id: str
+    document_id: str
+    text: str
+    score: float
+    gold: bool
+    """It holds the item's evidence (or, where only documents are known, is of a gold document)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """A test question and what was retrieved for it: the same for every arm."""
+
+    id: str
+    question: str
+    references: Mapping[str, tuple[str, ...]]
+    cluster: str
+    retrieved: tuple[Retrieved, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one arm answered to one item."""
+
+    arm: str
+    item: str
+    text: str
+    finish_reason: str
+    """`stop` or `length`."""
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    """From admission to the last token, in the generator."""
+    served_by: str
+    """Adapter reference, or the base model's name."""
+    grade: Grade | None
+    error: str = ""
+    """Why there is no answer or no grade; empty when all went well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How an arm's adapter was made."""
+
+    run_id: str
+    adapter_ref: str
+    spec: Mapping[str, object]
+    """Every value of the run, defaults included."""
+    losses: tuple[tuple[int, float], ...]
+    """Pairs of step and loss in nats per token."""
+    provenance: Mapping[str, str]
+    examples: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One column of the study: the baseline, or a tuned cell."""
+
+    name: str
+    """Unique in the study, as `short-references-200-seed1`, or `baseline`."""
+    label: str
+    """For people."""
+    recipe: str
+    """The arm's name in the study file; cells of one recipe differ in size or seed."""
+    size: int
+    """Tuning examples; 0 for the baseline."""
+    seed: int
+    training: Training | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalQuality:
+    """How well retrieval brought the evidence, over the test items."""
+
+    k: int
+    items: int
+    success_at_5: float
+    """Share of items with evidence among the first 5."""
+    ndcg_at_10: float
+    recall_at_5: float
+    """Mean share of an item's gold passages among the first 5."""
+    recall_ceiling_at_5: float
+    """The most that recall@5 can be: five places for more gold passages than five."""
+    unit: str
+    """What counts as gold: `passage` or `document`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderCheck:
+    """The base model alone: questions with the evidence put among distractors by hand."""
+
+    facts: int
+    items: int
+    exact_match: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCheck:
+    """One criterion of the judge on answers whose right scores are known."""
+
+    criterion: str
+    forms: int
+    """Answers with a known right score, those of the arms included."""
+    from_arms: int
+    """How many of them are what the study's arms really answered."""
+    unscored: int
+    exact: float
+    """Share of forms whose rounded mean score is the right one."""
+    weighted_kappa: float
+    """Cohen's κ with quadratic weights, between rounded mean and right score."""
+    mean_absolute_error: float
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows: right score 1 to 5; columns: judge's rounded mean 1 to 5."""
+    repeat_sd: float
+    """Mean standard deviation of the repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryComparison:
+    """A comparison that the study file named before the run."""
+
+    arm: str
+    """Name of an `Arm`."""
+    against: str
+    measure: str
+    """A criterion, or a lexical measure as `token_f1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResults:
+    """A finished study."""
+
+    name: str
+    description: str
+    dataset: str
+    synthetic: bool
+    gold_only: bool
+    toy_model: bool
+    """The model ships with the project to show the mechanism; its answers say nothing of others."""
+    judge_model: str
+    """Empty when no judge was configured: then there are lexical scores only."""
+    self_judged: bool
+    """The judge is the base model under test."""
+    reference_style: str
+    """Which references the answers were judged against."""
+    items: tuple[ItemResult, ...]
+    arms: tuple[Arm, ...]
+    """The baseline first."""
+    answers: tuple[Answer, ...]
+    retrieval: RetrievalQuality | None
+    reader_checks: tuple[ReaderCheck, ...]
+    judge_checks: tuple[JudgeCheck, ...]
+    primary: tuple[PrimaryComparison, ...]
+    margin: Mapping[str, float]
+    """δ by measure, in the measure's own units."""
+    confidence: float
+    """Of the simultaneous intervals, as 0.95."""
+    notes: tuple[str, ...]
+    """Sentences for the report's head."""
+    provenance: Mapping[str, str]
+    """Digests, versions, precisions, seeds, addresses: by name, in display order."""
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,129 @@
+"""What the judge finds: plain values, without gRPC and without the endpoint."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class FailureKind(Enum):
+    """Why a repeat has no score."""
+
+    NO_FORM = "no_form"
+    """The completion holds no score, or more than one, or goes on after it."""
+    OUT_OF_RANGE = "out_of_range"
+    """The score is a number, but no whole number of the rubric's scale."""
+    CUT_OFF = "cut_off"
+    """The completion was cut off at max_tokens."""
+    REFUSED = "refused"
+    """The endpoint refused to answer for reasons of content."""
+    TIMEOUT = "timeout"
+    """The endpoint did not answer in time, after retries."""
+    ENDPOINT = "endpoint"
+    """The endpoint failed, after retries."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One repeat's failure."""
+
+    kind: FailureKind
+    detail: str
+    """A sentence for a person; never holds the endpoint's key."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was asked of the endpoint."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the prompt tokens that the endpoint says it had cached; 0 where it does not say."""
+    requests: int = 0
+    """HTTP requests, retries included."""
+
+    @classmethod
+    def total(cls, parts: Iterable[Usage]) -> Usage:
+        """The sum of several."""
+        found = list(parts)
+        return cls(
+            sum(part.prompt_tokens for part in found),
+            sum(part.completion_tokens for part in found),
+            sum(part.cached_tokens for part in found),
+            sum(part.requests for part in found),
+        )
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One sampled judgement."""
+
+    index: int
+    """From 0."""
+    seed: int
+    """What the endpoint sampled with, 31 bits."""
+    outcome: int | Failure
+    """The score, or why there is none."""
+    completion: str = ""
+    """The judge's whole text; empty where none came."""
+    usage: Usage = Usage()
+    outage: bool = False
+    """Whether the endpoint took the request on at no attempt."""
+
+
+@dataclass(frozen=True)
+class CriterionGrade:
+    """One criterion's grade on one answer."""
+
+    rubric: str
+    """The rubric's id, as `accuracy@1`."""
+    rubric_digest: str
+    """`sha256:<hex>` of the rubric's content."""
+    criterion: str
+    repeats: Sequence[Repeat]
+    """In the order of their index, the failed ones included."""
+
+    @property
+    def scores(self) -> list[int]:
+        """Of the repeats that could be scored."""
+        return [repeat.outcome for repeat in self.repeats if isinstance(repeat.outcome, int)]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the scored repeats; None without one: unscored, which is not 0."""
+        return statistics.fmean(self.scores) if self.scores else None
+
+    @property
+    def standard_deviation(self) -> float | None:
+        """Sample standard deviation (n - 1); None below two scored repeats."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+
+
+@dataclass(frozen=True)
+class LexicalScores:
+    """Scores by words, each from 0 to 1, the best over the references."""
+
+    exact_match: float
+    token_f1: float
+    rouge_l: float
+
+
+@dataclass(frozen=True)
+class Grade:
+    """All that the judge says about one answer."""
+
+    criteria: Sequence[CriterionGrade]
+    """In the order of the request's rubrics."""
+    lexical: LexicalScores
+    judge_model: str
+    """Its name at the endpoint; empty when no model was asked."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by stage: `lexical`, `judge`."""
+
+    @property
+    def usage(self) -> Usage:
+        """Over all criteria and repeats."""
+        return Usage.total(repeat.usage for each in self.criteria for repeat in each.repeats)
