@@ -26,7 +26,7 @@ VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.t
 
 # How setup ends where a package is not to be had for this Python.
 no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could not reach its index." \
-    "The pins are known to install on Python 3.11, 3.12 and 3.13: make setup PYTHON=/path/to/python3.11" >&2; exit 1
+    "With PyTorch's index the pins resolve on Python 3.11, 3.12 and 3.13: make setup PYTHON=/path/to/python3.11" >&2; exit 1
 
 # The tests that start real services, and the browser's, in groups: see conftest.py.
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
@@ -45,10 +45,10 @@ $(STAMP): constraints.txt requirements-dev.txt $(wildcard libs/*/pyproject.toml 
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make setup PYTHON=/path/to/python3.11" if v < (3, 11) else 0)'
 	@echo "Installing into $(VENV): about 4 GB and a few minutes, once."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(TORCH) || \
+	@$(BIN)/pip install --quiet $(TORCH) || \
 	    $(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu $(TORCH) || \
 	    { $(call no_wheel,$(TORCH)); }
-	$(BIN)/pip install --quiet -c constraints.txt -r requirements-dev.txt $(addprefix -e ./,$(PROJECTS)) || \
+	@$(BIN)/pip install --quiet -c constraints.txt -r requirements-dev.txt $(addprefix -e ./,$(PROJECTS)) || \
 	    { $(call no_wheel,one of the packages above); }
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
