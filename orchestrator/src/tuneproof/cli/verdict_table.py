@@ -42,14 +42,14 @@ def warnings_of(results: StudyResults) -> Iterator[str]:
 
 
 def counts_of(results: StudyResults) -> Iterator[str]:
-    """Answers and verdicts, and what is missing of them."""
+    """Answers and grades, and what is missing of them."""
     answered = sum(bool(answer.served_by) for answer in results.answers)
     failed = sum(bool(answer.error) for answer in results.answers)
     scores = [
         score
         for answer in results.answers
-        if answer.verdict
-        for score in answer.verdict.criteria.values()
+        if answer.grade
+        for score in answer.grade.criteria.values()
     ]
     unscored = sum(score.mean is None for score in scores)
     yield f"{answered} answers of {len(results.answers)}; {failed} with an error"
@@ -93,9 +93,9 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
 
 def _exact_match(results: StudyResults) -> float | None:
     scores = [
-        answer.verdict.lexical["exact_match"]
+        answer.grade.lexical["exact_match"]
         for answer in results.answers
-        if answer.cell == results.baseline and answer.verdict
+        if answer.cell == results.baseline and answer.grade
     ]
     return sum(scores) / len(scores) if scores else None
 

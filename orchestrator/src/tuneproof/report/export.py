@@ -81,7 +81,7 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 def _cell(results: StudyResults, cell: Cell, means: Mapping[str, Summary]) -> dict[str, Any]:
     answers = [answer for answer in results.answers if answer.cell == cell.name]
-    timed = [answer.seconds for answer in answers if answer.verdict or not answer.error]
+    timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
         "name": cell.name,
         "label": cell.label,
