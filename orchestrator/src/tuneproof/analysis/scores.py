@@ -1,4 +1,4 @@
-"""Item-level scores: one number per item, arm and measure, or None where there is none."""
+"""Item-level scores: one number per item, cell and measure, or None where there is none."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ def score_of(answer: Answer | None, measure: str) -> float | None:
     return answer.grade.lexical.get(measure)
 
 
-def answers_by_arm(results: StudyResults) -> Mapping[str, Mapping[str, Answer]]:
-    """Answers by arm, then by item; arms without answers are there, empty."""
-    found: dict[str, dict[str, Answer]] = {arm.name: {} for arm in results.arms}
+def answers_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Answer]]:
+    """Answers by cell, then by item; cells without answers are there, empty."""
+    found: dict[str, dict[str, Answer]] = {cell.name: {} for cell in results.cells}
     for answer in results.answers:
-        if answer.arm in found:
-            found[answer.arm][answer.item] = answer
+        if answer.cell in found:
+            found[answer.cell][answer.item] = answer
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A measure over the items of one arm."""
+    """A measure over the items of one cell."""
 
     mean: float | None
     """None when nothing was scored."""
@@ -97,7 +97,7 @@ class Summary:
     """Over items; None for fewer than two."""
     scored: int
     unscored: int
-    """Items of the study without a score in this arm."""
+    """Items of the study without a score in this cell."""
 
 
 def summarise(scores: Iterable[float | None]) -> Summary:
@@ -112,14 +112,14 @@ def summarise(scores: Iterable[float | None]) -> Summary:
     )
 
 
-def means_by_arm(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
-    """Every measure of every arm over all items of the study, answer length included."""
+def means_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
+    """Every measure of every cell over all items of the study, answer length included."""
     measures = measures_of(results)
     names = (*measures.judged, *measures.lexical, ANSWER_WORDS)
     return {
-        arm: {
+        cell: {
             measure: summarise(score_of(answers.get(item.id), measure) for item in results.items)
             for measure in names
         }
-        for arm, answers in answers_by_arm(results).items()
+        for cell, answers in answers_by_cell(results).items()
     }

@@ -5,7 +5,7 @@ It stands at the bottom: every other package may import it, and it imports none 
 
 from tuneproof.results.study import (
     Answer,
-    Arm,
+    Cell,
     CriterionGrade,
     Grade,
     ItemResult,
@@ -21,7 +21,7 @@ from tuneproof.results.study import (
 
 __all__ = [
     "Answer",
-    "Arm",
+    "Cell",
     "CriterionGrade",
     "Grade",
     "ItemResult",
