@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from small_study import rubric_message
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
 from tuneproof.results import Repeat
+from tuneproof.rubrics import Rubric
 from tuneproof.sdk import GradeInput, JudgeClient
-from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.status import status_of
@@ -17,47 +19,57 @@ from tuneproof.servicekit.testing import serving
 pytestmark = pytest.mark.timeout(20)
 
 
+def _rubric(name: str, **said: object) -> pb.Rubric:
+    rubric = Rubric(
+        id=name, criterion="accuracy", description="Is it right?", low=1, high=5,
+        scale={1: "wrong", 5: "right"}, steps=("Read.",), template="{{answer}}", max_tokens=96,
+    )  # fmt: skip
+    message = rubric_message(rubric)
+    message.MergeFrom(pb.Rubric(**said))
+    return message
+
+
 class _Judge(stubs.JudgeServiceServicer):
     """Scores by the answer's length; a rubric's criterion is its name."""
 
     def __init__(self) -> None:
         self.requests: list[pb.GradeRequest] = []
+        self.said: dict[str, object] = {}
+        """Of the rubric, instead of what is right."""
 
-    def _verdict(self, request: pb.GradeRequest) -> pb.Verdict:
+    def _grade(self, request: pb.GradeRequest) -> pb.Grade:
         self.requests.append(request)
         if not request.references:
             raise InvalidInput("no reference")
-        verdict = pb.Verdict(judge_model="toy" if request.rubrics else "")
-        verdict.lexical.token_f1 = 0.5
+        grade = pb.Grade(judge_model="toy" if request.rubrics else "")
+        grade.lexical.token_f1 = 0.5
         for rubric in request.rubrics:
-            entry = verdict.criteria.add(rubric=rubric, rubric_digest="sha256:r")
+            entry = grade.criteria.add(rubric=rubric, rubric_digest="sha256:r")
             entry.criterion = rubric.partition("@")[0].partition("-")[0]
             if request.answer:
                 entry.mean, entry.standard_deviation = len(request.answer), 0.0
                 entry.repeats.add(seed=11, score=len(request.answer), completion="Score")
             failure = pb.Failure(kind=pb.FAILURE_KIND_CUT_OFF, detail="at 96 tokens")
             entry.repeats.add(index=1, seed=12, failure=failure, completion="because")
-        return verdict
+        return grade
 
     async def Grade(self, request, context):
-        return pb.GradeResponse(verdict=self._verdict(request))
+        return pb.GradeResponse(grade=self._grade(request))
 
     async def GradeBatch(self, request_iterator, context):
         async for request in request_iterator:
             try:
-                yield pb.GradeBatchResponse(id=request.id, result=self._verdict(request.grade))
+                yield pb.GradeBatchResponse(id=request.id, result=self._grade(request.grade))
             except InvalidInput as error:
                 yield pb.GradeBatchResponse(id=request.id, error=status_of(error))
 
     async def GetRubric(self, request, context):
         if request.id != "accuracy@1":
             raise NotFound(f"there is no rubric {request.id}")
-        rubric = pb.Rubric(id=request.id, criterion="accuracy", steps=["Read."], max_tokens=96)
-        rubric.scale[1], rubric.scale[5] = "wrong", "right"
-        return pb.GetRubricResponse(rubric=rubric)
+        return pb.GetRubricResponse(rubric=_rubric(request.id, **self.said))
 
     async def ListRubrics(self, request, context):
-        rubrics = [pb.Rubric(id=name) for name in ("a@1", "b@1", "c@1")]
+        rubrics = [_rubric(name) for name in ("a@1", "b@1", "c@1")]
         some, token = page(rubrics, 2, request.page_token, lambda rubric: rubric.id)
         return pb.ListRubricsResponse(rubrics=some, next_page_token=token)
 
@@ -84,18 +96,18 @@ def _input(answer: str, *rubrics: str, references: tuple[str, ...] = ("abcd",)) 
     return GradeInput("What?", answer, references, ("p",), rubrics, 2, 5, 0.0)
 
 
-async def test_a_verdict_says_what_the_judge_said(client, fake):
-    verdict = await client.grade(_input("abc", "accuracy@1", "completeness@1"))
-    assert set(verdict.criteria) == {"accuracy", "completeness"}
-    score = verdict.criteria["accuracy"]
+async def test_a_grade_says_what_the_judge_said(client, fake):
+    grade = await client.grade(_input("abc", "accuracy@1", "completeness@1"))
+    assert set(grade.criteria) == {"accuracy", "completeness"}
+    score = grade.criteria["accuracy"]
     assert (score.rubric, score.rubric_digest) == ("accuracy@1", "sha256:r")
     assert (score.mean, score.standard_deviation) == (3.0, 0.0)
     assert score.repeats == (
         Repeat(seed=11, score=3, failure="", completion="Score"),
         Repeat(seed=12, score=None, failure="cut_off", completion="because"),
     )
-    assert verdict.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
-    assert verdict.judge_model == "toy"
+    assert grade.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
+    assert grade.judge_model == "toy"
     [request] = fake.requests
     assert (request.repeats, request.seed, list(request.passages)) == (2, 5, ["p"])
     assert request.HasField("temperature")
@@ -109,9 +121,9 @@ async def test_unscored_is_none_and_not_zero(client):
 
 
 async def test_without_rubrics_there_are_lexical_scores_only(client, fake):
-    verdict = await client.grade(GradeInput("What?", "x", ("y",)))
-    assert verdict.criteria == {}
-    assert verdict.judge_model == ""
+    grade = await client.grade(GradeInput("What?", "x", ("y",)))
+    assert grade.criteria == {}
+    assert grade.judge_model == ""
     assert not fake.requests[0].HasField("temperature")
 
 
@@ -127,7 +139,7 @@ async def test_many_answers_over_one_stream(client):
     found = {name: outcome async for name, outcome in client.grade_many(inputs)}
     assert isinstance(found.pop("none"), InvalidInput)
     assert isinstance(found.pop("both"), InvalidInput)
-    means = {name: verdict.criteria["accuracy"].mean for name, verdict in found.items()}
+    means = {name: grade.criteria["accuracy"].mean for name, grade in found.items()}
     assert means == {f"a{n}": float(n) for n in range(1, 6)}
 
 
@@ -135,6 +147,21 @@ async def test_rubrics_are_told(client):
     rubric = await client.rubric("accuracy@1")
     assert (rubric.criterion, rubric.steps, rubric.max_tokens) == ("accuracy", ("Read.",), 96)
     assert rubric.scale == {1: "wrong", 5: "right"}
+    assert (rubric.low, rubric.high, rubric.unit, rubric.decimals) == (1, 5, "points", 2)
     assert [one.id for one in await client.rubrics()] == ["a@1", "b@1", "c@1"]
     with pytest.raises(NotFound, match="no rubric x@1"):
         await client.rubric("x@1")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"digest": "sha256:other"}, "has the digest sha256:other, its content sha256:"),
+        ({"high": 9}, r"cannot be read \(scale\)"),
+        ({"template": "{{tone}}"}, r"cannot be read \(template\)"),
+    ],
+)
+async def test_a_rubric_that_means_something_else_here_is_refused(client, fake, said, told):
+    fake.said = said
+    with pytest.raises(WrongState, match=f"rubric 'accuracy@1' {told}.*install the same version"):
+        await client.rubric("accuracy@1")

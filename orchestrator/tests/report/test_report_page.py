@@ -1,4 +1,4 @@
-"""The page as text: whole, escaped, self-contained, every item and arm in it."""
+"""The page as text: whole, escaped, self-contained, every item and cell in it."""
 
 import base64
 import hashlib
@@ -62,13 +62,13 @@ def page(study: StudyResults) -> Page:
     return rendered(study)
 
 
-def test_every_item_arm_and_passage_is_there(page: Page, study: StudyResults) -> None:
+def test_every_item_cell_and_passage_is_there(page: Page, study: StudyResults) -> None:
     opened = [attrs["id"] for tag, attrs in page.elements if tag == "details" and attrs.get("id")]
     assert sorted(str(one) for one in opened) == [f"item-{item.id}" for item in study.items]
     for item in study.items:
         assert item.question in page.text
         assert all(passage.text in page.text for passage in item.retrieved)
-    cards = sum(tag == "article" and attrs.get("class") == "arm" for tag, attrs in page.elements)
+    cards = sum(tag == "article" and attrs.get("class") == "cell" for tag, attrs in page.elements)
     assert cards == len(study.answers)
 
 
@@ -106,12 +106,12 @@ def test_the_policy_allows_this_script_and_this_style_only(page: Page) -> None:
 
 def test_hostile_text_stays_text(study: StudyResults) -> None:
     first, judged = study.items[0], study.answers[0]
-    assert judged.verdict is not None
-    grade = judged.verdict.criteria["accuracy"]
-    looks = (replace(grade.repeats[0], completion=EVIL), *grade.repeats[1:])
-    verdict = replace(
-        judged.verdict,
-        criteria={**judged.verdict.criteria, "accuracy": replace(grade, repeats=looks)},
+    assert judged.grade is not None
+    accuracy = judged.grade.criteria["accuracy"]
+    looks = (replace(accuracy.repeats[0], completion=EVIL), *accuracy.repeats[1:])
+    grade = replace(
+        judged.grade,
+        criteria={**judged.grade.criteria, "accuracy": replace(accuracy, repeats=looks)},
     )
     item = replace(
         first,
@@ -121,12 +121,10 @@ def test_hostile_text_stays_text(study: StudyResults) -> None:
         retrieved=(replace(first.retrieved[0], text=EVIL, document_id=EVIL),),
     )
     answers = tuple(
-        replace(answer, text=EVIL, error=EVIL, verdict=verdict)
-        if answer.item == first.id
-        else answer
+        replace(answer, text=EVIL, error=EVIL, grade=grade) if answer.item == first.id else answer
         for answer in study.answers
     )
-    arms = (study.arms[0], replace(study.arms[1], label=EVIL), *study.arms[2:])
+    cells = (study.cells[0], replace(study.cells[1], label=EVIL), *study.cells[2:])
     evil = rendered(
         replace(
             study,
@@ -136,7 +134,7 @@ def test_hostile_text_stays_text(study: StudyResults) -> None:
             provenance={EVIL: EVIL},
             items=(item, *study.items[1:]),
             answers=answers,
-            arms=arms,
+            cells=cells,
         )
     )
     assert len(evil.scripts) == 1
@@ -185,9 +183,9 @@ def test_without_a_judge_the_primary_score_stands_beside_each_question(
         study,
         judge_model="",
         answers=tuple(
-            replace(answer, verdict=replace(answer.verdict, criteria={}))
+            replace(answer, grade=replace(answer.grade, criteria={}))
             for answer in study.answers
-            if answer.verdict is not None
+            if answer.grade is not None
         ),
         primary=tuple(
             replace(one, measure="token_f1") for one in study.primary if one.measure == "accuracy"

@@ -23,7 +23,7 @@ from tuneproof.analysis.outcome import Outcome, Reading, read, words_of
 from tuneproof.analysis.scores import (
     ANSWER_WORDS,
     Measures,
-    answers_by_arm,
+    answers_by_cell,
     measures_of,
     score_of,
 )
@@ -40,9 +40,9 @@ Scores = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One arm against another by one measure, paired by item."""
+    """One cell against another by one measure, paired by item."""
 
-    arm: str
+    cell: str
     against: str
     measure: str
     items: int
@@ -65,7 +65,7 @@ class Comparison:
     """The gate's question: lower bound above -δ, with the unscored at their worst too. None
     without interval or margin."""
     unscored: int
-    """Items of the study without a score in `arm`."""
+    """Items of the study without a score in `cell`."""
     unscored_against: int
     bounds: tuple[float, float] | None
     """Lowest and highest mean difference over all items that the unscored allow; equal to the
@@ -81,7 +81,7 @@ class Comparisons:
     primary: tuple[Comparison, ...]
     """In the order of the study file, with verdicts."""
     exploratory: tuple[Comparison, ...]
-    """Every tuned arm against the baseline by every other measure; each interval stands alone at
+    """Every tuned cell against the baseline by every other measure; each interval stands alone at
     `confidence`, and no verdict is drawn."""
     confidence: float
     """Of the primary intervals together."""
@@ -89,16 +89,16 @@ class Comparisons:
     """Of each primary interval by itself."""
     adjustment: str
 
-    def of_arm(self, arm: str) -> tuple[Comparison, ...]:
-        """The primary comparisons of one arm."""
-        return tuple(found for found in self.primary if found.arm == arm)
+    def of_cell(self, cell: str) -> tuple[Comparison, ...]:
+        """The primary comparisons of one cell."""
+        return tuple(found for found in self.primary if found.cell == cell)
 
 
 def compare(results: StudyResults) -> Comparisons:
-    """Compare the arms of a study as its file named it, and explore the rest.
+    """Compare the cells of a study as its file named it, and explore the rest.
 
     Raises:
-        InvalidInput: a comparison names an arm or measure that is not there, a measure has no
+        InvalidInput: a comparison names a cell or measure that is not there, a measure has no
             margin, or the confidence is not between 0 and 1.
     """
     if not 0.0 < results.confidence < 1.0:
@@ -106,7 +106,7 @@ def compare(results: StudyResults) -> Comparisons:
             f"confidence must be between 0 and 1, got {results.confidence}", field="confidence"
         )
     measures = measures_of(results)
-    answers = answers_by_arm(results)
+    answers = answers_by_cell(results)
     adjusted = 1.0 - (1.0 - results.confidence) / max(len(results.primary), 1)
     primary = tuple(
         _verdict(results, answers, measures, named, adjusted) for named in results.primary
@@ -127,12 +127,12 @@ def _verdict(
     named: PrimaryComparison,
     confidence: float,
 ) -> Comparison:
-    for arm in (named.arm, named.against):
-        if arm not in answers:
+    for cell in (named.cell, named.against):
+        if cell not in answers:
             raise InvalidInput(
-                f"a primary comparison names the arm `{arm}`, but the study has: "
+                f"a primary comparison names the cell `{cell}`, but the study has: "
                 f"{', '.join(answers)}",
-                field="primary.arm",
+                field="primary.cell",
             )
     margin = results.margin.get(named.measure)
     if margin is None or not margin >= 0.0:
@@ -142,7 +142,7 @@ def _verdict(
             field=f"comparison.margin.{named.measure}",
         )
     ends = measures.range_of(named.measure)
-    mine = _scores(results, answers[named.arm], named.measure)
+    mine = _scores(results, answers[named.cell], named.measure)
     theirs = _scores(results, answers[named.against], named.measure)
     found = _estimate(results, mine, theirs)
     limits = _limits(ends)
@@ -182,20 +182,19 @@ def _verdict(
 def _explore(
     results: StudyResults, answers: Mapping[str, Mapping[str, Answer]], measures: Measures
 ) -> list[Comparison]:
-    named = {(one.arm, one.measure) for one in results.primary}
-    against = results.arms[0].name if results.arms else ""
+    named = {(one.cell, one.measure) for one in results.primary}
     found = []
-    for arm in results.arms[1:]:
+    for cell in results.compared:
         for measure in (*measures.judged, *measures.lexical, ANSWER_WORDS):
-            if (arm.name, measure) in named:
+            if (cell.name, measure) in named:
                 continue
-            mine = _scores(results, answers[arm.name], measure)
-            theirs = _scores(results, answers[against], measure)
+            mine = _scores(results, answers[cell.name], measure)
+            theirs = _scores(results, answers.get(results.baseline, {}), measure)
             seen = _estimate(results, mine, theirs)
             limits = _limits(measures.range_of(measure))
             found.append(
                 _comparison(
-                    PrimaryComparison(arm.name, against, measure),
+                    PrimaryComparison(cell.name, results.baseline, measure),
                     mine,
                     theirs,
                     seen,
@@ -233,7 +232,7 @@ def _comparison(
         if score is not None and (other := theirs[item]) is not None
     ]
     return Comparison(
-        arm=named.arm,
+        cell=named.cell,
         against=named.against,
         measure=named.measure,
         items=found.items,

@@ -9,7 +9,7 @@ from tuneproof.analysis.intervals import MINIMUM_CLUSTERS, Interval
 
 
 class Outcome(StrEnum):
-    """What may be said of an arm by one measure."""
+    """What may be said of a cell by one measure."""
 
     BETTER = "better"
     """The whole interval is above 0."""

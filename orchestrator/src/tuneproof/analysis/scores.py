@@ -1,4 +1,4 @@
-"""Item-level scores: one number per item, arm and measure, or None where there is none."""
+"""Item-level scores: one number per item, cell and measure, or None where there is none."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class Measures:
 def measures_of(results: StudyResults) -> Measures:
     """The measures by which at least one answer was scored, or could not be.
 
-    Where no answer has a verdict (the judge was down, say) it is those that the study file named:
+    Where no answer has a grade (the judge was down, say) it is those that the study file named:
     they are then unscored throughout, not unknown.
     """
     judged: dict[str, None] = {}
     lexical: dict[str, None] = {}
     for answer in results.answers:
-        if answer.verdict is not None:
-            judged.update(dict.fromkeys(answer.verdict.criteria))
-            lexical.update(dict.fromkeys(answer.verdict.lexical))
+        if answer.grade is not None:
+            judged.update(dict.fromkeys(answer.grade.criteria))
+            lexical.update(dict.fromkeys(answer.grade.lexical))
     if not judged and not lexical:
         (judged if results.judge_model else lexical).update(
             dict.fromkeys(named.measure for named in results.primary)
@@ -67,29 +67,29 @@ def measures_of(results: StudyResults) -> Measures:
 def score_of(answer: Answer | None, measure: str) -> float | None:
     """An answer's score by a measure: for a criterion the mean over the repeats that were scored.
 
-    None where there is no answer, no verdict, or no repeat that could be scored; never 0 instead.
+    None where there is no answer, no grade, or no repeat that could be scored; never 0 instead.
     """
-    if answer is None or answer.verdict is None:
+    if answer is None or answer.grade is None:
         return None
     if measure == ANSWER_WORDS:
         return float(len(answer.text.split()))
-    if measure in answer.verdict.criteria:
-        return answer.verdict.criteria[measure].mean
-    return answer.verdict.lexical.get(measure)
+    if measure in answer.grade.criteria:
+        return answer.grade.criteria[measure].mean
+    return answer.grade.lexical.get(measure)
 
 
-def answers_by_arm(results: StudyResults) -> Mapping[str, Mapping[str, Answer]]:
-    """Answers by arm, then by item; arms without answers are there, empty."""
-    found: dict[str, dict[str, Answer]] = {arm.name: {} for arm in results.arms}
+def answers_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Answer]]:
+    """Answers by cell, then by item; cells without answers are there, empty."""
+    found: dict[str, dict[str, Answer]] = {cell.name: {} for cell in results.cells}
     for answer in results.answers:
-        if answer.arm in found:
-            found[answer.arm][answer.item] = answer
+        if answer.cell in found:
+            found[answer.cell][answer.item] = answer
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A measure over the items of one arm."""
+    """A measure over the items of one cell."""
 
     mean: float | None
     """None when nothing was scored."""
@@ -97,7 +97,7 @@ class Summary:
     """Over items; None for fewer than two."""
     scored: int
     unscored: int
-    """Items of the study without a score in this arm."""
+    """Items of the study without a score in this cell."""
 
 
 def summarise(scores: Iterable[float | None]) -> Summary:
@@ -112,14 +112,14 @@ def summarise(scores: Iterable[float | None]) -> Summary:
     )
 
 
-def means_by_arm(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
-    """Every measure of every arm over all items of the study, answer length included."""
+def means_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
+    """Every measure of every cell over all items of the study, answer length included."""
     measures = measures_of(results)
     names = (*measures.judged, *measures.lexical, ANSWER_WORDS)
     return {
-        arm: {
+        cell: {
             measure: summarise(score_of(answers.get(item.id), measure) for item in results.items)
             for measure in names
         }
-        for arm, answers in answers_by_arm(results).items()
+        for cell, answers in answers_by_cell(results).items()
     }

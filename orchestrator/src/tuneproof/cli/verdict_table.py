@@ -42,14 +42,14 @@ def warnings_of(results: StudyResults) -> Iterator[str]:
 
 
 def counts_of(results: StudyResults) -> Iterator[str]:
-    """Answers and verdicts, and what is missing of them."""
+    """Answers and grades, and what is missing of them."""
     answered = sum(bool(answer.served_by) for answer in results.answers)
     failed = sum(bool(answer.error) for answer in results.answers)
     scores = [
         score
         for answer in results.answers
-        if answer.verdict
-        for score in answer.verdict.criteria.values()
+        if answer.grade
+        for score in answer.grade.criteria.values()
     ]
     unscored = sum(score.mean is None for score in scores)
     yield f"{answered} answers of {len(results.answers)}; {failed} with an error"
@@ -71,14 +71,16 @@ def counts_of(results: StudyResults) -> Iterator[str]:
 
 def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
     """One row for each primary comparison."""
-    labels = {arm.name: arm.label for arm in results.arms}
+    labels = {cell.name: cell.label for cell in results.cells}
     percent = f"{100 * comparisons.confidence:g} %"
     table = Table(title=f"{results.name}: verdicts ({percent} simultaneous intervals)")
-    for name in ("arm", "measure", "baseline", "arm mean", "difference", "interval", "verdict"):
-        table.add_column(name, justify="left" if name in {"arm", "measure", "verdict"} else "right")
+    for name in ("cell", "measure", "baseline", "cell mean", "difference", "interval", "verdict"):
+        table.add_column(
+            name, justify="left" if name in {"cell", "measure", "verdict"} else "right"
+        )
     for found in comparisons.primary:
         table.add_row(
-            labels.get(found.arm, found.arm),
+            labels.get(found.cell, found.cell),
             found.measure,
             _number(found.mean_against),
             _number(found.mean),
@@ -90,13 +92,10 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
 
 
 def _exact_match(results: StudyResults) -> float | None:
-    if not results.arms:
-        return None
-    base = results.arms[0].name
     scores = [
-        answer.verdict.lexical["exact_match"]
+        answer.grade.lexical["exact_match"]
         for answer in results.answers
-        if answer.arm == base and answer.verdict
+        if answer.cell == results.baseline and answer.grade
     ]
     return sum(scores) / len(scores) if scores else None
 

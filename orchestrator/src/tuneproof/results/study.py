@@ -20,8 +20,8 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class CriterionScore:
-    """One criterion's verdict on one answer."""
+class CriterionGrade:
+    """One criterion's grade on one answer."""
 
     criterion: str
     rubric: str
@@ -33,10 +33,10 @@ class CriterionScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Grade:
     """Everything that the judge said of one answer."""
 
-    criteria: Mapping[str, CriterionScore]
+    criteria: Mapping[str, CriterionGrade]
     """By criterion; empty when no judge model was asked."""
     lexical: Mapping[str, float]
     """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1."""
@@ -57,7 +57,7 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """A test question and what was retrieved for it: the same for every arm."""
+    """A test question and what was retrieved for it: the same for every cell."""
 
     id: str
     question: str
@@ -68,9 +68,9 @@ class ItemResult:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one arm answered to one item."""
+    """What one cell answered to one item."""
 
-    arm: str
+    cell: str
     item: str
     text: str
     finish_reason: str
@@ -81,14 +81,14 @@ class Answer:
     """From admission to the last token, in the generator."""
     served_by: str
     """Adapter reference, or the base model's name."""
-    verdict: Verdict | None
+    grade: Grade | None
     error: str = ""
-    """Why there is no answer or no verdict; empty when all went well."""
+    """Why there is no answer or no grade; empty when all went well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How an arm's adapter was made."""
+    """How a cell's adapter was made."""
 
     run_id: str
     adapter_ref: str
@@ -102,15 +102,15 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Cell:
     """One column of the study: the baseline, or a tuned cell."""
 
     name: str
     """Unique in the study, as `short-references-200-seed1`, or `baseline`."""
     label: str
     """For people."""
-    recipe: str
-    """The arm's name in the study file; cells of one recipe differ in size or seed."""
+    arm: str
+    """The arm's name in the study file; cells of one arm differ in size or seed."""
     size: int
     """Tuning examples; 0 for the baseline."""
     seed: int
@@ -149,9 +149,9 @@ class JudgeCheck:
 
     criterion: str
     forms: int
-    """Answers with a known right score, those of the arms included."""
-    from_arms: int
-    """How many of them are what the study's arms really answered."""
+    """Answers with a known right score, those of the cells included."""
+    from_cells: int
+    """How many of them are what the study's cells really answered."""
     unscored: int
     exact: float
     """Share of forms whose rounded mean score is the right one."""
@@ -168,8 +168,8 @@ class JudgeCheck:
 class PrimaryComparison:
     """A comparison that the study file named before the run."""
 
-    arm: str
-    """Name of an `Arm`."""
+    cell: str
+    """Name of an `Cell`."""
     against: str
     measure: str
     """A criterion, or a lexical measure as `token_f1`."""
@@ -193,8 +193,10 @@ class StudyResults:
     reference_style: str
     """Which references the answers were judged against."""
     items: tuple[ItemResult, ...]
-    arms: tuple[Arm, ...]
+    cells: tuple[Cell, ...]
     """The baseline first."""
+    baseline: str
+    """Name of the cell that the others are compared with."""
     answers: tuple[Answer, ...]
     retrieval: RetrievalQuality | None
     reader_checks: tuple[ReaderCheck, ...]
@@ -209,3 +211,13 @@ class StudyResults:
     provenance: Mapping[str, str]
     """Digests, versions, precisions, seeds, addresses: by name, in display order."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> tuple[Cell, ...]:
+        """Every cell but the baseline."""
+        return tuple(cell for cell in self.cells if cell.name != self.baseline)
+
+    @property
+    def baseline_label(self) -> str:
+        """What people call the baseline."""
+        return next((cell.label for cell in self.cells if cell.name == self.baseline), "baseline")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from pydantic import ValidationError
+
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
-from tuneproof.results import CriterionScore, Repeat, Verdict
+from tuneproof.results import CriterionGrade, Grade, Repeat
+from tuneproof.rubrics import Rubric
 from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.conversions import word_of
 from tuneproof.sdk.streams import Exchange, Inputs
-from tuneproof.sdk.values import GradeInput, RubricInfo
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.sdk.values import GradeInput
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 
 
 class JudgeClient(Client):
@@ -26,10 +29,14 @@ class JudgeClient(Client):
         super().__init__(Connection("judge", target, token=token, services=services))
         self._stub = judge_pb2_grpc.JudgeServiceStub(self._connection.channel)
 
-    async def rubrics(self, *, timeout: float = 30.0) -> list[RubricInfo]:
-        """All rubrics that the judge has, by id."""
+    async def rubrics(self, *, timeout: float = 30.0) -> list[Rubric]:
+        """All rubrics that the judge has, by id.
 
-        async def read(token: str) -> tuple[list[RubricInfo], str]:
+        Raises:
+            WrongState: the judge is of another version, so that its rubrics mean something else.
+        """
+
+        async def read(token: str) -> tuple[list[Rubric], str]:
             with self._connection.errors("ListRubrics"):
                 reply = await self._stub.ListRubrics(
                     pb.ListRubricsRequest(page_token=token), timeout=timeout
@@ -38,17 +45,17 @@ class JudgeClient(Client):
 
         return await all_pages(read)
 
-    async def rubric(self, name: str, *, timeout: float = 30.0) -> RubricInfo:
+    async def rubric(self, name: str, *, timeout: float = 30.0) -> Rubric:
         """A rubric by id, as `accuracy@1`."""
         with self._connection.errors("GetRubric"):
             reply = await self._stub.GetRubric(pb.GetRubricRequest(id=name), timeout=timeout)
         return _rubric(reply.rubric)
 
-    async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Verdict:
+    async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Grade:
         """Scores one answer."""
         with self._connection.errors("Grade"):
             reply = await self._stub.Grade(_request(one), timeout=timeout)
-        return _verdict(reply.verdict)
+        return _grade(reply.grade)
 
     def grade_many(
         self,
@@ -57,7 +64,7 @@ class JudgeClient(Client):
         in_flight: int = 16,
         timeout: float = 24 * 3600.0,
         stall: float = 900.0,
-    ) -> AsyncIterator[tuple[str, Verdict | TuneproofError]]:
+    ) -> AsyncIterator[tuple[str, Grade | TuneproofError]]:
         """Scores many answers over one stream, in any order; see `Exchange` for the limits.
 
         Args:
@@ -68,7 +75,7 @@ class JudgeClient(Client):
             return pb.GradeBatchRequest(id=name, grade=_request(one))
 
         exchange = Exchange(
-            *(self._connection, "GradeBatch", self._stub.GradeBatch, pack, _verdict),
+            *(self._connection, "GradeBatch", self._stub.GradeBatch, pack, _grade),
             in_flight=in_flight,
             timeout=timeout,
             stall=stall,
@@ -89,15 +96,15 @@ def _request(one: GradeInput) -> pb.GradeRequest:
     )
 
 
-def _verdict(message: pb.Verdict) -> Verdict:
-    criteria: dict[str, CriterionScore] = {}
+def _grade(message: pb.Grade) -> Grade:
+    criteria: dict[str, CriterionGrade] = {}
     for entry in message.criteria:
         if entry.criterion in criteria:
             raise InvalidInput(
                 f"the rubrics {criteria[entry.criterion].rubric} and {entry.rubric} both score"
                 f" {entry.criterion}; ask for one of them"
             )
-        criteria[entry.criterion] = CriterionScore(
+        criteria[entry.criterion] = CriterionGrade(
             criterion=entry.criterion,
             rubric=entry.rubric,
             rubric_digest=entry.rubric_digest,
@@ -108,7 +115,7 @@ def _verdict(message: pb.Verdict) -> Verdict:
             repeats=tuple(_repeat(repeat) for repeat in entry.repeats),
         )
     lexical = message.lexical
-    return Verdict(
+    return Grade(
         criteria=criteria,
         lexical={
             "exact_match": lexical.exact_match,
@@ -129,14 +136,34 @@ def _repeat(message: pb.Repeat) -> Repeat:
     )
 
 
-def _rubric(message: pb.Rubric) -> RubricInfo:
-    return RubricInfo(
-        id=message.id,
-        digest=message.digest,
-        criterion=message.criterion,
-        description=message.description,
-        scale=dict(message.scale),
-        steps=tuple(message.steps),
-        template=message.template,
-        max_tokens=message.max_tokens,
+def _rubric(message: pb.Rubric) -> Rubric:
+    content = {
+        "id": message.id,
+        "criterion": message.criterion,
+        "description": message.description,
+        "low": message.low,
+        "high": message.high,
+        "scale": dict(message.scale),
+        "unit": message.unit,
+        "decimals": message.decimals,
+        "steps": tuple(message.steps),
+        "template": message.template,
+        "max_tokens": message.max_tokens,
+    }
+    try:
+        rubric = Rubric.model_validate(content)
+    except ValidationError as error:
+        wrong = ", ".join(str(each["loc"][0]) for each in error.errors())
+        raise _other_version(message.id, f"cannot be read ({wrong})") from None
+    if rubric.digest != message.digest:
+        raise _other_version(
+            message.id, f"has the digest {message.digest}, its content {rubric.digest}"
+        )
+    return rubric
+
+
+def _other_version(rubric: str, why: str) -> WrongState:
+    return WrongState(
+        f"the judge's rubric {rubric!r} {why}: judge and client are of different versions;"
+        " install the same version of both"
     )

@@ -5,6 +5,7 @@ BaseIdentity     the base model it fits; `identify_base` computes it from a fold
 Manifest         the hashed document; Provenance, the one that is not
 Registry         commit, list, manifest, provenance, fetch
 open_storage     the artifact store behind it: a Storage; BoundedStore limits how long a call takes
+has_experts      whether a base is a mixture of experts, of which adapters change ATTENTION only
 verify           the admission checks, offline too: an AdmissionReport with all defects
 """
 
@@ -15,6 +16,7 @@ from tuneproof.adapters.manifest import Manifest, Provenance, TensorEntry
 from tuneproof.adapters.ref import AdapterRef, check_name
 from tuneproof.adapters.registry import Registry
 from tuneproof.adapters.report import AdmissionReport, Defect
+from tuneproof.adapters.shapes import ATTENTION, has_experts
 from tuneproof.adapters.storage import (
     FolderStorage,
     ObjectStore,
@@ -24,6 +26,7 @@ from tuneproof.adapters.storage import (
 )
 
 __all__ = [
+    "ATTENTION",
     "AdapterRef",
     "AdmissionReport",
     "BaseIdentity",
@@ -38,6 +41,7 @@ __all__ = [
     "Storage",
     "TensorEntry",
     "check_name",
+    "has_experts",
     "identify_base",
     "open_storage",
     "read_base_config",

@@ -193,8 +193,8 @@ class Repeat(_message.Message):
 Global___Repeat: _TypeAlias = Repeat  # noqa: Y015
 
 @_typing.final
-class CriterionVerdict(_message.Message):
-    """One criterion's verdict on one answer."""
+class CriterionGrade(_message.Message):
+    """One criterion's grade on one answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,7 +244,7 @@ class CriterionVerdict(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_deviation) -> _WhichOneofReturnType__standard_deviation | None: ...
 
-Global___CriterionVerdict: _TypeAlias = CriterionVerdict  # noqa: Y015
+Global___CriterionGrade: _TypeAlias = CriterionGrade  # noqa: Y015
 
 @_typing.final
 class LexicalScores(_message.Message):
@@ -330,7 +330,7 @@ class StageTime(_message.Message):
 Global___StageTime: _TypeAlias = StageTime  # noqa: Y015
 
 @_typing.final
-class Verdict(_message.Message):
+class Grade(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CRITERIA_FIELD_NUMBER: _builtins.int
@@ -341,7 +341,7 @@ class Verdict(_message.Message):
     judge_model: _builtins.str
     """The judge model's name at its endpoint; empty when none was asked."""
     @_builtins.property
-    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionVerdict]:
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionGrade]:
         """In the order of the request's rubrics."""
 
     @_builtins.property
@@ -353,7 +353,7 @@ class Verdict(_message.Message):
     def __init__(
         self,
         *,
-        criteria: _abc.Iterable[Global___CriterionVerdict] | None = ...,
+        criteria: _abc.Iterable[Global___CriterionGrade] | None = ...,
         lexical: Global___LexicalScores | None = ...,
         judge_model: _builtins.str = ...,
         usage: Global___Usage | None = ...,
@@ -365,23 +365,23 @@ class Verdict(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+Global___Grade: _TypeAlias = Grade  # noqa: Y015
 
 @_typing.final
 class GradeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERDICT_FIELD_NUMBER: _builtins.int
+    GRADE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def verdict(self) -> Global___Verdict: ...
+    def grade(self) -> Global___Grade: ...
     def __init__(
         self,
         *,
-        verdict: Global___Verdict | None = ...,
+        grade: Global___Grade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,14 +420,14 @@ class GradeBatchResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
-    def result(self) -> Global___Verdict: ...
+    def result(self) -> Global___Grade: ...
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
-        result: Global___Verdict | None = ...,
+        result: Global___Grade | None = ...,
         error: _status_pb2.Status | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
@@ -472,6 +472,10 @@ class Rubric(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    DECIMALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<name>@<version>`."""
     digest: _builtins.str
@@ -480,13 +484,20 @@ class Rubric(_message.Message):
     template: _builtins.str
     """The prompt, with {{question}}, {{reference}}, {{answer}}, {{passages}} and {{fence}} (a word
     that stands in none of these texts), and the rubric's own {{criterion}}, {{description}},
-    {{scale}} and {{steps}}.
+    {{scale}}, {{low}}, {{high}} and {{steps}}.
     """
     max_tokens: _builtins.int
     """Longest completion in tokens."""
+    low: _builtins.int
+    """The scores are the whole numbers from low to high."""
+    high: _builtins.int
+    unit: _builtins.str
+    """What scores are counted in, as `points`."""
+    decimals: _builtins.int
+    """Digits after the point with which a mean score is shown."""
     @_builtins.property
     def scale(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
-        """What each score means, by score."""
+        """What scores mean, by score; both ends of the scale are there."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -503,10 +514,14 @@ class Rubric(_message.Message):
         steps: _abc.Iterable[_builtins.str] | None = ...,
         template: _builtins.str = ...,
         max_tokens: _builtins.int = ...,
+        low: _builtins.int = ...,
+        high: _builtins.int = ...,
+        unit: _builtins.str = ...,
+        decimals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "description", b"description", "digest", b"digest", "id", b"id", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "decimals", b"decimals", "description", b"description", "digest", b"digest", "high", b"high", "id", b"id", "low", b"low", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
