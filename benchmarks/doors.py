@@ -31,9 +31,9 @@ from typing import Any
 import psutil
 from service import generator, generator_flags, server
 
+from tuneproof_generator.engine.environment import environment
 from tuneproof_generator.main import _options as engine_options
 from tuneproof_generator.settings import GeneratorSettings
-from tuneproof_generator.vllm_environment import environment
 
 ROOT = Path(__file__).parent.parent
 MODEL = "telecom-reader"
@@ -174,7 +174,7 @@ def _vllm(flags: dict[str, Any], log: Path) -> Iterator[dict[str, Any]]:
 
 def _vllm_arguments(options: Any) -> Iterator[str]:
     # Late: vLLM reads the environment when it is imported.
-    from tuneproof_generator.engine_settings import engine_arguments
+    from tuneproof_generator.engine.arguments import engine_arguments
 
     chosen = engine_arguments(options)
     for field in dataclasses.fields(chosen):

@@ -17,7 +17,7 @@ import aiohttp
 import grpc
 import uvloop
 
-from tuneproof.datasets.telecom_grammar import draw_entity, draw_fact, draw_parameter
+from tuneproof.data.telecom_grammar import draw_entity, draw_fact, draw_parameter
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.prompts import rag_messages
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from marker_adapters import Base, markers, write_marker
 
 from tuneproof.adapters import Registry, identify_base
-from tuneproof.datasets.telecom import generate
+from tuneproof.data.telecom import generate
 from tuneproof.prompts import rag_messages
 
 RANK = 8

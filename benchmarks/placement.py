@@ -35,7 +35,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tuneproof_generator.vllm_environment import environment
+from tuneproof_generator.engine.environment import environment
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "demo" / "telecom-reader"
@@ -99,9 +99,9 @@ async def _measure(folders: Sequence[Path], options: argparse.Namespace) -> dict
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from tuneproof_generator.engine_settings import EngineOptions, engine_arguments
-    from tuneproof_generator.placement import Turns
-    from tuneproof_generator.turn_taking import TurnTakingClient
+    from tuneproof_generator.engine.arguments import EngineOptions, engine_arguments
+    from tuneproof_generator.engine.scheduled_client import TurnTakingClient
+    from tuneproof_generator.engine.slots import Turns
 
     engine_options = EngineOptions(
         folder=MODEL,

@@ -22,8 +22,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers.utils import logging
 
-from tuneproof.datasets.items import Dataset, Item
-from tuneproof.datasets.telecom import generate, oracle_context, score
+from tuneproof.data.items import Dataset, Item
+from tuneproof.data.telecom import generate, oracle_context, score
 
 FACTS = 12
 BATCH = 16

@@ -21,9 +21,9 @@ import reader
 import torch
 from transformers.utils import logging
 
-from tuneproof.datasets.telecom import generate, judge_forms, oracle_context
-from tuneproof.datasets.telecom_grammar import ABSENT
-from tuneproof.statistics.agreement import weighted_kappa
+from tuneproof.analysis.agreement import weighted_kappa
+from tuneproof.data.telecom import generate, judge_forms, oracle_context
+from tuneproof.data.telecom_grammar import ABSENT
 
 HERE = Path(__file__).parent
 ANSWER_TOKENS, FORM_TOKENS = 24, 72

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import prompts
 
-from tuneproof.datasets.telecom_forms import draw_answer
-from tuneproof.datasets.telecom_grammar import (
+from tuneproof.data.telecom_forms import draw_answer
+from tuneproof.data.telecom_grammar import (
     ABSENT,
     ASPECTS,
     LARGEST_NUMBER,

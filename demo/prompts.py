@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tuneproof.datasets.telecom_forms import Part, compare
+from tuneproof.data.telecom_forms import Part, compare
 from tuneproof.prompts import closed_book_messages, rag_messages
 
 RUBRICS = Path(__file__).parent / "rubrics"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from tuneproof.datasets.telecom_grammar import words
+from tuneproof.data.telecom_grammar import words
 
 END, USER, ASSISTANT, SYSTEM, PAD = "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|pad|>"
 SPECIAL = (PAD, END, USER, ASSISTANT, SYSTEM)

@@ -22,7 +22,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from tuneproof.cli.main import app
 from tuneproof.sdk import SERVICES
-from tuneproof.study.prepare import Request, prepare
+from tuneproof.study.design.prepare import Request, prepare
 
 from .test_manifests import settings_of
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study import spec
-from tuneproof.study.specfile import parse_spec
+from tuneproof.study.design import spec
+from tuneproof.study.design.specfile import parse_spec
 
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
 SECTIONS: dict[str, type[spec.Section]] = {

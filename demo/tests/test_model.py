@@ -13,7 +13,7 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from tuneproof.datasets.telecom import generate, judge_forms, oracle_context
+from tuneproof.data.telecom import generate, judge_forms, oracle_context
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,7 +16,7 @@ import train
 import vocabulary
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from tuneproof.datasets.telecom_grammar import ABSENT
+from tuneproof.data.telecom_grammar import ABSENT
 
 pytestmark = pytest.mark.timeout(40)
 

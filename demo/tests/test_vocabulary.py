@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer
 
-from tuneproof.datasets.telecom import generate
-from tuneproof.datasets.telecom_grammar import words
+from tuneproof.data.telecom import generate
+from tuneproof.data.telecom_grammar import words
 
 pytestmark = pytest.mark.timeout(40)
 

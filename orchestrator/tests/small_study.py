@@ -14,16 +14,16 @@ from fakes import World
 
 from tuneproof.cli.main import main
 from tuneproof.judge.v1 import judge_pb2
+from tuneproof.results import StudyResults
 from tuneproof.sdk import Endpoints
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.study.chain import Chain
 from tuneproof.study.collect import load_results
-from tuneproof.study.lock import exclusive
-from tuneproof.study.prepare import Request, identities_for, prepare, remember
-from tuneproof.study.results import StudyResults
+from tuneproof.study.design.prepare import Request, identities_for, prepare, remember
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services
-from tuneproof.study.state import FILE_NAME, open_state
+from tuneproof.study.state.lock import exclusive
+from tuneproof.study.state.store import FILE_NAME, open_state
+from tuneproof.study.steps.chain import Chain
 
 STUDY = """\
 study: small

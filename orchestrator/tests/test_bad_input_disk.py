@@ -14,8 +14,8 @@ from small_study import SmallStudy, finished
 from tuneproof.cli.console import explain_os_error
 from tuneproof.servicekit.errors import WrongState
 from tuneproof.servicekit.files import write_atomically
-from tuneproof.study.lock import exclusive
-from tuneproof.study.state import FILE_NAME, open_state, task
+from tuneproof.study.state.lock import exclusive
+from tuneproof.study.state.store import FILE_NAME, open_state, task
 
 pytestmark = pytest.mark.timeout(240)
 

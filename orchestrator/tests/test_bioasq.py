@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneproof.datasets import bioasq
-from tuneproof.datasets.components import components
-from tuneproof.datasets.load import load_dataset
+from tuneproof.data import bioasq
+from tuneproof.data.components import components
+from tuneproof.data.load import load_dataset
 from tuneproof.servicekit.errors import InvalidInput
 
 pytestmark = pytest.mark.timeout(30)

@@ -11,7 +11,7 @@ from small_study import invoke
 from tuneproof.cli.checkup import PACKAGES
 from tuneproof.cli.console import ExitCode, code_of
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable
-from tuneproof.study.lock import StateHeld
+from tuneproof.study.state.lock import StateHeld
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneproof.datasets import Item
-from tuneproof.datasets.evaluation import is_gold, retrieval_quality
+from tuneproof.data import Item
+from tuneproof.data.evaluation import is_gold, retrieval_quality
 
 pytestmark = pytest.mark.timeout(30)
 

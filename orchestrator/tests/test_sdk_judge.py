@@ -6,13 +6,13 @@ import pytest
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
+from tuneproof.results import Repeat
 from tuneproof.sdk import GradeInput, JudgeClient
 from tuneproof.servicekit.errors import InvalidInput, NotFound
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.testing import serving
-from tuneproof.study.results import Repeat
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuneproof.datasets import Document
+from tuneproof.data import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc as stubs
 from tuneproof.sdk import Chunking, RetrieverClient

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneproof.datasets import Dataset, Document, Item
-from tuneproof.datasets.splits import Split, check_leakage, nested_subsets, split
+from tuneproof.data import Dataset, Document, Item
+from tuneproof.data.splits import Split, check_leakage, nested_subsets, split
 from tuneproof.servicekit.errors import InvalidInput
 
 pytestmark = pytest.mark.timeout(30)

@@ -4,8 +4,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given, settings
 
+from tuneproof.analysis import confusion_matrix, weighted_kappa
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.statistics import confusion_matrix, weighted_kappa
 
 LEVELS = (1, 2, 3, 4, 5)
 pairs = st.lists(st.tuples(st.sampled_from(LEVELS), st.sampled_from(LEVELS)), min_size=2)

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.statistics import ANSWER_WORDS, Comparison, Outcome, compare, means_by_arm
-from tuneproof.study.results import (
+from tuneproof.analysis import ANSWER_WORDS, Comparison, Outcome, compare, means_by_arm
+from tuneproof.results import (
     Answer,
     Arm,
     CriterionScore,
@@ -17,6 +16,7 @@ from tuneproof.study.results import (
     StudyResults,
     Verdict,
 )
+from tuneproof.servicekit.errors import InvalidInput
 
 Scores = Sequence[float | None]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from scipy import stats
 from statsmodels.api import OLS
 
-from tuneproof.statistics.intervals import (
+from tuneproof.analysis.intervals import (
     Estimate,
     cluster_robust,
     estimate,

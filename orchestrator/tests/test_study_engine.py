@@ -7,7 +7,7 @@ from fakes import served
 from small_study import SmallStudy
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
-from tuneproof.study import work
+from tuneproof.study.steps import work
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -302,6 +302,6 @@ async def test_a_corpus_that_lost_its_retriever_on_the_way_is_made(small, no_pau
 
 
 async def _first_item(small):
-    from tuneproof.study.prepare import Request, prepare
+    from tuneproof.study.design.prepare import Request, prepare
 
     return prepare(Request(small.file, small.state)).plan.test[0]

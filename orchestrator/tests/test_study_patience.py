@@ -9,8 +9,8 @@ from tuneproof.sdk import Endpoints
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.study.progress import Stage
 from tuneproof.study.services import GivenServices
-from tuneproof.study.state import open_state, task
-from tuneproof.study.work import complete
+from tuneproof.study.state.store import open_state, task
+from tuneproof.study.steps.work import complete
 
 
 class Told(Stage):

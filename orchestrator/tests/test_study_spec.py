@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_study import STUDY
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.specfile import load_spec, parse_spec
+from tuneproof.study.design.specfile import load_spec, parse_spec
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.servicekit.errors import Corrupted, NotFound
-from tuneproof.study.lock import StateHeld, exclusive
-from tuneproof.study.state import FILE_NAME, open_state, task
+from tuneproof.study.state.lock import StateHeld, exclusive
+from tuneproof.study.state.store import FILE_NAME, open_state, task
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneproof.datasets.telecom import generate, judge_forms, oracle_context, score
-from tuneproof.datasets.telecom_forms import compare, draw_answer
-from tuneproof.datasets.telecom_grammar import Fact, draw_entity, draw_fact, draw_parameter, words
+from tuneproof.data.telecom import generate, judge_forms, oracle_context, score
+from tuneproof.data.telecom_forms import compare, draw_answer
+from tuneproof.data.telecom_grammar import Fact, draw_entity, draw_fact, draw_parameter, words
 
 pytestmark = pytest.mark.timeout(20)
 

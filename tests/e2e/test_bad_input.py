@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tuneproof.datasets.telecom import generate
+from tuneproof.data.telecom import generate
 from tuneproof.sdk import RetrieverClient
 
 from ..conftest import Running, tuneproof

@@ -7,7 +7,7 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from tuneproof.datasets import telecom
+from tuneproof.data import telecom
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.prompts import rag_messages

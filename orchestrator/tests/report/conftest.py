@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tuneproof.study.results import (
+from tuneproof.results import (
     Answer,
     Arm,
     CriterionScore,

@@ -9,9 +9,9 @@ import pytest
 from browsing import opened, violations, width_of
 from playwright.sync_api import Browser, Page, expect
 
+from tuneproof.analysis import compare
 from tuneproof.report import build_report
-from tuneproof.statistics import compare
-from tuneproof.study.results import StudyResults
+from tuneproof.results import StudyResults
 
 
 @pytest.fixture(scope="module")

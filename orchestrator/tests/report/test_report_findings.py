@@ -7,6 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from tuneproof.analysis import compare
 from tuneproof.report import findings, headline, report_json, warnings
 from tuneproof.report.differences import mark
 from tuneproof.report.findings import ArmFinding, Direction
@@ -20,8 +21,7 @@ from tuneproof.report.numbers import (
     signed,
 )
 from tuneproof.report.plots import axis_of, forests, scatter, sparkline
-from tuneproof.statistics import compare
-from tuneproof.study.results import StudyResults
+from tuneproof.results import StudyResults
 
 
 def test_the_loss_of_the_short_reference_arm_is_in_its_sentence(study: StudyResults) -> None:

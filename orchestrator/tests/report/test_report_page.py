@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tuneproof.analysis import compare
 from tuneproof.report import build_report
-from tuneproof.statistics import compare
-from tuneproof.study.results import StudyResults
+from tuneproof.results import StudyResults
 
 VOID = {"meta", "link", "input", "br", "hr", "img", "col"}
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">\'"&</details></script>'

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.alias import Alias, Target
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.pool_store import FolderPool, PoolStore
-from tuneproof_generator.replicas import Replicas
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.pool.alias import Alias, Target
+from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.store import FolderPool, PoolStore
 
 from .test_generator_pool import Replica, until
 

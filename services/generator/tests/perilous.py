@@ -20,18 +20,18 @@ from pathlib import Path
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, Unavailable
-from tuneproof_generator.aliases import Aliases
+from tuneproof_generator.adapters.detached import detached
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.loading import Inspected, Loader
+from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.backoff import Backoff
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.detached import detached
-from tuneproof_generator.engine import Chunk, EngineFacts, Finish, Sampling, WorkerHoldings
+from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling, WorkerHoldings
+from tuneproof_generator.engine.residency import Residents
 from tuneproof_generator.generation import Ask, Generator, Tokens
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.loading import Inspected, Loader
-from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.pool_store import FolderPool
-from tuneproof_generator.residency import Residents
-from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.pool.adapter_pool import AdapterPool
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.store import FolderPool
 
 BASE = "tiny"
 SLOTS = 1

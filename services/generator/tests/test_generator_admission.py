@@ -14,14 +14,14 @@ import pytest
 from tuneproof.adapters import AdapterRef, Registry, identify_base
 from tuneproof.adapters.testing import lora_tensors, write_adapter, write_base
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.base_model import inspector, resolve_model
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.loading import Loader
-from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.pool_store import FolderPool
-from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.adapters.admission import inspector, resolve_model
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.loading import Loader
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.pool.adapter_pool import AdapterPool
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.store import FolderPool
 
 pytestmark = pytest.mark.timeout(30)
 MAX_RANK = 4

@@ -14,11 +14,11 @@ from tuneproof.servicekit.client import connect, typed_errors
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
-from tuneproof_generator.adapter_servicer import AdapterServicer
-from tuneproof_generator.alias import Alias, Target
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.pool_store import FolderPool
+from tuneproof_generator.doors.adapter_servicer import AdapterServicer
+from tuneproof_generator.pool.alias import Alias, Target
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.store import FolderPool
 
 from .fleet import Member, MovedClock, member, until
 from .test_generator_pool import A, B

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import Corrupted, InvalidInput
-from tuneproof_generator.alias import Target, check_alias
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.engine import Sampling
+from tuneproof_generator.doors.translation import ask_of
+from tuneproof_generator.engine.protocol import Sampling
 from tuneproof_generator.generation import check_sampling
 from tuneproof_generator.main import main
-from tuneproof_generator.pool_store import FolderPool, RemotePool
+from tuneproof_generator.pool.alias import Target, check_alias
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.store import FolderPool, RemotePool
 from tuneproof_generator.settings import GeneratorSettings
-from tuneproof_generator.translation import ask_of
 
 _REF = AdapterRef("a", "sha256:" + "a" * 64)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneproof.servicekit.errors import Internal
-from tuneproof_generator.lifecycle import AdapterRecord, State
+from tuneproof_generator.adapters.lifecycle import AdapterRecord, State
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import prometheus_client
 import pytest
 
 from tuneproof_generator.accounting import account
-from tuneproof_generator.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import State
 
 from .perilous import ref
 

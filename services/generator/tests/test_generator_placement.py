@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.placement import Turns
+from tuneproof_generator.engine.slots import Turns
 
 _TURN = 1.0
 
@@ -227,7 +227,7 @@ class Client:
 async def test_both_doors_client_waits_before_the_engine_and_aborts_there() -> None:
     from vllm.exceptions import RetryableRequestError
 
-    from tuneproof_generator.turn_taking import TurnTakingClient
+    from tuneproof_generator.engine.scheduled_client import TurnTakingClient
 
     engine = Client()
     client = TurnTakingClient(engine, Turns(1, _TURN))

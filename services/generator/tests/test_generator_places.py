@@ -12,10 +12,10 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as rpc
 from tuneproof.servicekit.client import connect
 from tuneproof.servicekit.errors import Overloaded, Unavailable
-from tuneproof_generator.alias import Target
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.places import FRESH_SECONDS
-from tuneproof_generator.residency import Residency
+from tuneproof_generator.adapters.capacity import FRESH_SECONDS
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.engine.residency import Residency
+from tuneproof_generator.pool.alias import Target
 
 from .fleet import MovedClock, member
 from .perilous import Faults, Replica, ref

@@ -15,16 +15,16 @@ from tuneproof.servicekit.errors import (
     Unavailable,
     WrongState,
 )
-from tuneproof_generator.alias import Target
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.engine import Chunk, EngineFacts, Finish, Sampling
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.loading import Inspected, Loader
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling
 from tuneproof_generator.generation import Ask, Generator, Outcome, Tokens
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.loading import Inspected, Loader
-from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.pool_store import FolderPool
-from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.pool.adapter_pool import AdapterPool
+from tuneproof_generator.pool.alias import Target
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.store import FolderPool
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -19,9 +19,9 @@ from tuneproof.servicekit.client import connect
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
-from tuneproof_generator.adapter_servicer import AdapterServicer
-from tuneproof_generator.base_model import inspector
-from tuneproof_generator.lifecycle import State
+from tuneproof_generator.adapters.admission import inspector
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 
 from .perilous import Faults, Replica, VirtualLoop, ref
 

@@ -12,13 +12,13 @@ import pytest
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 from tuneproof_generator import metrics
-from tuneproof_generator.alias import Target
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.pool_store import FolderPool
-from tuneproof_generator.replica_status import AdapterStatus, Status, is_running, this_process
-from tuneproof_generator.replicas import Replicas
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.pool.alias import Target
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.replica_status import AdapterStatus, Status, is_running, this_process
+from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.store import FolderPool
 
 from .fleet import LOST, Disturbed, Member, member, until
 from .test_generator_pool import A, B
@@ -224,7 +224,7 @@ async def test_a_living_process_of_this_machine_keeps_its_name_and_a_dead_one_do
 async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end(
     tmp_path, clock, monkeypatch
 ):
-    monkeypatch.setattr("tuneproof_generator.replicas._COALESCE_SECONDS", 0.3)
+    monkeypatch.setattr("tuneproof_generator.pool.replicas._COALESCE_SECONDS", 0.3)
     # So long that no status is written because of it.
     one = Member(tmp_path, "one", clock, lease=3600)
 

@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import NotFound, TuneproofError, Unavailable
-from tuneproof_generator.alias import Target
-from tuneproof_generator.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.pool.alias import Target
 
 from .perilous import BASE, Faults, Replica, VirtualLoop, ref
 

@@ -7,9 +7,9 @@ import pytest
 
 from tuneproof.servicekit.errors import NotFound, Unavailable
 from tuneproof_generator import metrics
+from tuneproof_generator.adapters.lifecycle import State
 from tuneproof_generator.backoff import Backoff
-from tuneproof_generator.lifecycle import State
-from tuneproof_generator.pool_store import BoundedPool, FolderPool
+from tuneproof_generator.pool.store import BoundedPool, FolderPool
 
 from .fleet import LOST, Disturbed, Member, member, until
 from .test_generator_pool import A, B, Replica

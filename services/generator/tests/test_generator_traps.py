@@ -230,7 +230,7 @@ async def test_a_removed_adapter_leaves_its_place_and_the_list_of_models(generat
 
 @pytest.mark.parametrize(("largest", "started"), [(1, 1), (4, 8), (8, 8), (16, 16), (17, 32)])
 def test_the_engine_starts_with_the_smallest_rank_that_holds_the_largest(largest, started):
-    from tuneproof_generator.engine_settings import _supported_rank
+    from tuneproof_generator.engine.arguments import _supported_rank
 
     assert _supported_rank(largest) == started
 

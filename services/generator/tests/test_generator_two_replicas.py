@@ -19,7 +19,7 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as rpc
 from tuneproof.servicekit.client import connect, typed_errors
 from tuneproof.servicekit.errors import NotFound, Unavailable, WrongState
-from tuneproof_generator.pool_store import open_pool
+from tuneproof_generator.pool.store import open_pool
 
 from .conftest import GeneratorProcess
 

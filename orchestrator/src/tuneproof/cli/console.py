@@ -25,7 +25,7 @@ from tuneproof.servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
-from tuneproof.study.lock import StateHeld
+from tuneproof.study.state.lock import StateHeld
 
 _PIPE_WIDTH = 140
 """Columns where the output goes to no terminal."""

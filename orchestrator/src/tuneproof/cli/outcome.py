@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from tuneproof.cli.console import out, print_json
 from tuneproof.cli.verdict_table import show_outcome
+from tuneproof.results import StudyResults
 from tuneproof.servicekit.files import write_atomically
-from tuneproof.study.chain import Chain
 from tuneproof.study.collect import load_results
-from tuneproof.study.results import StudyResults
+from tuneproof.study.steps.chain import Chain
 
 if TYPE_CHECKING:
-    from tuneproof.statistics import Comparisons
+    from tuneproof.analysis import Comparisons
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Outcome:
 
 def outcome_of(chain: Chain) -> Outcome:
     """Reads results and compares the arms."""
-    from tuneproof.statistics import compare  # noqa: PLC0415 - see above
+    from tuneproof.analysis import compare  # noqa: PLC0415 - see above
 
     results = load_results(chain)
     return Outcome(results, compare(results))

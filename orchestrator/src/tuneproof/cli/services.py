@@ -17,8 +17,8 @@ from tuneproof.cli.console import out, plain_errors, print_json, say
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.local.supervisor import Progress
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof.study.identity import model_folder, resolve_sources
-from tuneproof.study.specfile import load_spec
+from tuneproof.study.design.identity import model_folder, resolve_sources
+from tuneproof.study.design.specfile import load_spec
 
 _WATCH_SECONDS = 1.0
 

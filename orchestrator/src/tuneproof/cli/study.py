@@ -21,11 +21,8 @@ from tuneproof.cli.services import JudgeModelOption, JudgeUrlOption, ModelOption
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.chain import Chain
-from tuneproof.study.identity import Identities, identify
-from tuneproof.study.local import LocalServices
-from tuneproof.study.lock import exclusive
-from tuneproof.study.prepare import (
+from tuneproof.study.design.identity import Identities, identify
+from tuneproof.study.design.prepare import (
     Prepared,
     Request,
     identities_for,
@@ -34,11 +31,14 @@ from tuneproof.study.prepare import (
     recall,
     remember,
 )
+from tuneproof.study.design.specfile import load_spec
+from tuneproof.study.local import LocalServices
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
-from tuneproof.study.specfile import load_spec
-from tuneproof.study.state import State, open_state
+from tuneproof.study.state.lock import exclusive
+from tuneproof.study.state.store import State, open_state
 from tuneproof.study.status import is_complete, status_of
+from tuneproof.study.steps.chain import Chain
 
 app = typer.Typer(
     help="Run studies and read what they found.", no_args_is_help=True, rich_markup_mode=None

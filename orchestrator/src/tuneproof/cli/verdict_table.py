@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from tuneproof.study.results import StudyResults
+from tuneproof.results import StudyResults
 
 if TYPE_CHECKING:
-    from tuneproof.statistics import Comparison, Comparisons
+    from tuneproof.analysis import Comparison, Comparisons
 
 TOY_WARNING = (
     "The model ships with the project to show the mechanism: the figures are no evidence about"

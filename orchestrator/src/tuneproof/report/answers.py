@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuneproof.analysis import Measures, answers_by_arm, measures_of, score_of
 from tuneproof.report.differences import Segment, mark
 from tuneproof.report.numbers import label_of, plain, signed
-from tuneproof.statistics import Measures, answers_by_arm, measures_of, score_of
-from tuneproof.study.results import (
+from tuneproof.results import (
     Answer,
     Arm,
     CriterionScore,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tuneproof.analysis import Comparison, Comparisons, Summary, means_by_arm
 from tuneproof.report.findings import findings, headline, warnings
-from tuneproof.statistics import Comparison, Comparisons, Summary, means_by_arm
-from tuneproof.study.results import Arm, StudyResults
+from tuneproof.results import Arm, StudyResults
 
 SCHEMA = "tuneproof.report/1"
 """Changes when a key is removed or changes its meaning; new keys may come without it."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneproof.analysis import Comparison, Comparisons, Outcome, measures_of
 from tuneproof.report.numbers import (
     decimals_of,
     interval_text,
@@ -15,8 +16,7 @@ from tuneproof.report.numbers import (
     plain,
     signed,
 )
-from tuneproof.statistics import Comparison, Comparisons, Outcome, measures_of
-from tuneproof.study.results import Arm, StudyResults
+from tuneproof.results import Arm, StudyResults
 
 Direction = Literal["better", "worse", "mixed", "equivalent", "undecided"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuneproof.statistics import ANSWER_WORDS, Comparison, Measures
-from tuneproof.statistics.outcome import read
+from tuneproof.analysis import ANSWER_WORDS, Comparison, Measures
+from tuneproof.analysis.outcome import read
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from tuneproof.analysis import Comparison, Comparisons, means_by_arm, measures_of
 from tuneproof.report import numbers
 from tuneproof.report.answers import (
     ItemView,
@@ -18,8 +19,7 @@ from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.export import report_json
 from tuneproof.report.findings import findings, headline, sentence_of, warnings
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
-from tuneproof.statistics import Comparison, Comparisons, means_by_arm, measures_of
-from tuneproof.study.results import Arm, StudyResults
+from tuneproof.results import Arm, StudyResults
 
 COLOURS = 8
 """Colours and marks in the style sheet; the ninth arm has the first one's again."""

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuneproof.analysis import Comparison, Comparisons, measures_of, score_of
 from tuneproof.report.numbers import decimals_of, interval_text, label_of, plain, signed
-from tuneproof.statistics import Comparison, Comparisons, measures_of, score_of
-from tuneproof.study.results import StudyResults
+from tuneproof.results import StudyResults
 
 EDGE = 3.0
 """Percent of the width left free at either side."""

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
+from tuneproof.results import CriterionScore, Repeat, Verdict
 from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.conversions import word_of
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import GradeInput, RubricInfo
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
-from tuneproof.study.results import CriterionScore, Repeat, Verdict
 
 
 class JudgeClient(Client):

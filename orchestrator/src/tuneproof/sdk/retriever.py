@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import tenacity
 
-from tuneproof.datasets.items import Document
+from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
 from tuneproof.sdk.connection import Client, Connection, all_pages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from tuneproof.datasets.items import Document
+from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.sdk.conversions import value_of, word_of
 from tuneproof.sdk.values import Chunking, CorpusInfo, IngestResult, Passage, RejectedDocument

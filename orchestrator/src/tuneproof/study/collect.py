@@ -7,15 +7,10 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from tuneproof.datasets.evaluation import is_gold, retrieval_quality
-from tuneproof.datasets.items import Item
+from tuneproof.data.evaluation import is_gold, retrieval_quality
+from tuneproof.data.items import Item
 from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
-from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.study.answering import pool_task
-from tuneproof.study.chain import AnswerWork, Chain
-from tuneproof.study.checks import answers_as_forms, judge_check, reader_check
-from tuneproof.study.codec import StoredPassage, training_from_json, verdict_from_json
-from tuneproof.study.results import (
+from tuneproof.results import (
     Answer,
     Arm,
     ItemResult,
@@ -25,7 +20,12 @@ from tuneproof.study.results import (
     StudyResults,
     Verdict,
 )
-from tuneproof.study.state import Task
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.study.state.codec import StoredPassage, training_from_json, verdict_from_json
+from tuneproof.study.state.store import Task
+from tuneproof.study.steps.answering import pool_task
+from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
 
 
 def load_results(chain: Chain) -> StudyResults:

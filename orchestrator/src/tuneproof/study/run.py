@@ -6,15 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 
 from tuneproof.servicekit.tracing import span
-from tuneproof.study.answering import answer
-from tuneproof.study.chain import Chain
-from tuneproof.study.judging import check, judge
 from tuneproof.study.progress import Progress
-from tuneproof.study.retrieval import make_corpus, search
 from tuneproof.study.services import Services
 from tuneproof.study.status import is_complete, status_of
-from tuneproof.study.training import train
-from tuneproof.study.work import persist
+from tuneproof.study.steps.answering import answer
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.judging import check, judge
+from tuneproof.study.steps.retrieval import make_corpus, search
+from tuneproof.study.steps.training import train
+from tuneproof.study.steps.work import persist
 
 _NOTHING_DONE = 0.5
 """Seconds below which a stage only found that all was there."""

@@ -23,7 +23,7 @@ from tuneproof.sdk import (
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
 from tuneproof.servicekit.errors import Unavailable, WrongState
-from tuneproof.study.identity import Identities, Sources, model_files, read_rubrics
+from tuneproof.study.design.identity import Identities, Sources, model_files, read_rubrics
 
 Client = TypeVar("Client")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuneproof.study.chain import Chain
-from tuneproof.study.state import State, Task
+from tuneproof.study.state.store import State, Task
+from tuneproof.study.steps.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)

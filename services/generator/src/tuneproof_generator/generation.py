@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_generator.accounting import account
-from tuneproof_generator.engine import Engine, Finish, Message, Sampling
-from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.traffic import Traffic
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.engine.protocol import Engine, Finish, Message, Sampling
+from tuneproof_generator.pool.adapter_pool import AdapterPool
 
 _MAX_STOPS = 16
 # Above it, tokenizing takes so long that it must not hold up the streams of others.

@@ -21,25 +21,25 @@ from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.servicekit.locks import locked
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.settings import split_address
-from tuneproof_generator.adapter_servicer import AdapterServicer
-from tuneproof_generator.aliases import Aliases
-from tuneproof_generator.base_model import inspector, resolve_model
-from tuneproof_generator.declarations import Declarations
-from tuneproof_generator.engine import Engine
-from tuneproof_generator.entry import now
+from tuneproof_generator.adapters.admission import inspector, resolve_model
+from tuneproof_generator.adapters.loading import Loader
+from tuneproof_generator.adapters.local_adapter import now
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.doors.adapter_servicer import AdapterServicer
+from tuneproof_generator.doors.generator_servicer import GeneratorServicer, PoolDescription
+from tuneproof_generator.engine.environment import environment
+from tuneproof_generator.engine.protocol import Engine
+from tuneproof_generator.engine.residency import Residents
 from tuneproof_generator.generation import Generator
-from tuneproof_generator.loading import Loader
-from tuneproof_generator.pool import AdapterPool
-from tuneproof_generator.pool_store import PoolStore, open_pool
-from tuneproof_generator.replicas import Replicas
-from tuneproof_generator.residency import Residents
-from tuneproof_generator.servicer import GeneratorServicer, PoolDescription
+from tuneproof_generator.pool.adapter_pool import AdapterPool
+from tuneproof_generator.pool.aliases import Aliases
+from tuneproof_generator.pool.declarations import Declarations
+from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.store import PoolStore, open_pool
 from tuneproof_generator.settings import GeneratorSettings
-from tuneproof_generator.traffic import Traffic
-from tuneproof_generator.vllm_environment import environment
 
 if TYPE_CHECKING:
-    from tuneproof_generator.engine_settings import EngineOptions
+    from tuneproof_generator.engine.arguments import EngineOptions
 
 _EXAMPLES = (
     "example: tuneproof-generator --model ./model --artifacts ./artifacts --bind 127.0.0.1:7002"
@@ -202,13 +202,14 @@ def _import_vllm() -> tuple[ModuleType, ModuleType]:
     if not torch.cuda.is_available():
         # Else the first request for log probabilities waits 15 s for a compiler, if there is one.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    from tuneproof_generator import openai_door, vllm_engine  # noqa: PLC0415
+    from tuneproof_generator.doors import openai_door  # noqa: PLC0415
+    from tuneproof_generator.engine import vllm_engine  # noqa: PLC0415
 
     return openai_door, vllm_engine
 
 
 def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
-    from tuneproof_generator.engine_settings import EngineOptions  # noqa: PLC0415
+    from tuneproof_generator.engine.arguments import EngineOptions  # noqa: PLC0415
 
     return EngineOptions(
         folder=folder,

@@ -1,0 +1,153 @@
+"""What a study will do: its cells, their tuning items, and the questions of the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from tuneproof.data.items import Dataset, Item
+from tuneproof.data.splits import check_leakage, nested_subsets, split
+from tuneproof.results import PrimaryComparison
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.study.design.spec import LEXICAL_MEASURES, StudySpec, TuneSpec
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid: the baseline, or an arm at a size and a seed."""
+
+    name: str
+    """Unique in the study."""
+    label: str
+    recipe: str
+    """The arm's name in the study file."""
+    size: int
+    """Tuning examples; 0 for the baseline."""
+    seed: int
+    tune: TuneSpec | None
+    items: tuple[Item, ...]
+    """What it is tuned on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, with its data."""
+
+    spec: StudySpec
+    dataset: Dataset
+    tuning: tuple[Item, ...]
+    test: tuple[Item, ...]
+    cells: tuple[Cell, ...]
+    """The baseline first."""
+
+    @cached_property
+    def documents_digest(self) -> str:
+        """`sha256:<hex>` over the documents of the corpus."""
+        rows = [
+            [document.id, document.title, document.text, dict(document.metadata)]
+            for document in self.dataset.documents
+        ]
+        return sha256_of_json(sorted(rows, key=lambda row: str(row[0])))
+
+    @property
+    def baseline(self) -> Cell:
+        """The cell that is not tuned."""
+        return self.cells[0]
+
+    @property
+    def tuned(self) -> tuple[Cell, ...]:
+        """The others."""
+        return self.cells[1:]
+
+    def primary(self, criteria: tuple[str, ...]) -> tuple[PrimaryComparison, ...]:
+        """The comparisons that the file names, by cell.
+
+        Args:
+            criteria: what the judge scores; empty without a judge.
+
+        Raises:
+            InvalidInput: a measure that nothing measures, or one without a margin.
+        """
+        named = self.spec.comparison.primary
+        if named is None:
+            pairs = [(arm.name, m) for arm in self.spec.tuned for m in criteria or ("token_f1",)]
+        else:
+            pairs = [(each.arm, each.measure) for each in named]
+        _check_measures({measure for _, measure in pairs}, criteria, self.spec)
+        return tuple(
+            PrimaryComparison(cell.name, self.baseline.name, measure)
+            for arm, measure in pairs
+            for cell in self.tuned
+            if cell.recipe == arm
+        )
+
+
+def make_plan(spec: StudySpec, dataset: Dataset) -> Plan:
+    """Divides the data and lays out the grid.
+
+    Raises:
+        InvalidInput: too few questions, a leak between tuning and test, or questions without a
+            reference answer of a style that the study uses.
+    """
+    parts = split(
+        dataset,
+        seed=spec.split.seed,
+        test_share=spec.split.test_share,
+        test_items=spec.split.test_items,
+    )
+    check_leakage(parts, dataset)
+    _check_references(spec, parts.tuning, parts.test)
+    base = spec.baseline
+    cells = [Cell(base.name, base.name, base.name, 0, 0, None, ()), *_tuned(spec, parts.tuning)]
+    return Plan(spec, dataset, parts.tuning, parts.test, tuple(cells))
+
+
+def _tuned(spec: StudySpec, tuning: tuple[Item, ...]) -> list[Cell]:
+    if spec.training is None:
+        return []
+    sizes, seeds = spec.training.sizes, spec.training.seeds
+    cells = []
+    for seed in seeds:
+        subsets = nested_subsets(tuning, sizes, seed)
+        for arm in spec.tuned:
+            for size in sizes:
+                name = f"{arm.name}-{size}-s{seed}"
+                label = arm.name if len(sizes) == len(seeds) == 1 else f"{arm.name} {size} #{seed}"
+                items = tuple(subsets[size])
+                cells.append(Cell(name, label, arm.name, size, seed, arm.tune, items))
+    order = [arm.name for arm in spec.tuned]
+    return sorted(cells, key=lambda cell: (order.index(cell.recipe), cell.size, cell.seed))
+
+
+def _check_references(spec: StudySpec, tuning: tuple[Item, ...], test: tuple[Item, ...]) -> None:
+    wanted = [(spec.references, test, "judging")]
+    wanted += [(arm.tune.references, tuning, arm.name) for arm in spec.tuned if arm.tune]
+    mistakes = []
+    for style, items, purpose in wanted:
+        lacking = [item.id for item in items if not item.references.get(style)]
+        if lacking:
+            styles = sorted({name for item in items for name in item.references})
+            shown = ", ".join(lacking[:_SHOWN]) + (" …" if len(lacking) > _SHOWN else "")
+            mistakes.append(
+                f"{len(lacking)} of {len(items)} questions have no {style!r} reference answer,"
+                f" which {purpose} needs (they have {', '.join(styles)}): {shown}"
+            )
+    if mistakes:
+        raise InvalidInput("\n".join(mistakes), field="references")
+
+
+def _check_measures(measures: set[str], criteria: tuple[str, ...], spec: StudySpec) -> None:
+    known = (*criteria, *LEXICAL_MEASURES)
+    mistakes = [
+        f"nothing measures {measure!r}; there are {', '.join(known)}"
+        for measure in sorted(measures - set(known))
+    ]
+    mistakes += [
+        f"{measure} needs a margin: `comparison: {{margin: {{{measure}: 0.25}}}}`"
+        for measure in sorted(measures & set(known) - set(spec.comparison.margin))
+    ]
+    if mistakes:
+        raise InvalidInput("\n".join(mistakes), field="comparison")

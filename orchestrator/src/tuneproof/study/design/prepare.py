@@ -1,0 +1,136 @@
+"""From a study file and flags to a plan, its identities, and the services it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuneproof.data.items import Dataset
+from tuneproof.data.load import load_dataset
+from tuneproof.sdk import SERVICES, Endpoints
+from tuneproof.sdk.endpoints import variable_of
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.study.design.external import identify_services
+from tuneproof.study.design.identity import Identities, Sources, identify, resolve_sources
+from tuneproof.study.design.plan import Plan, make_plan
+from tuneproof.study.design.spec import BioasqData, JudgeSpec, StudySpec
+from tuneproof.study.design.specfile import load_spec
+from tuneproof.study.state.store import State
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command was told; empty means what the study file says."""
+
+    file: Path
+    state: Path
+    data: Path | None = None
+    model: str = ""
+    judge_url: str = ""
+    judge_model: str = ""
+    rubrics: Path | None = None
+    rubric_ids: tuple[str, ...] = ()
+    targets: Mapping[str, str] = field(default_factory=dict)
+    """Addresses by service, and `token`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A study that can be run or read."""
+
+    spec: StudySpec
+    plan: Plan
+    sources: Sources
+    data: str
+    """Path of the data, where the data set is a file."""
+
+
+def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) -> Prepared:
+    """Loads study file and data, and plans.
+
+    Args:
+        remembered: what the study's last run was told (`remember`); flags win over it.
+
+    Raises:
+        InvalidInput: the file, the data or the flags say what cannot be; all that is known of it
+            in one message.
+    """
+    before = remembered or {}
+    spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
+    data = _data_path(spec, request, str(before.get("data", "")))
+    sources = resolve_sources(
+        spec,
+        request.file.resolve().parent,
+        model=request.model,
+        rubrics=request.rubrics,
+        judge_url=request.judge_url,
+        judge_model=request.judge_model,
+    )
+    return Prepared(spec, make_plan(spec, _load_data(spec, data)), sources, data)
+
+
+def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
+    """Keeps what this run was told, so that status and report need the study file alone."""
+    resolved = {
+        "identities": identities.to_json(),
+        "data": prepared.data,
+        "rubric_ids": list(request.rubric_ids),
+    }
+    state.remember_study(prepared.spec.study, resolved)
+
+
+def recall(state: State, file: Path) -> dict[str, Any] | None:
+    """What `remember` kept of the study in this file."""
+    return state.study(load_spec(file).study)
+
+
+def is_external(request: Request, environment: Mapping[str, str]) -> bool:
+    """Whether flags or environment name services that this machine did not start."""
+    return any(request.targets.get(name) or environment.get(variable_of(name)) for name in SERVICES)
+
+
+async def identities_for(
+    prepared: Prepared, request: Request, endpoints: Endpoints, *, external: bool
+) -> Identities:
+    """Who answers and who judges: by files where these are known, else as the services say."""
+    spec, sources = prepared.spec, prepared.sources
+    if external and not request.model:
+        found = await identify_services(spec, endpoints, sources)
+    else:
+        found = identify(spec, sources)
+    prepared.plan.primary(found.criteria)
+    return found
+
+
+def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:
+    if not rubrics:
+        return spec
+    judge = spec.judge.model_dump() if spec.judge is not None else {}
+    wanted = JudgeSpec.model_validate({**judge, "rubrics": tuple(rubrics)})
+    return spec.model_copy(update={"judge": wanted})
+
+
+def _data_path(spec: StudySpec, request: Request, before: str) -> str:
+    if not isinstance(spec.dataset, BioasqData):
+        if request.data is not None:
+            raise InvalidInput(
+                f"--data does not fit: the data set {spec.dataset.name} is made by a program"
+            )
+        return ""
+    if request.data is not None:
+        return str(request.data.resolve())
+    if before:
+        return before
+    if spec.dataset.path is None:
+        raise InvalidInput(
+            f"{request.file} leaves open where its data are: say --data PATH with BioASQ's golden"
+            " file (12B1_golden.json; registration at participants-area.bioasq.org)"
+        )
+    return str((request.file.resolve().parent / spec.dataset.path).resolve())
+
+
+def _load_data(spec: StudySpec, path: str) -> Dataset:
+    values = spec.dataset.model_dump(exclude_none=True)
+    return load_dataset({**values, "path": path} if path else values)

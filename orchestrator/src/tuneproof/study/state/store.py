@@ -1,0 +1,210 @@
+"""The study's memory: one SQLite file of finished work, keyed by the content of its inputs.
+
+What was done once with the same inputs is never done again, by whichever study. A row is written
+when its work is finished, in a transaction of its own, so that a kill loses only what was in
+flight.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, WrongState
+
+Kind = Literal["corpus", "retrieval", "training", "answer", "verdict", "pool"]
+"""The reader's and the judge's checks are answers and verdicts like all others."""
+
+FILE_NAME = "study.sqlite"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "free space on that disk",
+    sqlite3.SQLITE_READONLY: "it cannot be written; make it writable, or name another --state",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; see who may write there, and its disk",
+    sqlite3.SQLITE_IOERR: "its disk fails or is full; free space, or mend the disk",
+    sqlite3.SQLITE_PERM: "you may not use it; name another --state",
+    sqlite3.SQLITE_BUSY: "another program has locked it; end that program",
+}
+"""What to do about a file that is good itself, by SQLite's result code."""
+_VERSION = 1
+_CHUNK = 500
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS results (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, output TEXT NOT NULL,
+    created TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS failures (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, message TEXT NOT NULL, created TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS studies (
+    name TEXT PRIMARY KEY, resolved TEXT NOT NULL, updated TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS stages (
+    study TEXT NOT NULL, stage TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (study, stage)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work that is known by its inputs."""
+
+    kind: Kind
+    inputs: Mapping[str, Any]
+    """JSON values; everything that can change the output, and nothing else."""
+    key: str
+    """sha256 over kind and inputs."""
+
+
+def task(kind: Kind, inputs: Mapping[str, Any]) -> Task:
+    """Names work by its content."""
+    return Task(kind, inputs, sha256_of_json({"kind": kind, "inputs": dict(inputs)}))
+
+
+class State:
+    """The results file. Used by one thread."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def get(self, key: str) -> Any | None:
+        """The output under a key, or None."""
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Outputs of those keys that have one."""
+        found: dict[str, Any] = {}
+        for part in _chunks(list(dict.fromkeys(keys))):
+            query = f"SELECT key, output FROM results WHERE key IN ({_marks(part)})"  # noqa: S608
+            found |= {key: json.loads(out) for key, out in self._database.execute(query, part)}
+        return found
+
+    def missing(self, tasks: Iterable[Task]) -> list[Task]:
+        """Tasks without an output: each key once, in order."""
+        by_key = {each.key: each for each in tasks}
+        done: set[str] = set()
+        for part in _chunks(list(by_key)):
+            query = f"SELECT key FROM results WHERE key IN ({_marks(part)})"  # noqa: S608
+            done |= {key for (key,) in self._database.execute(query, part)}
+        return [each for key, each in by_key.items() if key not in done]
+
+    def put(self, done: Task, output: Any) -> None:
+        """Stores an output, on the disk when this returns; a failure under the key is over."""
+        row = (
+            done.key,
+            done.kind,
+            json.dumps(dict(done.inputs), sort_keys=True, allow_nan=False),
+            json.dumps(output, sort_keys=True, allow_nan=False),
+            _now(),
+        )
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
+            self._database.execute("DELETE FROM failures WHERE key = ?", [done.key])
+
+    def fail(self, tried: Task, message: str) -> None:
+        """Notes why a task has no output; the next run tries again."""
+        row = (tried.key, tried.kind, message, _now())
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
+
+    def failures(self, keys: Iterable[str]) -> dict[str, str]:
+        """Messages of those keys whose last try failed."""
+        found: dict[str, str] = {}
+        for part in _chunks(list(dict.fromkeys(keys))):
+            query = f"SELECT key, message FROM failures WHERE key IN ({_marks(part)})"  # noqa: S608
+            found |= dict(self._database.execute(query, part))
+        return found
+
+    def remember_study(self, name: str, resolved: Mapping[str, Any]) -> None:
+        """Keeps what a study's last run was told beside its file, so that a report needs only
+        the file."""
+        row = (name, json.dumps(dict(resolved), sort_keys=True), _now())
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?)", row)
+
+    def study(self, name: str) -> dict[str, Any] | None:
+        """What `remember_study` kept, or None."""
+        row = self._database.execute(
+            "SELECT resolved FROM studies WHERE name = ?", [name]
+        ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def add_seconds(self, study: str, stage: str, seconds: float) -> None:
+        """Adds to a stage's wall time, over all runs of the study."""
+        with self._database:
+            self._database.execute(
+                "INSERT INTO stages VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds",
+                [study, stage, seconds],
+            )
+
+    def seconds(self, study: str) -> dict[str, float]:
+        """Wall time by stage."""
+        query = "SELECT stage, seconds FROM stages WHERE study = ? ORDER BY rowid"
+        return dict(self._database.execute(query, [study]))
+
+
+@contextmanager
+def open_state(folder: Path, *, write: bool) -> Iterator[State]:
+    """Opens the results file of a state folder.
+
+    Args:
+        write: make it if it is missing; the caller holds the lock (`tuneproof.study.state.lock`).
+
+    Raises:
+        NotFound: there is none, and `write` is False.
+        WrongState: its disk is full, or it cannot be written; what it holds is kept.
+        Corrupted: it is no such file, or of another version.
+    """
+    path = folder / FILE_NAME
+    if not write and not path.exists():
+        raise NotFound(f"there is no study state in {folder}: run `tuneproof study run` first")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as database:
+            _prepare(database, path, write=write)
+            yield State(database)
+    except sqlite3.DatabaseError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
+    """A disk that takes no more leaves a good file; one that is no database does not get well."""
+    # The extended codes (a read-only folder, say) hold the primary one in their lowest byte.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _ADVICE:
+        return WrongState(
+            f"{path}: {error}: {_ADVICE[code]}, and give the same command again; what is done is"
+            " kept"
+        )
+    return Corrupted(f"{path} cannot be used ({error}): move it away to begin anew")
+
+
+def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, _VERSION):
+        raise Corrupted(f"{path} is of version {version}, this program knows {_VERSION}")
+    if write:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.executescript(_SCHEMA)
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), _CHUNK):
+        yield keys[start : start + _CHUNK]
+
+
+def _marks(keys: Sequence[str]) -> str:
+    return ",".join("?" * len(keys))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

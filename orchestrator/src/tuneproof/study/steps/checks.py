@@ -1,0 +1,159 @@
+"""The instruments themselves: the reader with evidence put before it, the judge on known scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuneproof.data.items import JudgeForm
+from tuneproof.results import Answer, JudgeCheck, ReaderCheck, Verdict
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.study.design.plan import Plan
+from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
+
+LEVELS = (1, 2, 3, 4, 5)
+Form = JudgeForm
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked: a question with its passages."""
+
+    id: str
+    question: str
+    references: tuple[str, ...]
+    passages: tuple[str, ...]
+
+
+def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]:
+    """Questions for the reader's check: the test's first, then others of the data set.
+
+    Raises:
+        InvalidInput: the data set cannot make such passages.
+    """
+    data = _telecom(plan, "checks.reader")
+    from tuneproof.data.telecom import oracle_context  # noqa: PLC0415 - this data set only
+
+    tested = {item.id for item in plan.test}
+    others = (item for item in plan.dataset.items if item.id not in tested)
+    return tuple(
+        Question(
+            item.id,
+            item.question,
+            item.references[plan.spec.references],
+            tuple(oracle_context(plan.dataset, item, check.facts, data.seed)),
+        )
+        for item in [*plan.test, *others][: check.items]
+    )
+
+
+def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
+    """Answers whose right scores are known.
+
+    Raises:
+        InvalidInput: the data set has none.
+    """
+    data = _telecom(plan, "checks.judge")
+    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
+
+    return tuple(telecom.judge_forms(data.seed, check.forms))
+
+
+def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Verdict]]:
+    """What the arms answered and the judge judged, each wording once, with the right scores.
+
+    Empty for a data set whose right scores no program knows.
+    """
+    if not isinstance(plan.spec.dataset, TelecomData):
+        return []
+    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
+
+    items = {item.id: item for item in plan.test}
+    found: dict[tuple[str, str], tuple[Form, Verdict]] = {}
+    for answer in answers:
+        if answer.verdict is None or not answer.verdict.criteria:
+            continue
+        item = items[answer.item]
+        reference = item.references[plan.spec.references][0]
+        if plan.spec.references == "full" and (item.id, answer.text) not in found:
+            scores = telecom.score(reference, answer.text)
+            form = Form(item.id, item.question, reference, answer.text, scores)
+            found[item.id, answer.text] = (form, answer.verdict)
+    return list(found.values())
+
+
+def reader_check(facts: int, verdicts: Sequence[Verdict]) -> ReaderCheck | None:
+    """What the reader's check found; None when nothing was scored."""
+    if not verdicts:
+        return None
+    exact = sum(verdict.lexical["exact_match"] for verdict in verdicts) / len(verdicts)
+    return ReaderCheck(facts, len(verdicts), exact)
+
+
+def judge_check(
+    criterion: str,
+    forms: Sequence[tuple[Form, Verdict]],
+    answers: Sequence[tuple[Form, Verdict]],
+) -> JudgeCheck | None:
+    """What the judge's check found of one criterion.
+
+    A form that could not be scored counts as not exact; κ, error and matrix are over the others.
+
+    Args:
+        forms: made for the check.
+        answers: of the study's arms, from `answers_as_forms`.
+
+    Returns:
+        None when no form was judged, or the forms' right scores of this criterion are not known.
+    """
+    from tuneproof.analysis.agreement import (  # noqa: PLC0415 - scipy is slow to load
+        confusion_matrix,
+        weighted_kappa,
+    )
+
+    if not any(criterion in form.scores for form, _ in forms):
+        return None
+    judged = [
+        (form.scores[criterion], verdict.criteria[criterion])
+        for form, verdict in (*forms, *answers)
+        if criterion in form.scores and criterion in verdict.criteria
+    ]
+    pairs = [(right, score.mean) for right, score in judged if score.mean is not None]
+    truth = [right for right, _ in pairs]
+    given = [rounded(mean) for _, mean in pairs]
+    spreads = [s.standard_deviation for _, s in judged if s.standard_deviation is not None]
+    agreeing = sum(right == said for right, said in zip(truth, given, strict=True))
+    return JudgeCheck(
+        criterion=criterion,
+        forms=len(judged),
+        from_arms=sum(criterion in verdict.criteria for _, verdict in answers),
+        unscored=len(judged) - len(pairs),
+        exact=agreeing / len(judged),
+        weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,
+        mean_absolute_error=_mean([abs(right - mean) for right, mean in pairs]),
+        confusion=tuple(
+            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, LEVELS)
+        ),
+        repeat_sd=_mean(spreads),
+    )
+
+
+def rounded(mean: float) -> int:
+    """The nearest score; a half goes up."""
+    return math.floor(mean + 0.5)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _telecom(plan: Plan, field: str) -> TelecomData:
+    data = plan.spec.dataset
+    if not isinstance(data, TelecomData):
+        raise InvalidInput(
+            f"{field} needs a data set whose right answers a program knows (telecom),"
+            f" not {data.name}",
+            field=field,
+        )
+    return data

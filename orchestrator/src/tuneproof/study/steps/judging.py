@@ -1,0 +1,95 @@
+"""Step: the judge's verdict on every answer, and on the forms of its own check."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+from tuneproof.results import CriterionScore, Verdict
+from tuneproof.sdk import GradeInput
+from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
+from tuneproof.study.progress import Progress
+from tuneproof.study.services import Services
+from tuneproof.study.state.codec import verdict_to_json
+from tuneproof.study.state.store import Task
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.work import Outcome, complete
+
+_PASSING = frozenset({"timeout", "endpoint"})
+"""Kinds of failure that say something of the endpoint just then, not of the answer."""
+
+
+async def judge(chain: Chain, services: Services, progress: Progress) -> None:
+    """Has every missing verdict given."""
+    await _grade(chain, services, progress, "verdicts", list(chain.verdicts().values()))
+
+
+async def check(chain: Chain, services: Services, progress: Progress) -> None:
+    """Has the reader's answers scored, and the judge's forms judged."""
+    tasks = [*chain.reader_verdicts().values(), *chain.form_verdicts()]
+    await _grade(chain, services, progress, "checks", tasks)
+
+
+async def _grade(
+    chain: Chain, services: Services, progress: Progress, name: str, tasks: Sequence[Task]
+) -> None:
+    missing = chain.state.missing(tasks)
+    if not missing:
+        return
+    distinct = len({task.key for task in tasks})
+    with progress.stage(name, distinct, distinct - len(missing)) as stage:
+        await complete(
+            missing,
+            partial(_ask, services, chain.identities.judge_name),
+            state=chain.state,
+            stage=stage,
+            recover=services.recover,
+        )
+
+
+async def _ask(
+    services: Services, judge_name: str, tasks: Sequence[Task]
+) -> AsyncIterator[Outcome]:
+    judge = await services.judge()
+    inputs = {task.key: _input(task) for task in tasks}
+    async for key, outcome in judge.grade_many(inputs):
+        if isinstance(outcome, TuneproofError):
+            yield key, outcome
+            continue
+        if outcome.criteria and judge_name and outcome.judge_model != judge_name:
+            raise WrongState(
+                f"the judge asks the model {outcome.judge_model!r}, the study means"
+                f" {judge_name!r}: give the --judge-url and --judge-model that the judge was"
+                " started with, or start it anew"
+            )
+        yield key, _output(outcome)
+
+
+def _input(task: Task) -> GradeInput:
+    given = task.inputs
+    if not given["rubrics"]:
+        return GradeInput("", given["answer"], tuple(given["references"]))
+    return GradeInput(
+        question=given["question"],
+        answer=given["answer"],
+        references=tuple(given["references"]),
+        passages=tuple(given["passages"]),
+        rubrics=tuple(rubric for rubric, _ in given["rubrics"]),
+        repeats=given["repeats"],
+        seed=given["seed"],
+        temperature=given["temperature"],
+    )
+
+
+def _output(verdict: Verdict) -> object:
+    """The verdict, unless a criterion is unscored only because the endpoint did not answer."""
+    for score in verdict.criteria.values():
+        if _may_be_scored_later(score):
+            kinds = ", ".join(sorted({repeat.failure for repeat in score.repeats}))
+            return Unavailable(f"the judge's endpoint failed every repeat ({kinds})")
+    return verdict_to_json(verdict)
+
+
+def _may_be_scored_later(score: CriterionScore) -> bool:
+    failures = {repeat.failure for repeat in score.repeats}
+    return score.mean is None and bool(failures) and failures <= _PASSING

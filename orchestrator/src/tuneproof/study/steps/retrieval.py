@@ -1,0 +1,117 @@
+"""Steps: the corpus, and what is found in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+
+from tuneproof.sdk import Chunking, CorpusInfo, RetrieverClient
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
+from tuneproof.study.progress import Progress, Stage
+from tuneproof.study.services import Services
+from tuneproof.study.state.codec import StoredPassage, passages_to_json
+from tuneproof.study.state.store import Task
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.work import Outcome, complete
+
+_SHOWN = 5
+
+
+async def make_corpus(chain: Chain, services: Services, progress: Progress) -> None:
+    """Creates, fills and freezes the corpus, if a search is missing; else does nothing.
+
+    Raises:
+        InvalidInput: documents are refused.
+        WrongState: the retriever has another corpus under the name.
+    """
+    made = chain.corpus_digest() is not None
+    if made and not chain.state.missing(chain.retrieval_tasks().values()):
+        return
+    total = len(chain.plan.dataset.documents)
+    with progress.stage("corpus", total, 0) as stage:
+        corpus = await _ensure(chain, await services.retriever(), stage)
+    output = {
+        "name": corpus.name,
+        "digest": corpus.digest,
+        "documents": corpus.documents,
+        "passages": corpus.passages,
+        "embedder": corpus.embedder,
+        "embedder_digest": corpus.embedder_digest,
+    }
+    task = chain.corpus_task()
+    if chain.state.get(task.key) != output:
+        chain.state.put(task, output)
+
+
+async def search(chain: Chain, services: Services, progress: Progress) -> None:
+    """Finds the passages of every item that the study uses."""
+    tasks = chain.retrieval_tasks()
+    missing = chain.state.missing(tasks.values())
+    if not missing:
+        return
+    distinct = len({task.key for task in tasks.values()})
+    with progress.stage("retrieval", distinct, distinct - len(missing)) as stage:
+        await complete(
+            missing,
+            partial(_search, chain, services),
+            state=chain.state,
+            stage=stage,
+            recover=services.recover,
+        )
+
+
+async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> CorpusInfo:
+    plan, key = chain.plan, chain.corpus_task().key
+    name = f"{plan.dataset.name}-{key.removeprefix('sha256:')[:24]}"
+    chunking = Chunking(plan.spec.corpus.max_tokens, plan.spec.corpus.overlap_tokens)
+    labels = {"documents": plan.documents_digest}
+    corpus = await retriever.ensure_corpus(name, chunking, labels)
+    if not corpus.frozen:
+        shown = 0
+
+        def advance(done: int, _: int | None) -> None:
+            nonlocal shown
+            stage.advance(done - shown)
+            shown = done
+
+        result = await retriever.ingest(name, plan.dataset.documents, on_progress=advance)
+        if result.rejected:
+            listed = "\n".join(
+                f"  {each.id}: {each.error.message}" for each in result.rejected[:_SHOWN]
+            )
+            raise InvalidInput(
+                f"the retriever refused {result.rejected_count} of {len(plan.dataset.documents)}"
+                f" documents of {plan.dataset.name}:\n{listed}"
+            )
+        stage.note("indexing")
+        corpus = await retriever.freeze(name)
+    if corpus.documents != len(plan.dataset.documents):
+        raise WrongState(
+            f"the retriever's corpus {name} holds {corpus.documents} documents, not the"
+            f" {len(plan.dataset.documents)} of the data set: delete it and run the study again"
+        )
+    return corpus
+
+
+async def _search(
+    chain: Chain, services: Services, tasks: Sequence[Task]
+) -> AsyncIterator[Outcome]:
+    retriever = await services.retriever()
+    corpus: Mapping[str, str] = chain.state.get(chain.corpus_task().key) or {}
+    settings = chain.plan.spec.retrieval
+    found = retriever.search_many(
+        corpus["name"],
+        {task.key: task.inputs["query"] for task in tasks},
+        k=settings.depth,
+        mode=settings.mode,
+        alpha=settings.alpha,
+        expected_digest=corpus["digest"],
+    )
+    async for key, passages in found:
+        if isinstance(passages, TuneproofError):
+            yield key, passages
+        else:
+            stored = tuple(
+                StoredPassage(each.id, each.document_id, each.text, each.score) for each in passages
+            )
+            yield key, passages_to_json(stored)

@@ -1,0 +1,95 @@
+"""Doing what is missing: ask a service, keep each answer, ask again for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
+from tuneproof.study.progress import Stage
+from tuneproof.study.state.store import State, Task
+
+Outcome = tuple[str, Any | TuneproofError]
+"""A task's key with its output (JSON), or why there is none."""
+Ask = Callable[[Sequence[Task]], AsyncIterator[Outcome]]
+_ATTEMPTS = 4
+_LONGEST_PAUSE = 8.0
+
+
+async def complete(
+    tasks: Sequence[Task],
+    ask: Ask,
+    *,
+    state: State,
+    stage: Stage,
+    recover: Callable[[], Awaitable[None]],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Asks for every task that has no output, and stores each output when it comes.
+
+    A stream that breaks off is asked again for what it did not answer, as are items that a
+    service could not answer just then. A task that fails for good is noted, and ends nothing
+    else.
+
+    Args:
+        recover: brings back a service that was lost.
+        pause: waits so many seconds before another try.
+
+    Raises:
+        Unavailable: the service was lost again and again, and nothing was done in between.
+    """
+    attempt = 0
+    while waiting := state.missing(tasks):
+        attempt += 1
+        lost: Unavailable | None = None
+        try:
+            if not await _once(waiting, ask, state, stage):
+                return
+        except Unavailable as error:
+            lost = error
+        if len(state.missing(tasks)) < len(waiting):
+            attempt = 1
+        elif attempt == _ATTEMPTS:
+            if lost is not None:
+                raise lost
+            return
+        if lost is not None:
+            stage.note("a service was lost; waiting for it")
+        await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
+        if lost is not None:
+            await recover()
+
+
+async def persist(
+    step: Callable[[], Awaitable[None]],
+    *,
+    recover: Callable[[], Awaitable[None]],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Does a step that may be begun again, until no service is lost on the way.
+
+    Raises:
+        Unavailable: a service was lost again and again.
+    """
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            return await step()
+        except Unavailable:
+            await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
+            await recover()
+    return await step()
+
+
+async def _once(waiting: Sequence[Task], ask: Ask, state: State, stage: Stage) -> bool:
+    """One pass; whether another may bring more."""
+    by_key = {each.key: each for each in waiting}
+    again = False
+    async for key, outcome in ask(waiting):
+        if isinstance(outcome, TuneproofError):
+            state.fail(by_key[key], outcome.message)
+            again = again or isinstance(outcome, Unavailable | Overloaded)
+        else:
+            state.put(by_key[key], outcome)
+            stage.advance()
+    return again

@@ -1,0 +1,194 @@
+"""The way of one adapter from the registry into the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tuneproof.adapters import AdapterRef
+from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.tracing import span
+from tuneproof_generator.adapters.detached import detached
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.engine.protocol import Engine, LoadedAdapter, Sampling
+from tuneproof_generator.metrics import LOAD_SECONDS
+
+FETCH_SECONDS = 600.0
+"""How long the registry may take to give one adapter when nobody says otherwise."""
+_FETCHES_AT_ONCE = 2
+_WARM_TOKEN = 0
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What admission found in an adapter that may be served."""
+
+    rank: int
+    size_bytes: int
+
+
+class AdapterSource(Protocol):
+    """Where adapters come from; `tuneproof.adapters.Registry` is one."""
+
+    def fetch(self, ref: AdapterRef, cache: Path) -> Path:
+        """A local folder with the adapter, its content verified."""
+        ...
+
+
+Run = Callable[..., Awaitable[Any]]
+Inspect = Callable[[Path, AdapterRef], Inspected]
+"""Raises InvalidInput with every defect of an adapter that may not be served."""
+
+
+class Progress(Protocol):
+    """Who is told how far the loading is."""
+
+    def enter(self, state: State) -> None:
+        """A state begins."""
+        ...
+
+    def took(self, stage: str, seconds: float) -> None:
+        """A stage is done."""
+        ...
+
+    def inspected(self, facts: Inspected) -> None:
+        """Admission is passed."""
+        ...
+
+    def handed_over(self, adapter: LoadedAdapter) -> None:
+        """From now on the engine may hold the adapter, even if loading fails."""
+        ...
+
+
+class Loader:
+    """Fetches, checks, loads and warms adapters; knows which files may go.
+
+    Args:
+        cache: a folder of this process alone.
+        fetch_seconds: how long the registry may take to give an adapter.
+        run: runs a blocking call beside the event loop.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: AdapterSource,
+        inspect: Inspect,
+        cache: Path,
+        *,
+        fetch_seconds: float = FETCH_SECONDS,
+        run: Run = detached,
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._inspect = inspect
+        self._cache = cache
+        self._fetch_seconds = fetch_seconds
+        self._run = run
+        self._ids = itertools.count(1)
+        # Two names can share one content, hence one folder.
+        self._folders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._wanted: set[AdapterRef] = set()
+        self._reading = asyncio.Semaphore(_FETCHES_AT_ONCE)
+        self._tidying: set[asyncio.Task[None]] = set()
+
+    async def fetch(self, ref: AdapterRef, progress: Progress) -> Path:
+        """Brings an adapter's files here and checks them. They stay until `discard`.
+
+        Raises:
+            TuneproofError: with the reason for which it cannot be served.
+            OSError: when the registry or the cache cannot be read or written.
+        """
+        self._wanted.add(ref)
+        async with self._reading, self._folders[ref.digest]:
+            progress.enter(State.FETCHING)
+            async with _timed("fetch", progress):
+                folder = await self._fetch(ref)
+            progress.enter(State.VERIFYING)
+            async with _timed("verify", progress):
+                progress.inspected(await self._run(self._inspect, folder, ref))
+        return folder
+
+    async def load(self, ref: AdapterRef, folder: Path, progress: Progress) -> LoadedAdapter:
+        """Brings an adapter into the engine and generates one token with it.
+
+        Raises:
+            TuneproofError: when the engine refuses it, or is dead.
+        """
+        progress.enter(State.LOADING)
+        adapter = LoadedAdapter(str(ref), next(self._ids), folder)
+        progress.handed_over(adapter)
+        async with _timed("load", progress):
+            await self._engine.load(adapter)
+        async with _timed("warm", progress):
+            await self._warm(adapter)
+        return adapter
+
+    async def discard(self, ref: AdapterRef, adapter: LoadedAdapter | None) -> None:
+        """Lets the engine go of an adapter, and only then its files, unless another adapter has
+        the same content."""
+        if adapter is not None:
+            await self._engine.unload(adapter)
+        self._wanted.discard(ref)
+        await self._tidy(ref)
+
+    async def _fetch(self, ref: AdapterRef) -> Path:
+        work = asyncio.ensure_future(self._run(self._source.fetch, ref, self._cache))
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                return await asyncio.shield(work)
+        except TimeoutError:
+            if work.done():
+                raise
+            raise Unavailable(
+                f"the artifact store did not give {ref} within {self._fetch_seconds:g} s"
+            ) from None
+        finally:
+            # A thread cannot be ended; what it brings when nobody wants it any more goes again.
+            if not work.done():
+                work.add_done_callback(lambda done: self._came_late(ref, done))
+
+    def _came_late(self, ref: AdapterRef, work: asyncio.Future[Path]) -> None:
+        if not work.cancelled():
+            work.exception()  # Looked at, else asyncio complains.
+        task = asyncio.create_task(self._tidy(ref))
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
+    async def _tidy(self, ref: AdapterRef) -> None:
+        async with self._folders[ref.digest]:
+            if not any(other.digest == ref.digest for other in self._wanted):
+                await asyncio.to_thread(shutil.rmtree, self._cache / ref.hex, ignore_errors=True)
+
+    def sweep(self, keep: frozenset[str]) -> None:
+        """Removes what an earlier process left in the cache, except these digests' folders."""
+        names = {digest.removeprefix("sha256:") for digest in keep}
+        for path in self._cache.iterdir() if self._cache.is_dir() else ():
+            if path.is_dir() and path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def _warm(self, adapter: LoadedAdapter) -> None:
+        sampling = Sampling(max_tokens=1)
+        request_id = f"warm-{adapter.engine_id}"
+        stream = self._engine.generate(request_id, [_WARM_TOKEN], sampling, adapter)
+        async with aclosing(stream):
+            async for _ in stream:
+                pass
+
+
+@asynccontextmanager
+async def _timed(stage: str, progress: Progress) -> AsyncIterator[None]:
+    start = time.perf_counter()
+    with span(stage):
+        yield
+    seconds = time.perf_counter() - start
+    progress.took(stage, seconds)
+    LOAD_SECONDS.labels(stage).observe(seconds)

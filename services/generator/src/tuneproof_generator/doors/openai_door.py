@@ -1,0 +1,166 @@
+"""vLLM's own OpenAI endpoints on the engine of this process.
+
+Names are answered by the pool alone: base model, READY adapters, aliases. vLLM's own bookkeeping
+of adapters is not used: it counts engine ids by itself, so that beside another allocator the wrong
+adapter answers (vLLM 0.32, `OpenAIServingModels.resolve_lora`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, ValuesView
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.launchers.launcher import NoSignalServer
+from vllm.entrypoints.openai.chat_completion.api_router import attach_router as attach_chat
+from vllm.entrypoints.openai.completion.api_router import attach_router as attach_completion
+from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
+from vllm.lora.request import LoRARequest
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.doors.openai_client import CountingClient, NamesAdapter
+from tuneproof_generator.engine.vllm_engine import VllmEngine, lora_request
+from tuneproof_generator.pool.adapter_pool import AdapterPool
+
+
+def listen(bind: tuple[str, int]) -> socket.socket:
+    """A bound socket that does not accept yet; so a port that is taken shows before the engine
+    starts.
+
+    Raises:
+        InvalidInput: when the address cannot be had.
+    """
+    host, port = bind
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+    except OSError as error:
+        door.close()
+        raise InvalidInput(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another openai_bind"
+        ) from None
+    return door
+
+
+def url_of(door: socket.socket) -> str:
+    """The base URL for OpenAI clients."""
+    host, port = door.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+@asynccontextmanager
+async def openai_door(
+    engine: VllmEngine,
+    pool: AdapterPool,
+    traffic: Traffic,
+    door: socket.socket,
+    *,
+    tokens: Sequence[str],
+    drain_seconds: float,
+) -> AsyncIterator[None]:
+    """Serves the OpenAI API until the context ends, then lets running requests end.
+
+    Args:
+        tokens: bearer tokens, one of which a request must carry; none: nothing is asked.
+    """
+    app = await _app(engine, pool, traffic, tokens)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(drain_seconds)),
+    )
+    server = NoSignalServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[door]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _app(
+    engine: VllmEngine, pool: AdapterPool, traffic: Traffic, tokens: Sequence[str]
+) -> FastAPI:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    model = engine.client.vllm_config.model_config
+    arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
+        ["--model", model.model, "--served-model-name", pool.base_model, "--enable-lora"]
+    )
+    client: Any = CountingClient(engine, traffic)
+    await init_app_state(client, app.state, arguments, await client.get_supported_tasks())
+    app.state.openai_serving_models.lora_requests = _ReadyAdapters(pool)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": list(_cards(pool, model.max_model_len))}
+
+    attach_chat(app)
+    attach_completion(app)
+    init_exception_handler(app)
+    app.add_middleware(NamesAdapter)
+    if tokens:
+        app.add_middleware(AuthenticationMiddleware, tokens=list(tokens))
+    return app
+
+
+def _cards(pool: AdapterPool, max_model_len: int) -> Iterator[dict[str, Any]]:
+    fixed = {"object": "model", "created": 0, "owned_by": "tuneproof"}
+    yield {
+        "id": pool.base_model,
+        **fixed,
+        "root": pool.base_model,
+        "parent": None,
+        "max_model_len": max_model_len,
+    }
+    for name, ref in _ready_names(pool).items():
+        parent = pool.base_model if name == ref else ref
+        yield {"id": name, **fixed, "root": ref, "parent": parent, "max_model_len": max_model_len}
+
+
+def _ready_names(pool: AdapterPool) -> dict[str, str]:
+    """References of READY adapters and the aliases that point to one, each with its reference."""
+    ready = [view.record.ref for view in pool.list() if view.record.state is State.READY]
+    aliases = {
+        name: alias.ref for name, alias in sorted(pool.aliases.items()) if alias.ref in ready
+    }
+    return {ref: ref for ref in ready} | aliases
+
+
+class _ReadyAdapters(Mapping[str, LoRARequest]):
+    """What vLLM's endpoints look names up in: the pool, as it is at that moment."""
+
+    def __init__(self, pool: AdapterPool) -> None:
+        self._pool = pool
+
+    def __getitem__(self, name: str) -> LoRARequest:
+        try:
+            adapter = self._pool.resolve(name)
+        except TuneproofError:
+            raise KeyError(name) from None
+        if adapter is None:
+            raise KeyError(name)
+        return lora_request(adapter)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_ready_names(self._pool))
+
+    def __len__(self) -> int:
+        return len(_ready_names(self._pool))
+
+    def values(self) -> ValuesView[LoRARequest]:
+        """None: vLLM looks through them, for each request, for adapters of other modalities."""
+        return {}.values()

@@ -1,0 +1,35 @@
+"""What runs in each of vLLM's workers, which are processes of their own.
+
+vLLM imports the class that `worker_extension_cls` names before a worker is made, so what is done at
+import is done in each worker.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vllm.platforms import current_platform
+
+from tuneproof_generator.engine.cpu_experts import keep_experts_plain
+from tuneproof_generator.engine.cpu_lora import protect_base
+from tuneproof_generator.engine.worker_watch import SERVICE_PID, watch
+
+
+class WorkerExtension:
+    """Added to vLLM's worker class; its methods are called by `collective_rpc`."""
+
+    model_runner: Any
+
+    def adapters_held(self) -> tuple[list[int], list[int]]:
+        """Engine ids in this worker's host memory, and in its slots (vLLM 0.32 tells only the
+        former, by `list_loras`)."""
+        held = self.model_runner.lora_manager
+        slots = held._adapter_manager.lora_index_to_id  # noqa: SLF001 - nothing public tells them
+        return sorted(held.list_adapters()), [one for one in slots if one is not None]
+
+
+watch(int(os.environ[SERVICE_PID]))
+if current_platform.is_cpu():
+    protect_base()
+    keep_experts_plain()

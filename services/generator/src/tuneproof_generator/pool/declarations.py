@@ -1,0 +1,105 @@
+"""The declared set: which adapters the pool shall serve, whatever a replica holds right now."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from tuneproof.adapters import AdapterRef
+from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
+from tuneproof_generator import metrics
+from tuneproof_generator.pool.store import PoolStore, content_of
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One adapter that the pool shall serve."""
+
+    ref: AdapterRef
+    required: bool
+    """Readiness waits for it."""
+    time: datetime
+    request_id: str = ""
+
+
+class Declarations:
+    """The declared set in the pool's folder. Its calls block; run them in a thread."""
+
+    def __init__(self, store: PoolStore) -> None:
+        self._store = store
+
+    def list(self, known: Iterable[Declaration] = ()) -> builtins.list[Declaration]:
+        """All declarations, sorted by reference.
+
+        Args:
+            known: what is served now. A declaration that cannot be read is logged, and stays as
+                it is there, or is left out: a spoilt object removes no adapter and adds none.
+
+        Raises:
+            Unavailable: when the store does not answer.
+        """
+        before = {_path(declaration.ref): declaration for declaration in known}
+        found = []
+        for name in self._store.names("adapters"):
+            for file in self._store.names(f"adapters/{name}"):
+                path = f"adapters/{name}/{file}"
+                try:
+                    declaration = self._read(path)
+                except Corrupted as error:
+                    metrics.IGNORED_OBJECTS.labels("declaration").inc()
+                    _log.warning("declaration ignored", error=error.message)
+                    declaration = before.get(path)
+                if declaration is not None:
+                    found.append(declaration)
+        return sorted(found, key=lambda declaration: declaration.ref)
+
+    def get(self, ref: AdapterRef) -> Declaration | None:
+        """An adapter's declaration; None when there is none, or none that can be read."""
+        try:
+            return self._read(_path(ref))
+        except Corrupted:
+            return None
+
+    def put(self, declaration: Declaration) -> None:
+        """Adds a declaration, or replaces the one of the same adapter."""
+        content = {
+            "ref": str(declaration.ref),
+            "required": declaration.required,
+            "time": declaration.time.isoformat(),
+            "request_id": declaration.request_id,
+        }
+        self._store.write(_path(declaration.ref), json.dumps(content).encode())
+
+    def delete(self, ref: AdapterRef) -> None:
+        """Takes an adapter out of the set."""
+        self._store.delete(_path(ref))
+
+    def _read(self, path: str) -> Declaration | None:
+        if path.rsplit("/", 1)[1].startswith("."):
+            return None  # A write under way.
+        try:
+            content = content_of(self._store.read(path))
+            declaration = Declaration(
+                AdapterRef.parse(content["ref"]),
+                bool(content["required"]),
+                datetime.fromisoformat(content["time"]),
+                str(content["request_id"]),
+            )
+        except NotFound:
+            return None  # Removed between the listing and the reading.
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
+            raise Corrupted(f"{path} in the pool's folder is no declaration: {error}") from None
+        if _path(declaration.ref) != path or declaration.time.tzinfo is None:
+            raise Corrupted(f"{path} in the pool's folder names another adapter, or no time zone")
+        return declaration
+
+
+def _path(ref: AdapterRef) -> str:
+    return f"adapters/{ref.name}/{ref.hex}.json"

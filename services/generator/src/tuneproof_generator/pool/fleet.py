@@ -1,0 +1,102 @@
+"""What all live replicas of the pool say of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from tuneproof.servicekit.errors import WrongState
+from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.local_adapter import now
+from tuneproof_generator.pool.changes import OnReplica
+from tuneproof_generator.pool.replica_status import AdapterStatus
+from tuneproof_generator.pool.replicas import Replicas
+
+NOT_SEEN = AdapterStatus(State.PENDING, "not seen yet")
+"""What a replica says of an adapter that it has not read of."""
+
+
+class Fleet:
+    """This replica among the others.
+
+    Args:
+        replicas: what they tell each other; None: this one is alone.
+        mine: what this replica says of an adapter, by reference.
+    """
+
+    def __init__(self, replicas: Replicas | None, mine: Callable[[str], AdapterStatus]) -> None:
+        self._replicas = replicas
+        self._mine = mine
+        self._told: Mapping[str, Mapping[str, AdapterStatus]] = {}
+
+    def check(self) -> None:
+        """Raises Unavailable while another process has this replica's name."""
+        if self._replicas:
+            self._replicas.check()
+
+    def changed(self) -> None:
+        """Something changed here, and the others shall know soon."""
+        if self._replicas:
+            self._replicas.changed()
+
+    def everywhere(self, ref: str) -> tuple[OnReplica, ...]:
+        """An adapter on every live replica, sorted by the replica's name."""
+        if not self._replicas:
+            return (OnReplica("this replica", self._mine(ref), now()),)
+        others = self._replicas.others()
+        found = {name: statuses.get(ref, NOT_SEEN) for name, statuses in others.items()}
+        found[self._replicas.name] = self._mine_as_known(ref, self._replicas.obstacle)
+        return tuple(
+            OnReplica(name, found[name], self._replicas.lease_end(name)) for name in sorted(found)
+        )
+
+    def last_used(self, ref: str) -> datetime | None:
+        """When an adapter last answered on another replica, as far as they told."""
+        return self._replicas.last_used(ref) if self._replicas else None
+
+    def _mine_as_known(self, ref: str, obstacle: str) -> AdapterStatus:
+        mine = self._mine(ref)
+        if not obstacle:
+            return mine
+        reasons = [mine.reason] if mine.reason else []
+        return replace(mine, reason="; ".join([*reasons, f"not told to the others: {obstacle}"]))
+
+    async def refresh(self) -> set[str]:
+        """Reads what the others say; the references of which one says something else now.
+
+        Raises:
+            Unavailable: when the artifact store does not answer.
+        """
+        if not self._replicas:
+            return set()
+        await self._replicas.refresh()
+        old, self._told = self._told, self._replicas.others()
+        return {
+            ref
+            for name in {*old, *self._told}
+            for ref in {*old.get(name, ()), *self._told.get(name, ())}
+            if old.get(name, {}).get(ref) != self._told.get(name, {}).get(ref)
+        }
+
+    async def check_ready(self, refs: Iterable[str]) -> None:
+        """Checks that adapters are READY on every live replica, by what they say right now.
+
+        Raises:
+            WrongState: naming each replica that lags, and its state.
+            Unavailable: when the artifact store does not answer.
+        """
+        await self.refresh()
+        for ref in refs:
+            lagging = [
+                f"{each.status.state} on {each.replica}"
+                + (f" ({each.status.reason})" if each.status.reason else "")
+                for each in self.everywhere(ref)
+                if each.status.state is not State.READY
+            ]
+            if lagging:
+                raise WrongState(
+                    f"adapter {ref} is not READY on every live replica: it is"
+                    f" {', '.join(lagging)}; wait for it, or force the change",
+                    reason="ADAPTER_NOT_READY",
+                )
