@@ -17,7 +17,6 @@ from tuneproof.analysis.intervals import (
     Interval,
     estimate,
     interval_of,
-    needed_items,
 )
 from tuneproof.analysis.outcome import Outcome, Reading, read, words_of
 from tuneproof.analysis.scores import (
