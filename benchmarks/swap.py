@@ -33,11 +33,11 @@ from tuneproof.loadtest import (
     Span,
     SwapSpec,
     build_page,
+    checks_of,
     figures_of,
     read_probes,
     result_json,
     run_swaps,
-    verdict,
 )
 from tuneproof.loadtest.records import Phase
 from tuneproof.sdk import GeneratorClient
@@ -88,7 +88,7 @@ def main() -> None:
         _tell(name, result)
         if options.report:
             options.report.mkdir(parents=True, exist_ok=True)
-            checks = verdict(TARGETS if name == "resident" else Slo(), result.figures)
+            checks = checks_of(TARGETS if name == "resident" else Slo(), result.figures)
             (options.report / f"swap-{name}.html").write_text(build_page(result, checks))
             content = json.dumps(result_json(result, checks), indent=1)
             (options.report / f"swap-{name}.json").write_text(content)

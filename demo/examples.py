@@ -126,5 +126,5 @@ def form(rng: random.Random, templates: Mapping[str, str]) -> Example:
     criterion = rng.choice(prompts.CRITERIA)
     return Example(
         prompts.judge(templates[criterion], gold.question, gold.sentence, answer),
-        prompts.verdict(criterion, gold.sentence, answer),
+        prompts.filled_form(criterion, gold.sentence, answer),
     )

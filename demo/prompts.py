@@ -41,10 +41,10 @@ def judge(template: str, question: str, reference: str, answer: str) -> str:
 
 def _beside(part: Part) -> str:
     stated = "none" if part.stated is None else part.stated
-    return f"{part.expected}, {stated}, {part.verdict}"
+    return f"{part.expected}, {stated}, {part.judgement}"
 
 
-def verdict(criterion: str, reference: str, answer: str) -> str:
+def filled_form(criterion: str, reference: str, answer: str) -> str:
     """The filled form: each part of the reference beside the answer's, then the score.
 
     Restating both before comparing is what lets a model of this size judge at all.

@@ -121,7 +121,8 @@ def test_a_rubric_says_what_it_asks(criterion: str) -> None:
     assert rubric["criterion"] == criterion
     assert list(rubric["scale"]) == [1, 2, 3, 4, 5]
     assert rubric["reasoning"] == "before"
-    longest = prompts.verdict(criterion, *["Elm 1 idle rate is 1 Mbps when band one is warm."] * 2)
+    fact = "Elm 1 idle rate is 1 Mbps when band one is warm."
+    longest = prompts.filled_form(criterion, fact, fact)
     assert len(reader.load(MODEL).tokenizer(longest)["input_ids"]) < rubric["max_tokens"]
 
 

@@ -61,7 +61,7 @@ def test_prompts_and_forms_need_no_byte_fallback() -> None:
     for criterion, template in prompts.templates().items():
         for answer in ("", "46 dBm.", "Not found in the passages.", ANSWER):
             texts.append(prompts.judge(template, "", ANSWER, answer))
-            texts.append(prompts.verdict(criterion, ANSWER, answer))
+            texts.append(prompts.filled_form(criterion, ANSWER, answer))
     for text in texts:
         assert not [piece for piece in BUILT.encode(text).tokens if piece.startswith("<0x")]
 

@@ -36,13 +36,13 @@ class World:
     model: str = "tiny"
     judge_model: str = "tiny"
     delay: float = 0.0
-    """Seconds that each answer and each verdict takes."""
+    """Seconds that each answer and each grade takes."""
     calls: Counter[str] = field(default_factory=Counter)
     """By call; for streams by item."""
     prompts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Answers given, by model and prompt."""
     grades: Counter[tuple[str, str, tuple[str, ...]]] = field(default_factory=Counter)
-    """Verdicts given, by question, answer and rubrics."""
+    """Grades given, by question, answer and rubrics."""
     failing_questions: set[str] = field(default_factory=set)
     """Questions whose answers fail."""
     failing_searches: set[str] = field(default_factory=set)
@@ -257,34 +257,34 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
             yield response
 
     async def _one(self, request):
-        grade = request.grade
+        asked = request.grade
         await asyncio.sleep(self._world.delay)
         self._world.calls["GradeBatch"] += 1
-        self._world.grades[grade.question, grade.answer, tuple(grade.rubrics)] += 1
-        verdict = jud.Verdict(judge_model=self._world.judge_model if grade.rubrics else "")
-        said = set(re.findall(r"\w+", grade.answer))
-        wanted = set(re.findall(r"\w+", grade.references[0]))
+        self._world.grades[asked.question, asked.answer, tuple(asked.rubrics)] += 1
+        grade = jud.Grade(judge_model=self._world.judge_model if asked.rubrics else "")
+        said = set(re.findall(r"\w+", asked.answer))
+        wanted = set(re.findall(r"\w+", asked.references[0]))
         share = len(said & wanted) / len(wanted)
-        verdict.lexical.exact_match = float(grade.answer in grade.references)
-        verdict.lexical.token_f1 = verdict.lexical.rouge_l = share
-        for name in grade.rubrics:
+        grade.lexical.exact_match = float(asked.answer in asked.references)
+        grade.lexical.token_f1 = grade.lexical.rouge_l = share
+        for name in asked.rubrics:
             rubric = next(r for r in self._world.rubrics if r.id == name)
-            criterion = verdict.criteria.add(
+            criterion = grade.criteria.add(
                 rubric=name, rubric_digest=rubric.digest, criterion=rubric.criterion
             )
-            self._repeats(criterion, grade, 1 + round(4 * share))
-        return jud.GradeBatchResponse(id=request.id, result=verdict)
+            self._repeats(criterion, asked, 1 + round(4 * share))
+        return jud.GradeBatchResponse(id=request.id, result=grade)
 
-    def _repeats(self, criterion, grade, score):
-        fails = grade.answer in self._world.unscored
-        for index in range(grade.repeats):
-            repeat = criterion.repeats.add(index=index, seed=grade.seed + index)
+    def _repeats(self, criterion, asked, score):
+        fails = asked.answer in self._world.unscored
+        for index in range(asked.repeats):
+            repeat = criterion.repeats.add(index=index, seed=asked.seed + index)
             if fails:
                 repeat.failure.kind = jud.FAILURE_KIND_NO_FORM
             else:
                 repeat.score = score
         if not fails:
-            criterion.mean, criterion.scored_repeats = score, grade.repeats
+            criterion.mean, criterion.scored_repeats = score, asked.repeats
             criterion.standard_deviation = 0.0
 
 

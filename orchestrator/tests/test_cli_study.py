@@ -43,7 +43,7 @@ async def test_a_run_ends_with_verdicts_and_a_report(small, run):
     report = small.state / "reports" / "small.html"
     assert f"report: {report}" in out
     assert report.read_text().lower().startswith("<!doctype html>")
-    for stage in ("corpus", "retrieval", "training", "answers", "verdicts", "checks"):
+    for stage in ("corpus", "retrieval", "training", "answers", "grades", "checks"):
         assert f"{stage} " in err
     assert "answers    41/41" in err
 

@@ -8,7 +8,7 @@ from browsing import opened, violations, width_of
 from loadtest_result import load_result
 from playwright.sync_api import Browser, expect
 
-from tuneproof.loadtest import Slo, build_page, verdict
+from tuneproof.loadtest import Slo, build_page, checks_of
 from tuneproof.loadtest.slo import Latency
 
 pytestmark = pytest.mark.timeout(60)
@@ -20,7 +20,7 @@ RESULT = load_result()
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     slo = Slo(requests=100, checked_text=100, throughput_ratio=0.9, first_token=Latency(p99=0.5))
     file = tmp_path_factory.mktemp("loadtest") / "loadtest.html"
-    file.write_text(build_page(RESULT, verdict(slo, RESULT.figures)), "utf-8")
+    file.write_text(build_page(RESULT, checks_of(slo, RESULT.figures)), "utf-8")
     return file.as_uri()
 
 

@@ -28,12 +28,12 @@ from tuneproof.loadtest import (
     SwapSpec,
     Truth,
     build_page,
+    checks_of,
     figures_of,
     read_probes,
     read_slo,
     result_json,
     run_load,
-    verdict,
 )
 from tuneproof.loadtest.arrivals import Prompts, asks
 from tuneproof.loadtest.driving import drive_full, drive_open
@@ -279,7 +279,7 @@ def test_what_was_not_measured_is_not_met():
     figures = figures_of([phase_of("quiet", 0.5)])
     checks = {
         check.name: check
-        for check in verdict(
+        for check in checks_of(
             Slo(p99_ratio=9.0, requests=10, first_token={"p95": 0.4, "p99": 0.6}, whole={"p50": 1}),
             figures,
         )
@@ -300,9 +300,10 @@ def test_what_was_not_measured_is_not_met():
 def test_without_any_comparison_no_answer_is_called_right():
     phase = phase_of("quiet", 0.5)
     blind = replace(phase, replies=tuple(replace(r, checked=()) for r in phase.replies))
-    named = {check.name: check.met for check in verdict(Slo(wrong_adapter=0), figures_of([blind]))}
+    checks = checks_of(Slo(wrong_adapter=0), figures_of([blind]))
+    named = {check.name: check.met for check in checks}
     assert named == {"failed": True, "failed_swaps": True, "wrong_adapter": False}
-    silent = {check.name: check.met for check in verdict(Slo(), figures_of([blind]))}
+    silent = {check.name: check.met for check in checks_of(Slo(), figures_of([blind]))}
     assert silent == {"failed": True, "failed_swaps": True}
 
 
@@ -324,7 +325,7 @@ def test_the_page_loads_nothing_and_lets_no_server_speak_html():
         phases, figures_of(phases), datetime.now(UTC), 0.0, SPEC, ("live",),
         swaps=SwapSpec((ONE,), (TWO,), 1.0), settings={"Address": "<b>x</b>"},
     )  # fmt: skip
-    checks = verdict(Slo(), result.figures)
+    checks = checks_of(Slo(), result.figures)
     page = build_page(result, checks)
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert(1)" not in page

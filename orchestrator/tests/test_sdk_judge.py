@@ -23,29 +23,29 @@ class _Judge(stubs.JudgeServiceServicer):
     def __init__(self) -> None:
         self.requests: list[pb.GradeRequest] = []
 
-    def _verdict(self, request: pb.GradeRequest) -> pb.Verdict:
+    def _grade(self, request: pb.GradeRequest) -> pb.Grade:
         self.requests.append(request)
         if not request.references:
             raise InvalidInput("no reference")
-        verdict = pb.Verdict(judge_model="toy" if request.rubrics else "")
-        verdict.lexical.token_f1 = 0.5
+        grade = pb.Grade(judge_model="toy" if request.rubrics else "")
+        grade.lexical.token_f1 = 0.5
         for rubric in request.rubrics:
-            entry = verdict.criteria.add(rubric=rubric, rubric_digest="sha256:r")
+            entry = grade.criteria.add(rubric=rubric, rubric_digest="sha256:r")
             entry.criterion = rubric.partition("@")[0].partition("-")[0]
             if request.answer:
                 entry.mean, entry.standard_deviation = len(request.answer), 0.0
                 entry.repeats.add(seed=11, score=len(request.answer), completion="Score")
             failure = pb.Failure(kind=pb.FAILURE_KIND_CUT_OFF, detail="at 96 tokens")
             entry.repeats.add(index=1, seed=12, failure=failure, completion="because")
-        return verdict
+        return grade
 
     async def Grade(self, request, context):
-        return pb.GradeResponse(verdict=self._verdict(request))
+        return pb.GradeResponse(grade=self._grade(request))
 
     async def GradeBatch(self, request_iterator, context):
         async for request in request_iterator:
             try:
-                yield pb.GradeBatchResponse(id=request.id, result=self._verdict(request.grade))
+                yield pb.GradeBatchResponse(id=request.id, result=self._grade(request.grade))
             except InvalidInput as error:
                 yield pb.GradeBatchResponse(id=request.id, error=status_of(error))
 
@@ -84,18 +84,18 @@ def _input(answer: str, *rubrics: str, references: tuple[str, ...] = ("abcd",)) 
     return GradeInput("What?", answer, references, ("p",), rubrics, 2, 5, 0.0)
 
 
-async def test_a_verdict_says_what_the_judge_said(client, fake):
-    verdict = await client.grade(_input("abc", "accuracy@1", "completeness@1"))
-    assert set(verdict.criteria) == {"accuracy", "completeness"}
-    score = verdict.criteria["accuracy"]
+async def test_a_grade_says_what_the_judge_said(client, fake):
+    grade = await client.grade(_input("abc", "accuracy@1", "completeness@1"))
+    assert set(grade.criteria) == {"accuracy", "completeness"}
+    score = grade.criteria["accuracy"]
     assert (score.rubric, score.rubric_digest) == ("accuracy@1", "sha256:r")
     assert (score.mean, score.standard_deviation) == (3.0, 0.0)
     assert score.repeats == (
         Repeat(seed=11, score=3, failure="", completion="Score"),
         Repeat(seed=12, score=None, failure="cut_off", completion="because"),
     )
-    assert verdict.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
-    assert verdict.judge_model == "toy"
+    assert grade.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
+    assert grade.judge_model == "toy"
     [request] = fake.requests
     assert (request.repeats, request.seed, list(request.passages)) == (2, 5, ["p"])
     assert request.HasField("temperature")
@@ -109,9 +109,9 @@ async def test_unscored_is_none_and_not_zero(client):
 
 
 async def test_without_rubrics_there_are_lexical_scores_only(client, fake):
-    verdict = await client.grade(GradeInput("What?", "x", ("y",)))
-    assert verdict.criteria == {}
-    assert verdict.judge_model == ""
+    grade = await client.grade(GradeInput("What?", "x", ("y",)))
+    assert grade.criteria == {}
+    assert grade.judge_model == ""
     assert not fake.requests[0].HasField("temperature")
 
 
@@ -127,7 +127,7 @@ async def test_many_answers_over_one_stream(client):
     found = {name: outcome async for name, outcome in client.grade_many(inputs)}
     assert isinstance(found.pop("none"), InvalidInput)
     assert isinstance(found.pop("both"), InvalidInput)
-    means = {name: verdict.criteria["accuracy"].mean for name, verdict in found.items()}
+    means = {name: grade.criteria["accuracy"].mean for name, grade in found.items()}
     assert means == {f"a{n}": float(n) for n in range(1, 6)}
 
 

@@ -9,12 +9,12 @@ from tuneproof.analysis import ANSWER_WORDS, Comparison, Outcome, compare, means
 from tuneproof.results import (
     Answer,
     Arm,
-    CriterionScore,
+    CriterionGrade,
+    Grade,
     ItemResult,
     PrimaryComparison,
     Repeat,
     StudyResults,
-    Verdict,
 )
 from tuneproof.servicekit.errors import InvalidInput
 
@@ -22,9 +22,9 @@ Scores = Sequence[float | None]
 
 
 def answer(arm: str, item: str, score: float | None, *, judged: bool = True) -> Answer:
-    grade = CriterionScore("accuracy", "accuracy@1", "sha256:0", score, None, ())
-    verdict = Verdict({"accuracy": grade} if judged else {}, {"token_f1": 0.5}, "judge")
-    return Answer(arm, item, "46 dBm .", "stop", 90, 3, 0.1, arm, verdict)
+    accuracy = CriterionGrade("accuracy", "accuracy@1", "sha256:0", score, None, ())
+    grade = Grade({"accuracy": accuracy} if judged else {}, {"token_f1": 0.5}, "judge")
+    return Answer(arm, item, "46 dBm .", "stop", 90, 3, 0.1, arm, grade)
 
 
 def study(
@@ -141,7 +141,7 @@ def test_an_unscored_baseline_counts_against_the_arm_too() -> None:
 
 def test_a_judge_that_never_answered_leaves_everything_unscored() -> None:
     results = study(FLAT, FLAT)
-    dead = tuple(replace(one, verdict=None, error="judge is down") for one in results.answers)
+    dead = tuple(replace(one, grade=None, error="judge is down") for one in results.answers)
     found = only(replace(results, answers=dead))
     assert found.outcome is Outcome.UNSCORED
     assert (found.difference, found.mean, found.unscored) == (None, None, 40)
@@ -186,13 +186,13 @@ def test_repeats_do_not_multiply_items() -> None:
     repeated = tuple(
         replace(
             one,
-            verdict=replace(
-                one.verdict,
-                criteria={"accuracy": replace(one.verdict.criteria["accuracy"], repeats=ten)},
+            grade=replace(
+                one.grade,
+                criteria={"accuracy": replace(one.grade.criteria["accuracy"], repeats=ten)},
             ),
         )
         for one in results.answers
-        if one.verdict
+        if one.grade
     )
     assert only(replace(results, answers=repeated)) == only(results)
 

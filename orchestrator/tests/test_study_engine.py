@@ -26,14 +26,14 @@ def no_pauses(monkeypatch):
         monkeypatch.setitem(function.__kwdefaults__, "pause", at_once)
 
 
-async def test_a_study_runs_from_documents_to_verdicts(small):
+async def test_a_study_runs_from_documents_to_grades(small):
     world = small.world()
     async with served(world) as target:
         results = await small.run(target)
     assert [arm.name for arm in results.arms] == ["baseline", "short-8-s1", "closed-8-s1"]
     assert len(results.answers) == 3 * 12
     assert all(answer.error == "" for answer in results.answers)
-    assert all(set(a.verdict.criteria) == {"accuracy", "completeness"} for a in results.answers)
+    assert all(set(a.grade.criteria) == {"accuracy", "completeness"} for a in results.answers)
     tuned = results.arms[1].training
     assert tuned.examples == 8
     assert tuned.losses == ((1, 2.0), (2, 1.0))
@@ -207,7 +207,7 @@ async def test_an_answer_that_cannot_be_scored_is_unscored_and_final(small):
         results = await small.run(target)
         judged = world.calls["GradeBatch"]
         await small.run(target)
-    scores = [a.verdict.criteria["accuracy"] for a in results.answers if a.text == text]
+    scores = [a.grade.criteria["accuracy"] for a in results.answers if a.text == text]
     assert scores
     assert all(score.mean is None for score in scores)
     assert {repeat.failure for repeat in scores[0].repeats} == {"no_form"}
@@ -241,8 +241,8 @@ async def test_without_a_judge_the_scores_are_lexical(small):
         results = await small.run(target)
     assert results.judge_model == ""
     assert {found.measure for found in results.primary} == {"token_f1"}
-    assert all(answer.verdict.criteria == {} for answer in results.answers)
-    assert all(answer.verdict.lexical for answer in results.answers)
+    assert all(answer.grade.criteria == {} for answer in results.answers)
+    assert all(answer.grade.lexical for answer in results.answers)
 
 
 async def test_a_measure_without_a_margin_is_refused_before_anything_runs(small):

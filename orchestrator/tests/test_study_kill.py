@@ -115,7 +115,7 @@ def _asked_for_what_is_stored(small, world):
         if kind == "answer":
             key = given["adapter"], given["messages"][-1]["content"]
             prompts[key] = world.prompts[key]
-        elif kind == "verdict":
+        elif kind == "grade":
             rubrics = tuple(name for name, _ in given["rubrics"])
             key = given.get("question", ""), given["answer"], rubrics
             grades[key] = world.grades[key]

@@ -26,7 +26,7 @@ def test_an_output_is_there_after_reopening(tmp_path):
 
 
 def test_a_success_ends_a_failure(tmp_path):
-    tried = task("verdict", {"answer": "a"})
+    tried = task("grade", {"answer": "a"})
     with open_state(tmp_path, write=True) as state:
         state.fail(tried, "no endpoint")
         assert state.failures([tried.key]) == {tried.key: "no endpoint"}
@@ -59,7 +59,7 @@ def test_keys_are_equal_exactly_for_equal_inputs(one, other):
     same = repr(sorted(one.items())) == repr(sorted(other.items()))
     if not same and one != other:
         assert task("answer", one).key != task("answer", other).key
-    assert task("answer", one).key != task("verdict", one).key
+    assert task("answer", one).key != task("grade", one).key
 
 
 def test_seconds_add_up_over_runs(tmp_path):

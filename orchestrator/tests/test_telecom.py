@@ -141,11 +141,11 @@ def test_forms_are_deterministic_labelled_and_varied() -> None:
 def test_a_wrong_answer_is_not_always_wrong_in_the_same_way() -> None:
     rng = random.Random(3)
     fact = Fact.parse(REFERENCE)
-    verdicts = Counter(
-        (found.subject.verdict, found.value.verdict, found.condition.verdict)
+    judgements = Counter(
+        (found.subject.judgement, found.value.judgement, found.condition.judgement)
         for found in (compare(REFERENCE, draw_answer(rng, fact)) for _ in range(2000))
     )
-    assert len(verdicts) >= 20
+    assert len(judgements) >= 20
 
 
 def test_an_oracle_context_holds_the_evidence_once_among_hard_facts() -> None:

@@ -23,7 +23,7 @@ WORKER = {
     "retrieval": "retriever",
     "training": "trainer",
     "answers": "generator",
-    "verdicts": "judge",
+    "grades": "judge",
     "checks": "judge",
 }
 """The service that works in each stage."""
@@ -105,17 +105,17 @@ def stages(rows: Rows) -> dict[str, str]:
     Args:
         rows: of a finished run, in the order in which they were stored.
     """
-    named = {"answer": "answers", "verdict": "verdicts"}
+    named = {"answer": "answers", "grade": "grades"}
     found = {key: named.get(kind, kind) for key, (kind, _, _) in rows.items() if kind != "pool"}
     for key, (kind, _, inputs) in rows.items():
         # What the checks have judged came by no retrieval.
-        if kind == "verdict" and not json.loads(inputs).get("passages"):
+        if kind == "grade" and not json.loads(inputs).get("passages"):
             found[key] = "checks"
     return found
 
 
 def assert_same(rows: Rows, others: Rows) -> None:
-    """The same work, each piece once, with the same outcome; only verdicts are sampled."""
+    """The same work, each piece once, with the same outcome; only grades are sampled."""
 
     def outcome(kind: str, output: str, _inputs: str) -> object:
         value = json.loads(output)

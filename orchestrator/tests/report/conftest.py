@@ -8,7 +8,8 @@ import pytest
 from tuneproof.results import (
     Answer,
     Arm,
-    CriterionScore,
+    CriterionGrade,
+    Grade,
     ItemResult,
     JudgeCheck,
     PrimaryComparison,
@@ -18,7 +19,6 @@ from tuneproof.results import (
     Retrieved,
     StudyResults,
     Training,
-    Verdict,
 )
 
 CRITERIA = ("accuracy", "completeness")
@@ -28,7 +28,7 @@ UNITS = ("dBm", "MHz", "dB", "degrees")
 CONDITIONS = ("band seven is active", "two cells share one mast", "the outer ring is closed")
 
 
-def judged(rng: random.Random, target: float, *, repeats: int = 10) -> CriterionScore:
+def judged(rng: random.Random, target: float, *, repeats: int = 10) -> CriterionGrade:
     looks = []
     for seed in range(repeats):
         score = min(5, max(1, round(rng.gauss(target, 0.4))))
@@ -40,14 +40,14 @@ def judged(rng: random.Random, target: float, *, repeats: int = 10) -> Criterion
     scores = [look.score for look in looks if look.score is not None]
     mean = sum(scores) / len(scores)
     spread = (sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5
-    return CriterionScore("", "", "sha256:" + "ab" * 32, mean, spread, tuple(looks))
+    return CriterionGrade("", "", "sha256:" + "ab" * 32, mean, spread, tuple(looks))
 
 
-def verdict(rng: random.Random, text: str, reference: str, scores: dict[str, float]) -> Verdict:
+def graded(rng: random.Random, text: str, reference: str, scores: dict[str, float]) -> Grade:
     mine, theirs = text.split(), reference.split()
     shared = len(set(mine) & set(theirs))
     overlap = 2 * shared / (len(set(mine)) + len(set(theirs))) if shared else 0.0
-    return Verdict(
+    return Grade(
         criteria={
             name: replace(judged(rng, score), criterion=name, rubric=f"telecom-{name}@1")
             for name, score in scores.items()
@@ -132,7 +132,7 @@ def study() -> StudyResults:
                 text = text.replace(text.split()[-2], "dBW") if arm.size else f"{full[:-1]}only ."
             accuracy = 2.0 if wrong else 4.8
             complete = 2.1 if arm.recipe == "short-references" else accuracy
-            grade = verdict(rng, text, full, {"accuracy": accuracy, "completeness": complete})
+            grade = graded(rng, text, full, {"accuracy": accuracy, "completeness": complete})
             answers.append(
                 Answer(
                     arm.name, result.id, text, "stop", 190, len(text.split()), 0.08, arm.name, grade

@@ -74,9 +74,9 @@ def test_a_claim_leads_to_exactly_its_answers(page: Page, short: StudyResults) -
     expect(page.locator("#shown")).to_have_text(f"{claimed} of 24 questions")
     expect(page.locator("#arm")).to_have_value("short-references-200-seed1")
     scores = {
-        (one.arm, one.item): one.verdict.criteria["completeness"].mean or 0.0
+        (one.arm, one.item): one.grade.criteria["completeness"].mean or 0.0
         for one in short.answers
-        if one.verdict
+        if one.grade
     }
     losses = [
         scores["short-references-200-seed1", name] - scores["baseline", name]

@@ -61,22 +61,22 @@ def test_many_arms_are_counted() -> None:
 
 def test_warnings_count_what_is_missing(study: StudyResults) -> None:
     first, second, *rest = study.answers
-    assert second.verdict is not None
+    assert second.grade is not None
     unscored = {
         name: replace(score, mean=None, standard_deviation=None)
-        for name, score in second.verdict.criteria.items()
+        for name, score in second.grade.criteria.items()
     }
     broken = replace(
         study,
         answers=(
-            replace(first, verdict=None, error="judge is down", finish_reason="length"),
-            replace(second, verdict=replace(second.verdict, criteria=unscored)),
+            replace(first, grade=None, error="judge is down", finish_reason="length"),
+            replace(second, grade=replace(second.grade, criteria=unscored)),
             *rest,
         ),
         judge_checks=(replace(study.judge_checks[0], weighted_kappa=0.41),),
     )
     text = " ".join(caveat.text for caveat in warnings(broken) if caveat.kind == "caution")
-    assert "1 of 240 answers are missing or without a verdict" in text
+    assert "1 of 240 answers are missing or without a grade" in text
     assert "2 of 478 judged scores are missing" in text
     assert "1 of 240 answers were cut" in text
     assert "agrees poorly with known scores in accuracy" in text
@@ -180,7 +180,7 @@ def test_json_of_a_study_without_a_single_score_is_still_json(study: StudyResult
     dead = replace(
         study,
         answers=tuple(
-            replace(answer, verdict=None, error="judge is down") for answer in study.answers
+            replace(answer, grade=None, error="judge is down") for answer in study.answers
         ),
     )
     written = json.loads(json.dumps(report_json(dead, compare(dead)), allow_nan=False))

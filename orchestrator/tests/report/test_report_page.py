@@ -106,12 +106,12 @@ def test_the_policy_allows_this_script_and_this_style_only(page: Page) -> None:
 
 def test_hostile_text_stays_text(study: StudyResults) -> None:
     first, judged = study.items[0], study.answers[0]
-    assert judged.verdict is not None
-    grade = judged.verdict.criteria["accuracy"]
-    looks = (replace(grade.repeats[0], completion=EVIL), *grade.repeats[1:])
-    verdict = replace(
-        judged.verdict,
-        criteria={**judged.verdict.criteria, "accuracy": replace(grade, repeats=looks)},
+    assert judged.grade is not None
+    accuracy = judged.grade.criteria["accuracy"]
+    looks = (replace(accuracy.repeats[0], completion=EVIL), *accuracy.repeats[1:])
+    grade = replace(
+        judged.grade,
+        criteria={**judged.grade.criteria, "accuracy": replace(accuracy, repeats=looks)},
     )
     item = replace(
         first,
@@ -121,9 +121,7 @@ def test_hostile_text_stays_text(study: StudyResults) -> None:
         retrieved=(replace(first.retrieved[0], text=EVIL, document_id=EVIL),),
     )
     answers = tuple(
-        replace(answer, text=EVIL, error=EVIL, verdict=verdict)
-        if answer.item == first.id
-        else answer
+        replace(answer, text=EVIL, error=EVIL, grade=grade) if answer.item == first.id else answer
         for answer in study.answers
     )
     arms = (study.arms[0], replace(study.arms[1], label=EVIL), *study.arms[2:])
@@ -185,9 +183,9 @@ def test_without_a_judge_the_primary_score_stands_beside_each_question(
         study,
         judge_model="",
         answers=tuple(
-            replace(answer, verdict=replace(answer.verdict, criteria={}))
+            replace(answer, grade=replace(answer.grade, criteria={}))
             for answer in study.answers
-            if answer.verdict is not None
+            if answer.grade is not None
         ),
         primary=tuple(
             replace(one, measure="token_f1") for one in study.primary if one.measure == "accuracy"

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(30)
 SERVICES = [pb.DESCRIPTOR.services_by_name["JudgeService"]]
 
 
-async def criterion_of(target: str) -> pb.CriterionScore:
+async def criterion_of(target: str) -> pb.CriterionGrade:
     """One item's scores by one rubric, over gRPC; in a batch, which no client repeats."""
     grade = pb.GradeRequest(
         question="What?", references=["A"], answer="A", rubrics=["accuracy@1"], repeats=2

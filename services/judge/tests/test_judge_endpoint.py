@@ -9,8 +9,8 @@ import pytest
 
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof_judge.endpoint import OpenAIEndpoint
+from tuneproof_judge.grade import FailureKind
 from tuneproof_judge.replies import CallFailed, Completion, retry_after
-from tuneproof_judge.verdict import FailureKind
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneproof_judge.form import read_score
-from tuneproof_judge.verdict import Failure, FailureKind
+from tuneproof_judge.grade import Failure, FailureKind
 
 SCALE = range(1, 6)
 NO_FORM, OUT_OF_RANGE = FailureKind.NO_FORM, FailureKind.OUT_OF_RANGE

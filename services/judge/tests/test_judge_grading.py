@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof_judge.endpoint import OpenAIEndpoint
+from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
 from tuneproof_judge.grading import Grader, seeds
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.rubrics import RubricShelf
 from tuneproof_judge.task import GradeTask
-from tuneproof_judge.verdict import CriterionVerdict, Failure, FailureKind, Repeat, Verdict
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -28,7 +28,7 @@ def task(*rubrics: str, subject: Subject = SUBJECT, **more: object) -> GradeTask
     return GradeTask(subject, rubrics=rubrics, **more)  # type: ignore[arg-type]
 
 
-async def graded(endpoint: OpenAIEndpoint | None, asked: GradeTask) -> Verdict:
+async def graded(endpoint: OpenAIEndpoint | None, asked: GradeTask) -> Grade:
     return await Grader(SHELF, endpoint).grade(asked)
 
 
@@ -36,18 +36,18 @@ async def test_the_mean_and_spread_are_those_of_the_sampled_scores(
     fake, endpoint_of: Make, reply
 ) -> None:
     fake.script = lambda asked: reply.says(f"Reasons: so.\nScore: {1 + asked.body['seed'] % 5}")
-    verdict = await graded(endpoint_of(), task("accuracy@1", "completeness@1", seed=5))
-    assert [each.rubric for each in verdict.criteria] == ["accuracy@1", "completeness@1"]
-    for each in verdict.criteria:
+    grade = await graded(endpoint_of(), task("accuracy@1", "completeness@1", seed=5))
+    assert [each.rubric for each in grade.criteria] == ["accuracy@1", "completeness@1"]
+    for each in grade.criteria:
         wanted = [1 + seed % 5 for seed in seeds(5, each.rubric_digest, 10)]
         assert each.scores == wanted
         assert each.mean == pytest.approx(statistics.fmean(wanted))
         assert each.standard_deviation == pytest.approx(statistics.stdev(wanted))
         assert [one.index for one in each.repeats] == list(range(10))
         assert all(one.completion.startswith("Reasons: so.") for one in each.repeats)
-    assert verdict.judge_model == "fake"
-    assert set(verdict.seconds) == {"lexical", "judge"}
-    usage = verdict.usage
+    assert grade.judge_model == "fake"
+    assert set(grade.seconds) == {"lexical", "judge"}
+    usage = grade.usage
     assert (usage.requests, usage.prompt_tokens, usage.cached_tokens) == (20, 2000, 1280)
 
 
@@ -74,8 +74,8 @@ async def test_failed_repeats_are_absent_from_the_mean_and_counted_by_kind(
     order = [*replies.values(), reply.says("Score: 4")]
     by_seed = dict(zip(seeds(0, ACCURACY.digest, len(order)), order, strict=True))
     fake.script = lambda asked: by_seed[asked.body["seed"]]
-    verdict = await graded(endpoint_of(attempts=1), task("accuracy@1", repeats=len(order)))
-    (criterion,) = verdict.criteria
+    grade = await graded(endpoint_of(attempts=1), task("accuracy@1", repeats=len(order)))
+    (criterion,) = grade.criteria
     kinds = [one.outcome.kind for one in criterion.repeats if isinstance(one.outcome, Failure)]
     assert kinds == list(replies)
     assert criterion.scores == [4]
@@ -144,27 +144,27 @@ async def test_a_wrong_key_fails_the_grade_and_stops_the_other_repeats(
 
 
 async def test_without_a_model_words_are_scored_and_rubrics_refused() -> None:
-    verdict = await graded(None, task())
-    assert verdict.criteria == ()
-    assert verdict.judge_model == ""
-    assert (verdict.lexical.exact_match, verdict.lexical.token_f1) == (1.0, 1.0)
+    grade = await graded(None, task())
+    assert grade.criteria == ()
+    assert grade.judge_model == ""
+    assert (grade.lexical.exact_match, grade.lexical.token_f1) == (1.0, 1.0)
     with pytest.raises(WrongState, match="--endpoint-url"):
         await graded(None, task("accuracy@1"))
 
 
 async def test_lexical_scores_alone_ask_no_model(fake, endpoint_of: Make) -> None:
-    verdict = await graded(endpoint_of(), task())
+    grade = await graded(endpoint_of(), task())
     assert fake.asked == []
-    assert verdict.judge_model == ""
-    assert verdict.usage.requests == 0
+    assert grade.judge_model == ""
+    assert grade.usage.requests == 0
 
 
 async def test_an_empty_answer_is_judged(fake, endpoint_of: Make, reply) -> None:
     fake.script = lambda _: reply.says("Reasons: empty.\nScore: 1")
     asked = task("accuracy@1", subject=Subject("Q", "", ("R",)))
-    verdict = await graded(endpoint_of(), asked)
-    assert verdict.criteria[0].mean == 1
-    assert verdict.lexical.token_f1 == 0
+    grade = await graded(endpoint_of(), asked)
+    assert grade.criteria[0].mean == 1
+    assert grade.lexical.token_f1 == 0
 
 
 LONG = "x" * 100_001
@@ -236,10 +236,10 @@ def test_the_statistics_are_those_of_the_scored_repeats(
         Repeat(n, n, each if isinstance(each, int) else Failure(each, "so"))
         for n, each in enumerate(outcomes)
     ]
-    verdict = CriterionVerdict("accuracy@1", "sha256:aa", "accuracy", repeats)
+    grade = CriterionGrade("accuracy@1", "sha256:aa", "accuracy", repeats)
     scored = [each for each in outcomes if isinstance(each, int)]
-    assert verdict.scores == scored
-    assert (verdict.mean is None) == (not scored)
-    assert (verdict.standard_deviation is None) == (len(scored) < 2)
+    assert grade.scores == scored
+    assert (grade.mean is None) == (not scored)
+    assert (grade.standard_deviation is None) == (len(scored) < 2)
     if scored:
-        assert verdict.mean == pytest.approx(sum(scored) / len(scored))
+        assert grade.mean == pytest.approx(sum(scored) / len(scored))

@@ -45,9 +45,9 @@ async def test_a_grade_says_all_that_is_known(fake, judge, reply) -> None:
     fake.script = lambda _: reply.says(f"Reasons: so.\nScore: {next(scores, 9)}")
     async with judge() as target, client(target) as stub:
         request = asked("46 dBm.", "accuracy@1", repeats=4, seed=11)
-        verdict = (await stub.Grade(request)).verdict
+        grade = (await stub.Grade(request)).grade
         rubric = (await stub.GetRubric(pb.GetRubricRequest(id="accuracy@1"))).rubric
-    (criterion,) = verdict.criteria
+    (criterion,) = grade.criteria
     assert criterion.rubric == "accuracy@1"
     assert criterion.rubric_digest == rubric.digest
     assert criterion.mode == pb.MODE_SAMPLED
@@ -59,18 +59,18 @@ async def test_a_grade_says_all_that_is_known(fake, judge, reply) -> None:
     failed = next(one for one in criterion.repeats if one.HasField("failure"))
     assert failed.failure.kind == pb.FAILURE_KIND_OUT_OF_RANGE
     assert len({one.seed for one in criterion.repeats}) == 4
-    assert verdict.judge_model == "fake"
-    assert verdict.usage.requests == 4
-    assert verdict.usage.cached_tokens == 4 * 64
-    assert verdict.lexical.token_f1 == pytest.approx(2 / 3)
-    assert {time.stage for time in verdict.stage_times} == {"lexical", "judge"}
+    assert grade.judge_model == "fake"
+    assert grade.usage.requests == 4
+    assert grade.usage.cached_tokens == 4 * 64
+    assert grade.lexical.token_f1 == pytest.approx(2 / 3)
+    assert {time.stage for time in grade.stage_times} == {"lexical", "judge"}
 
 
 async def test_unscored_is_absent_and_not_zero(fake, judge, reply) -> None:
     fake.script = lambda _: reply.says("")
     async with judge() as target, client(target) as stub:
-        verdict = (await stub.Grade(asked("A", "accuracy@1"))).verdict
-    (criterion,) = verdict.criteria
+        grade = (await stub.Grade(asked("A", "accuracy@1"))).grade
+    (criterion,) = grade.criteria
     assert not criterion.HasField("mean")
     assert not criterion.HasField("standard_deviation")
     assert criterion.scored_repeats == 0
@@ -102,8 +102,8 @@ async def test_bad_input_is_refused(judge, request_, error: type[Exception], sai
 
 async def test_without_an_endpoint_words_still_count(judge) -> None:
     async with judge(endpoint_url="", endpoint_model="") as target, client(target) as stub:
-        verdict = (await stub.Grade(asked("It is 46 dBm"))).verdict
-        assert (verdict.lexical.exact_match, verdict.lexical.rouge_l) == (1.0, 1.0)
+        grade = (await stub.Grade(asked("It is 46 dBm"))).grade
+        assert (grade.lexical.exact_match, grade.lexical.rouge_l) == (1.0, 1.0)
         with pytest.raises(WrongState, match="--endpoint-url"), typed_errors():
             await stub.Grade(asked("A", "accuracy@1"))
 
@@ -124,7 +124,7 @@ async def test_a_batch_answers_every_item_under_its_id_and_one_bad_item_ends_not
         responses = [response async for response in stub.GradeBatch(items())]
     scored = {each.id: each.result for each in responses if each.HasField("result")}
     assert set(scored) == {str(number) for number in range(20)}
-    assert {verdict.criteria[0].mean for verdict in scored.values()} == {3.0}
+    assert {grade.criteria[0].mean for grade in scored.values()} == {3.0}
     failed = {each.id: error_of(each.error) for each in responses if each.HasField("error")}
     assert set(failed) == {"bad", "", "0"}
     assert "references" in failed["bad"].message
@@ -283,8 +283,8 @@ async def test_the_process_serves_becomes_ready_and_drains(fake, reply, tmp_path
         addresses = json.loads(announced.read_text())
         await wait_ready(addresses["health"], timeout=15)
         async with client(addresses["grpc"]) as stub:
-            verdict = (await stub.Grade(asked("A", "accuracy@1", repeats=1))).verdict
-        assert verdict.criteria[0].mean == 2
+            grade = (await stub.Grade(asked("A", "accuracy@1", repeats=1))).grade
+        assert grade.criteria[0].mean == 2
         assert fake.asked[0].key == "sk-from-the-environment"
         process.send_signal(signal.SIGTERM)
         _, log = await asyncio.to_thread(process.communicate, timeout=15)

@@ -48,15 +48,15 @@ class Measures:
 def measures_of(results: StudyResults) -> Measures:
     """The measures by which at least one answer was scored, or could not be.
 
-    Where no answer has a verdict (the judge was down, say) it is those that the study file named:
+    Where no answer has a grade (the judge was down, say) it is those that the study file named:
     they are then unscored throughout, not unknown.
     """
     judged: dict[str, None] = {}
     lexical: dict[str, None] = {}
     for answer in results.answers:
-        if answer.verdict is not None:
-            judged.update(dict.fromkeys(answer.verdict.criteria))
-            lexical.update(dict.fromkeys(answer.verdict.lexical))
+        if answer.grade is not None:
+            judged.update(dict.fromkeys(answer.grade.criteria))
+            lexical.update(dict.fromkeys(answer.grade.lexical))
     if not judged and not lexical:
         (judged if results.judge_model else lexical).update(
             dict.fromkeys(named.measure for named in results.primary)
@@ -67,15 +67,15 @@ def measures_of(results: StudyResults) -> Measures:
 def score_of(answer: Answer | None, measure: str) -> float | None:
     """An answer's score by a measure: for a criterion the mean over the repeats that were scored.
 
-    None where there is no answer, no verdict, or no repeat that could be scored; never 0 instead.
+    None where there is no answer, no grade, or no repeat that could be scored; never 0 instead.
     """
-    if answer is None or answer.verdict is None:
+    if answer is None or answer.grade is None:
         return None
     if measure == ANSWER_WORDS:
         return float(len(answer.text.split()))
-    if measure in answer.verdict.criteria:
-        return answer.verdict.criteria[measure].mean
-    return answer.verdict.lexical.get(measure)
+    if measure in answer.grade.criteria:
+        return answer.grade.criteria[measure].mean
+    return answer.grade.lexical.get(measure)
 
 
 def answers_by_arm(results: StudyResults) -> Mapping[str, Mapping[str, Answer]]:

@@ -60,9 +60,9 @@ def show_report(path: Path, report: AdmissionReport, *, as_json: bool) -> None:
     for note in report.notes:
         out.print(f"{'note':<12} {note}", markup=False)
     found = len(report.defects)
-    verdict = f"{found} defect{'s' * (found > 1)}: not fit to be served" if found else "no defect"
+    summary = f"{found} defect{'s' * (found > 1)}: not fit to be served" if found else "no defect"
     size = f"{report.tensors} tensors, {report.size_bytes / 2**20:.1f} MiB"
-    out.print(f"{report.adapter or path}: {verdict} ({size})", markup=False)
+    out.print(f"{report.adapter or path}: {summary} ({size})", markup=False)
 
 
 def _expected(path: Path) -> AdapterRef | None:

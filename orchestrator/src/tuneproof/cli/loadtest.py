@@ -293,11 +293,11 @@ def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
 
 
 def _deliver(result: LoadResult, slo: Slo, path: Path, address: str, *, as_json: bool) -> None:
-    """Writes the page, prints the verdict, and ends with 1 where an objective is missed."""
+    """Writes the page, prints what it found, and ends with 1 where an objective is missed."""
     from tuneproof import loadtest  # noqa: PLC0415 - see above
 
     result = loadtest.with_settings(result, Address=address)
-    checks = loadtest.verdict(slo, result.figures)
+    checks = loadtest.checks_of(slo, result.figures)
     write_atomically(path, loadtest.build_page(result, checks).encode("utf-8", "replace"))
     if as_json:
         print_json({**loadtest.result_json(result, checks), "report": str(path)})

@@ -42,14 +42,14 @@ def warnings_of(results: StudyResults) -> Iterator[str]:
 
 
 def counts_of(results: StudyResults) -> Iterator[str]:
-    """Answers and verdicts, and what is missing of them."""
+    """Answers and grades, and what is missing of them."""
     answered = sum(bool(answer.served_by) for answer in results.answers)
     failed = sum(bool(answer.error) for answer in results.answers)
     scores = [
         score
         for answer in results.answers
-        if answer.verdict
-        for score in answer.verdict.criteria.values()
+        if answer.grade
+        for score in answer.grade.criteria.values()
     ]
     unscored = sum(score.mean is None for score in scores)
     yield f"{answered} answers of {len(results.answers)}; {failed} with an error"
@@ -94,9 +94,9 @@ def _exact_match(results: StudyResults) -> float | None:
         return None
     base = results.arms[0].name
     scores = [
-        answer.verdict.lexical["exact_match"]
+        answer.grade.lexical["exact_match"]
         for answer in results.answers
-        if answer.arm == base and answer.verdict
+        if answer.arm == base and answer.grade
     ]
     return sum(scores) / len(scores) if scores else None
 

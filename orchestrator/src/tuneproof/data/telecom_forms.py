@@ -58,7 +58,7 @@ class Part:
     """As the answer has it, at its first mention; None if it has no such part."""
 
     @property
-    def verdict(self) -> str:
+    def judgement(self) -> str:
         """`same`, `different` or `missing`."""
         if self.stated is None:
             return MISSING
@@ -81,16 +81,16 @@ class Comparison:
         number = self.value.expected.split(" ")[0]
         if self.value.stated.split(" ")[0] != number:
             return 1
-        score = 5 if self.value.verdict == SAME else 2
-        score -= 3 * (self.subject.verdict == DIFFERENT)
-        score -= 2 * (self.condition.verdict == DIFFERENT)
+        score = 5 if self.value.judgement == SAME else 2
+        score -= 3 * (self.subject.judgement == DIFFERENT)
+        score -= 2 * (self.condition.judgement == DIFFERENT)
         return max(1, score)
 
     @property
     def completeness(self) -> int:
         """1 to 5 by the rule above."""
         subject, value, condition = (
-            part.verdict == SAME for part in (self.subject, self.value, self.condition)
+            part.judgement == SAME for part in (self.subject, self.value, self.condition)
         )
         if value:
             return 2 + 2 * condition + subject

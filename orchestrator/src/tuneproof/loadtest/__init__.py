@@ -4,7 +4,7 @@ from tuneproof.loadtest.arrivals import LoadSpec, Span, read_prompts
 from tuneproof.loadtest.doors import Door, GrpcDoor, OpenAIDoor
 from tuneproof.loadtest.figures import Figures, figures_of
 from tuneproof.loadtest.page import build_page, headline, notes, result_json
-from tuneproof.loadtest.slo import Check, Slo, read_slo, verdict
+from tuneproof.loadtest.slo import Check, Slo, checks_of, read_slo
 from tuneproof.loadtest.trial import LoadResult, SwapSpec, run_load, run_swaps, with_settings
 from tuneproof.loadtest.truth import Probe, Probes, Truth, read_probes
 
@@ -23,6 +23,7 @@ __all__ = [
     "SwapSpec",
     "Truth",
     "build_page",
+    "checks_of",
     "figures_of",
     "headline",
     "notes",
@@ -32,6 +33,5 @@ __all__ = [
     "result_json",
     "run_load",
     "run_swaps",
-    "verdict",
     "with_settings",
 ]

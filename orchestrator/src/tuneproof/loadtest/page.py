@@ -62,7 +62,7 @@ def build_page(result: LoadResult, checks: Sequence[Check]) -> str:
 
 
 def headline(checks: Sequence[Check]) -> str:
-    """The verdict in one sentence."""
+    """What the run found, in one sentence."""
     if not checks:
         return "No objectives were given."
     missed = [check.name for check in checks if not check.met]

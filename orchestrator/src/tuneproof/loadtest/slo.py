@@ -1,4 +1,4 @@
-"""The objectives that a load test is held to, and the verdict."""
+"""The objectives that a load test is held to, and whether it meets them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def read_slo(path: Path) -> Slo:
         ) from None
 
 
-def verdict(slo: Slo, figures: Figures) -> tuple[Check, ...]:
+def checks_of(slo: Slo, figures: Figures) -> tuple[Check, ...]:
     """Every objective that is asked for, in the order of the file's keys above."""
     return tuple(_checks(slo, figures))
 

@@ -12,7 +12,7 @@ from tuneproof.report.numbers import label_of, plain, signed
 from tuneproof.results import (
     Answer,
     Arm,
-    CriterionScore,
+    CriterionGrade,
     ItemResult,
     Repeat,
     Retrieved,
@@ -175,7 +175,7 @@ def _answer(
 ) -> AnswerView:
     text = answer.text if answer else ""
     compared = index > 0 and baseline is not None and answer is not None
-    verdict = answer.verdict if answer else None
+    grade = answer.grade if answer else None
     return AnswerView(
         arm=arm.name,
         label=arm.label,
@@ -187,11 +187,11 @@ def _answer(
         same=compared and baseline is not None and baseline.text.split() == text.split(),
         scores=tuple(
             _score(results, name, score, answer, baseline if index else None)
-            for name, score in (verdict.criteria.items() if verdict else ())
+            for name, score in (grade.criteria.items() if grade else ())
         ),
         lexical=tuple(
             (label_of(name), plain(value))
-            for name, value in (verdict.lexical.items() if verdict else ())
+            for name, value in (grade.lexical.items() if grade else ())
         ),
         chips=tuple(
             _chip(results, measure, answer, baseline if index else None)
@@ -216,7 +216,7 @@ def _chip(
 def _score(
     results: StudyResults,
     name: str,
-    score: CriterionScore,
+    score: CriterionGrade,
     answer: Answer | None,
     baseline: Answer | None,
 ) -> ScoreView:

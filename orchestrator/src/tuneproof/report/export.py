@@ -81,7 +81,7 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 def _arm(results: StudyResults, arm: Arm, means: Mapping[str, Summary]) -> dict[str, Any]:
     answers = [answer for answer in results.answers if answer.arm == arm.name]
-    timed = [answer.seconds for answer in answers if answer.verdict or not answer.error]
+    timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
         "name": arm.name,
         "label": arm.label,

@@ -219,14 +219,14 @@ def _quality(results: StudyResults) -> list[str]:
     lost = expected - sum(not answer.error for answer in results.answers)
     if lost:
         found.append(
-            f"{lost} of {expected} answers are missing or without a verdict; the reasons stand "
+            f"{lost} of {expected} answers are missing or without a grade; the reasons stand "
             "beside them."
         )
     criteria = [
         score
         for answer in results.answers
-        if answer.verdict is not None
-        for score in answer.verdict.criteria.values()
+        if answer.grade is not None
+        for score in answer.grade.criteria.values()
     ]
     unscored = sum(score.mean is None for score in criteria)
     if unscored:
@@ -244,7 +244,7 @@ def _quality(results: StudyResults) -> list[str]:
     asked = set(measures_of(results).judged)
     found += [
         f"The judge agrees poorly with known scores in {phrase_of(check.criterion)} "
-        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its verdicts "
+        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its grades "
         "there count for little."
         for check in results.judge_checks
         if check.criterion in asked and check.weighted_kappa < WEAK_KAPPA
@@ -257,8 +257,8 @@ def _unreadable(results: StudyResults) -> tuple[str, bool] | None:
     failed = [
         repeat.score is None
         for answer in results.answers
-        if answer.verdict is not None
-        for score in answer.verdict.criteria.values()
+        if answer.grade is not None
+        for score in answer.grade.criteria.values()
         for repeat in score.repeats
     ]
     if not any(failed):

@@ -106,8 +106,8 @@ def _repeats(results: StudyResults) -> int:
         (
             len(score.repeats)
             for answer in results.answers
-            if answer.verdict is not None
-            for score in answer.verdict.criteria.values()
+            if answer.grade is not None
+            for score in answer.grade.criteria.values()
         ),
         default=0,
     )

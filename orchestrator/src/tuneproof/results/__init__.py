@@ -6,7 +6,8 @@ It stands at the bottom: every other package may import it, and it imports none 
 from tuneproof.results.study import (
     Answer,
     Arm,
-    CriterionScore,
+    CriterionGrade,
+    Grade,
     ItemResult,
     JudgeCheck,
     PrimaryComparison,
@@ -16,13 +17,13 @@ from tuneproof.results.study import (
     Retrieved,
     StudyResults,
     Training,
-    Verdict,
 )
 
 __all__ = [
     "Answer",
     "Arm",
-    "CriterionScore",
+    "CriterionGrade",
+    "Grade",
     "ItemResult",
     "JudgeCheck",
     "PrimaryComparison",
@@ -32,5 +33,4 @@ __all__ = [
     "Retrieved",
     "StudyResults",
     "Training",
-    "Verdict",
 ]

@@ -20,8 +20,8 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class CriterionScore:
-    """One criterion's verdict on one answer."""
+class CriterionGrade:
+    """One criterion's grade on one answer."""
 
     criterion: str
     rubric: str
@@ -33,10 +33,10 @@ class CriterionScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Grade:
     """Everything that the judge said of one answer."""
 
-    criteria: Mapping[str, CriterionScore]
+    criteria: Mapping[str, CriterionGrade]
     """By criterion; empty when no judge model was asked."""
     lexical: Mapping[str, float]
     """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1."""
@@ -81,9 +81,9 @@ class Answer:
     """From admission to the last token, in the generator."""
     served_by: str
     """Adapter reference, or the base model's name."""
-    verdict: Verdict | None
+    grade: Grade | None
     error: str = ""
-    """Why there is no answer or no verdict; empty when all went well."""
+    """Why there is no answer or no grade; empty when all went well."""
 
 
 @dataclass(frozen=True, slots=True)

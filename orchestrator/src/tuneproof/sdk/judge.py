@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
-from tuneproof.results import CriterionScore, Repeat, Verdict
+from tuneproof.results import CriterionGrade, Grade, Repeat
 from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.conversions import word_of
 from tuneproof.sdk.streams import Exchange, Inputs
@@ -44,11 +44,11 @@ class JudgeClient(Client):
             reply = await self._stub.GetRubric(pb.GetRubricRequest(id=name), timeout=timeout)
         return _rubric(reply.rubric)
 
-    async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Verdict:
+    async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Grade:
         """Scores one answer."""
         with self._connection.errors("Grade"):
             reply = await self._stub.Grade(_request(one), timeout=timeout)
-        return _verdict(reply.verdict)
+        return _grade(reply.grade)
 
     def grade_many(
         self,
@@ -57,7 +57,7 @@ class JudgeClient(Client):
         in_flight: int = 16,
         timeout: float = 24 * 3600.0,
         stall: float = 900.0,
-    ) -> AsyncIterator[tuple[str, Verdict | TuneproofError]]:
+    ) -> AsyncIterator[tuple[str, Grade | TuneproofError]]:
         """Scores many answers over one stream, in any order; see `Exchange` for the limits.
 
         Args:
@@ -68,7 +68,7 @@ class JudgeClient(Client):
             return pb.GradeBatchRequest(id=name, grade=_request(one))
 
         exchange = Exchange(
-            *(self._connection, "GradeBatch", self._stub.GradeBatch, pack, _verdict),
+            *(self._connection, "GradeBatch", self._stub.GradeBatch, pack, _grade),
             in_flight=in_flight,
             timeout=timeout,
             stall=stall,
@@ -89,15 +89,15 @@ def _request(one: GradeInput) -> pb.GradeRequest:
     )
 
 
-def _verdict(message: pb.Verdict) -> Verdict:
-    criteria: dict[str, CriterionScore] = {}
+def _grade(message: pb.Grade) -> Grade:
+    criteria: dict[str, CriterionGrade] = {}
     for entry in message.criteria:
         if entry.criterion in criteria:
             raise InvalidInput(
                 f"the rubrics {criteria[entry.criterion].rubric} and {entry.rubric} both score"
                 f" {entry.criterion}; ask for one of them"
             )
-        criteria[entry.criterion] = CriterionScore(
+        criteria[entry.criterion] = CriterionGrade(
             criterion=entry.criterion,
             rubric=entry.rubric,
             rubric_digest=entry.rubric_digest,
@@ -108,7 +108,7 @@ def _verdict(message: pb.Verdict) -> Verdict:
             repeats=tuple(_repeat(repeat) for repeat in entry.repeats),
         )
     lexical = message.lexical
-    return Verdict(
+    return Grade(
         criteria=criteria,
         lexical={
             "exact_match": lexical.exact_match,

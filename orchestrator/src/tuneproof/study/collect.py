@@ -13,15 +13,15 @@ from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
 from tuneproof.results import (
     Answer,
     Arm,
+    Grade,
     ItemResult,
     JudgeCheck,
     ReaderCheck,
     Retrieved,
     StudyResults,
-    Verdict,
 )
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.study.state.codec import StoredPassage, training_from_json, verdict_from_json
+from tuneproof.study.state.codec import StoredPassage, grade_from_json, training_from_json
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import AnswerWork, Chain
@@ -37,7 +37,7 @@ def load_results(chain: Chain) -> StudyResults:
     plan, identities = chain.plan, chain.identities
     passages = chain.passages()
     answers = _answers(chain)
-    models = sorted({a.verdict.judge_model for a in answers if a.verdict and a.verdict.criteria})
+    models = sorted({a.grade.judge_model for a in answers if a.grade and a.grade.criteria})
     return StudyResults(
         name=plan.spec.study,
         description=plan.spec.description,
@@ -94,8 +94,8 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
     works = chain.answers()
     outputs = chain.state.get_many(work.task.key for work in works)
     failures = chain.state.failures(work.task.key for work in works)
-    tasks = chain.verdicts()
-    verdicts = chain.state.get_many(task.key for task in tasks.values())
+    tasks = chain.grades()
+    grades = chain.state.get_many(task.key for task in tasks.values())
     unjudged = chain.state.failures(task.key for task in tasks.values())
     found: dict[tuple[str, str], Answer] = {}
     for position, work in enumerate(works):
@@ -105,9 +105,9 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
             found[at] = _no_answer(*at, failures.get(work.task.key, "not answered yet"))
             continue
         key = tasks[position].key
-        verdict = verdict_from_json(verdicts[key]) if key in verdicts else None
-        error = "" if verdict else f"not judged: {unjudged.get(key, 'not yet')}"
-        found[at] = _answer(work, output, verdict, error)
+        grade = grade_from_json(grades[key]) if key in grades else None
+        error = "" if grade else f"not judged: {unjudged.get(key, 'not yet')}"
+        found[at] = _answer(work, output, grade, error)
     untrained, unfound = _untrained(chain), _unfound(chain)
     return tuple(
         found.get((cell.name, item.id))
@@ -121,9 +121,7 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
     )
 
 
-def _answer(
-    work: AnswerWork, output: Mapping[str, Any], verdict: Verdict | None, error: str
-) -> Answer:
+def _answer(work: AnswerWork, output: Mapping[str, Any], grade: Grade | None, error: str) -> Answer:
     return Answer(
         arm=work.cell.name,
         item=work.asked.id,
@@ -133,7 +131,7 @@ def _answer(
         completion_tokens=output["completion_tokens"],
         seconds=output["seconds"],
         served_by=output["served_by"],
-        verdict=verdict,
+        grade=grade,
         error=error,
     )
 
@@ -176,19 +174,19 @@ def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
     spec = chain.plan.spec.checks.reader
     if spec is None:
         return ()
-    keys = [task.key for task in chain.reader_verdicts().values()]
+    keys = [task.key for task in chain.reader_grades().values()]
     outputs = chain.state.get_many(keys)
     found = reader_check(
-        spec.facts, [verdict_from_json(outputs[key]) for key in keys if key in outputs]
+        spec.facts, [grade_from_json(outputs[key]) for key in keys if key in outputs]
     )
     return (found,) if found else ()
 
 
 def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck, ...]:
-    tasks = chain.form_verdicts()
+    tasks = chain.form_grades()
     outputs = chain.state.get_many(task.key for task in tasks)
     forms = [
-        (form, verdict_from_json(outputs[task.key]))
+        (form, grade_from_json(outputs[task.key]))
         for form, task in zip(chain.forms, tasks, strict=True)
         if task.key in outputs
     ]

@@ -52,7 +52,7 @@ async def run_study(
             ),
         ),
         ("answers", lambda: answer(chain, services, progress)),
-        ("verdicts", lambda: judge(chain, services, progress)),
+        ("grades", lambda: judge(chain, services, progress)),
         ("checks", lambda: check(chain, services, progress)),
     ]
     study = chain.plan.spec.study

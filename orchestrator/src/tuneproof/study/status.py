@@ -34,15 +34,15 @@ def status_of(chain: Chain) -> list[StageStatus]:
         _count("retrieval", state, chain.retrieval_tasks().values(), items),
         _count("training", state, chain.training_tasks().values(), len(plan.tuned)),
         _count("answers", state, [work.task for work in chain.answers()], places),
-        _count("verdicts", state, chain.verdicts().values(), places),
+        _count("grades", state, chain.grades().values(), places),
     ]
     if chain.oracle:
         works, wanted = chain.reader_answers(), len(chain.oracle)
         stages.append(_count("reader check: answers", state, [w.task for w in works], wanted))
-        scored = chain.reader_verdicts().values()
+        scored = chain.reader_grades().values()
         stages.append(_count("reader check: scores", state, scored, wanted))
     if chain.forms:
-        tasks = chain.form_verdicts()
+        tasks = chain.form_grades()
         stages.append(_count("judge check", state, tasks, len(tasks)))
     return stages
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from tuneproof_judge.verdict import Failure, FailureKind
+from tuneproof_judge.grade import Failure, FailureKind
 
 # Wider than what is accepted, so that a second form in another dress still makes two.
 _MARKER = re.compile(r"score[\s*_]*[:\uff1a]", re.IGNORECASE)

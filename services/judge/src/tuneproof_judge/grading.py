@@ -22,12 +22,12 @@ from tuneproof.servicekit.timing import Stages
 from tuneproof_judge import lexical
 from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.form import read_score
+from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat, Usage
 from tuneproof_judge.metrics import REPEATS
 from tuneproof_judge.prompt import render
 from tuneproof_judge.replies import CallFailed, Completion
 from tuneproof_judge.rubrics import Rubric, RubricShelf
 from tuneproof_judge.task import GradeTask
-from tuneproof_judge.verdict import CriterionVerdict, Failure, FailureKind, Repeat, Usage, Verdict
 
 _SEED_BITS = 31
 _RETRY_SECONDS = 5.0
@@ -44,8 +44,8 @@ class Grader:
         self._rubrics = rubrics
         self._endpoint = endpoint
 
-    async def grade(self, task: GradeTask, *, deadline: float | None = None) -> Verdict:
-        """One answer's verdict.
+    async def grade(self, task: GradeTask, *, deadline: float | None = None) -> Grade:
+        """One answer's grade.
 
         Args:
             deadline: the event loop's time after which nothing is tried again.
@@ -72,10 +72,10 @@ class Grader:
                 lexical.score, task.subject.answer, task.subject.references
             )
         if not rubrics or self._endpoint is None:
-            return Verdict((), words, "", stages.seconds)
+            return Grade((), words, "", stages.seconds)
         with stages.measure("judge"):
             criteria = await self._judge(self._endpoint, rubrics, task, deadline)
-        return Verdict(criteria, words, self._endpoint.model, stages.seconds)
+        return Grade(criteria, words, self._endpoint.model, stages.seconds)
 
     async def _judge(
         self,
@@ -83,7 +83,7 @@ class Grader:
         rubrics: Sequence[Rubric],
         task: GradeTask,
         deadline: float | None,
-    ) -> list[CriterionVerdict]:
+    ) -> list[CriterionGrade]:
         async def repeat(rubric: Rubric, prompt: str, index: int, seed: int) -> Repeat:
             try:
                 completion = await endpoint.complete(
@@ -117,12 +117,12 @@ class Grader:
             raise failed.exceptions[0] from None
         repeats = [[one.result() for one in each] for each in running]
         _raise_if_down(endpoint, [one for each in repeats for one in each])
-        verdicts = [
-            CriterionVerdict(rubric.id, rubric.digest, rubric.criterion, tuple(found))
+        grades = [
+            CriterionGrade(rubric.id, rubric.digest, rubric.criterion, tuple(found))
             for rubric, found in zip(rubrics, repeats, strict=True)
         ]
-        _count(verdicts)
-        return verdicts
+        _count(grades)
+        return grades
 
 
 def seeds(seed: int, rubric_digest: str, count: int) -> list[int]:
@@ -153,12 +153,12 @@ def outcome_of(completion: Completion, rubric: Rubric) -> int | Failure:
     return read_score(completion.text, rubric.scale)
 
 
-def _count(verdicts: Sequence[CriterionVerdict]) -> None:
-    for verdict in verdicts:
-        for repeat in verdict.repeats:
+def _count(grades: Sequence[CriterionGrade]) -> None:
+    for grade in grades:
+        for repeat in grade.repeats:
             outcome = repeat.outcome
             kind = outcome.kind.value if isinstance(outcome, Failure) else "scored"
-            REPEATS.labels(verdict.rubric, kind).inc()
+            REPEATS.labels(grade.rubric, kind).inc()
 
 
 def _raise_if_down(endpoint: ChatEndpoint, repeats: Sequence[Repeat]) -> None:

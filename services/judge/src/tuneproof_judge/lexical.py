@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Protocol
 
-from tuneproof_judge.verdict import LexicalScores
+from tuneproof_judge.grade import LexicalScores
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -16,7 +16,7 @@ import openai
 from pydantic import BaseModel, Field, ValidationError
 
 from tuneproof.servicekit.errors import WrongState
-from tuneproof_judge.verdict import Failure, FailureKind, Usage
+from tuneproof_judge.grade import Failure, FailureKind, Usage
 
 _NEVER_TAKEN_ON = frozenset({429, 502, 503, 504})
 _PASSING = frozenset({408, 409})

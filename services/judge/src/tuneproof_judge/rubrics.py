@@ -1,7 +1,7 @@
 """Rubrics: what is judged, by which scale and steps, and the prompt that asks for it.
 
 A rubric is a YAML file. Its id carries its version; its digest says what it was in earnest, and
-is part of every verdict.
+is part of every grade.
 """
 
 from __future__ import annotations

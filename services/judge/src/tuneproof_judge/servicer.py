@@ -14,11 +14,11 @@ from tuneproof.judge.v1 import judge_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput
 from tuneproof.servicekit.paging import page
+from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.rubrics import Rubric, RubricShelf
 from tuneproof_judge.task import GradeTask
-from tuneproof_judge.verdict import CriterionVerdict, Failure, FailureKind, Repeat, Verdict
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -46,8 +46,8 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
         self._batch_concurrency = batch_concurrency
 
     async def Grade(self, request: pb.GradeRequest, context: Context) -> pb.GradeResponse:
-        verdict = await self._grader.grade(task_of(request), deadline=_deadline(context))
-        return pb.GradeResponse(verdict=verdict_to_proto(verdict))
+        grade = await self._grader.grade(task_of(request), deadline=_deadline(context))
+        return pb.GradeResponse(grade=grade_to_proto(grade))
 
     async def GradeBatch(
         self, request_iterator: AsyncIterator[pb.GradeBatchRequest], context: Context
@@ -61,8 +61,8 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
             if request.id in seen:
                 raise AlreadyExists(f"the id {request.id[:100]!r} came before in this stream")
             seen.add(request.id)
-            verdict = await self._grader.grade(task_of(request.grade), deadline=deadline)
-            return pb.GradeBatchResponse(id=request.id, result=verdict_to_proto(verdict))
+            grade = await self._grader.grade(task_of(request.grade), deadline=deadline)
+            return pb.GradeBatchResponse(id=request.id, result=grade_to_proto(grade))
 
         def refuse(
             request: pb.GradeBatchRequest, status: status_pb2.Status
@@ -104,17 +104,17 @@ def task_of(request: pb.GradeRequest) -> GradeTask:
     )
 
 
-def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
-    """The contract's verdict; what is None stays absent."""
-    usage = verdict.usage
-    message = pb.Verdict(
-        criteria=map(_criterion_to_proto, verdict.criteria),
+def grade_to_proto(grade: Grade) -> pb.Grade:
+    """The contract's grade; what is None stays absent."""
+    usage = grade.usage
+    message = pb.Grade(
+        criteria=map(_criterion_to_proto, grade.criteria),
         lexical=pb.LexicalScores(
-            exact_match=verdict.lexical.exact_match,
-            token_f1=verdict.lexical.token_f1,
-            rouge_l=verdict.lexical.rouge_l,
+            exact_match=grade.lexical.exact_match,
+            token_f1=grade.lexical.token_f1,
+            rouge_l=grade.lexical.rouge_l,
         ),
-        judge_model=verdict.judge_model,
+        judge_model=grade.judge_model,
         usage=pb.Usage(
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
@@ -122,7 +122,7 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
             requests=usage.requests,
         ),
     )
-    for stage, seconds in verdict.seconds.items():
+    for stage, seconds in grade.seconds.items():
         entry = message.stage_times.add(stage=stage)
         entry.duration.FromNanoseconds(int(seconds * 1e9))
     return message
@@ -142,16 +142,16 @@ def rubric_to_proto(rubric: Rubric) -> pb.Rubric:
     )
 
 
-def _criterion_to_proto(verdict: CriterionVerdict) -> pb.CriterionVerdict:
-    return pb.CriterionVerdict(
-        rubric=verdict.rubric,
-        rubric_digest=verdict.rubric_digest,
-        criterion=verdict.criterion,
+def _criterion_to_proto(grade: CriterionGrade) -> pb.CriterionGrade:
+    return pb.CriterionGrade(
+        rubric=grade.rubric,
+        rubric_digest=grade.rubric_digest,
+        criterion=grade.criterion,
         mode=pb.MODE_SAMPLED,
-        mean=verdict.mean,
-        standard_deviation=verdict.standard_deviation,
-        scored_repeats=len(verdict.scores),
-        repeats=map(_repeat_to_proto, verdict.repeats),
+        mean=grade.mean,
+        standard_deviation=grade.standard_deviation,
+        scored_repeats=len(grade.scores),
+        repeats=map(_repeat_to_proto, grade.repeats),
     )
 
 

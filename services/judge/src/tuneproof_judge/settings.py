@@ -21,7 +21,7 @@ class JudgeSettings(ServiceSettings):
         " Without it only lexical scores are given, and grading by a rubric is refused.",
     )
     endpoint_model: str = Field(
-        "", description="The judge model's name at the endpoint; every verdict names it."
+        "", description="The judge model's name at the endpoint; every grade names it."
     )
     api_key: SecretStr = Field(
         SecretStr(""),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneproof.results import CriterionScore, Repeat, Training, Verdict
+from tuneproof.results import CriterionGrade, Grade, Repeat, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,20 @@ def passages_to_json(passages: tuple[StoredPassage, ...]) -> dict[str, Any]:
     return {"passages": [asdict(passage) for passage in passages]}
 
 
-def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+def grade_to_json(grade: Grade) -> dict[str, Any]:
     """The output of a grade."""
-    return asdict(verdict)
+    return asdict(grade)
 
 
-def verdict_from_json(value: Mapping[str, Any]) -> Verdict:
-    """The way back from `verdict_to_json`."""
+def grade_from_json(value: Mapping[str, Any]) -> Grade:
+    """The way back from `grade_to_json`."""
     criteria = {
-        name: CriterionScore(
+        name: CriterionGrade(
             **{**score, "repeats": tuple(Repeat(**repeat) for repeat in score["repeats"])}
         )
         for name, score in value["criteria"].items()
     }
-    return Verdict(criteria, dict(value["lexical"]), value["judge_model"])
+    return Grade(criteria, dict(value["lexical"]), value["judge_model"])
 
 
 def training_to_json(training: Training) -> dict[str, Any]:

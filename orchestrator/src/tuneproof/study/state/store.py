@@ -19,8 +19,8 @@ from typing import Any, Literal
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, WrongState
 
-Kind = Literal["corpus", "retrieval", "training", "answer", "verdict", "pool"]
-"""The reader's and the judge's checks are answers and verdicts like all others."""
+Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool"]
+"""The reader's and the judge's checks are answers and grades like all others."""
 
 FILE_NAME = "study.sqlite"
 _ADVICE = {

@@ -145,17 +145,17 @@ class Chain:
         """The base model's answers of the reader's check."""
         return [self._answer(self.plan.baseline, "", each) for each in self._oracle]
 
-    def verdicts(self) -> dict[int, Task]:
+    def grades(self) -> dict[int, Task]:
         """Judgements by position in `answers`; without those that are not answered yet."""
         listed = self.answers()
         outputs = self.state.get_many(work.task.key for work in listed)
         return {
-            position: self._verdict_task(work.asked, outputs[work.task.key]["text"])
+            position: self._grade_task(work.asked, outputs[work.task.key]["text"])
             for position, work in enumerate(listed)
             if work.task.key in outputs
         }
 
-    def reader_verdicts(self) -> dict[int, Task]:
+    def reader_grades(self) -> dict[int, Task]:
         """Lexical scores of the reader's check, by position."""
         answers = self.reader_answers()
         outputs = self.state.get_many(work.task.key for work in answers)
@@ -165,10 +165,10 @@ class Chain:
             if work.task.key in outputs
         }
 
-    def form_verdicts(self) -> list[Task]:
+    def form_grades(self) -> list[Task]:
         """Judgements of the judge's check, in the order of the forms."""
         return [
-            self._verdict_task(Question(each.id, each.question, (each.reference,), ()), each.answer)
+            self._grade_task(Question(each.id, each.question, (each.reference,), ()), each.answer)
             for each in self._forms
         ]
 
@@ -205,7 +205,7 @@ class Chain:
         }
         return AnswerWork(cell, asked, task("answer", inputs))
 
-    def _verdict_task(self, asked: Question, answer: str) -> Task:
+    def _grade_task(self, asked: Question, answer: str) -> Task:
         judge = self.plan.spec.judge
         if judge is None:
             return lexical_task(answer, asked.references)
@@ -220,12 +220,12 @@ class Chain:
             "seed": seed_of(judge.seed, asked.question),
             "temperature": judge.temperature,
         }
-        return task("verdict", inputs)
+        return task("grade", inputs)
 
 
 def lexical_task(answer: str, references: tuple[str, ...]) -> Task:
     """A grade that asks no model."""
-    return task("verdict", {"rubrics": [], "answer": answer, "references": list(references)})
+    return task("grade", {"rubrics": [], "answer": answer, "references": list(references)})
 
 
 def seed_of(study_seed: int, question: str) -> int:

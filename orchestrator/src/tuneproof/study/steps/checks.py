@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneproof.data.items import JudgeForm
-from tuneproof.results import Answer, JudgeCheck, ReaderCheck, Verdict
+from tuneproof.results import Answer, Grade, JudgeCheck, ReaderCheck
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.plan import Plan
 from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
@@ -60,7 +60,7 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
     return tuple(telecom.judge_forms(data.seed, check.forms))
 
 
-def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Verdict]]:
+def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Grade]]:
     """What the arms answered and the judge judged, each wording once, with the right scores.
 
     Empty for a data set whose right scores no program knows.
@@ -70,31 +70,31 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
     from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
 
     items = {item.id: item for item in plan.test}
-    found: dict[tuple[str, str], tuple[Form, Verdict]] = {}
+    found: dict[tuple[str, str], tuple[Form, Grade]] = {}
     for answer in answers:
-        if answer.verdict is None or not answer.verdict.criteria:
+        if answer.grade is None or not answer.grade.criteria:
             continue
         item = items[answer.item]
         reference = item.references[plan.spec.references][0]
         if plan.spec.references == "full" and (item.id, answer.text) not in found:
             scores = telecom.score(reference, answer.text)
             form = Form(item.id, item.question, reference, answer.text, scores)
-            found[item.id, answer.text] = (form, answer.verdict)
+            found[item.id, answer.text] = (form, answer.grade)
     return list(found.values())
 
 
-def reader_check(facts: int, verdicts: Sequence[Verdict]) -> ReaderCheck | None:
+def reader_check(facts: int, grades: Sequence[Grade]) -> ReaderCheck | None:
     """What the reader's check found; None when nothing was scored."""
-    if not verdicts:
+    if not grades:
         return None
-    exact = sum(verdict.lexical["exact_match"] for verdict in verdicts) / len(verdicts)
-    return ReaderCheck(facts, len(verdicts), exact)
+    exact = sum(grade.lexical["exact_match"] for grade in grades) / len(grades)
+    return ReaderCheck(facts, len(grades), exact)
 
 
 def judge_check(
     criterion: str,
-    forms: Sequence[tuple[Form, Verdict]],
-    answers: Sequence[tuple[Form, Verdict]],
+    forms: Sequence[tuple[Form, Grade]],
+    answers: Sequence[tuple[Form, Grade]],
 ) -> JudgeCheck | None:
     """What the judge's check found of one criterion.
 
@@ -115,9 +115,9 @@ def judge_check(
     if not any(criterion in form.scores for form, _ in forms):
         return None
     judged = [
-        (form.scores[criterion], verdict.criteria[criterion])
-        for form, verdict in (*forms, *answers)
-        if criterion in form.scores and criterion in verdict.criteria
+        (form.scores[criterion], grade.criteria[criterion])
+        for form, grade in (*forms, *answers)
+        if criterion in form.scores and criterion in grade.criteria
     ]
     pairs = [(right, score.mean) for right, score in judged if score.mean is not None]
     truth = [right for right, _ in pairs]
@@ -127,7 +127,7 @@ def judge_check(
     return JudgeCheck(
         criterion=criterion,
         forms=len(judged),
-        from_arms=sum(criterion in verdict.criteria for _, verdict in answers),
+        from_arms=sum(criterion in grade.criteria for _, grade in answers),
         unscored=len(judged) - len(pairs),
         exact=agreeing / len(judged),
         weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,

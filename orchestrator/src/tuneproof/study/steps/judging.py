@@ -1,16 +1,16 @@
-"""Step: the judge's verdict on every answer, and on the forms of its own check."""
+"""Step: the judge grades every answer, and the forms of its own check."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from tuneproof.results import CriterionScore, Verdict
+from tuneproof.results import CriterionGrade, Grade
 from tuneproof.sdk import GradeInput
 from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
 from tuneproof.study.progress import Progress
 from tuneproof.study.services import Services
-from tuneproof.study.state.codec import verdict_to_json
+from tuneproof.study.state.codec import grade_to_json
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.work import Outcome, complete
@@ -20,13 +20,13 @@ _PASSING = frozenset({"timeout", "endpoint"})
 
 
 async def judge(chain: Chain, services: Services, progress: Progress) -> None:
-    """Has every missing verdict given."""
-    await _grade(chain, services, progress, "verdicts", list(chain.verdicts().values()))
+    """Asks for every grade that is missing."""
+    await _grade(chain, services, progress, "grades", list(chain.grades().values()))
 
 
 async def check(chain: Chain, services: Services, progress: Progress) -> None:
-    """Has the reader's answers scored, and the judge's forms judged."""
-    tasks = [*chain.reader_verdicts().values(), *chain.form_verdicts()]
+    """Asks for the grades of the reader's check and of the judge's."""
+    tasks = [*chain.reader_grades().values(), *chain.form_grades()]
     await _grade(chain, services, progress, "checks", tasks)
 
 
@@ -81,15 +81,15 @@ def _input(task: Task) -> GradeInput:
     )
 
 
-def _output(verdict: Verdict) -> object:
-    """The verdict, unless a criterion is unscored only because the endpoint did not answer."""
-    for score in verdict.criteria.values():
+def _output(grade: Grade) -> object:
+    """The grade, unless a criterion is unscored only because the endpoint did not answer."""
+    for score in grade.criteria.values():
         if _may_be_scored_later(score):
             kinds = ", ".join(sorted({repeat.failure for repeat in score.repeats}))
             return Unavailable(f"the judge's endpoint failed every repeat ({kinds})")
-    return verdict_to_json(verdict)
+    return grade_to_json(grade)
 
 
-def _may_be_scored_later(score: CriterionScore) -> bool:
+def _may_be_scored_later(score: CriterionGrade) -> bool:
     failures = {repeat.failure for repeat in score.repeats}
     return score.mean is None and bool(failures) and failures <= _PASSING

@@ -193,8 +193,8 @@ class Repeat(_message.Message):
 Global___Repeat: _TypeAlias = Repeat  # noqa: Y015
 
 @_typing.final
-class CriterionVerdict(_message.Message):
-    """One criterion's verdict on one answer."""
+class CriterionGrade(_message.Message):
+    """One criterion's grade on one answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,7 +244,7 @@ class CriterionVerdict(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_deviation) -> _WhichOneofReturnType__standard_deviation | None: ...
 
-Global___CriterionVerdict: _TypeAlias = CriterionVerdict  # noqa: Y015
+Global___CriterionGrade: _TypeAlias = CriterionGrade  # noqa: Y015
 
 @_typing.final
 class LexicalScores(_message.Message):
@@ -330,7 +330,7 @@ class StageTime(_message.Message):
 Global___StageTime: _TypeAlias = StageTime  # noqa: Y015
 
 @_typing.final
-class Verdict(_message.Message):
+class Grade(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CRITERIA_FIELD_NUMBER: _builtins.int
@@ -341,7 +341,7 @@ class Verdict(_message.Message):
     judge_model: _builtins.str
     """The judge model's name at its endpoint; empty when none was asked."""
     @_builtins.property
-    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionVerdict]:
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionGrade]:
         """In the order of the request's rubrics."""
 
     @_builtins.property
@@ -353,7 +353,7 @@ class Verdict(_message.Message):
     def __init__(
         self,
         *,
-        criteria: _abc.Iterable[Global___CriterionVerdict] | None = ...,
+        criteria: _abc.Iterable[Global___CriterionGrade] | None = ...,
         lexical: Global___LexicalScores | None = ...,
         judge_model: _builtins.str = ...,
         usage: Global___Usage | None = ...,
@@ -365,23 +365,23 @@ class Verdict(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+Global___Grade: _TypeAlias = Grade  # noqa: Y015
 
 @_typing.final
 class GradeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERDICT_FIELD_NUMBER: _builtins.int
+    GRADE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def verdict(self) -> Global___Verdict: ...
+    def grade(self) -> Global___Grade: ...
     def __init__(
         self,
         *,
-        verdict: Global___Verdict | None = ...,
+        grade: Global___Grade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,14 +420,14 @@ class GradeBatchResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
-    def result(self) -> Global___Verdict: ...
+    def result(self) -> Global___Grade: ...
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
-        result: Global___Verdict | None = ...,
+        result: Global___Grade | None = ...,
         error: _status_pb2.Status | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015

@@ -75,8 +75,8 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class CriterionVerdict:
-    """One criterion's verdict on one answer."""
+class CriterionGrade:
+    """One criterion's grade on one answer."""
 
     rubric: str
     """The rubric's id, as `accuracy@1`."""
@@ -112,10 +112,10 @@ class LexicalScores:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grade:
     """All that the judge says about one answer."""
 
-    criteria: Sequence[CriterionVerdict]
+    criteria: Sequence[CriterionGrade]
     """In the order of the request's rubrics."""
     lexical: LexicalScores
     judge_model: str
