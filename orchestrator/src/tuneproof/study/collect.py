@@ -49,7 +49,8 @@ def load_results(chain: Chain) -> StudyResults:
         self_judged=identities.self_judged or models == [identities.model_name],
         reference_style=plan.spec.references,
         items=tuple(
-            _item(item, passages.get(item.id, ())[: plan.spec.retrieval.k]) for item in plan.test
+            _item(item, plan.clusters[item.id], passages.get(item.id, ())[: plan.spec.retrieval.k])
+            for item in plan.test
         ),
         arms=_arms(chain),
         answers=answers,
@@ -65,7 +66,7 @@ def load_results(chain: Chain) -> StudyResults:
     )
 
 
-def _item(item: Item, found: tuple[StoredPassage, ...]) -> ItemResult:
+def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemResult:
     retrieved = tuple(
         Retrieved(
             passage_id=passage.passage_id,
@@ -76,7 +77,7 @@ def _item(item: Item, found: tuple[StoredPassage, ...]) -> ItemResult:
         )
         for passage in found
     )
-    return ItemResult(item.id, item.question, item.references, item.cluster, retrieved)
+    return ItemResult(item.id, item.question, item.references, cluster, retrieved)
 
 
 def _arms(chain: Chain) -> tuple[Arm, ...]:
