@@ -60,6 +60,13 @@ async def test_what_stays_wrong_is_the_callers_at_once(pauses, error):
     assert (action.calls, pauses.seconds) == (1, [])
 
 
+async def test_an_action_may_be_a_lambda(pauses):
+    """tenacity by itself does not await what a lambda gives."""
+    action = Action(AWAY)
+    assert await POLICY.call(lambda: action(), sleep=pauses) == "done"  # noqa: PLW0108
+    assert action.calls == 2
+
+
 async def test_the_last_attempts_error_is_raised(pauses):
     errors = [Unavailable(f"away {number}") for number in range(9)]
     action = Action(*errors)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tuneproof.servicekit.errors import WrongState
-from tuneproof_trainer.executor import LocalExecutor, lock_runs
+from tuneproof_trainer.executor import LocalExecutor
 from tuneproof_trainer.progress import Step, StepLog, StepReader, last_step
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Ending, Job, Result, RunFolder, RunState, State
-from tuneproof_trainer.runbook import Runbook
+from tuneproof_trainer.runbook import Runbook, hold_runs
 from tuneproof_trainer.spec import RunSpec
 
 pytestmark = pytest.mark.timeout(30)
@@ -210,8 +210,15 @@ async def test_a_worker_that_cannot_even_start_is_told_by_its_log(
 
 
 def test_one_trainer_has_a_folder_of_runs(tmp_path: Path) -> None:
-    assert lock_runs(tmp_path / "runs") is not None
-    assert lock_runs(tmp_path / "runs") is None
+    runs = tmp_path / "runs"
+    with (
+        hold_runs(runs),
+        pytest.raises(WrongState, match="another trainer uses"),
+        hold_runs(runs),
+    ):
+        pass
+    with hold_runs(runs):
+        pass
 
 
 def test_steps_are_followed_across_attempts(tmp_path: Path) -> None:

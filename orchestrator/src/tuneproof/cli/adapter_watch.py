@@ -12,9 +12,11 @@ from tuneproof.cli.adapter_tables import told
 from tuneproof.cli.console import say
 from tuneproof.sdk import AdapterInfo
 from tuneproof.servicekit.errors import DeadlineExceeded, Unavailable
+from tuneproof.servicekit.retries import Patience, Retries
 
 _AWAY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
+_AWAY = Retries(first=1.0, longest=4.0)
 _STOOD_SECONDS = 10.0
 """A watch that lasted so long was one, though nothing may have changed."""
 
@@ -40,21 +42,21 @@ async def watch_on(
         Unavailable: when the generator is away for longer than `away_seconds`.
     """
     shown: dict[str, str] = {}
-    away_since: float | None = None
+    patience = Patience(_AWAY, away_seconds, sleep=sleep)
     while True:
         begun = time.monotonic()
         try:
             async with aclosing(client.watch(refs)) as changes:
                 async for adapter in changes:
-                    away_since = None
+                    patience.answered()
                     if shown.get(adapter.ref) != (now := told(adapter)):
                         shown[adapter.ref] = now
                         show(adapter)
         except (Unavailable, DeadlineExceeded) as error:
-            moment = time.monotonic()
-            if away_since is None or moment - begun > _STOOD_SECONDS:
-                away_since = moment
+            if time.monotonic() - begun > _STOOD_SECONDS:
+                patience.answered()
+            if not patience.is_away:
                 say(f"{error.message}; watching again")
-            if moment - away_since >= away_seconds:
-                raise
-        await sleep(_PAUSE_SECONDS)
+            await patience.wait(error)
+        else:
+            await sleep(_PAUSE_SECONDS)

@@ -8,9 +8,11 @@ from contextlib import aclosing
 
 from tuneproof.sdk.pools import AdapterInfo
 from tuneproof.servicekit.errors import DeadlineExceeded, NotFound, Unavailable, WrongState
+from tuneproof.servicekit.retries import Patience, Retries
 
 _POLL_SECONDS = 0.2
 _STALE_SECONDS = 15.0
+_AWAY = Retries(first=0.2, longest=1.0)
 
 
 async def until_ready(
@@ -40,8 +42,7 @@ async def until_ready(
     """
     last: AdapterInfo | None = None
     away: Unavailable | None = None
-    clock = asyncio.get_running_loop().time
-    seen = clock()
+    patience = Patience(_AWAY, away_seconds)
     looks = _Looks(ref, stale_seconds)
     try:
         async with asyncio.timeout(timeout):
@@ -49,7 +50,8 @@ async def until_ready(
                 try:
                     async with aclosing(changes()) as told:
                         async for adapter in told:
-                            away, seen = None, clock()
+                            away = None
+                            patience.answered()
                             if on_change and (last is None or _shown(adapter) != _shown(last)):
                                 on_change(adapter)
                             last = adapter
@@ -58,10 +60,10 @@ async def until_ready(
                             if adapter.state in {"ready", "failed"}:
                                 break  # this replica is done; it tells no change of the others
                 except Unavailable as error:
-                    if clock() - seen > away_seconds:
-                        raise
                     away = error
-                await asyncio.sleep(_POLL_SECONDS)
+                    await patience.wait(error)
+                else:
+                    await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         if away is not None:
             raise away from None

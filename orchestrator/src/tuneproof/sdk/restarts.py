@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
 from tuneproof.sdk.values import Restarted
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.retries import Retries
 
 T = TypeVar("T")
 
-_ATTEMPTS = 4
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 3.0
+_RETRIES = Retries(first=0.1, longest=3.0, factor=4.0, jitter=0.5, attempts=4)
+"""A lost replica ends all its streams at once; the jitter spreads them over the others."""
 
 
 async def restarted_on_loss(
@@ -50,16 +49,10 @@ async def restarted_on_loss(
                     yield event
                 return
         except Unavailable as failure:
-            pause = _pause(attempt, failure.retry_after)
-            if not begun or attempt == _ATTEMPTS or clock() + pause >= end:
+            pause = _RETRIES.pause_of(attempt, failure)
+            if not begun or _RETRIES.gives_up(attempt, failure, pause=pause, left=end - clock()):
                 raise
             reason = failure.message
         attempt += 1
         await sleep(pause)
         yield Restarted(reason, attempt)
-
-
-def _pause(attempt: int, asked: float | None) -> float:
-    """Seconds before the next attempt, with jitter: a lost replica's streams end all at once."""
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 4 ** (attempt - 1))
-    return (asked or 0.0) + random.uniform(longest / 2, longest)  # noqa: S311 - no secret

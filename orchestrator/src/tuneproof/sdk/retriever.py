@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sized
 from uuid import uuid4
 
-import tenacity
-
 from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
@@ -21,9 +19,10 @@ from tuneproof.sdk.retriever_messages import (
 )
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import Chunking, CorpusInfo, IngestResult, Passage, RejectedDocument
-from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import TuneproofError
+from tuneproof.servicekit.retries import Retries
 
-_ATTEMPTS = 6
+_INGESTION = Retries(first=0.1, longest=10.0, factor=3.0, attempts=6)
 _DEFAULT_CHUNKING = Chunking()
 Passages = list[Passage]
 """What a search found, best first."""
@@ -115,15 +114,11 @@ class RetrieverClient(Client):
         async def messages() -> AsyncIterator[pb.IngestDocumentsRequest]:
             yield pb.IngestDocumentsRequest(corpus=name, documents=group)
 
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type((Unavailable, Overloaded)),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=_pause,
-            reraise=True,
-        ):
-            with attempt, self._connection.errors("IngestDocuments"):
-                reply = await self._stub.IngestDocuments(messages(), timeout=timeout)
-        return reply
+        async def ingest() -> pb.IngestDocumentsResponse:
+            with self._connection.errors("IngestDocuments"):
+                return await self._stub.IngestDocuments(messages(), timeout=timeout)
+
+        return await _INGESTION.call(ingest)
 
     async def freeze(self, name: str, *, timeout: float = 1800.0) -> CorpusInfo:
         """Ends ingestion, builds the indexes and computes the digest."""
@@ -221,10 +216,3 @@ class RetrieverClient(Client):
             stall=stall,
         )
         return exchange.outcomes(queries)
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next attempt: what the service asked for, else more each time."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = getattr(error, "retry_after", None)
-    return min(10.0, asked if asked is not None else 0.1 * 3.0 ** (state.attempt_number - 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -10,11 +9,11 @@ from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.runs import RunInfo, RunSpec
 from tuneproof.sdk.trainer_messages import run_of, spec_message
 from tuneproof.servicekit.errors import DeadlineExceeded, Overloaded, Unavailable
+from tuneproof.servicekit.retries import Patience, Retries
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof.trainer.v1 import trainer_pb2_grpc
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+_AWAY = Retries(first=0.2, longest=5.0)
 
 
 class TrainerClient(Client):
@@ -84,15 +83,15 @@ class TrainerClient(Client):
             Unavailable: when the service is away for longer than `patience`.
         """
         losses: dict[int, float] = {}
-        away_since: float | None = None
-        pause = _FIRST_PAUSE
-        clock = asyncio.get_running_loop().time
+        away = Patience(_AWAY, patience)
         while True:
-            failure: Unavailable | Overloaded | None = None
+            failure: Unavailable | Overloaded = Unavailable(
+                f"{self._connection.peer} ends each watch of run {run_id} before the run does"
+            )
             try:
                 async for run in self._changes(run_id, max(losses, default=0), timeout):
                     losses.update(run.losses)
-                    away_since, pause = None, _FIRST_PAUSE
+                    away.answered()
                     yield replace(run, losses=tuple(sorted(losses.items())))
                     if run.ended:
                         return
@@ -100,13 +99,7 @@ class TrainerClient(Client):
                 continue
             except (Unavailable, Overloaded) as error:
                 failure = error
-            away_since = clock() if away_since is None else away_since
-            if clock() - away_since + pause > patience:
-                raise failure or Unavailable(
-                    f"{self._connection.peer} ends each watch of run {run_id} before the run does"
-                )
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await away.wait(failure)
 
     async def wait(
         self,

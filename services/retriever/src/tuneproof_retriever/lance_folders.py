@@ -8,18 +8,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, Unavailable
 from tuneproof.servicekit.files import write_atomically
+from tuneproof.servicekit.locks import Holder, locked
 from tuneproof_retriever.corpus import Corpus
 
 _RECORD = "corpus.json"
@@ -115,22 +115,21 @@ def opened(root: Path) -> Iterator[CorpusFolders]:
     Raises:
         InvalidInput: when the folder cannot be made, or another process uses it.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # The kernel lets go of the lock when the process dies, however it dies.
-        lock = (root / ".lock").open("w")
-    except OSError as error:
-        raise InvalidInput(
-            f"the store's folder {root} cannot be used: {error.strerror}; choose another store_dir",
+
+    def refuse(holder: Holder) -> InvalidInput:
+        return InvalidInput(
+            f"the store's folder {root} is in use by another retriever ({holder}); end it, or"
+            " choose another store_dir",
             field="store_dir",
-        ) from None
-    with lock:
+        )
+
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held.enter_context(locked(root / ".lock", refuse))
+        except OSError as error:
             raise InvalidInput(
-                f"the store's folder {root} is in use by another retriever; end it, or choose"
-                " another store_dir",
+                f"the store's folder {root} cannot be used: {error.strerror}; choose another"
+                " store_dir",
                 field="store_dir",
             ) from None
         folders = CorpusFolders(root)

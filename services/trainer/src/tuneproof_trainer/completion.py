@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tuneproof.adapters.ref import DIGEST_PATTERN, NAME_PATTERN
-from tuneproof.adapters.shapes import architecture_of
+from tuneproof.adapters.shapes import ATTENTION, architecture_of, has_experts
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.spec import Method, RunSpec
 
@@ -33,6 +33,13 @@ class Base:
         return tuple(sorted(architecture.shapes)) if architecture else ()
 
     @property
+    def default_targets(self) -> tuple[str, ...]:
+        """What an adapter changes where the spec does not say: every linear layer, but of a mixture
+        of experts only the attention. peft 0.21's `all-linear` includes the experts
+        (`target_parameters`), and the generator admits no such adapter. Empty: all-linear."""
+        return ATTENTION if has_experts(self.config) else self.linear_layers
+
+    @property
     def longest_context(self) -> int | None:
         """Tokens, where the config says."""
         value = self.config.get("max_position_embeddings")
@@ -51,7 +58,7 @@ def complete(spec: RunSpec, base: Base) -> RunSpec:
             "base_model": spec.base_model or base.name,
             "rank": spec.rank or 16,
             "alpha": spec.alpha or 32.0,
-            "target_modules": tuple(sorted(spec.target_modules)) or base.linear_layers,
+            "target_modules": tuple(sorted(spec.target_modules)) or base.default_targets,
             "skip_modules": tuple(sorted(spec.skip_modules)),
             "epochs": spec.epochs or (0.0 if spec.max_steps else 1.0),
             "effective_batch_size": batch,

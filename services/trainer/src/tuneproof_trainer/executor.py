@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from tuneproof.servicekit import tracing
+from tuneproof.servicekit.locks import FileLock
 from tuneproof_trainer.record import EXIT_CODES, Ending, Job, Result, RunFolder
 
 _CODES = {code: ending for ending, code in EXIT_CODES.items()}
@@ -53,16 +52,13 @@ class LocalExecutor:
     """Between two looks at a worker that is no child of this process."""
 
     async def execute(self, folder: RunFolder, job: Job) -> Result:
-        lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not _take(lock):
+        with FileLock(folder.lock) as lock:
+            if not lock.take():
                 return await self._follow(folder, lock)
             result = folder.result()
             if result and result.ending in (Ending.DONE, Ending.BAD_INPUT):
                 return result  # It ended while no service watched.
             worker = await _start(folder, job, lock)
-        finally:
-            os.close(lock)
         return await self._attend(folder, worker)
 
     async def _attend(self, folder: RunFolder, worker: asyncio.subprocess.Process) -> Result:
@@ -79,10 +75,10 @@ class LocalExecutor:
         _signal_group(worker.pid, signal.SIGKILL)
         return folder.result() or _from_code(folder, code)
 
-    async def _follow(self, folder: RunFolder, lock: int) -> Result:
+    async def _follow(self, folder: RunFolder, lock: FileLock) -> Result:
         """Waits for a worker that another service process started."""
         try:
-            while not _take(lock):  # noqa: ASYNC110 - another process holds it
+            while not lock.take():  # noqa: ASYNC110 - another process holds it
                 await asyncio.sleep(self.poll_seconds)
         except asyncio.CancelledError:
             await self._stop_stranger(folder, lock)
@@ -91,9 +87,9 @@ class LocalExecutor:
             ending=Ending.RETRY, reason="the worker was killed while no service watched it"
         )
 
-    async def _stop_stranger(self, folder: RunFolder, lock: int) -> None:
+    async def _stop_stranger(self, folder: RunFolder, lock: FileLock) -> None:
         number, left = signal.SIGTERM, self.grace_seconds
-        while not _take(lock):
+        while not lock.take():
             heartbeat = folder.heartbeat()
             if heartbeat:
                 _signal_group(heartbeat.pid, number)
@@ -103,7 +99,7 @@ class LocalExecutor:
                 number = signal.SIGKILL
 
 
-async def _start(folder: RunFolder, job: Job, lock: int) -> asyncio.subprocess.Process:
+async def _start(folder: RunFolder, job: Job, lock: FileLock) -> asyncio.subprocess.Process:
     folder.begin_attempt(job)
     environment = {
         **os.environ,
@@ -127,17 +123,9 @@ async def _start(folder: RunFolder, job: Job, lock: int) -> asyncio.subprocess.P
             stderr=log,
             env=environment,
             cwd=folder.path,
-            pass_fds=(lock,),
+            pass_fds=(lock.fileno(),),
             start_new_session=True,
         )
-
-
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
@@ -156,13 +144,3 @@ def _from_code(folder: RunFolder, code: int) -> Result:
     if ending is Ending.DONE:
         ending = Ending.RETRY
     return Result(ending=ending, reason=f"the worker ended with exit code {code}{said}")
-
-
-def lock_runs(runs: Path) -> int | None:
-    """Takes the folder of all runs for this process; None when another service has it."""
-    runs.mkdir(parents=True, exist_ok=True)
-    lock = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    if _take(lock):
-        return lock
-    os.close(lock)
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,15 +12,14 @@ import structlog
 
 from tuneproof.adapters.base import identify_base, read_base_config
 from tuneproof.adapters.storage import open_storage
-from tuneproof.servicekit.errors import WrongState
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tuneproof_trainer.completion import Base
-from tuneproof_trainer.executor import LocalExecutor, lock_runs
+from tuneproof_trainer.executor import LocalExecutor
 from tuneproof_trainer.model_folder import resolve_model
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Job
-from tuneproof_trainer.runbook import Runbook
+from tuneproof_trainer.runbook import Runbook, hold_runs
 from tuneproof_trainer.servicer import TrainerServicer
 from tuneproof_trainer.settings import TrainerSettings, is_folder
 
@@ -39,12 +37,6 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     base = Base(settings.model_name or name, read_base_config(folder))
     identity = identify_base(folder)
     _log.info("base", name=base.name, **identity.to_json())
-    lock = lock_runs(settings.runs_folder)
-    if lock is None:
-        raise WrongState(
-            f"another trainer uses {settings.runs_folder}; stop it, or give this one another "
-            "folder with --runs"
-        )
     queue = RunQueue(
         LocalExecutor(grace_seconds=settings.stop_seconds),
         lambda run_id: _job(settings, folder, run_id),
@@ -57,13 +49,13 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     def register(server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(servicer, server)
 
-    try:
-        runbook.recover()
-        queue.open()
-        yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=queue.check)
-    finally:
-        await queue.close()
-        os.close(lock)
+    with hold_runs(settings.runs_folder):
+        try:
+            runbook.recover()
+            queue.open()
+            yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=queue.check)
+        finally:
+            await queue.close()
 
 
 def _job(settings: TrainerSettings, base: Path, run_id: str) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from tuneproof.servicekit.errors import (
     NotFound,
     WrongState,
 )
+from tuneproof.servicekit.locks import Holder, locked
 from tuneproof.servicekit.paging import page
 from tuneproof_trainer.completion import Base, complete
 from tuneproof_trainer.data import load_examples
@@ -203,6 +205,22 @@ class Runbook:
     ) -> RunView:
         chosen = state or self._queue.states[run_id]
         return RunView(self._queue.specs[run_id], chosen, progress, tuple(losses))
+
+
+def hold_runs(runs: Path) -> AbstractContextManager[None]:
+    """Holds the folder of all runs for this process while the block runs.
+
+    Raises:
+        WrongState: when another trainer has it.
+    """
+
+    def refuse(holder: Holder) -> WrongState:
+        return WrongState(
+            f"another trainer uses {runs} ({holder}); stop it, or give this one another folder"
+            " with --runs"
+        )
+
+    return locked(runs / ".lock", refuse)
 
 
 def _one_each(steps: list[Step]) -> list[Step]:

@@ -4,6 +4,7 @@ AdapterRef       name@sha256:…
 BaseIdentity     the base model it fits; `identify_base` computes it from a folder
 Manifest         the hashed document; Provenance, the one that is not
 Registry         commit, list, manifest, provenance, fetch
+has_experts      whether a base is a mixture of experts, of which adapters change ATTENTION only
 verify           the admission checks, offline too: an AdmissionReport with all defects
 """
 
@@ -13,9 +14,11 @@ from tuneproof.adapters.manifest import Manifest, Provenance, TensorEntry
 from tuneproof.adapters.ref import AdapterRef, check_name
 from tuneproof.adapters.registry import Registry
 from tuneproof.adapters.report import AdmissionReport, Defect
+from tuneproof.adapters.shapes import ATTENTION, has_experts
 from tuneproof.adapters.storage import FolderStorage, RemoteStorage, Storage, open_storage
 
 __all__ = [
+    "ATTENTION",
     "AdapterRef",
     "AdmissionReport",
     "BaseIdentity",
@@ -28,6 +31,7 @@ __all__ = [
     "Storage",
     "TensorEntry",
     "check_name",
+    "has_experts",
     "identify_base",
     "open_storage",
     "read_base_config",

@@ -1,4 +1,5 @@
-"""The linear layers of a Llama-like model, from its config.json."""
+"""The linear layers of a Llama-like model, and whether a model is a mixture of experts, from its
+config.json."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ _EXPERTS = frozenset({"mixtral"})
 """Values of `model_type` with the same attention, and experts in place of the MLP: transformers 5
 holds those as 3-D parameters, which are no linear layers."""
 _MODULE = re.compile(r"(?:base_model\.model\.)?model\.layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)")
-_ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
+"""Last names of attention's linear layers: what an adapter of a mixture of experts may change."""
+_EXPERT_COUNTS = frozenset(
+    {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
+)
+"""Keys by which transformers 5.19's configs count experts, each in ten models or more, or in DBRX,
+Ernie 4.5 and Aria (`moe_num_experts`). A dense sister model may have the key too, with 0, 1 or null
+(Granite hybrid, Jamba, Gemma 4)."""
+_EXPERT_SWITCHES = ("is_moe", "enable_moe_block")
+"""Keys that say `false` where experts are counted and not used (Doge, Gemma 4)."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +40,26 @@ class Architecture:
         if not match:
             return None
         layer, block, kind = match.groups()
-        if kind not in self.shapes or (kind in _ATTENTION) != (block == "self_attn"):
+        if kind not in self.shapes or (kind in ATTENTION) != (block == "self_attn"):
             return None
         return int(layer), kind
+
+
+def has_experts(config: dict[str, Any]) -> bool:
+    """Whether a base's config describes a mixture of experts, itself or in a part of it, as the
+    text model of one that sees."""
+    if any(config.get(switch) is False for switch in _EXPERT_SWITCHES):
+        return False
+    counts = [config[key] for key in _EXPERT_COUNTS & config.keys()]
+    if any(_most(count) > 1 for count in counts):
+        return True
+    return any(has_experts(part) for part in config.values() if isinstance(part, dict))
+
+
+def _most(count: Any) -> int:
+    """The number of experts; some configs give one for each layer."""
+    numbers = count if isinstance(count, list) else [count]
+    return max((number for number in numbers if type(number) is int), default=0)
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:

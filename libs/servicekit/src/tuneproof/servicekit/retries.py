@@ -121,8 +121,12 @@ class Retries:
             retry=tenacity.retry_if_exception(self.passing),
             reraise=True,
         )
-        result: T = await retrying(action)
-        return result
+
+        # tenacity 9 awaits only what is declared `async`: a lambda's coroutine it would give back.
+        async def attempt() -> T:
+            return await action()
+
+        return await retrying(attempt)
 
 
 class Patience:

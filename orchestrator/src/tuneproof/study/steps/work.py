@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.retries import Retries, may_pass
 from tuneproof.study.progress import Stage
 from tuneproof.study.state.store import State, Task
 
 Outcome = tuple[str, Any | TuneproofError]
 """A task's key with its output (JSON), or why there is none."""
 Ask = Callable[[Sequence[Task]], AsyncIterator[Outcome]]
-_ATTEMPTS = 4
-_LONGEST_PAUSE = 8.0
+_RETRIES = Retries(
+    first=1.0, longest=8.0, attempts=4, passing=lambda error: isinstance(error, Unavailable)
+)
 
 
 async def complete(
@@ -50,13 +52,13 @@ async def complete(
             lost = error
         if len(state.missing(tasks)) < len(waiting):
             attempt = 1
-        elif attempt == _ATTEMPTS:
+        elif attempt == _RETRIES.attempts:
             if lost is not None:
                 raise lost
             return
         if lost is not None:
             stage.note("a service was lost; waiting for it")
-        await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
+        await pause(_RETRIES.pause_of(attempt, lost))
         if lost is not None:
             await recover()
 
@@ -72,13 +74,7 @@ async def persist(
     Raises:
         Unavailable: a service was lost again and again.
     """
-    for attempt in range(1, _ATTEMPTS):
-        try:
-            return await step()
-        except Unavailable:
-            await pause(min(2.0 ** (attempt - 1), _LONGEST_PAUSE))
-            await recover()
-    return await step()
+    await _RETRIES.call(step, sleep=pause, before_again=recover)
 
 
 async def _once(waiting: Sequence[Task], ask: Ask, state: State, stage: Stage) -> bool:
@@ -88,7 +84,7 @@ async def _once(waiting: Sequence[Task], ask: Ask, state: State, stage: Stage) -
     async for key, outcome in ask(waiting):
         if isinstance(outcome, TuneproofError):
             state.fail(by_key[key], outcome.message)
-            again = again or isinstance(outcome, Unavailable | Overloaded)
+            again = again or may_pass(outcome)
         else:
             state.put(by_key[key], outcome)
             stage.advance()

@@ -9,7 +9,7 @@ from typing import Any
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 
-from tuneproof.adapters import read_base_config
+from tuneproof.adapters import ATTENTION, has_experts, read_base_config
 from tuneproof.servicekit.errors import InvalidInput
 
 _MIN_BATCHED_TOKENS = 2048
@@ -113,9 +113,7 @@ def _context(folder: Path) -> int:
 def _adapted_modules(folder: Path) -> list[str] | None:
     """What adapters may change: in a mixture of experts the attention alone, as admission has it.
     Else vLLM keeps slots for every expert, and on a CPU refuses to start."""
-    if "num_local_experts" in read_base_config(folder):
-        return ["q_proj", "k_proj", "v_proj", "o_proj"]
-    return None
+    return list(ATTENTION) if has_experts(read_base_config(folder)) else None
 
 
 def _supported_rank(rank: int) -> int:
