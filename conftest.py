@@ -1,4 +1,8 @@
-"""For every test: with TUNEPROOF_REQUIRE_ALL set, as in CI, a skipped test is a failed one."""
+"""For every test: its marks and group by the fixtures it uses; and in CI no test may be skipped.
+
+`make test` runs two workers. Tests of one group run in one worker, one after the other, so that
+what a session fixture starts is started once. The longest groups start first.
+"""
 
 import os
 import signal
@@ -14,6 +18,42 @@ settings.load_profile("tuneproof")
 # A shell ignores SIGINT in what it starts in the background, and so would the programs under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+STARTS = {
+    "generator": "engine",
+    "make_generator": "engine",
+    "running": "e2e",
+    "browser": "browser",
+}
+"""The mark of a test by a fixture that it uses, directly or through another one."""
+
+GROUPS = ("e2e", "engine", "engines", "browser")
+"""In the order in which they start; what is in none of them is grouped by file, and follows."""
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in STARTS:
+                item.add_marker(STARTS[fixture])
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
+
+
+def _group(item: pytest.Item) -> str:
+    for name in ("e2e", "browser"):
+        if item.get_closest_marker(name):
+            return name
+    if item.get_closest_marker("engine"):
+        return "engine" if "generator" in getattr(item, "fixturenames", ()) else "engines"
+    return str(item.path.relative_to(item.config.rootpath))
+
+
+def _place(item: pytest.Item) -> int:
+    group = _group(item)
+    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -45,7 +45,7 @@ def small_study(folder: Path) -> Path:
     spec["dataset"]["documents"] = 60
     spec["split"]["test_items"] = 24
     spec["training"]["sizes"] = [48]
-    spec["training"]["recipe"]["epochs"] = 1
+    spec["training"]["hyperparameters"]["epochs"] = 1
     spec["judge"]["repeats"] = 3
     spec["checks"] = {"reader": {"facts": 12, "items": 10}, "judge": {"forms": 20}}
     spec["services"]["model"] = str(ROOT / "demo" / "telecom-reader")

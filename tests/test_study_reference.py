@@ -26,7 +26,7 @@ SECTIONS: dict[str, type[spec.Section]] = {
     "`arms`": spec.ArmSpec,
     "`arms.tune`": spec.TuneSpec,
     "`training`": spec.TrainingSpec,
-    "`training.recipe`": spec.Recipe,
+    "`training.hyperparameters`": spec.Hyperparameters,
     "`judge`": spec.JudgeSpec,
     "`comparison`": spec.ComparisonSpec,
     "`comparison.primary`": spec.PrimarySpec,

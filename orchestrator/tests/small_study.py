@@ -37,7 +37,7 @@ arms:
   - name: baseline
   - {name: short, tune: {references: short}}
   - {name: closed, tune: {references: full, context: none}}
-training: {sizes: [8], seeds: [1], recipe: {rank: 4}}
+training: {sizes: [8], seeds: [1], hyperparameters: {rank: 4}}
 judge: {rubrics: [tele-accuracy@1, tele-completeness@1], repeats: 2, seed: 1}
 comparison: {margin: {accuracy: 0.25, completeness: 0.25}}
 checks: {reader: {facts: 4, items: 5}, judge: {forms: 6}}

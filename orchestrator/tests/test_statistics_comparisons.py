@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tuneproof.analysis import ANSWER_WORDS, Comparison, Outcome, compare, means_by_arm
+from tuneproof.analysis import ANSWER_WORDS, Comparison, Outcome, compare, means_by_cell
 from tuneproof.results import (
     Answer,
-    Arm,
+    Cell,
     CriterionGrade,
     Grade,
     ItemResult,
@@ -21,16 +21,16 @@ from tuneproof.servicekit.errors import InvalidInput
 Scores = Sequence[float | None]
 
 
-def answer(arm: str, item: str, score: float | None, *, judged: bool = True) -> Answer:
+def answer(cell: str, item: str, score: float | None, *, judged: bool = True) -> Answer:
     accuracy = CriterionGrade("accuracy", "accuracy@1", "sha256:0", score, None, ())
     grade = Grade({"accuracy": accuracy} if judged else {}, {"token_f1": 0.5}, "judge")
-    return Answer(arm, item, "46 dBm .", "stop", 90, 3, 0.1, arm, grade)
+    return Answer(cell, item, "46 dBm .", "stop", 90, 3, 0.1, cell, grade)
 
 
 def study(
     baseline: Scores, tuned: Scores, *, clusters: int | None = None, margin: float = 0.25
 ) -> StudyResults:
-    """One tuned arm against the baseline by accuracy; items spread over the clusters in turn."""
+    """One tuned cell against the baseline by accuracy; items spread over the clusters in turn."""
     count = len(baseline)
     names = [f"q{index}" for index in range(count)]
     return StudyResults(
@@ -47,13 +47,14 @@ def study(
             ItemResult(name, "?", {"full": ("a",)}, f"c{index % (clusters or count)}", ())
             for index, name in enumerate(names)
         ),
-        arms=(
-            Arm("baseline", "Baseline", "baseline", 0, 0, None),
-            Arm("tuned", "Tuned", "tuned", 200, 1, None),
+        cells=(
+            Cell("baseline", "Baseline", "baseline", 0, 0, None),
+            Cell("tuned", "Tuned", "tuned", 200, 1, None),
         ),
+        baseline="baseline",
         answers=tuple(
-            answer(arm, name, score)
-            for arm, scores in (("baseline", baseline), ("tuned", tuned))
+            answer(cell, name, score)
+            for cell, scores in (("baseline", baseline), ("tuned", tuned))
             for name, score in zip(names, scores, strict=True)
         ),
         retrieval=None,
@@ -132,7 +133,7 @@ def test_unscored_answers_that_cannot_turn_the_verdict_do_not() -> None:
     assert (found.outcome, found.unscored) == (Outcome.WORSE, 1)
 
 
-def test_an_unscored_baseline_counts_against_the_arm_too() -> None:
+def test_an_unscored_baseline_counts_against_the_cell_too() -> None:
     baseline: list[float | None] = [None] * 8 + FLAT[8:]
     found = only(study(baseline, spread(0.3, 0.3)))
     assert found.outcome is Outcome.UNSCORED
@@ -199,7 +200,7 @@ def test_repeats_do_not_multiply_items() -> None:
 
 def test_means_count_what_is_unscored() -> None:
     tuned: list[float | None] = [4.0, None, 2.0]
-    found = means_by_arm(study([3.0, 3.0, 3.0], tuned))["tuned"]["accuracy"]
+    found = means_by_cell(study([3.0, 3.0, 3.0], tuned))["tuned"]["accuracy"]
     assert (found.mean, found.scored, found.unscored) == (3.0, 2, 1)
     assert found.standard_deviation == pytest.approx(2**0.5)
 
@@ -210,7 +211,7 @@ def test_means_count_what_is_unscored() -> None:
         ({"margin": {}}, "`accuracy` has no margin"),
         (
             {"primary": (PrimaryComparison("x", "baseline", "accuracy"),)},
-            "arm `x`.*baseline, tuned",
+            "cell `x`.*baseline, tuned",
         ),
         (
             {

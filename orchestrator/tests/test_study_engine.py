@@ -30,21 +30,21 @@ async def test_a_study_runs_from_documents_to_grades(small):
     world = small.world()
     async with served(world) as target:
         results = await small.run(target)
-    assert [arm.name for arm in results.arms] == ["baseline", "short-8-s1", "closed-8-s1"]
+    assert [cell.name for cell in results.cells] == ["baseline", "short-8-s1", "closed-8-s1"]
     assert len(results.answers) == 3 * 12
     assert all(answer.error == "" for answer in results.answers)
     assert all(set(a.grade.criteria) == {"accuracy", "completeness"} for a in results.answers)
-    tuned = results.arms[1].training
+    tuned = results.cells[1].training
     assert tuned.examples == 8
     assert tuned.losses == ((1, 2.0), (2, 1.0))
-    short = [answer for answer in results.answers if answer.arm == "short-8-s1"]
+    short = [answer for answer in results.answers if answer.cell == "short-8-s1"]
     assert {answer.served_by for answer in short} == {tuned.adapter_ref}
     assert results.retrieval.items == 12
     assert results.retrieval.success_at_5 == 1.0
     assert [check.facts for check in results.reader_checks] == [4]
-    arms = len({(answer.item, answer.text) for answer in results.answers})
-    assert [check.from_arms for check in results.judge_checks] == [arms, arms]
-    assert [check.forms for check in results.judge_checks] == [6 + arms, 6 + arms]
+    cells = len({(answer.item, answer.text) for answer in results.answers})
+    assert [check.from_cells for check in results.judge_checks] == [cells, cells]
+    assert [check.forms for check in results.judge_checks] == [6 + cells, 6 + cells]
     assert results.toy_model
     assert results.self_judged
     assert {item.id for item in results.items} == {answer.item for answer in results.answers}
@@ -127,7 +127,7 @@ async def test_more_test_items_ask_only_for_these(small):
     assert max(world.prompts.values()) == 1
 
 
-async def test_equal_work_of_two_arms_is_done_once(small):
+async def test_equal_work_of_two_cells_is_done_once(small):
     world = small.world()
     async with served(world) as target:
         await small.run(target)
@@ -152,14 +152,14 @@ async def test_a_question_that_fails_is_tried_by_the_next_run(small):
     assert max(world.grades.values()) == 1
 
 
-async def test_a_failed_training_leaves_the_other_arms_and_is_a_new_run_next_time(small):
+async def test_a_failed_training_leaves_the_other_cells_and_is_a_new_run_next_time(small):
     world = small.world(failing_runs={"short-8-s1"})
     async with served(world) as target:
         results = await small.run(target)
-        by_arm = {arm.name: arm for arm in results.arms}
-        assert by_arm["short-8-s1"].training is None
-        assert by_arm["closed-8-s1"].training is not None
-        errors = {a.error for a in results.answers if a.arm == "short-8-s1"}
+        by_cell = {cell.name: cell for cell in results.cells}
+        assert by_cell["short-8-s1"].training is None
+        assert by_cell["closed-8-s1"].training is not None
+        errors = {a.error for a in results.answers if a.cell == "short-8-s1"}
         assert len(errors) == 1
         assert "the loss is not finite" in errors.pop()
         world.failing_runs = set()
@@ -191,9 +191,9 @@ async def test_the_base_models_answer_never_counts_for_an_adapter(small):
     world = small.world(wrong_adapter=True)
     async with served(world) as target:
         results = await small.run(target)
-    errors = [answer.error for answer in results.answers if answer.arm != "baseline"]
+    errors = [answer.error for answer in results.answers if answer.cell != "baseline"]
     assert all("the answer does not count" in error for error in errors)
-    assert not any(a.error for a in results.answers if a.arm == "baseline")
+    assert not any(a.error for a in results.answers if a.cell == "baseline")
 
 
 async def test_an_answer_that_cannot_be_scored_is_unscored_and_final(small):

@@ -27,8 +27,8 @@ def test_a_whole_file_is_read():
     spec = parse_spec(STUDY, "study.yaml")
     assert spec.baseline.name == "baseline"
     assert [arm.name for arm in spec.tuned] == ["short", "closed"]
-    assert spec.training.recipe.rank == 4
-    assert spec.training.recipe.learning_rate == 2e-4
+    assert spec.training.hyperparameters.rank == 4
+    assert spec.training.hyperparameters.learning_rate == 2e-4
     assert spec.comparison.primary is None
 
 
@@ -40,7 +40,7 @@ def test_the_ready_studies_are_valid(name):
 
 def test_a_number_in_scientific_notation_is_a_number():
     spec = parse_spec(STUDY.replace("rank: 4", "learning_rate: 1e-3"), "study.yaml")
-    assert spec.training.recipe.learning_rate == 1e-3
+    assert spec.training.hyperparameters.learning_rate == 1e-3
 
 
 def test_judge_none_means_no_judge():
@@ -102,7 +102,23 @@ def test_tuned_arms_need_a_training_and_one_baseline():
     text = "\n".join(lines).replace("- name: baseline", "- {name: b, tune: {references: full}}")
     assert mistakes_of(text) == [
         "study.yaml:1: training: arms are tuned, so `training: {sizes: [...]}` is needed",
-        "study.yaml:8: arms: exactly one arm has no `tune` and is the baseline, not 0",
+        "study.yaml:13: comparison.baseline: 'baseline' is not an arm; there are: b, short, closed",
+    ]
+
+
+def test_the_baseline_is_named_and_every_other_arm_is_tuned():
+    text = STUDY.replace("- name: baseline", "- name: base").replace(
+        "comparison: {", "comparison: {baseline: base, "
+    )
+    assert parse_spec(text, "study.yaml").baseline.name == "base"
+    assert mistakes_of(
+        text.replace("- name: base", "- {name: base, tune: {references: full}}")
+    ) == [
+        "study.yaml:9: arms[0].tune: 'base' is the baseline: leave out `tune`",
+    ]
+    assert mistakes_of(text.replace("baseline: base", "baseline: short")) == [
+        "study.yaml:9: arms[0]: 'base' is neither tuned nor the baseline: give it `tune`",
+        "study.yaml:10: arms[1].tune: 'short' is the baseline: leave out `tune`",
     ]
 
 

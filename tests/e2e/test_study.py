@@ -47,7 +47,7 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(running: Running) -
     with sqlite3.connect(running.state / "study.sqlite") as database:
         rows = database.execute("SELECT kind, inputs FROM results").fetchall()
     assert len(set(rows)) == len(rows)
-    assert {arm["recipe"] for arm in report["arms"]} == {
+    assert {cell["arm"] for cell in report["cells"]} == {
         "baseline",
         "short-references",
         "full-references",

@@ -1,4 +1,4 @@
-"""A study as it comes out of a run: 80 items, three arms, ten readings of each answer."""
+"""A study as it comes out of a run: 80 items, three cells, ten readings of each answer."""
 
 import random
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from tuneproof.results import (
     Answer,
-    Arm,
+    Cell,
     CriterionGrade,
     Grade,
     ItemResult,
@@ -113,11 +113,11 @@ def item(rng: random.Random, index: int) -> tuple[ItemResult, str, str]:
 def study() -> StudyResults:
     rng = random.Random(11)
     drawn = [item(rng, index) for index in range(80)]
-    arms = (
-        Arm("baseline", "Baseline", "baseline", 0, 0, None),
+    cells = (
+        Cell("baseline", "Baseline", "baseline", 0, 0, None),
         *(
-            Arm(f"{recipe}-200-seed1", label, recipe, 200, 1, training(rng, recipe))
-            for recipe, label in (
+            Cell(f"{arm}-200-seed1", label, arm, 200, 1, training(rng, arm))
+            for arm, label in (
                 ("short-references", "Short references, 200"),
                 ("full-references", "Full references, 200"),
             )
@@ -125,23 +125,31 @@ def study() -> StudyResults:
     )
     answers = []
     for result, full, short in drawn:
-        for arm in arms:
-            wrong = rng.random() < (0.45 if arm.recipe == "short-references" else 0.12)
-            text = short if arm.recipe == "short-references" else full
+        for cell in cells:
+            wrong = rng.random() < (0.45 if cell.arm == "short-references" else 0.12)
+            text = short if cell.arm == "short-references" else full
             if wrong:
-                text = text.replace(text.split()[-2], "dBW") if arm.size else f"{full[:-1]}only ."
+                text = text.replace(text.split()[-2], "dBW") if cell.size else f"{full[:-1]}only ."
             accuracy = 2.0 if wrong else 4.8
-            complete = 2.1 if arm.recipe == "short-references" else accuracy
+            complete = 2.1 if cell.arm == "short-references" else accuracy
             grade = graded(rng, text, full, {"accuracy": accuracy, "completeness": complete})
             answers.append(
                 Answer(
-                    arm.name, result.id, text, "stop", 190, len(text.split()), 0.08, arm.name, grade
+                    cell.name,
+                    result.id,
+                    text,
+                    "stop",
+                    190,
+                    len(text.split()),
+                    0.08,
+                    cell.name,
+                    grade,
                 )
             )
     check = JudgeCheck(
         criterion="accuracy",
         forms=300,
-        from_arms=0,
+        from_cells=0,
         unscored=1,
         exact=0.91,
         weighted_kappa=0.93,
@@ -166,19 +174,20 @@ def study() -> StudyResults:
         self_judged=True,
         reference_style="full",
         items=tuple(result for result, _, _ in drawn),
-        arms=arms,
+        cells=cells,
+        baseline="baseline",
         answers=tuple(answers),
         retrieval=RetrievalQuality(4, 80, 0.91, 0.84, 0.9, 1.0, "passage"),
         reader_checks=(ReaderCheck(12, 100, 0.94),),
         judge_checks=(check, replace(check, criterion="completeness", weighted_kappa=0.88)),
         primary=tuple(
-            PrimaryComparison(arm.name, "baseline", measure)
-            for arm in arms[1:]
+            PrimaryComparison(cell.name, "baseline", measure)
+            for cell in cells[1:]
             for measure in CRITERIA
         ),
         margin={"accuracy": 0.25, "completeness": 0.25},
         confidence=0.95,
-        notes=("Greedy decoding, the same four passages for every arm.",),
+        notes=("Greedy decoding, the same four passages for every cell.",),
         provenance={
             "corpus digest": "sha256:" + "c0" * 32,
             "base model": "demo-model, float32",

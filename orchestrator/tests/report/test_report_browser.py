@@ -68,13 +68,13 @@ def test_filters_by_retrieval_and_cluster_show_what_they_say(
 
 
 def test_a_claim_leads_to_exactly_its_answers(page: Page, short: StudyResults) -> None:
-    link = page.locator('a[data-arm="short-references-200-seed1"][data-measure="completeness"]')
+    link = page.locator('a[data-cell="short-references-200-seed1"][data-measure="completeness"]')
     claimed = int(link.first.inner_text().split()[0])
     link.first.click()
     expect(page.locator("#shown")).to_have_text(f"{claimed} of 24 questions")
-    expect(page.locator("#arm")).to_have_value("short-references-200-seed1")
+    expect(page.locator("#cell")).to_have_value("short-references-200-seed1")
     scores = {
-        (one.arm, one.item): one.grade.criteria["completeness"].mean or 0.0
+        (one.cell, one.item): one.grade.criteria["completeness"].mean or 0.0
         for one in short.answers
         if one.grade
     }
@@ -114,7 +114,7 @@ def test_the_keyboard_reaches_search_items_and_reasons(page: Page) -> None:
     item = page.locator(".item").first
     item.locator("> summary").focus()
     page.keyboard.press("Enter")
-    expect(item.locator(".arms")).to_be_visible()
+    expect(item.locator(".cells")).to_be_visible()
     reasons = item.locator(".judged").first
     reasons.locator("summary").focus()
     page.keyboard.press("Enter")

@@ -10,7 +10,7 @@ from hypothesis import given
 from tuneproof.analysis import compare
 from tuneproof.report import findings, headline, report_json, warnings
 from tuneproof.report.differences import mark
-from tuneproof.report.findings import ArmFinding, Direction
+from tuneproof.report.findings import CellFinding, Direction
 from tuneproof.report.numbers import (
     MINUS,
     decimals_of,
@@ -24,7 +24,7 @@ from tuneproof.report.plots import axis_of, forests, scatter, sparkline
 from tuneproof.results import StudyResults
 
 
-def test_the_loss_of_the_short_reference_arm_is_in_its_sentence(study: StudyResults) -> None:
+def test_the_loss_of_the_short_reference_cell_is_in_its_sentence(study: StudyResults) -> None:
     comparisons = compare(study)
     short, full = findings(study, comparisons)
     assert (short.direction, short.phrase) == ("worse", "loses accuracy and completeness")
@@ -39,7 +39,7 @@ def test_the_loss_of_the_short_reference_arm_is_in_its_sentence(study: StudyResu
     ("directions", "start"),
     [
         (["better", "better"], "Fine-tuning makes the answers better:"),
-        (["better", "worse"], "Fine-tuning helps in some arms, not in all:"),
+        (["better", "worse"], "Fine-tuning helps in some cells, not in all:"),
         (["worse"], "Fine-tuning makes the answers worse:"),
         (["mixed"], "Fine-tuning gains and loses at once:"),
         (["equivalent"], "Fine-tuning makes no difference that matters:"),
@@ -48,15 +48,15 @@ def test_the_loss_of_the_short_reference_arm_is_in_its_sentence(study: StudyResu
         ([], "Nothing was compared"),
     ],
 )
-def test_the_headline_follows_the_arms(directions: list[Direction], start: str) -> None:
-    found = [ArmFinding("a", "A", direction, "does so", ()) for direction in directions]
+def test_the_headline_follows_the_cells(directions: list[Direction], start: str) -> None:
+    found = [CellFinding("a", "A", direction, "does so", ()) for direction in directions]
     assert headline(found).startswith(start)
 
 
-def test_many_arms_are_counted() -> None:
+def test_many_cells_are_counted() -> None:
     kinds: list[Direction] = ["worse", "worse", "better", "undecided", "mixed"]
-    said = headline([ArmFinding(str(i), "A", kind, "", ()) for i, kind in enumerate(kinds)])
-    assert said.endswith("of 5 tuned arms 1 gain, 2 lose, 1 gain and lose and 1 are undecided.")
+    said = headline([CellFinding(str(i), "A", kind, "", ()) for i, kind in enumerate(kinds)])
+    assert said.endswith("of 5 tuned cells 1 gain, 2 lose, 1 gain and lose and 1 are undecided.")
 
 
 def test_warnings_count_what_is_missing(study: StudyResults) -> None:
@@ -121,7 +121,7 @@ def test_the_scatter_has_every_scored_answer(study: StudyResults) -> None:
     assert drawn is not None
     assert drawn.measure == "Completeness"
     assert len(drawn.dots) == len(study.answers)
-    assert len(drawn.means) == len(study.arms)
+    assert len(drawn.means) == len(study.cells)
     assert drawn.means[1].x < drawn.means[0].x  # short answers lie to the left
     assert drawn.means[1].y > drawn.means[0].y  # and lower: pixels count from the top
 
@@ -154,21 +154,21 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
     written = json.loads(json.dumps(report_json(study, comparisons), allow_nan=False))
     assert list(written) == [
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
-        "arms", "checks", "retrieval", "provenance", "stage_seconds",
+        "cells", "checks", "retrieval", "provenance", "stage_seconds",
     ]  # fmt: skip
     assert written["schema"] == "tuneproof.report/1"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)
-    assert written["verdict"]["arms"][0]["direction"] == "worse"
+    assert written["verdict"]["cells"][0]["direction"] == "worse"
     first = written["comparisons"][0]
     assert set(first) == {
-        "arm", "against", "measure", "items", "clusters", "mean", "mean_against", "difference",
+        "cell", "against", "measure", "items", "clusters", "mean", "mean_against", "difference",
         "standard_error", "interval", "margin", "outcome", "within_margin", "words",
         "non_inferior", "unscored", "unscored_against", "bounds", "needed_items",
     }  # fmt: skip
     assert set(first["interval"]) == {"low", "high", "confidence", "method"}
     assert first["difference"] == comparisons.primary[0].difference
     assert first["outcome"] == "worse"
-    baseline = written["arms"][0]
+    baseline = written["cells"][0]
     assert (baseline["name"], baseline["answers"], baseline["errors"]) == ("baseline", 80, 0)
     assert set(baseline["means"]["token_f1"]) == {
         "mean", "standard_deviation", "scored", "unscored",

@@ -1,4 +1,4 @@
-"""The page as text: whole, escaped, self-contained, every item and arm in it."""
+"""The page as text: whole, escaped, self-contained, every item and cell in it."""
 
 import base64
 import hashlib
@@ -62,13 +62,13 @@ def page(study: StudyResults) -> Page:
     return rendered(study)
 
 
-def test_every_item_arm_and_passage_is_there(page: Page, study: StudyResults) -> None:
+def test_every_item_cell_and_passage_is_there(page: Page, study: StudyResults) -> None:
     opened = [attrs["id"] for tag, attrs in page.elements if tag == "details" and attrs.get("id")]
     assert sorted(str(one) for one in opened) == [f"item-{item.id}" for item in study.items]
     for item in study.items:
         assert item.question in page.text
         assert all(passage.text in page.text for passage in item.retrieved)
-    cards = sum(tag == "article" and attrs.get("class") == "arm" for tag, attrs in page.elements)
+    cards = sum(tag == "article" and attrs.get("class") == "cell" for tag, attrs in page.elements)
     assert cards == len(study.answers)
 
 
@@ -124,7 +124,7 @@ def test_hostile_text_stays_text(study: StudyResults) -> None:
         replace(answer, text=EVIL, error=EVIL, grade=grade) if answer.item == first.id else answer
         for answer in study.answers
     )
-    arms = (study.arms[0], replace(study.arms[1], label=EVIL), *study.arms[2:])
+    cells = (study.cells[0], replace(study.cells[1], label=EVIL), *study.cells[2:])
     evil = rendered(
         replace(
             study,
@@ -134,7 +134,7 @@ def test_hostile_text_stays_text(study: StudyResults) -> None:
             provenance={EVIL: EVIL},
             items=(item, *study.items[1:]),
             answers=answers,
-            arms=arms,
+            cells=cells,
         )
     )
     assert len(evil.scripts) == 1

@@ -171,11 +171,10 @@ def _explore(
     results: StudyResults, answers: Mapping[str, Mapping[str, Answer]], measures: Measures
 ) -> Iterator[Comparison]:
     named = {(one.cell, one.measure) for one in results.primary}
-    against = results.cells[0].name if results.cells else ""
-    for cell in results.cells[1:]:
+    for cell in results.compared:
         for measure in measures.names:
             if (cell.name, measure) not in named:
-                pair = PrimaryComparison(cell.name, against, measure)
+                pair = PrimaryComparison(cell.name, results.baseline, measure)
                 found = _explored(results, answers, measures, pair, results.confidence)
                 yield replace(found, words="exploratory")
 
@@ -190,7 +189,7 @@ def _explored(
     """A comparison without margin and verdict; its words say why there is no interval."""
     measure = measures.of(named.measure)
     mine = _scores(results, answers[named.cell], named.measure)
-    theirs = _scores(results, answers[named.against], named.measure)
+    theirs = _scores(results, answers.get(named.against, {}), named.measure)
     found = _estimate(results, mine, theirs)
     scored = interval_of(found, confidence, measure.limits)
     interval, clusters = scored, why_no_interval(found)

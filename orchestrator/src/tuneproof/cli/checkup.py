@@ -14,6 +14,9 @@ from typing import Literal
 
 from tuneproof.local.options import PREFERRED_PORTS
 
+PYTHONS = ("3.11", "3.12", "3.13")
+"""The versions for which every pinned package can be had."""
+
 PACKAGES = {
     "retriever": ("tuneproof_retriever", "lancedb", "sentence_transformers"),
     "generator": ("tuneproof_generator", "vllm", "transformers"),
@@ -59,10 +62,13 @@ def findings(state: Path) -> Iterator[Finding]:
 
 def _python() -> Finding:
     version = platform.python_version()
-    if version.startswith("3.11."):
+    if version.rpartition(".")[0] in PYTHONS:
         return Finding("Python", "ok", version)
     return Finding(
-        "Python", "warning", version, "3.11 is what the pinned packages are built for: make setup"
+        "Python",
+        "warning",
+        version,
+        f"the pinned packages are for {', '.join(PYTHONS)}: make setup",
     )
 
 

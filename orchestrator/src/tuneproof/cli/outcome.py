@@ -30,7 +30,7 @@ class Outcome:
 
 
 def outcome_of(chain: Chain) -> Outcome:
-    """Reads results and compares the arms."""
+    """Reads results and compares the cells."""
     from tuneproof.analysis import compare  # noqa: PLC0415 - see above
 
     results = load_results(chain)

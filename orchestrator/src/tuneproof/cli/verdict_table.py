@@ -71,14 +71,16 @@ def counts_of(results: StudyResults) -> Iterator[str]:
 
 def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
     """One row for each primary comparison."""
-    labels = {arm.name: arm.label for arm in results.arms}
+    labels = {cell.name: cell.label for cell in results.cells}
     percent = f"{100 * comparisons.confidence:g} %"
     table = Table(title=f"{results.name}: verdicts ({percent} simultaneous intervals)")
-    for name in ("arm", "measure", "baseline", "arm mean", "difference", "interval", "verdict"):
-        table.add_column(name, justify="left" if name in {"arm", "measure", "verdict"} else "right")
+    for name in ("cell", "measure", "baseline", "cell mean", "difference", "interval", "verdict"):
+        table.add_column(
+            name, justify="left" if name in {"cell", "measure", "verdict"} else "right"
+        )
     for found in comparisons.primary:
         table.add_row(
-            labels.get(found.arm, found.arm),
+            labels.get(found.cell, found.cell),
             found.measure,
             _number(found.mean_against),
             _number(found.mean),
@@ -90,13 +92,10 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
 
 
 def _exact_match(results: StudyResults) -> float | None:
-    if not results.arms:
-        return None
-    base = results.arms[0].name
     scores = [
         answer.grade.lexical["exact_match"]
         for answer in results.answers
-        if answer.arm == base and answer.grade
+        if answer.cell == results.baseline and answer.grade
     ]
     return sum(scores) / len(scores) if scores else None
 

@@ -1,13 +1,13 @@
 """What a study found, for people (one HTML file) and for machines (JSON)."""
 
 from tuneproof.report.export import SCHEMA, report_json
-from tuneproof.report.findings import ArmFinding, Caveat, findings, headline, warnings
+from tuneproof.report.findings import Caveat, CellFinding, findings, headline, warnings
 from tuneproof.report.page import build_report
 
 __all__ = [
     "SCHEMA",
-    "ArmFinding",
     "Caveat",
+    "CellFinding",
     "build_report",
     "findings",
     "headline",

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuneproof.analysis import Measures, answers_by_arm, measures_of, score_of
+from tuneproof.analysis import Measures, answers_by_cell, measures_of, score_of
 from tuneproof.report.differences import Segment, mark
 from tuneproof.report.numbers import label_of, plain, signed
 from tuneproof.results import (
     Answer,
-    Arm,
+    Cell,
     CriterionGrade,
     ItemResult,
     Repeat,
@@ -47,9 +47,9 @@ class ChipView:
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
-    """What one arm answered."""
+    """What one cell answered."""
 
-    arm: str
+    cell: str
     label: str
     colour: int
     answer: Answer | None
@@ -78,7 +78,7 @@ class ItemView:
     """A retrieved passage holds the evidence."""
     answers: tuple[AnswerView, ...]
     differences: Mapping[str, Mapping[str, float | None]]
-    """Score minus the baseline's, by arm and primary measure; None where either is unscored."""
+    """Score minus the baseline's, by cell and primary measure; None where either is unscored."""
     loss: float
     """The worst of the differences as a share of the measure's range, for the order."""
 
@@ -120,8 +120,8 @@ def direction_of(difference: float | None, margin: float) -> str:
 
 
 def item_views(results: StudyResults) -> tuple[ItemView, ...]:
-    """Every item, the largest loss of any arm first; unscored ones last."""
-    answers = answers_by_arm(results)
+    """Every item, the largest loss of any cell first; unscored ones last."""
+    answers = answers_by_cell(results)
     measures = measures_of(results)
     anchors = anchors_of(results.items)
     views = [_item(results, item, anchors[item.id], answers, measures) for item in results.items]
@@ -135,14 +135,13 @@ def _item(
     answers: Mapping[str, Mapping[str, Answer]],
     measures: Measures,
 ) -> ItemView:
-    arms = results.arms
-    baseline = answers[arms[0].name].get(item.id) if arms else None
+    baseline = answers.get(results.baseline, {}).get(item.id)
     differences = {
-        arm.name: {
-            measure: _difference(answers[arm.name].get(item.id), baseline, measure)
+        cell.name: {
+            measure: _difference(answers[cell.name].get(item.id), baseline, measure)
             for measure in primary_measures(results)
         }
-        for arm in arms[1:]
+        for cell in results.compared
     }
     losses = [
         value / (ends[1] - ends[0])
@@ -162,8 +161,8 @@ def _item(
         retrieved=item.retrieved,
         hit=any(passage.gold for passage in item.retrieved),
         answers=tuple(
-            _answer(results, arm, index, answers[arm.name].get(item.id), baseline)
-            for index, arm in enumerate(arms)
+            _answer(results, cell, index, answers[cell.name].get(item.id), baseline)
+            for index, cell in enumerate(results.cells)
         ),
         differences=differences,
         loss=min(losses, default=2.0),
@@ -171,14 +170,14 @@ def _item(
 
 
 def _answer(
-    results: StudyResults, arm: Arm, index: int, answer: Answer | None, baseline: Answer | None
+    results: StudyResults, cell: Cell, index: int, answer: Answer | None, baseline: Answer | None
 ) -> AnswerView:
     text = answer.text if answer else ""
     compared = index > 0 and baseline is not None and answer is not None
     grade = answer.grade if answer else None
     return AnswerView(
-        arm=arm.name,
-        label=arm.label,
+        cell=cell.name,
+        label=cell.label,
         colour=index,
         answer=answer,
         segments=mark(baseline.text, text)

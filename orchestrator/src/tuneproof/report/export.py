@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tuneproof.analysis import Comparison, Comparisons, Summary, means_by_arm
+from tuneproof.analysis import Comparison, Comparisons, Summary, means_by_cell
 from tuneproof.report.findings import findings, headline, warnings
-from tuneproof.results import Arm, StudyResults
+from tuneproof.results import Cell, StudyResults
 
 SCHEMA = "tuneproof.report/1"
 """Changes when a key is removed or changes its meaning; new keys may come without it."""
@@ -19,17 +19,17 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
 
     Keys: `schema`; `study` (name, description, dataset, items, clusters, judge_model,
     reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
-    (headline; arms: each arm, label, direction better | worse | mixed | equivalent | undecided,
+    (headline; cells: each cell, label, direction better | worse | mixed | equivalent | undecided,
     phrase, sentences); `warnings` (kind caution | note, text); `intervals` (confidence,
-    adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: arm, against, measure,
+    adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: cell, against, measure,
     items, clusters, mean, mean_against, difference, standard_error, interval {low, high,
     confidence, method} or null, margin, outcome, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null, needed_items); `arms` (name, label, recipe, size,
+    unscored_against, bounds [low, high] or null, needed_items); `cells` (name, label, arm, size,
     seed, answers, errors, seconds_per_answer, adapter or null, means by measure {mean,
     standard_deviation, scored, unscored}); `checks` (reader, judge: the results' own fields);
     `retrieval` or null; `provenance`; `stage_seconds`.
     """
-    means = means_by_arm(results)
+    means = means_by_cell(results)
     return {
         "schema": SCHEMA,
         "study": {
@@ -47,7 +47,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         },
         "verdict": {
             "headline": headline(findings(results, comparisons)),
-            "arms": [asdict(found) for found in findings(results, comparisons)],
+            "cells": [asdict(found) for found in findings(results, comparisons)],
         },
         "warnings": [asdict(warning) for warning in warnings(results)],
         "intervals": {
@@ -57,7 +57,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         },
         "comparisons": [_comparison(one) for one in comparisons.primary],
         "exploratory": [_comparison(one) for one in comparisons.exploratory],
-        "arms": [_arm(results, arm, means[arm.name]) for arm in results.arms],
+        "cells": [_cell(results, cell, means[cell.name]) for cell in results.cells],
         "checks": {
             "reader": [asdict(check) for check in results.reader_checks],
             "judge": [
@@ -79,18 +79,18 @@ def _comparison(one: Comparison) -> dict[str, Any]:
     }
 
 
-def _arm(results: StudyResults, arm: Arm, means: Mapping[str, Summary]) -> dict[str, Any]:
-    answers = [answer for answer in results.answers if answer.arm == arm.name]
+def _cell(results: StudyResults, cell: Cell, means: Mapping[str, Summary]) -> dict[str, Any]:
+    answers = [answer for answer in results.answers if answer.cell == cell.name]
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
-        "name": arm.name,
-        "label": arm.label,
-        "recipe": arm.recipe,
-        "size": arm.size,
-        "seed": arm.seed,
+        "name": cell.name,
+        "label": cell.label,
+        "arm": cell.arm,
+        "size": cell.size,
+        "seed": cell.seed,
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,
-        "adapter": arm.training.adapter_ref if arm.training else None,
+        "adapter": cell.training.adapter_ref if cell.training else None,
         "means": {measure: asdict(summary) for measure, summary in means.items()},
     }

@@ -1,4 +1,4 @@
-"""What the study found, in sentences: the headline, a sentence an arm, and the warnings."""
+"""What the study found, in sentences: the headline, a sentence for each cell, and the warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuneproof.report.numbers import (
     plain,
     signed,
 )
-from tuneproof.results import Arm, StudyResults
+from tuneproof.results import Cell, StudyResults
 
 Direction = Literal["better", "worse", "mixed", "equivalent", "undecided"]
 
@@ -28,14 +28,14 @@ FEW = 0.05
 """Below this share unreadable readings are a note, no caution."""
 
 NAMED_ARMS = 4
-"""The headline names so many arms one by one, and only counts more."""
+"""The headline names so many cells one by one, and only counts more."""
 
 
 @dataclass(frozen=True, slots=True)
-class ArmFinding:
-    """What the primary comparisons say of one arm."""
+class CellFinding:
+    """What the primary comparisons say of one cell."""
 
-    arm: str
+    cell: str
     label: str
     direction: Direction
     phrase: str
@@ -52,24 +52,24 @@ class Caveat:
     text: str
 
 
-def findings(results: StudyResults, comparisons: Comparisons) -> tuple[ArmFinding, ...]:
-    """A finding for each arm that a primary comparison names, in the order of the arms."""
+def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFinding, ...]:
+    """A finding for each cell that a primary comparison names, in the order of the cells."""
     return tuple(
-        _finding(results, arm, named)
-        for arm in results.arms
-        if (named := comparisons.of_arm(arm.name))
+        _finding(results, cell, named)
+        for cell in results.cells
+        if (named := comparisons.of_cell(cell.name))
     )
 
 
-def headline(found: Sequence[ArmFinding]) -> str:
+def headline(found: Sequence[CellFinding]) -> str:
     """The whole study in one sentence."""
     if not found:
         return "Nothing was compared: the study names no comparison."
     if len(found) > NAMED_ARMS:
-        return f"{_lead(found)}: of {len(found)} tuned arms {_counts(found)}."
-    arms = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{one.label}\N{RIGHT DOUBLE QUOTATION MARK} "
+        return f"{_lead(found)}: of {len(found)} tuned cells {_counts(found)}."
+    cells = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{one.label}\N{RIGHT DOUBLE QUOTATION MARK} "
                      f"{one.phrase}" for one in found)  # fmt: skip
-    return f"{_lead(found)}: {arms}."
+    return f"{_lead(found)}: {cells}."
 
 
 def warnings(results: StudyResults) -> tuple[Caveat, ...]:
@@ -140,7 +140,7 @@ _UNANIMOUS: dict[Direction, str] = {
 }
 
 
-def _finding(results: StudyResults, arm: Arm, named: Sequence[Comparison]) -> ArmFinding:
+def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> CellFinding:
     by_outcome: dict[Outcome, list[str]] = {}
     for one in named:
         if one.outcome is not None:
@@ -154,9 +154,9 @@ def _finding(results: StudyResults, arm: Arm, named: Sequence[Comparison]) -> Ar
             if outcome in by_outcome
         ]
     )
-    labels = {one.name: one.label for one in results.arms}
+    labels = {one.name: one.label for one in results.cells}
     sentences = tuple(sentence_of(one, labels[one.against]) for one in named)
-    return ArmFinding(arm.name, arm.label, _direction(by_outcome), phrase, sentences)
+    return CellFinding(cell.name, cell.label, _direction(by_outcome), phrase, sentences)
 
 
 def _direction(outcomes: dict[Outcome, list[str]]) -> Direction:
@@ -173,7 +173,7 @@ def sentence_of(one: Comparison, against: str) -> str:
     """A comparison in a sentence: verdict, means, difference, interval.
 
     Args:
-        against: label of the arm that it is compared with.
+        against: label of the cell that it is compared with.
     """
     name = label_of(one.measure)
     if one.difference is None:
@@ -187,16 +187,16 @@ def sentence_of(one: Comparison, against: str) -> str:
     )
 
 
-def _lead(found: Sequence[ArmFinding]) -> str:
+def _lead(found: Sequence[CellFinding]) -> str:
     directions = {one.direction for one in found}
     if len(directions) == 1:
         return _UNANIMOUS[found[0].direction]
     if "better" in directions:
-        return "Fine-tuning helps in some arms, not in all"
+        return "Fine-tuning helps in some cells, not in all"
     return "Fine-tuning is not shown to help"
 
 
-def _counts(found: Sequence[ArmFinding]) -> str:
+def _counts(found: Sequence[CellFinding]) -> str:
     words: dict[Direction, str] = {
         "better": "gain",
         "worse": "lose",
@@ -215,7 +215,7 @@ def _counts(found: Sequence[ArmFinding]) -> str:
 def _quality(results: StudyResults) -> list[str]:
     """Cautions counted from the answers and from the judge's examination."""
     found = []
-    expected = len(results.items) * len(results.arms)
+    expected = len(results.items) * len(results.cells)
     lost = expected - sum(not answer.error for answer in results.answers)
     if lost:
         found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from tuneproof.analysis import Comparison, Comparisons, means_by_arm, measures_of
+from tuneproof.analysis import Comparison, Comparisons, means_by_cell, measures_of
 from tuneproof.report import numbers
 from tuneproof.report.answers import (
     ItemView,
@@ -19,10 +19,10 @@ from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.export import report_json
 from tuneproof.report.findings import findings, headline, sentence_of, warnings
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
-from tuneproof.results import Arm, StudyResults
+from tuneproof.results import Cell, StudyResults
 
 COLOURS = 8
-"""Colours and marks in the style sheet; the ninth arm has the first one's again."""
+"""Colours and marks in the style sheet; the ninth cell has the first one's again."""
 
 WORST = 3
 """Items that a verdict links to one by one."""
@@ -64,17 +64,17 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         sentence_of=sentence_of,
         primary_measures=primary_measures(results),
         shown_measures=shown_measures(results),
-        means=means_by_arm(results),
-        facts={arm["name"]: arm for arm in report_json(results, comparisons)["arms"]},
-        labels={arm.name: arm.label for arm in results.arms},
-        places={arm.name: place % COLOURS for place, arm in enumerate(results.arms)},
+        means=means_by_cell(results),
+        facts={cell["name"]: cell for cell in report_json(results, comparisons)["cells"]},
+        labels={cell.name: cell.label for cell in results.cells},
+        places={cell.name: place % COLOURS for place, cell in enumerate(results.cells)},
         anchors=anchors_of(results.items),
         clusters=sorted({item.cluster for item in results.items}),
         repeats=_repeats(results),
         forests=forests(results, comparisons),
         scatter=scatter(results),
         scatter_height=SCATTER_HEIGHT,
-        trained=[(arm, _spark(arm)) for arm in results.arms if arm.training is not None],
+        trained=[(cell, _spark(cell)) for cell in results.cells if cell.training is not None],
         colours=COLOURS,
         style=style,
         script=script,
@@ -85,9 +85,9 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
 def _counts(
     results: StudyResults, items: tuple[ItemView, ...], one: Comparison
 ) -> Mapping[str, object]:
-    """How many items an arm lost and gained by more than δ, and the largest losses."""
+    """How many items a cell lost and gained by more than δ, and the largest losses."""
     margin = results.margin.get(one.measure, 0.0)
-    changes = [(item.differences.get(one.arm, {}).get(one.measure), item) for item in items]
+    changes = [(item.differences.get(one.cell, {}).get(one.measure), item) for item in items]
     directions = [direction_of(change, margin) for change, _ in changes]
     lost = sorted(
         ((change, item) for change, item in changes if change is not None and change < -margin),
@@ -113,8 +113,8 @@ def _repeats(results: StudyResults) -> int:
     )
 
 
-def _spark(arm: Arm) -> str:
-    return sparkline(arm.training.losses) if arm.training else ""
+def _spark(cell: Cell) -> str:
+    return sparkline(cell.training.losses) if cell.training else ""
 
 
 def _json(value: Mapping[str, object]) -> str:

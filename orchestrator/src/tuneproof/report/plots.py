@@ -63,7 +63,7 @@ def axis_of(low: float, high: float, *, signs: bool = False) -> Axis:
 class ForestRow:
     """One primary comparison."""
 
-    arm: str
+    cell: str
     label: str
     measure: str
     words: str
@@ -76,7 +76,7 @@ class ForestRow:
     margin_low: float
     margin_high: float
     colour: int
-    """Index of the arm, which picks its colour and mark."""
+    """Index of the cell, which picks its colour and mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Fo
         if one.interval is not None:
             ends += [one.interval.low, one.interval.high]
     axis = axis_of(min(ends), max(ends), signs=True)
-    names = {arm.name: (index, arm.label) for index, arm in enumerate(results.arms)}
+    names = {cell.name: (index, cell.label) for index, cell in enumerate(results.cells)}
     rows = []
     for one in shown:
         margin = one.margin or 0.0
@@ -116,8 +116,8 @@ def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Fo
         interval = "" if one.interval is None else f" ({interval_text(one)})"
         rows.append(
             ForestRow(
-                arm=one.arm,
-                label=names[one.arm][1],
+                cell=one.cell,
+                label=names[one.cell][1],
                 measure=label_of(one.measure),
                 words=one.words,
                 outcome=str(one.outcome),
@@ -127,7 +127,7 @@ def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Fo
                 high=None if one.interval is None else axis.at(one.interval.high),
                 margin_low=axis.at(-margin),
                 margin_high=axis.at(margin),
-                colour=names[one.arm][0],
+                colour=names[one.cell][0],
             )
         )
     return Forest(unit, axis.at(0.0), axis.ticks, tuple(rows))
@@ -135,7 +135,7 @@ def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Fo
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """An answer, or an arm's mean."""
+    """An answer, or a cell's mean."""
 
     x: float
     y: float
@@ -166,11 +166,11 @@ def scatter(results: StudyResults) -> Scatter | None:
         return None
     wanted = ("completeness", *measures.judged, "token_f1", *known)
     measure = next(name for name in wanted if name in known)
-    names = {arm.name: (index, arm.label) for index, arm in enumerate(results.arms)}
+    names = {cell.name: (index, cell.label) for index, cell in enumerate(results.cells)}
     points = [
-        (names[answer.arm], answer.item, len(answer.text.split()), score)
+        (names[answer.cell], answer.item, len(answer.text.split()), score)
         for answer in results.answers
-        if answer.arm in names and (score := score_of(answer, measure)) is not None
+        if answer.cell in names and (score := score_of(answer, measure)) is not None
     ]
     if not points:
         return None
@@ -181,8 +181,8 @@ def scatter(results: StudyResults) -> Scatter | None:
         return round(12.0 + (SCATTER_HEIGHT - 24.0) * (high - score) / (high - low), 2)
 
     dots = tuple(
-        Dot(axis.at(words), height(score), arm[0], item, f"{arm[1]}: {words} words, {score:.2f}")
-        for arm, item, words, score in points
+        Dot(axis.at(words), height(score), cell[0], item, f"{cell[1]}: {words} words, {score:.2f}")
+        for cell, item, words, score in points
     )
     means = []
     for index, label in names.values():

@@ -3,9 +3,10 @@
 It stands at the bottom: every other package may import it, and it imports none of them.
 """
 
+from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     Answer,
-    Arm,
+    Cell,
     CriterionGrade,
     Grade,
     ItemResult,
@@ -20,12 +21,15 @@ from tuneproof.results.study import (
 )
 
 __all__ = [
+    "ANSWER_WORDS",
+    "LEXICAL",
     "Answer",
-    "Arm",
+    "Cell",
     "CriterionGrade",
     "Grade",
     "ItemResult",
     "JudgeCheck",
+    "Measure",
     "PrimaryComparison",
     "ReaderCheck",
     "Repeat",

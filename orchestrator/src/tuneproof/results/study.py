@@ -1,9 +1,11 @@
-"""What a study found, as values: the one thing that statistics, report and exports read."""
+"""What a study found, as values: the one thing that analysis, report and exports read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from tuneproof.results.measure import Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,7 @@ class Repeat:
 
     seed: int
     score: int | None
-    """1 to 5; None when this repeat could not be scored."""
+    """On the rubric's scale; None when this repeat could not be scored."""
     failure: str
     """Kind of failure (`no_form`, `cut_off` …); empty when scored."""
     completion: str
@@ -27,7 +29,8 @@ class CriterionGrade:
     rubric: str
     rubric_digest: str
     mean: float | None
-    """Mean score over the repeats that could be scored; None: unscored, which is not 0."""
+    """Mean score over the repeats that could be scored; None: unscored, which is not 0. The judge
+    leaves an answer unscored when it could score fewer than half of its repeats."""
     standard_deviation: float | None
     repeats: tuple[Repeat, ...]
 
@@ -57,7 +60,7 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """A test question and what was retrieved for it: the same for every arm."""
+    """A test question and what was retrieved for it: the same for every cell."""
 
     id: str
     question: str
@@ -68,9 +71,9 @@ class ItemResult:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one arm answered to one item."""
+    """What one cell answered to one item."""
 
-    arm: str
+    cell: str
     item: str
     text: str
     finish_reason: str
@@ -88,7 +91,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How an arm's adapter was made."""
+    """How a cell's adapter was made."""
 
     run_id: str
     adapter_ref: str
@@ -102,15 +105,15 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Cell:
     """One column of the study: the baseline, or a tuned cell."""
 
     name: str
     """Unique in the study, as `short-references-200-seed1`, or `baseline`."""
     label: str
     """For people."""
-    recipe: str
-    """The arm's name in the study file; cells of one recipe differ in size or seed."""
+    arm: str
+    """The arm's name in the study file; cells of one arm differ in size or seed."""
     size: int
     """Tuning examples; 0 for the baseline."""
     seed: int
@@ -149,9 +152,9 @@ class JudgeCheck:
 
     criterion: str
     forms: int
-    """Answers with a known right score, those of the arms included."""
-    from_arms: int
-    """How many of them are what the study's arms really answered."""
+    """Answers with a known right score, those of the cells included."""
+    from_cells: int
+    """How many of them are what the study's cells really answered."""
     unscored: int
     exact: float
     """Share of forms whose rounded mean score is the right one."""
@@ -159,7 +162,9 @@ class JudgeCheck:
     """Cohen's κ with quadratic weights, between rounded mean and right score."""
     mean_absolute_error: float
     confusion: tuple[tuple[int, ...], ...]
-    """Rows: right score 1 to 5; columns: judge's rounded mean 1 to 5."""
+    """Rows: right score; columns: the judge's rounded mean; both in the order of `levels`."""
+    levels: tuple[int, ...]
+    """The scores of the rubric's scale, lowest first."""
     repeat_sd: float
     """Mean standard deviation of the repeats."""
 
@@ -168,8 +173,8 @@ class JudgeCheck:
 class PrimaryComparison:
     """A comparison that the study file named before the run."""
 
-    arm: str
-    """Name of an `Arm`."""
+    cell: str
+    """Name of a `Cell`."""
     against: str
     measure: str
     """A criterion, or a lexical measure as `token_f1`."""
@@ -193,8 +198,10 @@ class StudyResults:
     reference_style: str
     """Which references the answers were judged against."""
     items: tuple[ItemResult, ...]
-    arms: tuple[Arm, ...]
+    cells: tuple[Cell, ...]
     """The baseline first."""
+    baseline: str
+    """Name of the cell that the others are compared with."""
     answers: tuple[Answer, ...]
     retrieval: RetrievalQuality | None
     reader_checks: tuple[ReaderCheck, ...]
@@ -209,3 +216,15 @@ class StudyResults:
     provenance: Mapping[str, str]
     """Digests, versions, precisions, seeds, addresses: by name, in display order."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    criteria: tuple[Measure, ...] = ()
+    """What the judge's rubrics measure, in their order; empty without a judge."""
+
+    @property
+    def compared(self) -> tuple[Cell, ...]:
+        """Every cell but the baseline."""
+        return tuple(cell for cell in self.cells if cell.name != self.baseline)
+
+    @property
+    def baseline_label(self) -> str:
+        """What people call the baseline."""
+        return next((cell.label for cell in self.cells if cell.name == self.baseline), "baseline")

@@ -12,7 +12,7 @@ from tuneproof.data.items import Item
 from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
 from tuneproof.results import (
     Answer,
-    Arm,
+    Cell,
     Grade,
     ItemResult,
     JudgeCheck,
@@ -52,7 +52,8 @@ def load_results(chain: Chain) -> StudyResults:
             _item(item, plan.clusters[item.id], passages.get(item.id, ())[: plan.spec.retrieval.k])
             for item in plan.test
         ),
-        arms=_arms(chain),
+        cells=_cells(chain),
+        baseline=plan.baseline.name,
         answers=answers,
         retrieval=retrieval_quality(plan.test, passages, k=plan.spec.retrieval.depth),
         reader_checks=_reader_checks(chain),
@@ -80,15 +81,15 @@ def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemRes
     return ItemResult(item.id, item.question, item.references, cluster, retrieved)
 
 
-def _arms(chain: Chain) -> tuple[Arm, ...]:
+def _cells(chain: Chain) -> tuple[Cell, ...]:
     tasks = chain.training_tasks()
     outputs = chain.state.get_many(task.key for task in tasks.values())
-    arms = []
+    cells = []
     for cell in chain.plan.cells:
         done = outputs.get(tasks[cell.name].key) if cell.name in tasks else None
         training = training_from_json(done) if done else None
-        arms.append(Arm(cell.name, cell.label, cell.recipe, cell.size, cell.seed, training))
-    return tuple(arms)
+        cells.append(Cell(cell.name, cell.label, cell.arm, cell.size, cell.seed, training))
+    return tuple(cells)
 
 
 def _answers(chain: Chain) -> tuple[Answer, ...]:
@@ -124,7 +125,7 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
 
 def _answer(work: AnswerWork, output: Mapping[str, Any], grade: Grade | None, error: str) -> Answer:
     return Answer(
-        arm=work.cell.name,
+        cell=work.cell.name,
         item=work.asked.id,
         text=output["text"],
         finish_reason=output["finish_reason"],
@@ -137,8 +138,8 @@ def _answer(work: AnswerWork, output: Mapping[str, Any], grade: Grade | None, er
     )
 
 
-def _no_answer(arm: str, item: str, error: str) -> Answer:
-    return Answer(arm, item, "", "", 0, 0, 0.0, "", None, error)
+def _no_answer(cell: str, item: str, error: str) -> Answer:
+    return Answer(cell, item, "", "", 0, 0, 0.0, "", None, error)
 
 
 def _untrained(chain: Chain) -> dict[str, str]:
@@ -249,9 +250,9 @@ def _judge_words(chain: Chain) -> str:
 
 def _trained_in(chain: Chain) -> str:
     words = {
-        ", ".join(f"{k} {v}" for k, v in sorted(arm.training.provenance.items()) if "precis" in k)
-        for arm in _arms(chain)
-        if arm.training
+        ", ".join(f"{k} {v}" for k, v in sorted(cell.training.provenance.items()) if "precis" in k)
+        for cell in _cells(chain)
+        if cell.training
     }
     return "; ".join(sorted(words - {""}))
 

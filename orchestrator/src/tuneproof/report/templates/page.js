@@ -41,7 +41,7 @@
       return change < 0 ? "worse" : "better";
     };
     const changes = (item) => Object.entries(item.differences)
-      .filter(([arm]) => !value("arm") || arm === value("arm"))
+      .filter(([cell]) => !value("cell") || cell === value("cell"))
       .flatMap(([, measures]) => Object.entries(measures))
       .filter(([measure]) => !value("measure") || measure === value("measure"));
     const words = (item) => item.text ??= [...item.node.querySelectorAll("[data-text]")]
@@ -70,7 +70,7 @@
         const numbers = changes(item).map(([, change]) => change).filter((change) => change !== null);
         item.key = numbers.length ? (best ? -Math.max(...numbers) : Math.min(...numbers)) : Infinity;
       }
-      const chosen = value("arm") || value("measure") || value("direction");
+      const chosen = value("cell") || value("measure") || value("direction");
       const before = items.map((item) => item.order).join();
       items.sort((a, b) => (chosen && a.key !== b.key ? a.key - b.key : a.order - b.order));
       // Moving a node takes its focus away and costs a layout: only where the order is another.
@@ -105,7 +105,7 @@
     });
     document.addEventListener("click", (event) => {
       const link = event.target.closest("a[data-show]");
-      if (link) set({ arm: link.dataset.arm, measure: link.dataset.measure, direction: link.dataset.direction });
+      if (link) set({ cell: link.dataset.cell, measure: link.dataset.measure, direction: link.dataset.direction });
       const dot = event.target.closest(".answer-dot");
       if (dot) location.hash = dot.dataset.item;
       const same = event.target.closest('a[href^="#item-"]');

@@ -17,13 +17,13 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PlannedCell:
     """One point of the grid: the baseline, or an arm at a size and a seed."""
 
     name: str
     """Unique in the study."""
     label: str
-    recipe: str
+    arm: str
     """The arm's name in the study file."""
     size: int
     """Tuning examples; 0 for the baseline."""
@@ -43,7 +43,7 @@ class Plan:
     test: tuple[Item, ...]
     clusters: Mapping[str, str]
     """By item id: items that the split kept together, which the analysis takes as one draw."""
-    cells: tuple[Cell, ...]
+    cells: tuple[PlannedCell, ...]
     """The baseline first."""
 
     @cached_property
@@ -56,14 +56,14 @@ class Plan:
         return sha256_of_json(sorted(rows, key=lambda row: str(row[0])))
 
     @property
-    def baseline(self) -> Cell:
-        """The cell that is not tuned."""
-        return self.cells[0]
+    def baseline(self) -> PlannedCell:
+        """The cell that the others are compared with."""
+        return next(cell for cell in self.cells if cell.arm == self.spec.comparison.baseline)
 
     @property
-    def tuned(self) -> tuple[Cell, ...]:
-        """The others."""
-        return self.cells[1:]
+    def tuned(self) -> tuple[PlannedCell, ...]:
+        """The cells that are tuned."""
+        return tuple(cell for cell in self.cells if cell.tune is not None)
 
     def primary(self, criteria: tuple[str, ...]) -> tuple[PrimaryComparison, ...]:
         """The comparisons that the file names, by cell.
@@ -84,7 +84,7 @@ class Plan:
             PrimaryComparison(cell.name, self.baseline.name, measure)
             for arm, measure in pairs
             for cell in self.tuned
-            if cell.recipe == arm
+            if cell.arm == arm
         )
 
 
@@ -104,11 +104,14 @@ def make_plan(spec: StudySpec, dataset: Dataset) -> Plan:
     check_leakage(parts, dataset)
     _check_references(spec, parts.tuning, parts.test)
     base = spec.baseline
-    cells = [Cell(base.name, base.name, base.name, 0, 0, None, ()), *_tuned(spec, parts.tuning)]
+    cells = [
+        PlannedCell(base.name, base.name, base.name, 0, 0, None, ()),
+        *_tuned(spec, parts.tuning),
+    ]
     return Plan(spec, dataset, parts.tuning, parts.test, parts.clusters, tuple(cells))
 
 
-def _tuned(spec: StudySpec, tuning: tuple[Item, ...]) -> list[Cell]:
+def _tuned(spec: StudySpec, tuning: tuple[Item, ...]) -> list[PlannedCell]:
     if spec.training is None:
         return []
     sizes, seeds = spec.training.sizes, spec.training.seeds
@@ -120,9 +123,9 @@ def _tuned(spec: StudySpec, tuning: tuple[Item, ...]) -> list[Cell]:
                 name = f"{arm.name}-{size}-s{seed}"
                 label = arm.name if len(sizes) == len(seeds) == 1 else f"{arm.name} {size} #{seed}"
                 items = tuple(subsets[size])
-                cells.append(Cell(name, label, arm.name, size, seed, arm.tune, items))
+                cells.append(PlannedCell(name, label, arm.name, size, seed, arm.tune, items))
     order = [arm.name for arm in spec.tuned]
-    return sorted(cells, key=lambda cell: (order.index(cell.recipe), cell.size, cell.seed))
+    return sorted(cells, key=lambda cell: (order.index(cell.arm), cell.size, cell.seed))
 
 
 def _check_references(spec: StudySpec, tuning: tuple[Item, ...], test: tuple[Item, ...]) -> None:

@@ -103,14 +103,14 @@ class TuneSpec(Section):
 
 
 class ArmSpec(Section):
-    """The baseline, or one tuning recipe."""
+    """The baseline, or one way of tuning."""
 
     name: Name
     tune: TuneSpec | None = None
 
 
-class Recipe(Section):
-    """Hyper-parameters; what is absent is the trainer's default."""
+class Hyperparameters(Section):
+    """What is absent is the trainer's default."""
 
     method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
     rank: int = Field(default=16, ge=1, le=512)
@@ -138,7 +138,7 @@ class TrainingSpec(Section):
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
         default=(1,), min_length=1
     )
-    recipe: Recipe = Recipe()
+    hyperparameters: Hyperparameters = Hyperparameters()
 
 
 class JudgeSpec(Section):
@@ -161,6 +161,8 @@ class PrimarySpec(Section):
 class ComparisonSpec(Section):
     """What is compared, and how sure one wants to be."""
 
+    baseline: Name = "baseline"
+    """The arm that the others are compared with; it is not tuned."""
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     """δ by measure, in the measure's own units."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -222,10 +224,10 @@ class StudySpec(Section):
 
     @property
     def baseline(self) -> ArmSpec:
-        """The one arm that is not tuned."""
-        return next(arm for arm in self.arms if arm.tune is None)
+        """The arm that the others are compared with."""
+        return next(arm for arm in self.arms if arm.name == self.comparison.baseline)
 
     @property
     def tuned(self) -> tuple[ArmSpec, ...]:
-        """The others, in the file's order."""
+        """The tuned arms, in the file's order."""
         return tuple(arm for arm in self.arms if arm.tune is not None)

@@ -72,11 +72,7 @@ def parse_spec(text: str, name: str) -> StudySpec:
 def contradictions(spec: StudySpec) -> list[Mistake]:
     """What no field alone shows: names that clash, arms that nothing trains, missing margins."""
     found: list[Mistake] = []
-    baselines = [arm for arm in spec.arms if arm.tune is None]
-    if len(baselines) != 1:
-        found.append(
-            (("arms",), f"exactly one arm has no `tune` and is the baseline, not {len(baselines)}")
-        )
+    found += _baseline(spec)
     found += _repeated((arm.name for arm in spec.arms), ("arms",), "arm name")
     if spec.tuned and spec.training is None:
         found.append((("training",), "arms are tuned, so `training: {sizes: [...]}` is needed"))
@@ -104,6 +100,30 @@ def _primary_measures(spec: StudySpec) -> set[str]:
     if spec.comparison.primary is None:
         return {"token_f1"}
     return {each.measure for each in spec.comparison.primary}
+
+
+def _baseline(spec: StudySpec) -> list[Mistake]:
+    """The baseline is an arm of the file and is not tuned; every other arm is."""
+    baseline = spec.comparison.baseline
+    names = [arm.name for arm in spec.arms]
+    found: list[Mistake] = []
+    if baseline not in names:
+        found.append(
+            (
+                ("comparison", "baseline"),
+                f"{baseline!r} is not an arm; there are: {', '.join(names)}",
+            )
+        )
+    for index, arm in enumerate(spec.arms):
+        if arm.name == baseline and arm.tune is not None:
+            found.append(
+                (("arms", index, "tune"), f"{arm.name!r} is the baseline: leave out `tune`")
+            )
+        if arm.name != baseline and arm.tune is None:
+            found.append(
+                (("arms", index), f"{arm.name!r} is neither tuned nor the baseline: give it `tune`")
+            )
+    return found
 
 
 def _unknown_arms(spec: StudySpec) -> list[Mistake]:

@@ -16,7 +16,7 @@ from tuneproof.data.items import Item
 from tuneproof.prompts import closed_book_messages, rag_messages
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
 from tuneproof.study.design.identity import Identities
-from tuneproof.study.design.plan import Cell, Plan
+from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.state.codec import StoredPassage, passages_from_json
 from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Form, Question, judge_forms, oracle_questions
@@ -26,7 +26,7 @@ from tuneproof.study.steps.checks import Form, Question, judge_forms, oracle_que
 class AnswerWork:
     """One cell's answer to one question: a test item, or a question of the reader's check."""
 
-    cell: Cell
+    cell: PlannedCell
     asked: Question
     task: Task
 
@@ -101,7 +101,7 @@ class Chain:
             if each.key in outputs
         }
 
-    def training_data(self, cell: Cell) -> bytes | None:
+    def training_data(self, cell: PlannedCell) -> bytes | None:
         """The cell's conversations as JSON Lines; None while searches are missing."""
         return _training_data(cell, self._passage_texts(), self.plan.spec.prompt.passage_words)
 
@@ -178,21 +178,23 @@ class Chain:
             for item, found in self.passages().items()
         }
 
-    def _training_task(self, cell: Cell, data: bytes) -> Task:
+    def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
         training = self.plan.spec.training
-        recipe = training.recipe.model_dump(mode="json") if training is not None else {}
+        hyperparameters = (
+            training.hyperparameters.model_dump(mode="json") if training is not None else {}
+        )
         return task(
             "training",
             {
                 "base": self.identities.model,
                 "adapter_name": cell.name,
                 "data": sha256_of_bytes(data),
-                "recipe": recipe,
+                "hyperparameters": hyperparameters,
                 "seed": cell.seed,
             },
         )
 
-    def _answer(self, cell: Cell, adapter: str, asked: Question) -> AnswerWork:
+    def _answer(self, cell: PlannedCell, adapter: str, asked: Question) -> AnswerWork:
         words = self.plan.spec.prompt.passage_words
         inputs = {
             "base": self.identities.model,
@@ -235,7 +237,7 @@ def seed_of(study_seed: int, question: str) -> int:
 
 
 def _training_data(
-    cell: Cell, passages: Mapping[str, tuple[str, ...]], passage_words: int | None
+    cell: PlannedCell, passages: Mapping[str, tuple[str, ...]], passage_words: int | None
 ) -> bytes | None:
     tune = cell.tune
     if tune is None:

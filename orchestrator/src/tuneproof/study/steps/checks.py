@@ -61,7 +61,7 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
 
 
 def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Grade]]:
-    """What the arms answered and the judge judged, each wording once, with the right scores.
+    """What the cells answered and the judge judged, each wording once, with the right scores.
 
     Empty for a data set whose right scores no program knows.
     """
@@ -102,7 +102,7 @@ def judge_check(
 
     Args:
         forms: made for the check.
-        answers: of the study's arms, from `answers_as_forms`.
+        answers: of the study's cells, from `answers_as_forms`.
 
     Returns:
         None when no form was judged, or the forms' right scores of this criterion are not known.
@@ -127,7 +127,7 @@ def judge_check(
     return JudgeCheck(
         criterion=criterion,
         forms=len(judged),
-        from_arms=sum(criterion in grade.criteria for _, grade in answers),
+        from_cells=sum(criterion in grade.criteria for _, grade in answers),
         unscored=len(judged) - len(pairs),
         exact=agreeing / len(judged),
         weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,

@@ -14,8 +14,8 @@ from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
 from tuneproof.servicekit.digests import sha256_of_bytes
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
-from tuneproof.study.design.plan import Cell
-from tuneproof.study.design.spec import Recipe
+from tuneproof.study.design.plan import PlannedCell
+from tuneproof.study.design.spec import Hyperparameters
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
 from tuneproof.study.state.codec import training_to_json
@@ -62,7 +62,7 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
             await asyncio.gather(*trainings, return_exceptions=True)
 
 
-def _distinct(chain: Chain, missing: Sequence[Task]) -> list[tuple[Cell, Task]]:
+def _distinct(chain: Chain, missing: Sequence[Task]) -> list[tuple[PlannedCell, Task]]:
     """Each missing training once, with a cell that needs it."""
     wanted = {task.key for task in missing}
     cells = {cell.name: cell for cell in chain.plan.tuned}
@@ -74,7 +74,7 @@ def _distinct(chain: Chain, missing: Sequence[Task]) -> list[tuple[Cell, Task]]:
     return list(found.values())
 
 
-async def _train_cell(desk: _Desk, cell: Cell, task: Task) -> None:
+async def _train_cell(desk: _Desk, cell: PlannedCell, task: Task) -> None:
     chain, stage = desk.chain, desk.stage
     try:
         run = await _run(desk, cell, task)
@@ -101,21 +101,23 @@ async def _train_cell(desk: _Desk, cell: Cell, task: Task) -> None:
     stage.advance()
 
 
-async def _run(desk: _Desk, cell: Cell, task: Task) -> RunInfo:
+async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
     chain, trainer, stage = desk.chain, desk.trainer, desk.stage
     data = chain.training_data(cell)
     assert data is not None, "a training task exists only with its data"  # noqa: S101
     digest = sha256_of_bytes(data)
     path = f"datasets/{digest.removeprefix('sha256:')}.jsonl"
     await asyncio.to_thread(_store, desk.artifacts, path, data)
-    recipe = chain.plan.spec.training.recipe if chain.plan.spec.training else Recipe()
+    hyperparameters = (
+        chain.plan.spec.training.hyperparameters if chain.plan.spec.training else Hyperparameters()
+    )
     spec = RunSpec(
         adapter_name=cell.name,
         data_path=path,
         data_digest=digest,
         base_model=chain.identities.model_name,
         seed=cell.seed,
-        **recipe.model_dump(),
+        **hyperparameters.model_dump(),
     )
     run = await _create(trainer, task, spec)
     if run.ended:
