@@ -11,6 +11,7 @@ from tuneproof.analysis.comparisons import (
 from tuneproof.analysis.intervals import MINIMUM_CLUSTERS, Estimate, Interval
 from tuneproof.analysis.scores import (
     Measures,
+    Repeats,
     Summary,
     answers_by_cell,
     means_by_cell,
@@ -30,6 +31,7 @@ __all__ = [
     "Interval",
     "Measures",
     "Reading",
+    "Repeats",
     "Summary",
     "Verdict",
     "answers_by_cell",

@@ -103,8 +103,8 @@ def degrees_of_freedom(sizes: Floats) -> float:
 
         df = (tr B)² / Σ_gh B_gh².
 
-    Because B_gg = n_g and B_gh = -√(w_g w_h) n_g n_h/n, and with a_g = w_g n_g², no G × G matrix
-    is needed:
+    Because B_gg = n_g and B_gh = -√(w_g w_h) n_g n_h/n, and with a_g = w_g n_g², no matrix of G
+    by G is needed:
 
         df = n² / (Σ n_g² + ((Σ a_g)² - Σ a_g²) / n²).
 

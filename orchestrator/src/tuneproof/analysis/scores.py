@@ -10,6 +10,7 @@ import numpy as np
 from tuneproof.results import ANSWER_WORDS, LEXICAL, Answer, Measure, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
 
+
 @dataclass(frozen=True, slots=True)
 class Measures:
     """What the answers of a study were scored by, each in order of first appearance."""
@@ -61,9 +62,7 @@ def measures_of(results: StudyResults) -> Measures:
     known = {measure.name: measure for measure in (*LEXICAL, *results.criteria)}
     if lacking := [name for name in (*judged, *lexical) if name not in known]:
         raise InvalidInput(f"the results do not say the range of {', '.join(lacking)}")
-    return Measures(
-        {name: known[name] for name in judged}, {name: known[name] for name in lexical}
-    )
+    return Measures({name: known[name] for name in judged}, {name: known[name] for name in lexical})
 
 
 def score_of(answer: Answer | None, measure: str) -> float | None:

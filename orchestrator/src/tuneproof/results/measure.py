@@ -16,7 +16,7 @@ class Measure:
     high: float | None
     """Highest value; None where there is no upper end."""
     unit: str
-    """What it is counted in, as `points`; empty for a share."""
+    """What it is counted in, as `points`."""
     decimals: int = 2
     """With how many decimals a mean is shown, unless a verdict takes more to read."""
 
@@ -34,11 +34,10 @@ class Measure:
         """Unit and range for people: `points, 1 to 5`."""
         if self.high is None:
             return self.unit
-        ends = f"{self.low:g} to {self.high:g}"
-        return f"{self.unit}, {ends}" if self.unit else ends
+        return f"{self.unit}, {self.low:g} to {self.high:g}"
 
 
-LEXICAL = tuple(Measure(name, 0.0, 1.0, "", 2) for name in ("exact_match", "token_f1", "rouge_l"))
+LEXICAL = tuple(Measure(name, 0.0, 1.0, "share") for name in ("exact_match", "token_f1", "rouge_l"))
 """Word overlap with the references, which needs no judge."""
 
 ANSWER_WORDS = Measure("answer_words", 0.0, None, "words", 1)

@@ -16,6 +16,7 @@ from tuneproof.results import (
     Grade,
     ItemResult,
     JudgeCheck,
+    Measure,
     ReaderCheck,
     Retrieved,
     StudyResults,
@@ -64,6 +65,15 @@ def load_results(chain: Chain) -> StudyResults:
         notes=_notes(chain, answers, models),
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),
+        criteria=_criteria(chain),
+    )
+
+
+def _criteria(chain: Chain) -> tuple[Measure, ...]:
+    """What the study's rubrics measure."""
+    return tuple(
+        Measure(rubric.criterion, rubric.low, rubric.high, rubric.unit, rubric.decimals)
+        for rubric in chain.identities.rubrics
     )
 
 
@@ -193,7 +203,7 @@ def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck
         if task.key in outputs
     ]
     given = answers_as_forms(chain.plan, answers) if forms else []
-    checks = [judge_check(criterion, forms, given) for criterion in chain.identities.criteria]
+    checks = [judge_check(measure, forms, given) for measure in _criteria(chain)]
     return tuple(check for check in checks if check is not None)
 
 
