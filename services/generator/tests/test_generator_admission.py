@@ -14,7 +14,8 @@ import pytest
 from tuneproof.adapters import AdapterRef, Registry, identify_base
 from tuneproof.adapters.testing import lora_tensors, write_adapter, write_base
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.adapters.admission import inspector, resolve_model
+from tuneproof.servicekit.hub import resolve_model
+from tuneproof_generator.adapters.admission import inspector
 from tuneproof_generator.adapters.lifecycle import State
 from tuneproof_generator.adapters.loading import Loader
 from tuneproof_generator.adapters.traffic import Traffic

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneproof.rubrics import RubricShelf
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
 from tuneproof_judge.grading import Grader, seeds
 from tuneproof_judge.prompt import Subject
-from tuneproof_judge.rubrics import RubricShelf
 from tuneproof_judge.task import GradeTask
 
 pytestmark = pytest.mark.timeout(30)

@@ -26,7 +26,6 @@ from tuneproof.sdk.values import (
     Passage,
     RejectedDocument,
     Restarted,
-    RubricInfo,
     Sampling,
 )
 
@@ -49,7 +48,6 @@ __all__ = [
     "ReplicaInfo",
     "Restarted",
     "RetrieverClient",
-    "RubricInfo",
     "RunInfo",
     "RunProgress",
     "RunSpec",

@@ -243,7 +243,7 @@ def _provenance(chain: Chain) -> dict[str, str]:
         "judge": _judge_words(chain),
     }
     for rubric in identities.rubrics:
-        found[f"rubric {rubric.id}"] = rubric.digest or "comes with the judge"
+        found[f"rubric {rubric.id}"] = rubric.digest
     found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"
     return {name: value for name, value in found.items() if value}
 

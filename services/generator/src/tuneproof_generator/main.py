@@ -18,10 +18,11 @@ from tuneproof.adapters import Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
 from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.hub import resolve_model
 from tuneproof.servicekit.locks import locked
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.settings import split_address
-from tuneproof_generator.adapters.admission import inspector, resolve_model
+from tuneproof_generator.adapters.admission import inspector
 from tuneproof_generator.adapters.loading import Loader
 from tuneproof_generator.adapters.local_adapter import now
 from tuneproof_generator.adapters.traffic import Traffic
@@ -68,7 +69,8 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     """
     started = now()
     os.environ.update(environment(threads=settings.threads, verbose=settings.log_level == "debug"))
-    folder = await asyncio.to_thread(resolve_model, settings.model)
+    model = await asyncio.to_thread(resolve_model, settings.model, settings.revision)
+    folder = model.path
     replicas = await _join(settings)
     # In a thread, and late: importing vLLM takes seconds, and reads the environment.
     door_module, engine_module = await asyncio.to_thread(_import_vllm)

@@ -28,6 +28,11 @@ class GeneratorSettings(ServiceSettings):
         description="Base model: a folder in Hugging Face format, or a model id of the hub.",
         min_length=1,
     )
+    revision: str = Field(
+        "",
+        description="Branch, tag or commit of a model id at the hub; empty is its main branch. A"
+        " commit is the only one that stays what it is.",
+    )
     model_name: str = Field(
         "",
         description="Name under which the base model is served and its pool is kept; empty is the"

@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
+from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_judge import lexical
@@ -26,7 +27,6 @@ from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, R
 from tuneproof_judge.metrics import REPEATS
 from tuneproof_judge.prompt import render
 from tuneproof_judge.replies import CallFailed, Completion
-from tuneproof_judge.rubrics import Rubric, RubricShelf
 from tuneproof_judge.task import GradeTask
 
 _SEED_BITS = 31
@@ -150,7 +150,7 @@ def outcome_of(completion: Completion, rubric: Rubric) -> int | Failure:
         return Failure(
             FailureKind.CUT_OFF, f"cut off at the rubric's max_tokens of {rubric.max_tokens}"
         )
-    return read_score(completion.text, rubric.scale)
+    return read_score(completion.text, rubric.scores)
 
 
 def _count(grades: Sequence[CriterionGrade]) -> None:

@@ -79,6 +79,7 @@ def _load_embedder(settings: RetrieverSettings) -> SentenceEmbedder:
         device=settings.device,
         threads=settings.torch_threads,
         batch_size=settings.embed_batch,
+        revision=settings.embedder_revision,
     )
 
 

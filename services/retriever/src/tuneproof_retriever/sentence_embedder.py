@@ -87,12 +87,12 @@ class SentenceEmbedder:
 
 
 def load_sentence_embedder(
-    embedder: str, *, device: str, threads: int, batch_size: int
+    embedder: str, *, device: str, threads: int, batch_size: int, revision: str = ""
 ) -> SentenceEmbedder:
     """Loads a model; takes seconds, most of them for torch's import.
 
     Args:
-        embedder: see `find_model`.
+        embedder: see `find_model`, as for `revision`.
         device: torch's name of a device; empty takes a GPU where there is one.
         threads: torch's threads in this process; 0 leaves torch's own choice.
         batch_size: most texts in one forward pass.
@@ -101,7 +101,7 @@ def load_sentence_embedder(
         InvalidInput: when the model, the library or the device cannot be used.
         Unavailable: when the model must be downloaded and cannot.
     """
-    folder = find_model(embedder)
+    folder = find_model(embedder, revision)
     try:
         # torch's import takes seconds, so it waits until a model is wanted.
         import torch  # noqa: PLC0415

@@ -28,6 +28,11 @@ class RetrieverSettings(ServiceSettings):
         f" no network), a model id, or `{PACKAGED_MODEL}` for the model inside the package of that"
         " name. Corpora made with another one cannot be searched.",
     )
+    embedder_revision: str = Field(
+        "",
+        description="Branch, tag or commit of an embedder that is a model id; empty is its main"
+        " branch. The embedder's digest tells whether two have the same content.",
+    )
     device: str = Field(
         "", description="torch device of the embedder, as `cpu` or `cuda:0`; empty chooses."
     )

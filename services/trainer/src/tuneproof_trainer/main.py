@@ -12,11 +12,11 @@ import structlog
 
 from tuneproof.adapters.base import identify_base, read_base_config
 from tuneproof.adapters.storage import open_storage
+from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tuneproof_trainer.completion import Base
 from tuneproof_trainer.executor import LocalExecutor
-from tuneproof_trainer.model_folder import resolve_model
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.runbook import Runbook, hold_runs
@@ -33,13 +33,13 @@ _log = structlog.get_logger(__name__)
 async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     """The trainer as the kit serves it."""
     store = open_storage(settings.artifacts)
-    folder, name = await asyncio.to_thread(resolve_model, settings.model)
-    base = Base(settings.model_name or name, read_base_config(folder))
-    identity = identify_base(folder)
-    _log.info("base", name=base.name, **identity.to_json())
+    model = await asyncio.to_thread(resolve_model, settings.model, settings.revision)
+    base = Base(settings.model_name or model.name, read_base_config(model.path))
+    identity = identify_base(model.path)
+    _log.info("base", name=base.name, revision=model.revision, **identity.to_json())
     queue = RunQueue(
         LocalExecutor(grace_seconds=settings.stop_seconds),
-        lambda run_id: _job(settings, folder, run_id),
+        lambda run_id: _job(settings, model, run_id),
         workers=settings.workers,
         max_attempts=settings.max_attempts,
     )
@@ -58,14 +58,15 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
             await queue.close()
 
 
-def _job(settings: TrainerSettings, base: Path, run_id: str) -> Job:
+def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
     # The worker has another working directory.
     url = settings.artifacts
     if is_folder(url) and "://" not in url:
         url = str(Path(url).expanduser().absolute())
     return Job(
         run_id=run_id,
-        base_folder=str(base),
+        base_folder=str(base.path),
+        base_revision=base.revision,
         artifacts=url,
         device=settings.device,
         threads=settings.threads,

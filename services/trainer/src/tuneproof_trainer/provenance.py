@@ -31,6 +31,7 @@ def provenance_of(
     facts = {
         "run_id": job.run_id,
         "base_model": spec.base_model,
+        "base_revision": job.base_revision,
         **{f"base_{name}": digest for name, digest in identity.to_json().items()},
         "base_precision": base.precision,
         "compute_precision": str(base.compute_dtype).removeprefix("torch."),

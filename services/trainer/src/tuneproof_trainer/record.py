@@ -97,6 +97,8 @@ class Job(BaseModel):
 
     run_id: str
     base_folder: str
+    base_revision: str = ""
+    """The base's commit at the hub; empty when it came from a folder."""
     artifacts: str
     """URL of the artifact store."""
     device: str

@@ -20,6 +20,11 @@ class TrainerSettings(ServiceSettings):
         ...,
         description="The base model: a folder in Hugging Face format, or a model id of the hub.",
     )
+    revision: str = Field(
+        "",
+        description="Branch, tag or commit of a model id at the hub; empty is its main branch. A"
+        " commit is the only one that stays what it is. Provenance names the commit.",
+    )
     model_name: str = Field(
         "",
         description="Name under which specs ask for the base; if empty, the folder's or the id.",

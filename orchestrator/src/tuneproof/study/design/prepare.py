@@ -12,8 +12,13 @@ from tuneproof.data.load import load_dataset
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.external import identify_services
-from tuneproof.study.design.identity import Identities, Sources, identify, resolve_sources
+from tuneproof.study.design.external import identify_services, rubrics_of_judge
+from tuneproof.study.design.identity import (
+    Identities,
+    Sources,
+    identify,
+    resolve_sources,
+)
 from tuneproof.study.design.plan import Plan, make_plan
 from tuneproof.study.design.spec import BioasqData, JudgeSpec, StudySpec
 from tuneproof.study.design.specfile import load_spec
@@ -98,6 +103,8 @@ async def identities_for(
     spec, sources = prepared.spec, prepared.sources
     if external and not request.model:
         found = await identify_services(spec, endpoints, sources)
+    elif external:
+        found = identify(spec, sources, await rubrics_of_judge(spec, endpoints))
     else:
         found = identify(spec, sources)
     prepared.plan.primary(found.criteria)

@@ -472,6 +472,10 @@ class Rubric(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    DECIMALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<name>@<version>`."""
     digest: _builtins.str
@@ -480,13 +484,20 @@ class Rubric(_message.Message):
     template: _builtins.str
     """The prompt, with {{question}}, {{reference}}, {{answer}}, {{passages}} and {{fence}} (a word
     that stands in none of these texts), and the rubric's own {{criterion}}, {{description}},
-    {{scale}} and {{steps}}.
+    {{scale}}, {{low}}, {{high}} and {{steps}}.
     """
     max_tokens: _builtins.int
     """Longest completion in tokens."""
+    low: _builtins.int
+    """The scores are the whole numbers from low to high."""
+    high: _builtins.int
+    unit: _builtins.str
+    """What scores are counted in, as `points`."""
+    decimals: _builtins.int
+    """Digits after the point with which a mean score is shown."""
     @_builtins.property
     def scale(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
-        """What each score means, by score."""
+        """What scores mean, by score; both ends of the scale are there."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -503,10 +514,14 @@ class Rubric(_message.Message):
         steps: _abc.Iterable[_builtins.str] | None = ...,
         template: _builtins.str = ...,
         max_tokens: _builtins.int = ...,
+        low: _builtins.int = ...,
+        high: _builtins.int = ...,
+        unit: _builtins.str = ...,
+        decimals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "description", b"description", "digest", b"digest", "id", b"id", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "decimals", b"decimals", "description", b"description", "digest", b"digest", "high", b"high", "id", b"id", "low", b"low", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,109 @@
+"""Loads on OpenAI endpoints that are not ours."""
+
+from __future__ import annotations
+
+import re
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from tuneproof.loadtest import LoadSpec, OpenAIDoor, Probe, Probes, run_load
+from tuneproof.servicekit.errors import Unavailable
+
+pytestmark = pytest.mark.timeout(60)
+
+ONE, TWO = ("short@sha256:" + digit * 64 for digit in "12")
+
+
+@asynccontextmanager
+async def endpoint(answer):
+    """An OpenAI endpoint whose stream `answer` writes; gives its base URL."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def streamed(*lines: str, headers=None):
+    async def answer(request):
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        body = await request.json()
+        for line in lines:
+            await response.write(f"data: {line.replace('MODEL', body['model'])}\n\n".encode())
+        return response
+
+    return answer
+
+
+PIECE = '{"choices": [{"delta": {"content": "MODEL "}}]}'
+USAGE = '{"choices": [], "usage": {"completion_tokens": 2}}'
+
+
+async def loaded(answer, *, models=("one", "two"), probes=None, ours=False):
+    spec = LoadSpec(rate=100.0, seconds=0.2, base_share=0.0)
+    async with endpoint(answer) as url:
+        door = OpenAIDoor(url, base_model="", token="k", of_generator=ours)
+        async with aclosing(door):
+            return await run_load(door, spec, models, probes=probes)
+
+
+async def test_any_openai_endpoint_is_loaded_and_its_answers_are_checked_by_probes():
+    answer = streamed(
+        '{"choices": [{"delta": {"role": "assistant"}}]}', PIECE, PIECE, USAGE, "[DONE]"
+    )
+    probes = Probes([Probe(name, None, re.compile(f"{name} {name}")) for name in ("one", "two")])
+    figures = (await loaded(answer, probes=probes)).figures
+    assert (figures.failed, figures.wrong_adapter) == (0, 0)
+    assert figures.checked_text == figures.requests > 5
+    assert figures.checked_digest == 0
+    assert figures.throughput_ratio is None
+    assert figures.sides["quiet"]["tokens_per_second"] > 0
+    crossed = Probes([Probe("one", None, re.compile("two two"))])
+    assert (await loaded(answer, probes=crossed)).figures.wrong_adapter > 0
+
+
+async def test_the_adapter_named_in_the_header_is_compared_where_the_name_means_one():
+    answer = streamed(PIECE, "[DONE]", headers={"x-tuneproof-adapter": TWO})
+    figures = (await loaded(answer, models=(ONE, TWO))).figures
+    assert figures.checked_digest == figures.requests
+    assert 0 < figures.wrong_adapter < figures.requests
+    alias = (await loaded(answer, models=("live",))).figures
+    assert (alias.checked_digest, alias.wrong_adapter) == (0, 0)
+
+
+async def test_no_header_is_the_base_model_at_our_door_and_nothing_known_elsewhere():
+    answer = streamed(PIECE, "[DONE]")
+    elsewhere = (await loaded(answer, models=(ONE,))).figures
+    assert (elsewhere.checked_digest, elsewhere.wrong_adapter) == (0, 0)
+    ours = (await loaded(answer, models=(ONE,), ours=True)).figures
+    assert ours.wrong_adapter == ours.checked_digest == ours.requests
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ((PIECE, USAGE), "ended without"),
+        (('{"choices": [{"delta": {}}]}', "[DONE]"), "empty"),
+        (("no json",), "no JSON"),
+        ((PIECE, '{"error": {"message": "broken"}}'), "broken"),
+    ],
+)
+async def test_an_answer_that_is_none_is_a_failure(lines, said):
+    with pytest.raises(Unavailable, match=said):
+        await loaded(streamed(*lines), models=("one",))
+
+
+async def test_a_refusal_tells_status_and_text():
+    async def refuse(request):
+        return web.Response(status=503, text="full")
+
+    with pytest.raises(Unavailable, match="503: full"):
+        await loaded(refuse, models=("one",))
