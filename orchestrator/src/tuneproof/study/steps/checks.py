@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from tuneproof.data.items import JudgeForm
 from tuneproof.data.sources import KnownWorld
-from tuneproof.results import Answer, Grade, JudgeCheck, ReaderCheck
+from tuneproof.results import Answer, Grade, JudgeCheck, Measure, ReaderCheck
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.plan import Plan
 from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec
 
-LEVELS = (1, 2, 3, 4, 5)
 Form = JudgeForm
 
 
@@ -87,7 +86,7 @@ def reader_check(facts: int, grades: Sequence[Grade]) -> ReaderCheck | None:
 
 
 def judge_check(
-    criterion: str,
+    measure: Measure,
     forms: Sequence[tuple[Form, Grade]],
     answers: Sequence[tuple[Form, Grade]],
 ) -> JudgeCheck | None:
@@ -96,18 +95,22 @@ def judge_check(
     A form that could not be scored counts as not exact; κ, error and matrix are over the others.
 
     Args:
+        measure: a criterion, with the scale of the rubric that scores it.
         forms: made for the check.
         answers: of the study's cells, from `answers_as_forms`.
 
     Returns:
-        None when no form was judged, or the forms' right scores of this criterion are not known.
+        None when no form was judged, or the forms' right scores by this criterion are not known
+        or are not on the rubric's scale.
     """
     from tuneproof.analysis.agreement import (  # noqa: PLC0415 - scipy is slow to load
         confusion_matrix,
         weighted_kappa,
     )
 
-    if not any(criterion in form.scores for form, _ in forms):
+    criterion, levels = measure.name, _levels(measure)
+    scales = {form.levels for form, _ in forms if criterion in form.scores}
+    if scales != {levels}:
         return None
     judged = [
         (form.scores[criterion], grade.criteria[criterion])
@@ -125,13 +128,21 @@ def judge_check(
         from_cells=sum(criterion in grade.criteria for _, grade in answers),
         unscored=len(judged) - len(pairs),
         exact=agreeing / len(judged),
-        weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,
+        weighted_kappa=weighted_kappa(truth, given, levels) if pairs else 0.0,
         mean_absolute_error=_mean([abs(right - mean) for right, mean in pairs]),
         confusion=tuple(
-            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, LEVELS)
+            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, levels)
         ),
+        levels=levels,
         repeat_sd=_mean(spreads),
     )
+
+
+def _levels(measure: Measure) -> tuple[int, ...]:
+    """The whole scores of a criterion, lowest first; empty where its range is not known."""
+    if measure.high is None:
+        return ()
+    return tuple(range(math.ceil(measure.low), math.floor(measure.high) + 1))
 
 
 def rounded(mean: float) -> int:
