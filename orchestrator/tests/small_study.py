@@ -15,8 +15,8 @@ from fakes import World
 from tuneproof.cli.main import main
 from tuneproof.judge.v1 import judge_pb2
 from tuneproof.results import StudyResults
+from tuneproof.rubrics import Rubric, parse_rubric
 from tuneproof.sdk import Endpoints
-from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.collect import load_results
 from tuneproof.study.design.prepare import Request, identities_for, prepare, remember
 from tuneproof.study.run import run_study
@@ -73,6 +73,15 @@ class _QuietStage:
         pass
 
 
+def rubric_message(rubric: Rubric) -> judge_pb2.Rubric:
+    """A rubric as a judge tells it."""
+    names = [
+        "id", "digest", "criterion", "description", "scale", "low", "high", "unit", "decimals",
+        "steps", "template", "max_tokens",
+    ]  # fmt: skip
+    return judge_pb2.Rubric(**{name: getattr(rubric, name) for name in names})
+
+
 class SmallStudy:
     """The files of a small study in a folder."""
 
@@ -108,16 +117,7 @@ class SmallStudy:
         """Fakes that have this study's rubrics."""
         world = World(**settings)
         for path in sorted((self.folder / "rubrics").glob("*.yaml")):
-            content = yaml.safe_load(path.read_text())
-            world.rubrics.append(
-                judge_pb2.Rubric(
-                    **{name: content[name] for name in ("id", "criterion", "template")},
-                    digest=sha256_of_json([path.read_text()]),
-                    scale=content["scale"],
-                    steps=content["steps"],
-                    max_tokens=content["max_tokens"],
-                )
-            )
+            world.rubrics.append(rubric_message(parse_rubric(path.read_bytes(), str(path))))
         return world
 
     def announce(self, target: str) -> None:

@@ -121,9 +121,19 @@ def test_rubrics_that_cannot_be_used_are_named(tmp_path, run):
     small = SmallStudy(tmp_path)
     (tmp_path / "rubrics" / "odd.yaml").write_text("id: odd@1\n")
     told = refused(run("study", "run", str(small.file), "--state", str(small.state)))
-    assert (
-        told
-        == f"{tmp_path / 'rubrics' / 'odd.yaml'}: is no rubric: it needs `id` and `criterion`\n"
+    odd = tmp_path / "rubrics" / "odd.yaml"
+    lacking = ("criterion", "description", "scale", "steps", "template")
+    assert told.splitlines() == [f"{odd}:1: {field}: is missing" for field in lacking]
+
+
+def test_a_rubric_that_nobody_has_is_named_with_those_that_are_there(tmp_path, run):
+    small = SmallStudy(tmp_path)
+    small.edit("tele-accuracy@1", "tele-clarity@1")
+    told = refused(run("study", "run", str(small.file), "--state", str(small.state)))
+    assert told == (
+        "there is no rubric 'tele-clarity@1'; there are accuracy@1, completeness@1,"
+        f" tele-accuracy@1, tele-completeness@1 (built in and in {tmp_path / 'rubrics'});"
+        " see --rubrics\n"
     )
 
 

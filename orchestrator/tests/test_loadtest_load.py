@@ -196,7 +196,7 @@ def test_every_bad_objective_is_named(tmp_path):
     with pytest.raises(InvalidInput) as failed:
         read_slo(path)
     for key in ("wrong", "p99_ratio", "first_token.p98"):
-        assert f"slo.yaml: {key}: " in failed.value.message
+        assert f"slo.yaml:1: {key}: " in failed.value.message
     path.write_text("{failed: 2, whole: {p99: 3}}")
     assert read_slo(path) == Slo(failed=2, whole={"p99": 3.0})
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from small_study import rubric_message
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
 from tuneproof.results import Repeat
+from tuneproof.rubrics import Rubric
 from tuneproof.sdk import GradeInput, JudgeClient
-from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.status import status_of
@@ -17,11 +19,23 @@ from tuneproof.servicekit.testing import serving
 pytestmark = pytest.mark.timeout(20)
 
 
+def _rubric(name: str, **said: object) -> pb.Rubric:
+    rubric = Rubric(
+        id=name, criterion="accuracy", description="Is it right?", low=1, high=5,
+        scale={1: "wrong", 5: "right"}, steps=("Read.",), template="{{answer}}", max_tokens=96,
+    )  # fmt: skip
+    message = rubric_message(rubric)
+    message.MergeFrom(pb.Rubric(**said))
+    return message
+
+
 class _Judge(stubs.JudgeServiceServicer):
     """Scores by the answer's length; a rubric's criterion is its name."""
 
     def __init__(self) -> None:
         self.requests: list[pb.GradeRequest] = []
+        self.said: dict[str, object] = {}
+        """Of the rubric, instead of what is right."""
 
     def _grade(self, request: pb.GradeRequest) -> pb.Grade:
         self.requests.append(request)
@@ -52,12 +66,10 @@ class _Judge(stubs.JudgeServiceServicer):
     async def GetRubric(self, request, context):
         if request.id != "accuracy@1":
             raise NotFound(f"there is no rubric {request.id}")
-        rubric = pb.Rubric(id=request.id, criterion="accuracy", steps=["Read."], max_tokens=96)
-        rubric.scale[1], rubric.scale[5] = "wrong", "right"
-        return pb.GetRubricResponse(rubric=rubric)
+        return pb.GetRubricResponse(rubric=_rubric(request.id, **self.said))
 
     async def ListRubrics(self, request, context):
-        rubrics = [pb.Rubric(id=name) for name in ("a@1", "b@1", "c@1")]
+        rubrics = [_rubric(name) for name in ("a@1", "b@1", "c@1")]
         some, token = page(rubrics, 2, request.page_token, lambda rubric: rubric.id)
         return pb.ListRubricsResponse(rubrics=some, next_page_token=token)
 
@@ -135,6 +147,21 @@ async def test_rubrics_are_told(client):
     rubric = await client.rubric("accuracy@1")
     assert (rubric.criterion, rubric.steps, rubric.max_tokens) == ("accuracy", ("Read.",), 96)
     assert rubric.scale == {1: "wrong", 5: "right"}
+    assert (rubric.low, rubric.high, rubric.unit, rubric.decimals) == (1, 5, "points", 2)
     assert [one.id for one in await client.rubrics()] == ["a@1", "b@1", "c@1"]
     with pytest.raises(NotFound, match="no rubric x@1"):
         await client.rubric("x@1")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"digest": "sha256:other"}, "has the digest sha256:other, its content sha256:"),
+        ({"high": 9}, r"cannot be read \(scale\)"),
+        ({"template": "{{tone}}"}, r"cannot be read \(template\)"),
+    ],
+)
+async def test_a_rubric_that_means_something_else_here_is_refused(client, fake, said, told):
+    fake.said = said
+    with pytest.raises(WrongState, match=f"rubric 'accuracy@1' {told}.*install the same version"):
+        await client.rubric("accuracy@1")

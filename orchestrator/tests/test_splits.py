@@ -111,6 +111,7 @@ def test_clusters_with_one_question_or_one_text_stay_together():
             frozenset("abe"),
             frozenset("cd"),
         }
+        assert divided.clusters == {**dict.fromkeys("abe", "c1"), **dict.fromkeys("cd", "c3")}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tuneproof.results import (
     Grade,
     ItemResult,
     JudgeCheck,
+    Measure,
     PrimaryComparison,
     ReaderCheck,
     Repeat,
@@ -161,6 +162,7 @@ def study() -> StudyResults:
             (0, 0, 2, 55, 3),
             (0, 0, 0, 4, 56),
         ),
+        levels=(1, 2, 3, 4, 5),
         repeat_sd=0.38,
     )
     return StudyResults(
@@ -194,5 +196,6 @@ def study() -> StudyResults:
             "precision trained, served": "nf4, float32",
             "tuneproof": "0.1.0",
         },
+        criteria=tuple(Measure(name, 1, 5, "points") for name in CRITERIA),
         stage_seconds={"ingest": 3.1, "train": 148.4, "answer": 21.0, "judge": 92.5},
     )

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from tuneproof.analysis import compare
+from tuneproof.analysis import Verdict, compare
 from tuneproof.report import findings, headline, report_json, warnings
 from tuneproof.report.differences import mark
 from tuneproof.report.findings import CellFinding, Direction
@@ -16,6 +16,7 @@ from tuneproof.report.numbers import (
     decimals_of,
     duration,
     interval_text,
+    margin_text,
     percent,
     plain,
     signed,
@@ -30,33 +31,92 @@ def test_the_loss_of_the_short_reference_cell_is_in_its_sentence(study: StudyRes
     assert (short.direction, short.phrase) == ("worse", "loses accuracy and completeness")
     assert full.direction == "undecided"
     completeness = comparisons.primary[1]
-    assert short.sentences[1].startswith("Completeness: worse. ")
+    assert short.sentences[1].startswith("Completeness: worse, by judge demo-model. ")
     assert f"({interval_text(completeness).join(('interval ', ''))})" in short.sentences[1]
     assert "Short references, 200\N{RIGHT DOUBLE QUOTATION MARK} loses" in headline([short, full])
+
+
+def cell(direction: Direction, seed: int = 1, arm: str = "a") -> CellFinding:
+    return CellFinding("c", "C", arm, 200, seed, ("judge gpt-x",), direction, "does so", ())
 
 
 @pytest.mark.parametrize(
     ("directions", "start"),
     [
-        (["better", "better"], "Fine-tuning makes the answers better:"),
-        (["better", "worse"], "Fine-tuning helps in some cells, not in all:"),
-        (["worse"], "Fine-tuning makes the answers worse:"),
-        (["mixed"], "Fine-tuning gains and loses at once:"),
-        (["equivalent"], "Fine-tuning makes no difference that matters:"),
-        (["undecided"], "This study cannot decide whether fine-tuning helps:"),
-        (["worse", "undecided"], "Fine-tuning is not shown to help:"),
+        (["better"], "The tuned adapter answers better, by judge gpt-x: "),
+        (["better", "better"], "The tuned adapters answer better, by judge gpt-x: "),
+        (["slightly_better"], "The tuned adapter answers slightly better, by "),
+        (["partly_better"], "The tuned adapter answers better by some measures only, by "),
+        (["better", "worse"], "Some tuned adapters answer better, others do not, by "),
+        (["worse"], "The tuned adapter answers worse, by "),
+        (["mixed"], "The tuned adapter gains and loses at once, by "),
+        (["equivalent"], "The tuned adapter makes no difference that matters, by "),
+        (["undecided"], "This study cannot decide whether fine-tuning helps, by "),
+        (["worse", "undecided"], "Fine-tuning is not shown to help, by "),
+        (["slightly_better", "undecided"], "Fine-tuning is not shown to help, by "),
         ([], "Nothing was compared"),
     ],
 )
 def test_the_headline_follows_the_cells(directions: list[Direction], start: str) -> None:
-    found = [CellFinding("a", "A", direction, "does so", ()) for direction in directions]
-    assert headline(found).startswith(start)
+    assert headline([cell(direction) for direction in directions]).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("direction", "start"),
+    [
+        ("better", "Fine-tuning makes the answers better, by judge gpt-x: "),
+        ("worse", "Fine-tuning makes the answers worse, by "),
+        ("mixed", "Fine-tuning gains and loses at once, by "),
+        ("equivalent", "Fine-tuning makes no difference that matters, by "),
+    ],
+)
+def test_only_three_seeds_speak_of_fine_tuning(direction: Direction, start: str) -> None:
+    assert headline([cell(direction, seed) for seed in (1, 2, 3)]).startswith(start)
+    assert headline([cell(direction, seed) for seed in (1, 2)]).startswith("The tuned adapters ")
+    lone = [*(cell(direction, seed) for seed in (1, 2, 3)), cell(direction, 1, "b")]
+    assert headline(lone).startswith("The tuned adapters ")
 
 
 def test_many_cells_are_counted() -> None:
     kinds: list[Direction] = ["worse", "worse", "better", "undecided", "mixed"]
-    said = headline([CellFinding(str(i), "A", kind, "", ()) for i, kind in enumerate(kinds)])
+    said = headline([cell(kind) for kind in kinds])
     assert said.endswith("of 5 tuned cells 1 gain, 2 lose, 1 gain and lose and 1 are undecided.")
+
+
+def tuned_by(study: StudyResults, *changes: dict[str, object]) -> CellFinding:
+    """The finding of the first tuned cell, its comparisons changed so."""
+    comparisons = compare(study)
+    first = tuple(
+        replace(one, **change)  # type: ignore[arg-type]
+        for one, change in zip(comparisons.of_cell(study.cells[1].name), changes, strict=True)
+    )
+    return findings(study, replace(comparisons, primary=first))[0]
+
+
+BETTER = {"verdict": Verdict.BETTER, "within_margin": False, "words": "better"}
+WITHIN = {"verdict": Verdict.BETTER, "within_margin": True, "words": "better, within the margin"}
+OPEN = {"verdict": Verdict.UNDECIDED, "within_margin": False, "words": "undecided"}
+
+
+def test_the_headline_says_no_more_than_its_weakest_part(study: StudyResults) -> None:
+    assert tuned_by(study, BETTER, BETTER).direction == "better"
+    assert tuned_by(study, BETTER, WITHIN).direction == "slightly_better"
+    beside = tuned_by(study, WITHIN, OPEN)
+    assert beside.direction == "partly_better"
+    assert beside.phrase == "gains accuracy (within the margin) and is undecided in completeness"
+    assert headline([beside]).startswith(
+        "The tuned adapter answers better by some measures only, by judge demo-model: "
+    )
+
+
+def test_looking_again_is_warned_of_where_something_is_undecided(study: StudyResults) -> None:
+    comparisons = compare(study)
+    first = comparisons.primary[0]
+    for change, warned in ((OPEN, True), (BETTER, False)):
+        changed = replace(comparisons, primary=(replace(first, **change),))  # type: ignore[arg-type]
+        said = " ".join(caveat.text for caveat in warnings(study, changed))
+        assert ("Do not add questions and look again" in said) is warned
+        assert "more than 5 %" in said or not warned
 
 
 def test_warnings_count_what_is_missing(study: StudyResults) -> None:
@@ -75,7 +135,9 @@ def test_warnings_count_what_is_missing(study: StudyResults) -> None:
         ),
         judge_checks=(replace(study.judge_checks[0], weighted_kappa=0.41),),
     )
-    text = " ".join(caveat.text for caveat in warnings(broken) if caveat.kind == "caution")
+    text = " ".join(
+        caveat.text for caveat in warnings(broken, compare(broken)) if caveat.kind == "caution"
+    )
     assert "1 of 240 answers are missing or without a grade" in text
     assert "2 of 478 judged scores are missing" in text
     assert "1 of 240 answers were cut" in text
@@ -149,6 +211,15 @@ def test_rounding_never_hides_on_which_side_of_zero_an_interval_lies(study: Stud
     assert interval_text(near) == f"{MINUS}0.3100 to {MINUS}0.0004"
 
 
+def test_rounding_never_hides_what_the_gate_reads(study: StudyResults) -> None:
+    one = compare(study).primary[0]
+    assert one.interval is not None
+    near = replace(one, margin=0.25, interval=replace(one.interval, low=-0.2496, high=0.4))
+    assert interval_text(near) == f"{MINUS}0.2496 to +0.4000"
+    assert margin_text(near) == "0.25"
+    assert margin_text(replace(near, margin=0.125)) == "0.125"
+
+
 def test_json_has_its_documented_shape(study: StudyResults) -> None:
     comparisons = compare(study)
     written = json.loads(json.dumps(report_json(study, comparisons), allow_nan=False))
@@ -156,18 +227,23 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
         "cells", "checks", "retrieval", "provenance", "stage_seconds",
     ]  # fmt: skip
-    assert written["schema"] == "tuneproof.report/1"
+    assert written["schema"] == "tuneproof.report/2"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)
     assert written["verdict"]["cells"][0]["direction"] == "worse"
     first = written["comparisons"][0]
     assert set(first) == {
-        "cell", "against", "measure", "items", "clusters", "mean", "mean_against", "difference",
-        "standard_error", "interval", "margin", "outcome", "within_margin", "words",
-        "non_inferior", "unscored", "unscored_against", "bounds", "needed_items",
+        "cell", "against", "measure", "scale", "by", "items", "clusters", "mean", "mean_against",
+        "difference", "standard_error", "degrees_of_freedom", "interval", "scored_interval",
+        "margin", "verdict", "within_margin", "words", "non_inferior", "unscored",
+        "unscored_against", "bounds",
+    }  # fmt: skip
+    assert first["by"] == "judge demo-model"
+    assert first["scale"] == {
+        "name": "accuracy", "low": 1, "high": 5, "unit": "points", "decimals": 2,
     }  # fmt: skip
     assert set(first["interval"]) == {"low", "high", "confidence", "method"}
     assert first["difference"] == comparisons.primary[0].difference
-    assert first["outcome"] == "worse"
+    assert first["verdict"] == "worse"
     baseline = written["cells"][0]
     assert (baseline["name"], baseline["answers"], baseline["errors"]) == ("baseline", 80, 0)
     assert set(baseline["means"]["token_f1"]) == {
@@ -184,5 +260,5 @@ def test_json_of_a_study_without_a_single_score_is_still_json(study: StudyResult
         ),
     )
     written = json.loads(json.dumps(report_json(dead, compare(dead)), allow_nan=False))
-    assert {one["outcome"] for one in written["comparisons"]} == {"undecided_unscored"}
+    assert {one["verdict"] for one in written["comparisons"]} == {"undecided_unscored"}
     assert written["comparisons"][0]["difference"] is None

@@ -2,38 +2,41 @@
 
 The estimand is *the adapter*: training seeds fixed, items drawn in document clusters. What a
 recipe does over seeds is another question, which these intervals do not answer.
+
+Answers without a score are neither dropped nor counted as zero. Each comparison has three
+intervals: over the pairs that are scored, and over all items with the unscored at their worst and
+at their best for the cell. It shows the *hull* of the three, and its verdict is read off that.
+With a share u of the answers unscored the hull of n items tends to the difference ± u times the
+range: more items make it narrower, so a few unscored answers never undo what many items show.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tuneproof.analysis.intervals import (
     Estimate,
     Interval,
+    Limits,
     estimate,
     interval_of,
-    needed_items,
+    why_no_interval,
 )
-from tuneproof.analysis.outcome import Outcome, Reading, read, words_of
-from tuneproof.analysis.scores import (
-    ANSWER_WORDS,
-    Measures,
-    answers_by_cell,
-    measures_of,
-    score_of,
-)
-from tuneproof.results import Answer, PrimaryComparison, StudyResults
+from tuneproof.analysis.scores import Measures, answers_by_cell, measures_of, score_of
+from tuneproof.analysis.verdict import Reading, Verdict, read, words_of
+from tuneproof.results import Answer, Measure, PrimaryComparison, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
 
 ADJUSTMENT = "Bonferroni"
 """How the intervals of the primary comparisons are made simultaneous: each at the confidence
 1 - (1 - C)/m for m comparisons, so that all hold at once with confidence C at least, whatever
 their dependence (Dunn 1961, Journal of the American Statistical Association 56:52)."""
+
+WORD_OVERLAP = "word overlap"
 
 Scores = Mapping[str, float | None]
 
@@ -45,33 +48,41 @@ class Comparison:
     cell: str
     against: str
     measure: str
+    scale: Measure
+    """The measure's range, unit and decimals."""
+    by: str
+    """Who or what scored the answers: `judge <model>`, or `word overlap`."""
     items: int
     """Pairs with a score on both sides; means and difference are over these."""
     clusters: int
+    """Of these items."""
     mean: float | None
     mean_against: float | None
     difference: float | None
     """mean - mean_against, in the measure's units; None without pairs."""
     standard_error: float | None
+    """Of the difference, by CR2."""
+    degrees_of_freedom: float
     interval: Interval | None
+    """The hull over what the unscored answers could be; the verdict is read off it."""
+    scored_interval: Interval | None
+    """Over the scored pairs alone; the same as `interval` where all are scored."""
     margin: float | None
     """δ; None where none was named (exploratory)."""
-    outcome: Outcome | None
-    """None for an exploratory comparison: it has no verdict."""
+    verdict: Verdict | None
+    """None for an exploratory comparison: it has none."""
     within_margin: bool
     words: str
-    """The outcome for people; `exploratory` where there is none."""
+    """The verdict for people; `exploratory` where there is none."""
     non_inferior: bool | None
-    """The gate's question: lower bound above -δ, with the unscored at their worst too. None
-    without interval or margin."""
+    """The gate's question: the interval's lower end is above -δ. None without interval or
+    margin."""
     unscored: int
     """Items of the study without a score in `cell`."""
     unscored_against: int
     bounds: tuple[float, float] | None
     """Lowest and highest mean difference over all items that the unscored allow; equal to the
     difference when all are scored, None where the measure has no upper end."""
-    needed_items: int | None
-    """About how many items would decide; only where undecided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ class Comparisons:
 
 
 def compare(results: StudyResults) -> Comparisons:
-    """Compare the cells of a study as its file named it, and explore the rest.
+    """Compares the cells of a study as its file named it, and explores the rest.
 
     Raises:
         InvalidInput: a comparison names a cell or measure that is not there, a measure has no
@@ -108,11 +119,10 @@ def compare(results: StudyResults) -> Comparisons:
     measures = measures_of(results)
     answers = answers_by_cell(results)
     adjusted = 1.0 - (1.0 - results.confidence) / max(len(results.primary), 1)
-    primary = tuple(
-        _verdict(results, answers, measures, named, adjusted) for named in results.primary
-    )
     return Comparisons(
-        primary=primary,
+        primary=tuple(
+            _primary(results, answers, measures, named, adjusted) for named in results.primary
+        ),
         exploratory=tuple(_explore(results, answers, measures)),
         confidence=results.confidence,
         adjusted_confidence=adjusted,
@@ -120,7 +130,7 @@ def compare(results: StudyResults) -> Comparisons:
     )
 
 
-def _verdict(
+def _primary(
     results: StudyResults,
     answers: Mapping[str, Mapping[str, Answer]],
     measures: Measures,
@@ -141,91 +151,55 @@ def _verdict(
             "study file under comparison.margin",
             field=f"comparison.margin.{named.measure}",
         )
-    ends = measures.range_of(named.measure)
-    mine = _scores(results, answers[named.cell], named.measure)
-    theirs = _scores(results, answers[named.against], named.measure)
-    found = _estimate(results, mine, theirs)
-    limits = _limits(ends)
-    interval = interval_of(found, confidence, limits)
-    reading = read(interval, margin)
-    worst, best = interval, interval
-    bounds = (found.difference, found.difference) if found.items else None
-    if ends is not None and found.items < len(results.items):
-        lowest = _estimate(results, _filled(mine, ends[0]), _filled(theirs, ends[1]))
-        highest = _estimate(results, _filled(mine, ends[1]), _filled(theirs, ends[0]))
-        bounds = (lowest.difference, highest.difference)
-        worst, best = (interval_of(end, confidence, limits) for end in (lowest, highest))
-        if {read(worst, margin), read(best, margin)} != {reading}:
-            reading = Reading(Outcome.UNSCORED, within_margin=False)
-    needed = None
-    if reading.outcome is Outcome.UNDECIDED:
-        needed = needed_items(found, confidence, margin, limits)
-    safe = None
-    if interval is not None and worst is not None:
-        safe = min(interval.low, worst.low) > -margin
-    return _comparison(
-        named,
-        mine,
-        theirs,
+    found = _explored(results, answers, measures, named, confidence)
+    reading = read(found.interval, margin)
+    if reading.verdict is Verdict.UNDECIDED and found.scored_interval != found.interval:
+        alone = read(found.scored_interval, margin).verdict
+        if alone is not Verdict.UNDECIDED:
+            reading = Reading(Verdict.UNSCORED, within_margin=False)
+    return replace(
         found,
-        interval=interval,
         margin=margin,
-        outcome=reading.outcome,
+        verdict=reading.verdict,
         within_margin=reading.within_margin,
-        words=words_of(reading, needed_items=needed, clusters=found.clusters),
-        non_inferior=safe,
-        bounds=bounds,
-        needed=needed,
+        words=words_of(reading, clusters=found.words),
+        non_inferior=None if found.interval is None else found.interval.low > -margin,
     )
 
 
 def _explore(
     results: StudyResults, answers: Mapping[str, Mapping[str, Answer]], measures: Measures
-) -> list[Comparison]:
+) -> Iterator[Comparison]:
     named = {(one.cell, one.measure) for one in results.primary}
-    found = []
     for cell in results.compared:
-        for measure in (*measures.judged, *measures.lexical, ANSWER_WORDS):
-            if (cell.name, measure) in named:
-                continue
-            mine = _scores(results, answers[cell.name], measure)
-            theirs = _scores(results, answers.get(results.baseline, {}), measure)
-            seen = _estimate(results, mine, theirs)
-            limits = _limits(measures.range_of(measure))
-            found.append(
-                _comparison(
-                    PrimaryComparison(cell.name, results.baseline, measure),
-                    mine,
-                    theirs,
-                    seen,
-                    interval=interval_of(seen, results.confidence, limits),
-                    margin=None,
-                    outcome=None,
-                    within_margin=False,
-                    words="exploratory",
-                    non_inferior=None,
-                    bounds=None,
-                    needed=None,
-                )
-            )
-    return found
+        for measure in measures.names:
+            if (cell.name, measure) not in named:
+                pair = PrimaryComparison(cell.name, results.baseline, measure)
+                found = _explored(results, answers, measures, pair, results.confidence)
+                yield replace(found, words="exploratory")
 
 
-def _comparison(
+def _explored(
+    results: StudyResults,
+    answers: Mapping[str, Mapping[str, Answer]],
+    measures: Measures,
     named: PrimaryComparison,
-    mine: Scores,
-    theirs: Scores,
-    found: Estimate,
-    *,
-    interval: Interval | None,
-    margin: float | None,
-    outcome: Outcome | None,
-    within_margin: bool,
-    words: str,
-    non_inferior: bool | None,
-    bounds: tuple[float, float] | None,
-    needed: int | None,
+    confidence: float,
 ) -> Comparison:
+    """A comparison without margin and verdict; its words say why there is no interval."""
+    measure = measures.of(named.measure)
+    mine = _scores(results, answers[named.cell], named.measure)
+    theirs = _scores(results, answers.get(named.against, {}), named.measure)
+    found = _estimate(results, mine, theirs)
+    scored = interval_of(found, confidence, measure.limits)
+    interval, clusters = scored, why_no_interval(found)
+    bounds = (found.difference, found.difference) if found.items else None
+    if measure.high is not None and found.items < len(results.items):
+        low, high = measure.low, measure.high
+        worst = _estimate(results, _filled(mine, low), _filled(theirs, high))
+        best = _estimate(results, _filled(mine, high), _filled(theirs, low))
+        interval = _hull(scored, worst, best, confidence, measure.limits)
+        bounds, clusters = (worst.difference, best.difference), why_no_interval(worst)
     pairs = [
         (score, other)
         for item, score in mine.items()
@@ -235,22 +209,46 @@ def _comparison(
         cell=named.cell,
         against=named.against,
         measure=named.measure,
+        scale=measure,
+        by=f"judge {results.judge_model}" if named.measure in measures.judged else WORD_OVERLAP,
         items=found.items,
         clusters=found.clusters,
         mean=math.fsum(pair[0] for pair in pairs) / len(pairs) if pairs else None,
         mean_against=math.fsum(pair[1] for pair in pairs) / len(pairs) if pairs else None,
         difference=found.difference if found.items else None,
         standard_error=found.standard_error,
+        degrees_of_freedom=found.degrees_of_freedom,
         interval=interval,
-        margin=margin,
-        outcome=outcome,
-        within_margin=within_margin,
-        words=words,
-        non_inferior=non_inferior,
+        scored_interval=scored,
+        margin=None,
+        verdict=None,
+        within_margin=False,
+        words=clusters,
+        non_inferior=None,
         unscored=sum(score is None for score in mine.values()),
         unscored_against=sum(score is None for score in theirs.values()),
         bounds=bounds,
-        needed_items=needed,
+    )
+
+
+def _hull(
+    scored: Interval | None,
+    worst: Estimate,
+    best: Estimate,
+    confidence: float,
+    limits: Limits | None,
+) -> Interval | None:
+    """The smallest interval that holds the three; None where all items together give none.
+
+    The scored pairs alone may give none, when too few clusters are left: the other two then hold
+    whatever the unscored could have shown.
+    """
+    lowest, highest = (interval_of(each, confidence, limits) for each in (worst, best))
+    if lowest is None or highest is None:
+        return None
+    parts = [each for each in (scored, lowest, highest) if each is not None]
+    return replace(
+        parts[0], low=min(each.low for each in parts), high=max(each.high for each in parts)
     )
 
 
@@ -260,10 +258,6 @@ def _scores(results: StudyResults, answers: Mapping[str, Answer], measure: str) 
 
 def _filled(scores: Scores, value: float) -> Scores:
     return {item: value if score is None else score for item, score in scores.items()}
-
-
-def _limits(ends: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if ends is None else (ends[0] - ends[1], ends[1] - ends[0])
 
 
 def _estimate(results: StudyResults, mine: Scores, theirs: Scores) -> Estimate:

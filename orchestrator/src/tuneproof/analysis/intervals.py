@@ -1,13 +1,14 @@
 """Confidence intervals for a mean of paired differences whose items come in clusters.
 
 Assumptions: clusters (documents, say) are drawn independently of each other; items within one may
-depend in any way. The estimand is the mean over *items*, so that a large cluster weighs more.
+depend on each other in any way. The estimand is the mean over *items*, so a large cluster weighs
+more.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,13 +16,21 @@ import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Limits = tuple[float, float]
+"""Lowest and highest difference that a measure allows."""
 
 MINIMUM_CLUSTERS = 10
-"""Below it no interval is given: cluster-robust variances are then far too small too often
-(Cameron and Miller 2015, Journal of Human Resources 50:317, section VI)."""
+"""Below it there is no interval: cluster-robust variances are then too small too often
+(Cameron and Miller 2015, Journal of Human Resources 50:317, section VI). As many clusters must
+differ from the common value before the variance alone sets the width (`_unseen`)."""
 
-POWER = 0.80
-"""Chance of seeing a difference that is there, for which `needed_items` plans."""
+MINIMUM_FREEDOM = 3.0
+"""Degrees of freedom below which there is no interval: one cluster then carries so much of the
+mean that its luck is the result."""
+
+_VISIBLE = 0.01
+"""A difference of this share of the measure's range counts as one; a smaller one counts in part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,9 @@ class Interval:
     high: float
     confidence: float
     """Of this one interval, the adjustment for several included."""
-    method: Literal["cluster-t", "exact-binomial"]
+    method: Literal["cluster-t", "widened-t", "exact-binomial"]
+    """`cluster-t`: D ± t · √V. `exact-binomial`: all clusters agree, and a count bounds what was
+    not seen. `widened-t`: between the two, because few clusters differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,151 +51,179 @@ class Estimate:
     """A mean difference and what its sampling error is judged from."""
 
     difference: float
-    """NaN without items."""
+    """Mean over items, in the measure's units; NaN without items."""
     standard_error: float | None
-    """Cluster-robust; None for fewer than two clusters."""
+    """√V by CR2; None for fewer than two clusters."""
+    degrees_of_freedom: float
+    """Satterthwaite's, from 1 to G - 1; 0 for fewer than two clusters."""
     items: int
     clusters: int
+    cluster_means: Floats = field(repr=False, compare=False)
+    """Shape (G,): mean difference in each cluster."""
+    cluster_sizes: Floats = field(repr=False, compare=False)
+    """Shape (G,): items in each cluster."""
 
 
-def cluster_robust(differences: Floats, clusters: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Mean over items and its cluster-robust variance.
+def cluster_robust(differences: Floats, clusters: Codes) -> tuple[float, float]:
+    """Mean over items, and its cluster-robust variance by CR2.
 
-    With n items in G clusters, D the mean of all dᵢ and u_g the sum of dᵢ - D over cluster g,
+    With n items, n_g of them in cluster g, D the mean of all dᵢ, u_g the sum of dᵢ - D over
+    cluster g, and w_g = 1 / (1 - n_g/n),
 
-        V = G / (G - 1) · Σ_g u_g² / n².
+        V = Σ_g w_g u_g² / n².
 
-    This is the sandwich estimator of a regression on a constant with the CR1 correction
-    G/(G - 1) · (n - 1)/(n - k), where k = 1 (Liang and Zeger 1986; Cameron and Miller 2015,
-    section II); unequal cluster sizes are allowed. Where each item is a cluster of its own it is
-    s²/n, the variance of the paired t test.
+    It is the bias-reduced sandwich of a regression on a constant: the residuals of a cluster pull
+    the mean towards themselves, and (I - H_gg)^(-1/2) undoes it. H_gg = 11ᵀ/n has the vector of
+    ones as its only eigenvector with a value other than 0, n_g/n, so the matrix acts on a
+    cluster's sum as √w_g (Bell and McCaffrey 2002, Survey Methodology 28:169; Pustejovsky and
+    Tipton 2018, Journal of Business and Economic Statistics 36:672, section 2). V is unbiased when
+    items are independent with one variance. Where each item is a cluster of its own it is s²/n,
+    the variance of the paired t test.
 
     Args:
-        differences: shape (..., n): one study per leading index.
+        differences: shape (n,), in the measure's units.
         clusters: shape (n,): codes 0 to G - 1, each occurring, G at least 2.
 
     Returns:
-        mean and variance, each of shape (...).
+        mean, in the measure's units, and variance of the mean, in their square.
     """
-    count = differences.shape[-1]
-    groups = int(clusters.max()) + 1
-    mean = differences.mean(axis=-1)
-    members = np.zeros((count, groups))
-    members[np.arange(count), clusters] = 1.0
-    sums = (differences - mean[..., None]) @ members
-    return mean, groups / (groups - 1) * (sums**2).sum(axis=-1) / count**2
+    count = len(differences)
+    mean = float(differences.mean())
+    residuals = np.bincount(clusters, weights=differences - mean)
+    sizes = np.bincount(clusters)
+    return mean, float((residuals**2 / (1.0 - sizes / count)).sum()) / count**2
 
 
-def estimate(differences: Floats, clusters: npt.NDArray[np.int64]) -> Estimate:
-    """The mean difference of one study with its standard error; never fails, whatever the size."""
+def degrees_of_freedom(sizes: Floats) -> float:
+    """Satterthwaite's degrees of freedom of the CR2 variance of a mean, after Bell and McCaffrey.
+
+    V is a quadratic form in the data. With items independent and of one variance it has the
+    eigenvalues of B = C∘√(w wᵀ), where C = diag(n_g) - n_g n_h/n is the covariance of the cluster
+    sums u_g, and V/E(V) is matched by a χ² with
+
+        df = (tr B)² / Σ_gh B_gh².
+
+    Because B_gg = n_g and B_gh = -√(w_g w_h) n_g n_h/n, and with a_g = w_g n_g², no matrix of G
+    by G is needed:
+
+        df = n² / (Σ n_g² + ((Σ a_g)² - Σ a_g²) / n²).
+
+    Equal clusters give G - 1 (Bell and McCaffrey 2002; Pustejovsky and Tipton 2018, section 3.1).
+
+    Args:
+        sizes: shape (G,), items in each cluster, G at least 2.
+    """
+    total = float(sizes.sum())
+    weighted = sizes**2 / (1.0 - sizes / total)
+    cross = float(weighted.sum()) ** 2 - float((weighted**2).sum())
+    return total**2 / (float((sizes**2).sum()) + cross / total**2)
+
+
+def estimate(differences: Floats, clusters: Codes) -> Estimate:
+    """The mean difference of one study with its standard error; never fails, whatever the size.
+
+    Args:
+        differences: shape (n,), in the measure's units.
+        clusters: shape (n,), any whole numbers: items with the same one share a cluster.
+    """
     items = len(differences)
     if items == 0:
-        return Estimate(math.nan, None, 0, 0)
+        return Estimate(math.nan, None, 0.0, 0, 0, np.zeros(0), np.zeros(0))
     codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
-    groups = int(codes.max()) + 1
+    sizes = np.bincount(codes).astype(np.float64)
+    means = np.bincount(codes, weights=differences) / sizes
+    groups = len(sizes)
     if groups < 2:
-        return Estimate(float(differences.mean()), None, items, groups)
+        return Estimate(float(differences.mean()), None, 0.0, items, groups, means, sizes)
     mean, variance = cluster_robust(differences, codes)
-    error = math.sqrt(float(variance))
+    error = math.sqrt(variance)
     # Sums of rounding errors are no variance: equal differences have none.
     spread = float(np.abs(differences).max())
-    return Estimate(float(mean), 0.0 if error <= 1e-12 * spread else error, items, groups)
+    error = 0.0 if error <= 1e-12 * spread else error
+    return Estimate(mean, error, degrees_of_freedom(sizes), items, groups, means, sizes)
 
 
-def interval_of(
-    found: Estimate, confidence: float, limits: tuple[float, float] | None
-) -> Interval | None:
+def why_no_interval(found: Estimate) -> str:
+    """Why `interval_of` gives no interval for reasons of the clusters; empty where it can."""
+    if found.clusters < MINIMUM_CLUSTERS:
+        return f"{found.clusters}; an interval needs {MINIMUM_CLUSTERS}"
+    if found.degrees_of_freedom < MINIMUM_FREEDOM:
+        return (
+            f"{found.clusters}, so unequal that they count as"
+            f" {found.degrees_of_freedom + 1.0:.1f}; an interval needs {MINIMUM_FREEDOM + 1.0:.0f}"
+        )
+    return ""
+
+
+def interval_of(found: Estimate, confidence: float, limits: Limits | None) -> Interval | None:
     """The interval for the mean difference, or None where there is no honest one.
 
-    D ± t · √V with G - 1 degrees of freedom (Student's t), cut to `limits`.
-
-    Where V is 0 (every difference zero, say) that would be an interval of no width, which claims
-    what G clusters cannot show. Then: all G clusters agreed on D, so that with the interval's
-    confidence at most a share p = 1 - ((1 - confidence)/2)^(1/G) of clusters would not (the upper
-    end of Clopper and Pearson's interval for 0 of G; about 3.7/G at 95 %), and these could differ
-    by all that the measure allows: from D - p·(D - lowest) to D + p·(highest - D). It supposes
-    clusters of about equal size; without limits (a measure with no upper end) there is none.
+    D ± t · √V by Student's t with Satterthwaite's degrees of freedom, cut to `limits`, where at
+    least ten clusters differ visibly from the common value. √V says nothing of differences that
+    were not seen: where fewer clusters differ, each end moves out towards the exact bound of
+    `_unseen`, in proportion to how many of the ten are missing. The ends are continuous in the
+    differences: there is no jump from clusters that all agree to clusters that nearly do.
 
     Args:
         confidence: above 0, below 1.
-        limits: lowest and highest difference that the measure allows.
+        limits: None for a measure without an upper end; then nothing bounds what was not seen,
+            the interval is D ± t · √V, and there is none where V is 0.
     """
-    if found.standard_error is None or found.clusters < MINIMUM_CLUSTERS:
+    if found.standard_error is None or why_no_interval(found):
         return None
-    centre = found.difference
     tail = (1.0 - confidence) / 2.0
-    if found.standard_error > 0.0:
-        reach = float(stats.t.ppf(1.0 - tail, found.clusters - 1)) * found.standard_error
-        low, high = centre - reach, centre + reach
-        if limits is not None:
-            low, high = max(low, limits[0]), min(high, limits[1])
-        return Interval(low, high, confidence, "cluster-t")
+    reach = float(stats.t.ppf(1.0 - tail, found.degrees_of_freedom)) * found.standard_error
+    low, high = found.difference - reach, found.difference + reach
     if limits is None:
-        return None
-    share = 1.0 - tail ** (1.0 / found.clusters)
-    return Interval(
-        centre - share * (centre - limits[0]),
-        centre + share * (limits[1] - centre),
-        confidence,
-        "exact-binomial",
-    )
+        return Interval(low, high, confidence, "cluster-t") if reach > 0.0 else None
+    low, high = max(low, limits[0]), min(high, limits[1])
+    differing, lowest, highest = _unseen(found, tail, limits)
+    missing = max(0.0, 1.0 - differing / MINIMUM_CLUSTERS)
+    if missing == 0.0:
+        return Interval(low, high, confidence, "cluster-t")
+    low += missing * min(0.0, lowest - low)
+    high += missing * max(0.0, highest - high)
+    return Interval(low, high, confidence, "exact-binomial" if missing == 1.0 else "widened-t")
 
 
-def needed_items(
-    found: Estimate, confidence: float, margin: float, limits: tuple[float, float] | None
-) -> int | None:
-    """About how many items would decide, clusters being as large and as alike as those seen.
+def _unseen(found: Estimate, tail: float, limits: Limits) -> tuple[float, float, float]:
+    """How many clusters differ from the common value, and how far the mean could lie from it.
 
-    The smallest N at which a true difference of δ is found with 80 % power by the two-sided test
-    at the interval's level: N = n·V · (t₁ + t₂)² / δ², where t₁ and t₂ are the quantiles of
-    Student's t at 1 - (1 - confidence)/2 and .80 with G·N/n - 1 degrees of freedom (Chow, Shao
-    and Wang 2008, section 3.1, with the cluster-robust variance in place of s²). If the study
-    has so many items already, the difference lies in between; N is then what would either tell
-    the observed difference from 0 or show it inside ±δ, whichever takes fewer, were it the true
-    one. With V = 0: where the fallback of `interval_of` reaches no further than δ.
+    Let c be the median of the cluster means, and y_g the part of the way from c to the highest
+    difference that cluster g goes up, from 0 to 1, n_g that to the lowest. The mean is
+    c + (highest - c)·E(y) - (c - lowest)·E(n). Among variables from 0 to 1 with one mean, the
+    one that is only ever 0 or 1 varies most, so Clopper and Pearson's ends for the count Σ y_g
+    of G bound E(y) from above, and likewise E(n) from below; a count that is not whole is put
+    into the same beta quantiles (Clopper and Pearson 1934, Biometrika 26:404). Where all G
+    clusters agree the bound is the familiar one for 0 of G: a share 1 - tail^(1/G) of clusters,
+    about 3.7/G at 95 %, may differ by all that the measure allows. It rises with every y_g and
+    falls with every n_g. Clusters of unequal size count as G = n²/Σ n_g² equal ones (Kish 1965,
+    Survey Sampling, section 11.7).
 
     Returns:
-        N, rounded up to two significant digits and above the items of the study; None where the
-        margin is 0, nothing can be planned from (fewer than two clusters), or it would take more
-        than a million.
+        number of clusters that differ, where one that differs by less than 1 % of the measure's
+        range counts in part; lowest and highest mean.
     """
-    if found.standard_error is None or margin <= 0.0:
-        return None
-    per_cluster = found.items / found.clusters
-    floor = max(found.items + 1, math.ceil(MINIMUM_CLUSTERS * per_cluster))
-    tail = (1.0 - confidence) / 2.0
-    if found.standard_error == 0.0:
-        if limits is None:
-            return None
-        widest = max(found.difference - limits[0], limits[1] - found.difference)
-        room = margin - abs(found.difference)
-        if room <= 0.0 or room >= widest:
-            return None
-        groups = math.log(tail) / math.log1p(-room / widest)
-        return _about(max(groups * per_cluster, floor))
-    unit = found.standard_error**2 * found.items
-    seen = abs(found.difference)
-    distances = [margin]
-    if _size(unit, margin, tail, per_cluster) <= found.items:
-        distances = [seen, abs(margin - seen)]
-    sizes = [_size(unit, distance, tail, per_cluster) for distance in distances if distance > 0.0]
-    return _about(max(min(sizes), floor)) if sizes else None
+    means, sizes = found.cluster_means, found.cluster_sizes
+    common = float(np.median(means))
+    visible = _VISIBLE * (limits[1] - limits[0]) / 2.0
+    differing = float(np.minimum(np.abs(means - common) / visible, 1.0).sum())
+    shares = sizes / sizes.sum()
+    count = 1.0 / float((shares**2).sum())
+    up, down = limits[1] - common, common - limits[0]
+    above = count * float((shares * np.maximum(means - common, 0.0)).sum()) / max(up, 1e-12)
+    below = count * float((shares * np.maximum(common - means, 0.0)).sum()) / max(down, 1e-12)
+    lowest = common - down * _upper(below, count, tail) + up * _lower(above, count, tail)
+    highest = common + up * _upper(above, count, tail) - down * _lower(below, count, tail)
+    return differing, lowest, highest
 
 
-def _size(unit: float, distance: float, tail: float, per_cluster: float) -> float:
-    """Items at which `distance` is seen; `unit` is the variance that one item would have."""
-    both = float(stats.norm.ppf(1.0 - tail) + stats.norm.ppf(POWER))
-    size = unit * both**2 / distance**2
-    # The quantiles depend on the size through the degrees of freedom; it settles in a few rounds.
-    for _ in range(20):
-        freedom = max(size / per_cluster - 1.0, 1.0)
-        both = float(stats.t.ppf(1.0 - tail, freedom) + stats.t.ppf(POWER, freedom))
-        size = unit * both**2 / distance**2
-    return size
+def _upper(events: float, count: float, tail: float) -> float:
+    """Clopper and Pearson's upper end for the share behind `events` of `count`."""
+    return 1.0 if events >= count else float(stats.beta.ppf(1.0 - tail, events + 1, count - events))
 
 
-def _about(size: float) -> int | None:
-    if not size <= 1e6:
-        return None
-    step = int(10 ** max(len(str(math.ceil(size))) - 2, 0))
-    return math.ceil(size / step) * step
+def _lower(events: float, count: float, tail: float) -> float:
+    """Clopper and Pearson's lower end for the share behind `events` of `count`."""
+    events = min(events, count)
+    return 0.0 if events <= 1e-9 else float(stats.beta.ppf(tail, events, count - events + 1))

@@ -7,42 +7,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneproof.results import Answer, StudyResults
+from tuneproof.results import ANSWER_WORDS, LEXICAL, Answer, Measure, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
-
-ANSWER_WORDS = "answer_words"
-"""Length of the answer in words (runs of characters between blanks)."""
-
-JUDGE_RANGE = (1.0, 5.0)
-LEXICAL_RANGE = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
     """What the answers of a study were scored by, each in order of first appearance."""
 
-    judged: tuple[str, ...]
-    """Criteria of the judge, in points from 1 to 5."""
-    lexical: tuple[str, ...]
-    """Lexical measures, shares from 0 to 1."""
+    judged: Mapping[str, Measure]
+    """Criteria of the judge, by name."""
+    lexical: Mapping[str, Measure]
+    """Word overlap with the references, by name."""
 
-    def range_of(self, measure: str) -> tuple[float, float] | None:
-        """Lowest and highest value that the measure can take; None where it has no upper end.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, the answer's length last."""
+        return (*self.judged, *self.lexical, ANSWER_WORDS.name)
+
+    def of(self, name: str) -> Measure:
+        """A measure by name.
 
         Raises:
-            InvalidInput: no answer was scored by this measure.
+            InvalidInput: no answer was scored by it.
         """
-        if measure in self.judged:
-            return JUDGE_RANGE
-        if measure in self.lexical:
-            return LEXICAL_RANGE
-        if measure == ANSWER_WORDS:
-            return None
-        known = ", ".join((*self.judged, *self.lexical, ANSWER_WORDS))
-        raise InvalidInput(
-            f"no answer of the study was scored by `{measure}`; there are: {known}",
-            field="primary.measure",
-        )
+        known = {**self.judged, **self.lexical, ANSWER_WORDS.name: ANSWER_WORDS}
+        if name not in known:
+            raise InvalidInput(
+                f"no answer of the study was scored by `{name}`; there are: {', '.join(known)}",
+                field="primary.measure",
+            )
+        return known[name]
 
 
 def measures_of(results: StudyResults) -> Measures:
@@ -50,6 +45,9 @@ def measures_of(results: StudyResults) -> Measures:
 
     Where no answer has a grade (the judge was down, say) it is those that the study file named:
     they are then unscored throughout, not unknown.
+
+    Raises:
+        InvalidInput: the results do not say the range of a criterion.
     """
     judged: dict[str, None] = {}
     lexical: dict[str, None] = {}
@@ -58,20 +56,24 @@ def measures_of(results: StudyResults) -> Measures:
             judged.update(dict.fromkeys(answer.grade.criteria))
             lexical.update(dict.fromkeys(answer.grade.lexical))
     if not judged and not lexical:
-        (judged if results.judge_model else lexical).update(
-            dict.fromkeys(named.measure for named in results.primary)
-        )
-    return Measures(tuple(judged), tuple(lexical))
+        overlap = {measure.name for measure in LEXICAL}
+        for named in results.primary:
+            (lexical if named.measure in overlap else judged)[named.measure] = None
+    known = {measure.name: measure for measure in (*LEXICAL, *results.criteria)}
+    if lacking := [name for name in (*judged, *lexical) if name not in known]:
+        raise InvalidInput(f"the results do not say the range of {', '.join(lacking)}")
+    return Measures({name: known[name] for name in judged}, {name: known[name] for name in lexical})
 
 
 def score_of(answer: Answer | None, measure: str) -> float | None:
-    """An answer's score by a measure: for a criterion the mean over the repeats that were scored.
+    """An answer's score by a measure, in its unit: for a criterion the mean of the scored repeats.
 
-    None where there is no answer, no grade, or no repeat that could be scored; never 0 instead.
+    None where there is no answer or no grade, or where the judge left it unscored because fewer
+    than half of the repeats could be read; never 0 instead.
     """
     if answer is None or answer.grade is None:
         return None
-    if measure == ANSWER_WORDS:
+    if measure == ANSWER_WORDS.name:
         return float(len(answer.text.split()))
     if measure in answer.grade.criteria:
         return answer.grade.criteria[measure].mean
@@ -114,8 +116,7 @@ def summarise(scores: Iterable[float | None]) -> Summary:
 
 def means_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
     """Every measure of every cell over all items of the study, answer length included."""
-    measures = measures_of(results)
-    names = (*measures.judged, *measures.lexical, ANSWER_WORDS)
+    names = measures_of(results).names
     return {
         cell: {
             measure: summarise(score_of(answers.get(item.id), measure) for item in results.items)
@@ -123,3 +124,27 @@ def means_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
         }
         for cell, answers in answers_by_cell(results).items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """What the judge's repeats of one cell's answers gave, all criteria together."""
+
+    asked: int
+    lost: int
+    """Repeats that could not be read; the others of the same answer count."""
+
+
+def repeats_by_cell(results: StudyResults) -> Mapping[str, Repeats]:
+    """How many of the judge's repeats were lost, by cell; none without a judge."""
+    found = {}
+    for cell, answers in answers_by_cell(results).items():
+        lost = [
+            repeat.score is None
+            for answer in answers.values()
+            if answer.grade is not None
+            for criterion in answer.grade.criteria.values()
+            for repeat in criterion.repeats
+        ]
+        found[cell] = Repeats(len(lost), sum(lost))
+    return found

@@ -1,6 +1,6 @@
-"""A study's end: statistics, report, and what the terminal or a program is told.
+"""A study's end: analysis, report, and what the terminal or a program is told.
 
-Statistics and report are imported where they are needed: scipy alone takes as long to load as
+Analysis and report are imported where they are needed: scipy alone takes as long to load as
 everything else.
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneproof.cli.console import out, print_json
-from tuneproof.cli.verdict_table import show_outcome
 from tuneproof.results import StudyResults
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.study.collect import load_results
@@ -22,23 +21,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StudyOutcome:
     """What a study found, and what it means."""
 
     results: StudyResults
     comparisons: Comparisons
 
 
-def outcome_of(chain: Chain) -> Outcome:
+def outcome_of(chain: Chain) -> StudyOutcome:
     """Reads results and compares the cells."""
     from tuneproof.analysis import compare  # noqa: PLC0415 - see above
 
     results = load_results(chain)
-    return Outcome(results, compare(results))
+    return StudyOutcome(results, compare(results))
 
 
-def deliver(outcome: Outcome, path: Path, *, as_json: bool) -> None:
+def deliver(outcome: StudyOutcome, path: Path, *, as_json: bool) -> None:
     """Writes the report file and prints verdicts, or JSON."""
+    from tuneproof.cli.verdict_table import show_outcome  # noqa: PLC0415 - see above
     from tuneproof.report import build_report, report_json  # noqa: PLC0415 - see above
 
     page = build_report(outcome.results, outcome.comparisons)

@@ -1,44 +1,33 @@
-"""The end of a study on the terminal: verdicts, counts, warnings."""
+"""The end of a study on the terminal: warnings, verdicts, headline, counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from tuneproof.results import StudyResults
-
-if TYPE_CHECKING:
-    from tuneproof.analysis import Comparison, Comparisons
-
-TOY_WARNING = (
-    "The model ships with the project to show the mechanism: the figures are no evidence about"
-    " real models."
+from tuneproof.analysis import (
+    WORD_OVERLAP,
+    Comparison,
+    Comparisons,
+    answers_by_cell,
+    repeats_by_cell,
 )
+from tuneproof.report import findings, headline, warnings
+from tuneproof.report.numbers import confidence, decimals_of, interval_text, plain, signed
+from tuneproof.results import StudyResults
 
 
 def show_outcome(results: StudyResults, comparisons: Comparisons, console: Console) -> None:
-    """Prints the verdict table with its warnings and counts."""
-    for line in warnings_of(results):
-        console.print(f"Note: {line}", markup=False, style="yellow")
+    """Prints headline, warnings, verdict table and counts."""
+    for line in warnings(results, comparisons):
+        text = f"{line.kind.capitalize()}: {line.text}"
+        console.print(text, markup=False, style="yellow", soft_wrap=True)
     console.print(verdict_table(results, comparisons))
-    for line in counts_of(results):
-        console.print(line, markup=False)
-
-
-def warnings_of(results: StudyResults) -> Iterator[str]:
-    """What a reader must know before the figures."""
-    if results.toy_model:
-        yield TOY_WARNING
-    if not results.judge_model:
-        yield "No judge was asked: the scores are lexical only."
-    elif results.self_judged:
-        yield "The judge is the base model under test."
-    if results.gold_only:
-        yield "The corpus holds gold texts only, so retrieval is easier than in earnest."
-    yield from results.notes
+    console.print(headline(findings(results, comparisons)), markup=False, soft_wrap=True)
+    for text in counts_of(results):
+        console.print(text, markup=False)
 
 
 def counts_of(results: StudyResults) -> Iterator[str]:
@@ -55,6 +44,7 @@ def counts_of(results: StudyResults) -> Iterator[str]:
     yield f"{answered} answers of {len(results.answers)}; {failed} with an error"
     if scores:
         yield f"{len(scores)} judged scores; {unscored} unscored"
+        yield from _counts_by_cell(results)
     for reader in results.reader_checks:
         yield (
             f"reader alone, evidence among {reader.facts} facts: exact match"
@@ -72,23 +62,50 @@ def counts_of(results: StudyResults) -> Iterator[str]:
 def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
     """One row for each primary comparison."""
     labels = {cell.name: cell.label for cell in results.cells}
-    percent = f"{100 * comparisons.confidence:g} %"
-    table = Table(title=f"{results.name}: verdicts ({percent} simultaneous intervals)")
+    by = {one.by for one in comparisons.primary}
+    title = (
+        f"{results.name}: verdicts by {' and '.join(sorted(by)) or 'nobody'}"
+        f" ({confidence(comparisons.confidence)} simultaneous intervals)"
+    )
+    table = Table(title=title)
     for name in ("cell", "measure", "baseline", "cell mean", "difference", "interval", "verdict"):
         table.add_column(
             name, justify="left" if name in {"cell", "measure", "verdict"} else "right"
         )
     for found in comparisons.primary:
+        decimals = decimals_of(found)
         table.add_row(
             labels.get(found.cell, found.cell),
             found.measure,
-            _number(found.mean_against),
-            _number(found.mean),
-            _number(found.difference, sign=True),
-            _interval(found),
-            found.words,
+            plain(found.mean_against, decimals),
+            plain(found.mean, decimals),
+            signed(found.difference, decimals),
+            interval_text(found),
+            _verdict(found, mixed=len(by) > 1),
         )
     return table
+
+
+def _verdict(found: Comparison, *, mixed: bool) -> str:
+    """The verdict; where a judge gives others, one by word overlap says so."""
+    return f"{found.words}, by {found.by}" if mixed and found.by == WORD_OVERLAP else found.words
+
+
+def _counts_by_cell(results: StudyResults) -> Iterator[str]:
+    """Unscored grades and lost repeats of each cell that has any."""
+    repeats = repeats_by_cell(results)
+    for cell, answers in answers_by_cell(results).items():
+        unscored = sum(
+            score.mean is None
+            for answer in answers.values()
+            if answer.grade
+            for score in answer.grade.criteria.values()
+        )
+        if unscored or repeats[cell].lost:
+            yield (
+                f"  {cell}: {unscored} unscored, {repeats[cell].lost} of"
+                f" {repeats[cell].asked} repeats lost"
+            )
 
 
 def _exact_match(results: StudyResults) -> float | None:
@@ -98,15 +115,3 @@ def _exact_match(results: StudyResults) -> float | None:
         if answer.cell == results.baseline and answer.grade
     ]
     return sum(scores) / len(scores) if scores else None
-
-
-def _interval(found: Comparison) -> str:
-    if found.interval is None:
-        return "none"
-    return f"{found.interval.low:+.2f} … {found.interval.high:+.2f}"
-
-
-def _number(value: float | None, *, sign: bool = False) -> str:
-    if value is None:
-        return "—"
-    return f"{value:+.2f}" if sign else f"{value:.2f}"

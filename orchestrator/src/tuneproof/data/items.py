@@ -44,7 +44,9 @@ class JudgeForm:
     reference: str
     answer: str
     scores: Mapping[str, int]
-    """Score 1 to 5 by criterion (`accuracy`, `completeness`)."""
+    """Right score by criterion (`accuracy`, `completeness`)."""
+    levels: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """The scale of the right scores, lowest first; a rubric with another scale is not examined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,6 @@ class Dataset:
     synthetic: bool = False
     """Made by a program: says nothing about real models."""
     gold_only: bool = False
-    """The corpus holds evidence only, so that retrieval is easier than in earnest."""
+    """The corpus holds evidence only, so retrieval is easier than in real use."""
     notes: tuple[str, ...] = ()
     """Sentences that the report repeats."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
 from tuneproof.data.components import components
@@ -24,6 +24,9 @@ class Split:
 
     tuning: tuple[Item, ...]
     test: tuple[Item, ...]
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    """By id of an item, tuning and test: what it was divided with. The name is the first of the
+    data set's clusters that a question or a document's text joins."""
 
 
 def split(dataset: Dataset, *, seed: int, test_share: float, test_items: int | None) -> Split:
@@ -63,7 +66,11 @@ def split(dataset: Dataset, *, seed: int, test_share: float, test_items: int | N
             " test_items",
             field="test_items",
         )
-    return Split(tuple(chain.from_iterable(ordered[for_test:])), tuple(candidates[:wanted]))
+    return Split(
+        tuple(chain.from_iterable(ordered[for_test:])),
+        tuple(candidates[:wanted]),
+        _names_of(groups),
+    )
 
 
 def check_leakage(divided: Split, dataset: Dataset) -> None:
@@ -137,6 +144,15 @@ def _groups(dataset: Dataset) -> dict[str, list[Item]]:
     for item in dataset.items:
         groups[component[item.id]].append(item)
     return groups
+
+
+def _names_of(groups: Mapping[str, Sequence[Item]]) -> dict[str, str]:
+    """By item id: the first of the clusters that its group joins."""
+    found: dict[str, str] = {}
+    for members in groups.values():
+        name = min(item.cluster for item in members)
+        found |= dict.fromkeys((item.id for item in members), name)
+    return found
 
 
 def _shared(kind: str, divided: Split, keys: _Keys) -> Iterator[str]:

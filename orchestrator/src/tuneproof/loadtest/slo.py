@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tuneproof.loadtest.figures import Figures
-from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.yamlfile import FileKind
 
 
 class _Section(BaseModel):
@@ -88,24 +86,18 @@ class Check:
 _AT_LEAST = frozenset({"requests", "swaps", "checked_text", "throughput_ratio"})
 
 
+_SLO_FILE = FileKind(
+    Slo, noun="a file of objectives", expected="objectives, one a line, such as `failed: 0`"
+)
+
+
 def read_slo(path: Path) -> Slo:
     """The objectives of a YAML file.
 
     Raises:
-        InvalidInput: naming every key that does not fit.
+        InvalidInput: naming every key that does not fit, with its line.
     """
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"cannot read the objectives of {path}: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{path} holds no keys: write one as `failed: 0`")
-    try:
-        return Slo.model_validate(value)
-    except ValidationError as error:
-        raise InvalidInput(
-            "\n".join(_explain(path, mistake) for mistake in error.errors())
-        ) from None
+    return _SLO_FILE.load(path)
 
 
 def checks_of(slo: Slo, figures: Figures) -> tuple[Check, ...]:
@@ -139,9 +131,3 @@ def _found(name: str, figures: Figures) -> float | None:
         return None
     found: float | None = getattr(figures, name)
     return found
-
-
-def _explain(path: Path, mistake: Any) -> str:
-    key = ".".join(str(part) for part in mistake["loc"])
-    said = "is no objective" if mistake["type"] == "extra_forbidden" else mistake["msg"]
-    return f"{path}: {key}: {said}, got {mistake['input']!r}"

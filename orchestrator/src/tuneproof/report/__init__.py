@@ -1,7 +1,8 @@
 """What a study found, for people (one HTML file) and for machines (JSON)."""
 
+from tuneproof.report.caveats import Caveat, warnings
 from tuneproof.report.export import SCHEMA, report_json
-from tuneproof.report.findings import Caveat, CellFinding, findings, headline, warnings
+from tuneproof.report.findings import CellFinding, findings, headline
 from tuneproof.report.page import build_report
 
 __all__ = [

@@ -88,10 +88,9 @@ def primary_measures(results: StudyResults) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named.measure for named in results.primary))
 
 
-def shown_measures(results: StudyResults) -> tuple[str, ...]:
+def shown_measures(results: StudyResults, measures: Measures) -> tuple[str, ...]:
     """The measures whose scores stand beside each question: the judge's, else the primary ones."""
-    measures = measures_of(results)
-    return measures.judged or primary_measures(results) or measures.lexical[:1]
+    return tuple(measures.judged) or primary_measures(results) or tuple(measures.lexical)[:1]
 
 
 def anchors_of(items: tuple[ItemResult, ...]) -> Mapping[str, str]:
@@ -119,6 +118,12 @@ def direction_of(difference: float | None, margin: float) -> str:
     return "worse" if difference < 0.0 else "better"
 
 
+def decimals_of_one(measures: Measures, name: str) -> int:
+    """Decimals for one answer's score: a grade is the mean of a few repeats and takes one less."""
+    measure = measures.of(name)
+    return max(measure.decimals - 1, 0) if name in measures.judged else measure.decimals
+
+
 def item_views(results: StudyResults) -> tuple[ItemView, ...]:
     """Every item, the largest loss of any cell first; unscored ones last."""
     answers = answers_by_cell(results)
@@ -144,10 +149,10 @@ def _item(
         for cell in results.compared
     }
     losses = [
-        value / (ends[1] - ends[0])
+        value / limits[1]
         for by_measure in differences.values()
         for measure, value in by_measure.items()
-        if value is not None and (ends := measures.range_of(measure)) is not None
+        if value is not None and (limits := measures.of(measure).limits) is not None
     ]
     styles = sorted(item.references.items(), key=lambda pair: pair[0] != results.reference_style)
     return ItemView(
@@ -161,7 +166,9 @@ def _item(
         retrieved=item.retrieved,
         hit=any(passage.gold for passage in item.retrieved),
         answers=tuple(
-            _answer(results, cell, index, answers[cell.name].get(item.id), baseline)
+            _answer(
+                results, measures, cell, index, answers[cell.name].get(item.id), baseline=baseline
+            )
             for index, cell in enumerate(results.cells)
         ),
         differences=differences,
@@ -170,7 +177,13 @@ def _item(
 
 
 def _answer(
-    results: StudyResults, cell: Cell, index: int, answer: Answer | None, baseline: Answer | None
+    results: StudyResults,
+    measures: Measures,
+    cell: Cell,
+    index: int,
+    answer: Answer | None,
+    *,
+    baseline: Answer | None,
 ) -> AnswerView:
     text = answer.text if answer else ""
     compared = index > 0 and baseline is not None and answer is not None
@@ -185,48 +198,55 @@ def _answer(
         else (Segment("same", text),),
         same=compared and baseline is not None and baseline.text.split() == text.split(),
         scores=tuple(
-            _score(results, name, score, answer, baseline if index else None)
+            _score(results, measures, name, score, answer, baseline=baseline if index else None)
             for name, score in (grade.criteria.items() if grade else ())
         ),
         lexical=tuple(
-            (label_of(name), plain(value))
+            (label_of(name), plain(value, measures.of(name).decimals))
             for name, value in (grade.lexical.items() if grade else ())
         ),
         chips=tuple(
-            _chip(results, measure, answer, baseline if index else None)
-            for measure in shown_measures(results)
+            _chip(results, measures, measure, answer, baseline if index else None)
+            for measure in shown_measures(results, measures)
         ),
     )
 
 
 def _chip(
-    results: StudyResults, measure: str, answer: Answer | None, baseline: Answer | None
+    results: StudyResults,
+    measures: Measures,
+    measure: str,
+    answer: Answer | None,
+    baseline: Answer | None,
 ) -> ChipView:
     score = score_of(answer, measure)
     change = _difference(answer, baseline, measure)
-    judged = measure in measures_of(results).judged
+    decimals = decimals_of_one(measures, measure)
     return ChipView(
         label=label_of(measure),
-        text="unscored" if score is None else plain(score, 1 if judged else 2),
+        text="unscored" if score is None else plain(score, decimals),
         direction="" if change is None else direction_of(change, results.margin.get(measure, 0.0)),
     )
 
 
 def _score(
     results: StudyResults,
+    measures: Measures,
     name: str,
     score: CriterionGrade,
     answer: Answer | None,
+    *,
     baseline: Answer | None,
 ) -> ScoreView:
     change = _difference(answer, baseline, name)
     margin = results.margin.get(name, 0.0)
     spread = score.standard_deviation
+    decimals = decimals_of_one(measures, name)
     return ScoreView(
         label=label_of(name),
-        mean="unscored" if score.mean is None else plain(score.mean, 1),
-        spread="" if spread is None else plain(spread, 1),
-        difference="" if change is None else signed(change, 1),
+        mean="unscored" if score.mean is None else plain(score.mean, decimals),
+        spread="" if spread is None else plain(spread, decimals),
+        difference="" if change is None else signed(change, decimals),
         direction="" if change is None else direction_of(change, margin),
         rubric=score.rubric,
         repeats=score.repeats,

@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tuneproof.analysis import Comparison, Comparisons, Summary, means_by_cell
-from tuneproof.report.findings import findings, headline, warnings
+from tuneproof.analysis import (
+    Comparison,
+    Comparisons,
+    Repeats,
+    Summary,
+    means_by_cell,
+    repeats_by_cell,
+)
+from tuneproof.report.caveats import warnings
+from tuneproof.report.findings import findings, headline
 from tuneproof.results import Cell, StudyResults
 
-SCHEMA = "tuneproof.report/1"
+SCHEMA = "tuneproof.report/2"
 """Changes when a key is removed or changes its meaning; new keys may come without it."""
 
 
@@ -19,17 +27,18 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
 
     Keys: `schema`; `study` (name, description, dataset, items, clusters, judge_model,
     reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
-    (headline; cells: each cell, label, direction better | worse | mixed | equivalent | undecided,
+    (headline; cells: each cell, label, arm, size, seed, by, direction of `findings.Direction`,
     phrase, sentences); `warnings` (kind caution | note, text); `intervals` (confidence,
     adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: cell, against, measure,
-    items, clusters, mean, mean_against, difference, standard_error, interval {low, high,
-    confidence, method} or null, margin, outcome, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null, needed_items); `cells` (name, label, arm, size,
-    seed, answers, errors, seconds_per_answer, adapter or null, means by measure {mean,
+    scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
+    difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
+    null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
+    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, answers,
+    errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by measure {mean,
     standard_deviation, scored, unscored}); `checks` (reader, judge: the results' own fields);
     `retrieval` or null; `provenance`; `stage_seconds`.
     """
-    means = means_by_cell(results)
+    means, repeats = means_by_cell(results), repeats_by_cell(results)
     return {
         "schema": SCHEMA,
         "study": {
@@ -49,7 +58,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
             "headline": headline(findings(results, comparisons)),
             "cells": [asdict(found) for found in findings(results, comparisons)],
         },
-        "warnings": [asdict(warning) for warning in warnings(results)],
+        "warnings": [asdict(warning) for warning in warnings(results, comparisons)],
         "intervals": {
             "confidence": comparisons.confidence,
             "adjusted_confidence": comparisons.adjusted_confidence,
@@ -57,11 +66,17 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         },
         "comparisons": [_comparison(one) for one in comparisons.primary],
         "exploratory": [_comparison(one) for one in comparisons.exploratory],
-        "cells": [_cell(results, cell, means[cell.name]) for cell in results.cells],
+        "cells": [
+            _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
+        ],
         "checks": {
             "reader": [asdict(check) for check in results.reader_checks],
             "judge": [
-                {**asdict(check), "confusion": [list(row) for row in check.confusion]}
+                {
+                    **asdict(check),
+                    "confusion": [list(row) for row in check.confusion],
+                    "levels": list(check.levels),
+                }
                 for check in results.judge_checks
             ],
         },
@@ -74,12 +89,14 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
 def _comparison(one: Comparison) -> dict[str, Any]:
     return {
         **asdict(one),
-        "outcome": None if one.outcome is None else str(one.outcome),
+        "verdict": None if one.verdict is None else str(one.verdict),
         "bounds": None if one.bounds is None else list(one.bounds),
     }
 
 
-def _cell(results: StudyResults, cell: Cell, means: Mapping[str, Summary]) -> dict[str, Any]:
+def _cell(
+    results: StudyResults, cell: Cell, means: Mapping[str, Summary], repeats: Repeats
+) -> dict[str, Any]:
     answers = [answer for answer in results.answers if answer.cell == cell.name]
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
@@ -91,6 +108,7 @@ def _cell(results: StudyResults, cell: Cell, means: Mapping[str, Summary]) -> di
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,
+        "repeats": asdict(repeats),
         "adapter": cell.training.adapter_ref if cell.training else None,
         "means": {measure: asdict(summary) for measure, summary in means.items()},
     }

@@ -1,4 +1,4 @@
-"""What the study found, in sentences: the headline, a sentence for each cell, and the warnings."""
+"""What the study found, in sentences: the headline, and a sentence for each comparison."""
 
 from __future__ import annotations
 
@@ -6,29 +6,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tuneproof.analysis import Comparison, Comparisons, Outcome, measures_of
+from tuneproof.analysis import (
+    Comparison,
+    Comparisons,
+    Verdict,
+)
 from tuneproof.report.numbers import (
     decimals_of,
     interval_text,
     label_of,
-    percent,
     phrase_of,
     plain,
     signed,
 )
 from tuneproof.results import Cell, StudyResults
 
-Direction = Literal["better", "worse", "mixed", "equivalent", "undecided"]
+Direction = Literal[
+    "better",
+    "slightly_better",
+    "partly_better",
+    "worse",
+    "slightly_worse",
+    "partly_worse",
+    "mixed",
+    "equivalent",
+    "undecided",
+]
+"""What the primary comparisons of a cell say together, and never more than the weakest of them.
 
-WEAK_KAPPA = 0.6
-"""Below it a judge is called weak: the upper end of "moderate" agreement in Landis and Koch
-(1977, Biometrics 33:159)."""
+`better`: all of them are better, and none only within the margin. `slightly_better`: all are
+better, one or more within the margin. `partly_better`: some are better, others equivalent or
+undecided. `mixed`: some are better, some worse.
+"""
 
-FEW = 0.05
-"""Below this share unreadable readings are a note, no caution."""
+RECIPE_SEEDS = 3
+"""Training seeds of an arm from which on a headline speaks of fine-tuning, and not only of the
+adapters that were trained."""
 
-NAMED_ARMS = 4
-"""The headline names so many cells one by one, and only counts more."""
+NAMED_CELLS = 4
+"""The headline names up to so many cells one by one; more it only counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +53,16 @@ class CellFinding:
 
     cell: str
     label: str
+    arm: str
+    size: int
+    seed: int
+    by: tuple[str, ...]
+    """Who or what scored: `judge <model>`, `word overlap`."""
     direction: Direction
     phrase: str
     """As `loses accuracy and completeness`."""
     sentences: tuple[str, ...]
     """One for each primary comparison, with figures and interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caveat:
-    """A sentence without which the verdict would be misread."""
-
-    kind: Literal["caution", "note"]
-    text: str
 
 
 def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFinding, ...]:
@@ -62,58 +75,15 @@ def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFindi
 
 
 def headline(found: Sequence[CellFinding]) -> str:
-    """The whole study in one sentence."""
+    """The whole study in one sentence; it says no more than its weakest part."""
     if not found:
         return "Nothing was compared: the study names no comparison."
-    if len(found) > NAMED_ARMS:
-        return f"{_lead(found)}: of {len(found)} tuned cells {_counts(found)}."
+    lead = f"{_lead(found)}, by {join(list(dict.fromkeys(by for one in found for by in one.by)))}"
+    if len(found) > NAMED_CELLS:
+        return f"{lead}: of {len(found)} tuned cells {_counts(found)}."
     cells = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{one.label}\N{RIGHT DOUBLE QUOTATION MARK} "
-                     f"{one.phrase}" for one in found)  # fmt: skip
-    return f"{_lead(found)}: {cells}."
-
-
-def warnings(results: StudyResults) -> tuple[Caveat, ...]:
-    """Everything that a reader must know before believing the verdict, the gravest first."""
-    cautions: list[str] = []
-    if results.synthetic:
-        cautions.append(
-            "Synthetic world, built to show the mechanism; no evidence about real models."
-        )
-    if results.toy_model and not results.synthetic:
-        cautions.append(
-            "Toy model on text that it was not made for: it knows only its own small world, so "
-            "that its answers here mean nothing."
-        )
-    elif results.toy_model:
-        cautions.append(
-            "Toy model: it ships with the project to show the mechanism; its answers say nothing "
-            "about other models."
-        )
-    if not results.judge_model:
-        cautions.append(
-            "No judge was configured: scores are lexical only, that is word overlap with the "
-            "references, which knows nothing of meaning."
-        )
-    if results.self_judged:
-        cautions.append(
-            f"Self-judged: the judge {results.judge_model} is the base model under test and may "
-            "favour its own wording."
-        )
-    if results.gold_only:
-        cautions.append(
-            "Gold-only corpus: it holds nothing but texts with evidence, so that retrieval is "
-            "easier than in earnest."
-        )
-    cautions += _quality(results)
-    notes = list(results.notes)
-    readings = _unreadable(results)
-    if readings and readings[1]:
-        notes.append(readings[0])
-    if results.judge_model and not results.judge_checks:
-        notes.append("The judge was not tried on answers whose right scores are known.")
-    return tuple(
-        [Caveat("caution", text) for text in cautions] + [Caveat("note", text) for text in notes]
-    )
+                      f"{one.phrase}" for one in found)  # fmt: skip
+    return f"{lead}: {cells}."
 
 
 def join(parts: Sequence[str]) -> str:
@@ -122,66 +92,116 @@ def join(parts: Sequence[str]) -> str:
 
 
 _VERBS = {
-    Outcome.BETTER: "gains {}",
-    Outcome.WORSE: "loses {}",
-    Outcome.EQUIVALENT: "is equivalent in {}",
-    Outcome.UNDECIDED: "is undecided in {}",
-    Outcome.UNSCORED: "is undecided in {} for want of scores",
-    Outcome.TOO_FEW_CLUSTERS: "cannot be judged in {} (too few clusters)",
+    Verdict.BETTER: "gains {}",
+    Verdict.WORSE: "loses {}",
+    Verdict.EQUIVALENT: "is equivalent in {}",
+    Verdict.UNDECIDED: "is undecided in {}",
+    Verdict.UNSCORED: "is undecided in {} because of unscored answers",
+    Verdict.TOO_FEW_CLUSTERS: "cannot be compared in {} (too few clusters)",
 }
 
+_ADAPTERS: dict[Direction, tuple[str, str]] = {
+    "better": ("The tuned adapter answers better", "The tuned adapters answer better"),
+    "slightly_better": (
+        "The tuned adapter answers slightly better",
+        "The tuned adapters answer slightly better",
+    ),
+    "partly_better": (
+        "The tuned adapter answers better by some measures only",
+        "The tuned adapters answer better by some measures only",
+    ),
+    "worse": ("The tuned adapter answers worse", "The tuned adapters answer worse"),
+    "slightly_worse": (
+        "The tuned adapter answers slightly worse",
+        "The tuned adapters answer slightly worse",
+    ),
+    "partly_worse": (
+        "The tuned adapter answers worse by some measures",
+        "The tuned adapters answer worse by some measures",
+    ),
+    "mixed": (
+        "The tuned adapter gains and loses at once",
+        "The tuned adapters gain and lose at once",
+    ),
+    "equivalent": (
+        "The tuned adapter makes no difference that matters",
+        "The tuned adapters make no difference that matters",
+    ),
+}
+"""Of one adapter, and of several."""
 
-_UNANIMOUS: dict[Direction, str] = {
+_RECIPES: dict[Direction, str] = {
     "better": "Fine-tuning makes the answers better",
+    "slightly_better": "Fine-tuning makes the answers slightly better",
+    "partly_better": "Fine-tuning makes the answers better by some measures only",
     "worse": "Fine-tuning makes the answers worse",
+    "slightly_worse": "Fine-tuning makes the answers slightly worse",
+    "partly_worse": "Fine-tuning makes the answers worse by some measures",
     "mixed": "Fine-tuning gains and loses at once",
     "equivalent": "Fine-tuning makes no difference that matters",
-    "undecided": "This study cannot decide whether fine-tuning helps",
 }
+"""Of an arm whose every seed says the same."""
 
 
 def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> CellFinding:
-    by_outcome: dict[Outcome, list[str]] = {}
+    by_verdict: dict[Verdict, list[str]] = {}
     for one in named:
-        if one.outcome is not None:
+        if one.verdict is not None:
             within = " (within the margin)" if one.within_margin else ""
-            said = within if one.outcome in {Outcome.BETTER, Outcome.WORSE} else ""
-            by_outcome.setdefault(one.outcome, []).append(phrase_of(one.measure) + said)
+            said = within if one.verdict in {Verdict.BETTER, Verdict.WORSE} else ""
+            by_verdict.setdefault(one.verdict, []).append(phrase_of(one.measure) + said)
     phrase = join(
         [
-            _VERBS[outcome].format(join(by_outcome[outcome]))
-            for outcome in Outcome
-            if outcome in by_outcome
+            _VERBS[verdict].format(join(by_verdict[verdict]))
+            for verdict in Verdict
+            if verdict in by_verdict
         ]
     )
     labels = {one.name: one.label for one in results.cells}
-    sentences = tuple(sentence_of(one, labels[one.against]) for one in named)
-    return CellFinding(cell.name, cell.label, _direction(by_outcome), phrase, sentences)
+    return CellFinding(
+        cell=cell.name,
+        label=cell.label,
+        arm=cell.arm,
+        size=cell.size,
+        seed=cell.seed,
+        by=tuple(dict.fromkeys(one.by for one in named)),
+        direction=_direction(named),
+        phrase=phrase,
+        sentences=tuple(sentence_of(one, labels[one.against]) for one in named),
+    )
 
 
-def _direction(outcomes: dict[Outcome, list[str]]) -> Direction:
-    if Outcome.BETTER in outcomes and Outcome.WORSE in outcomes:
+def _direction(named: Sequence[Comparison]) -> Direction:
+    verdicts = {one.verdict for one in named}
+    slight = any(one.within_margin for one in named)
+    if {Verdict.BETTER, Verdict.WORSE} <= verdicts:
         return "mixed"
-    if Outcome.BETTER in outcomes:
-        return "better"
-    if Outcome.WORSE in outcomes:
-        return "worse"
-    return "equivalent" if set(outcomes) == {Outcome.EQUIVALENT} else "undecided"
+    if verdicts == {Verdict.BETTER}:
+        return "slightly_better" if slight else "better"
+    if verdicts == {Verdict.WORSE}:
+        return "slightly_worse" if slight else "worse"
+    if Verdict.BETTER in verdicts:
+        return "partly_better"
+    if Verdict.WORSE in verdicts:
+        return "partly_worse"
+    return "equivalent" if verdicts == {Verdict.EQUIVALENT} else "undecided"
 
 
 def sentence_of(one: Comparison, against: str) -> str:
-    """A comparison in a sentence: verdict, means, difference, interval.
+    """A comparison in a sentence: verdict, who judged, means, difference, interval.
 
     Args:
         against: label of the cell that it is compared with.
     """
-    name = label_of(one.measure)
+    said = f"{label_of(one.measure)}: {one.words}, by {one.by}"
     if one.difference is None:
-        return f"{name}: {one.words}; nothing could be paired with {against}."
+        return f"{said}; nothing could be paired with {against}."
     decimals = decimals_of(one)
     within = "no interval" if one.interval is None else f"interval {interval_text(one)}"
+    if one.interval != one.scored_interval:
+        within += ", whatever the unscored answers are worth"
     return (
-        f"{name}: {one.words}. {plain(one.mean, decimals)} against "
+        f"{said}. {plain(one.mean, decimals)} against "
         f"{plain(one.mean_against, decimals)} of {against}, a difference of "
         f"{signed(one.difference, decimals)} ({within})."
     )
@@ -189,17 +209,34 @@ def sentence_of(one: Comparison, against: str) -> str:
 
 def _lead(found: Sequence[CellFinding]) -> str:
     directions = {one.direction for one in found}
+    if directions == {"undecided"}:
+        return "This study cannot decide whether fine-tuning helps"
     if len(directions) == 1:
-        return _UNANIMOUS[found[0].direction]
+        if speaks_of_the_recipe(found):
+            return _RECIPES[found[0].direction]
+        return _ADAPTERS[found[0].direction][len(found) > 1]
     if "better" in directions:
-        return "Fine-tuning helps in some cells, not in all"
+        return "Some tuned adapters answer better, others do not"
     return "Fine-tuning is not shown to help"
+
+
+def speaks_of_the_recipe(found: Sequence[CellFinding]) -> bool:
+    """Whether each arm was trained, at each size, with enough seeds to speak of more than these
+    adapters."""
+    seeds: dict[tuple[str, int], set[int]] = {}
+    for one in found:
+        seeds.setdefault((one.arm, one.size), set()).add(one.seed)
+    return all(len(each) >= RECIPE_SEEDS for each in seeds.values())
 
 
 def _counts(found: Sequence[CellFinding]) -> str:
     words: dict[Direction, str] = {
         "better": "gain",
+        "slightly_better": "gain slightly",
+        "partly_better": "gain in part",
         "worse": "lose",
+        "slightly_worse": "lose slightly",
+        "partly_worse": "lose in part",
         "mixed": "gain and lose",
         "equivalent": "are equivalent",
         "undecided": "are undecided",
@@ -210,62 +247,3 @@ def _counts(found: Sequence[CellFinding]) -> str:
         if (count := sum(one.direction == direction for one in found))
     ]
     return join(counted)
-
-
-def _quality(results: StudyResults) -> list[str]:
-    """Cautions counted from the answers and from the judge's examination."""
-    found = []
-    expected = len(results.items) * len(results.cells)
-    lost = expected - sum(not answer.error for answer in results.answers)
-    if lost:
-        found.append(
-            f"{lost} of {expected} answers are missing or without a grade; the reasons stand "
-            "beside them."
-        )
-    criteria = [
-        score
-        for answer in results.answers
-        if answer.grade is not None
-        for score in answer.grade.criteria.values()
-    ]
-    unscored = sum(score.mean is None for score in criteria)
-    if unscored:
-        found.append(
-            f"{unscored} of {len(criteria)} judged scores are missing "
-            f"({percent(unscored / len(criteria))}): the judge's text could not be read. They "
-            "count as unscored, bounded both ways, never as zero."
-        )
-    readings = _unreadable(results)
-    if readings and not readings[1]:
-        found.append(readings[0])
-    cut = sum(answer.finish_reason == "length" for answer in results.answers)
-    if cut:
-        found.append(f"{cut} of {len(results.answers)} answers were cut at the length limit.")
-    asked = set(measures_of(results).judged)
-    found += [
-        f"The judge agrees poorly with known scores in {phrase_of(check.criterion)} "
-        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its grades "
-        "there count for little."
-        for check in results.judge_checks
-        if check.criterion in asked and check.weighted_kappa < WEAK_KAPPA
-    ]
-    return found
-
-
-def _unreadable(results: StudyResults) -> tuple[str, bool] | None:
-    """How many of the judge's readings have no score, and whether these are few."""
-    failed = [
-        repeat.score is None
-        for answer in results.answers
-        if answer.grade is not None
-        for score in answer.grade.criteria.values()
-        for repeat in score.repeats
-    ]
-    if not any(failed):
-        return None
-    share = sum(failed) / len(failed)
-    text = (
-        f"{sum(failed):,} of the judge's {len(failed):,} readings could not be scored "
-        f"({percent(share)}); the others of the same answer count."
-    )
-    return text, share < FEW

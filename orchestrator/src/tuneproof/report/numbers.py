@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuneproof.analysis import ANSWER_WORDS, Comparison, Measures
-from tuneproof.analysis.outcome import read
+from tuneproof.analysis import Comparison, read
+from tuneproof.results import ANSWER_WORDS
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -15,7 +15,7 @@ _LABELS = {
     "exact_match": "Exact match",
     "token_f1": "Token F1",
     "rouge_l": "ROUGE-L",
-    ANSWER_WORDS: "Words in the answer",
+    ANSWER_WORDS.name: "Words in the answer",
 }
 
 
@@ -27,13 +27,6 @@ def label_of(measure: str) -> str:
 def phrase_of(measure: str) -> str:
     """A measure's name inside a sentence: criteria in lower case."""
     return _LABELS.get(measure) or measure.replace("_", " ")
-
-
-def unit_of(measure: str, measures: Measures) -> str:
-    """In what a measure is counted: points, words, or a share without a unit."""
-    if measure in measures.judged:
-        return "points, 1 to 5"
-    return "words" if measure == ANSWER_WORDS else "0 to 1"
 
 
 def plain(value: float | None, decimals: int = 2) -> str:
@@ -79,22 +72,31 @@ def duration(seconds: float) -> str:
 
 
 def decimals_of(comparison: Comparison) -> int:
-    """As many decimals, two or more, as it takes to read the same verdict off the rounded ends.
+    """As many decimals, the measure's own or more, as it takes to read the same off the figures.
 
-    An interval from 0.004 to 0.21 is above zero; shown as 0.00 to 0.21 it would not be.
+    An interval from 0.004 to 0.21 is above zero; shown as 0.00 to 0.21 it would not be. The same
+    holds for its place within the margin, and for the gate's question.
     """
+    fewest = comparison.scale.decimals
     interval = comparison.interval
     if interval is None:
-        return 2
+        return fewest
     margin = comparison.margin or 0.0
-    exact = read(interval, margin)
-    for decimals in range(2, 6):
-        rounded = replace(
-            interval, low=round(interval.low, decimals), high=round(interval.high, decimals)
-        )
-        if read(rounded, margin) == exact:
+    exact = read(interval, margin), interval.low > -margin
+    for decimals in range(fewest, fewest + 4):
+        low, high = round(interval.low, decimals), round(interval.high, decimals)
+        if (read(replace(interval, low=low, high=high), margin), low > -margin) == exact:
             return decimals
-    return 6
+    return fewest + 4
+
+
+def margin_text(comparison: Comparison) -> str:
+    """δ with all the decimals that it was given with; a dash where there is none."""
+    margin = comparison.margin
+    if margin is None:
+        return NONE
+    decimals = comparison.scale.decimals
+    return plain(margin, decimals) if round(margin, decimals) == margin else f"{margin:g}"
 
 
 def interval_text(comparison: Comparison) -> str:

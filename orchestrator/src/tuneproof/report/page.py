@@ -15,9 +15,10 @@ from tuneproof.report.answers import (
     primary_measures,
     shown_measures,
 )
+from tuneproof.report.caveats import warnings
 from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.export import report_json
-from tuneproof.report.findings import findings, headline, sentence_of, warnings
+from tuneproof.report.findings import findings, headline, sentence_of
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.results import Cell, StudyResults
 
@@ -46,24 +47,24 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         measure=numbers.label_of,
         decimals=numbers.decimals_of,
         interval=numbers.interval_text,
+        margin=numbers.margin_text,
         value=_value,
         json=_json,
     )
     style, script = asset("page.css"), asset("page.js")
-    items = item_views(results)
+    items, measures = item_views(results), measures_of(results)
     return templates.get_template("page.html.j2").render(
         study=results,
         comparisons=comparisons,
         items=items,
         headline=headline(findings(results, comparisons)),
         findings=findings(results, comparisons),
-        warnings=warnings(results),
+        warnings=warnings(results, comparisons),
         counts={one: _counts(results, items, one) for one in comparisons.primary},
-        measures=measures_of(results),
-        unit_of=numbers.unit_of,
+        measures=measures,
         sentence_of=sentence_of,
         primary_measures=primary_measures(results),
-        shown_measures=shown_measures(results),
+        shown_measures=shown_measures(results, measures),
         means=means_by_cell(results),
         facts={cell["name"]: cell for cell in report_json(results, comparisons)["cells"]},
         labels={cell.name: cell.label for cell in results.cells},

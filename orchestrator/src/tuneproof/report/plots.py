@@ -67,7 +67,7 @@ class ForestRow:
     label: str
     measure: str
     words: str
-    outcome: str
+    verdict: str
     figures: str
     """Difference and interval."""
     point: float
@@ -90,14 +90,12 @@ class Forest:
 
 
 def forests(results: StudyResults, comparisons: Comparisons) -> tuple[Forest, ...]:
-    """A plot for the measures in points and one for those in shares; none that would be empty."""
-    judged = measures_of(results).judged
-    shown = [one for one in comparisons.primary if one.difference is not None]
-    kinds = (
-        ("points of the scale from 1 to 5", [one for one in shown if one.measure in judged]),
-        ("share, 0 to 1", [one for one in shown if one.measure not in judged]),
-    )
-    return tuple(_forest(results, unit, rows) for unit, rows in kinds if rows)
+    """A plot for each scale (unit and range); none that would be empty."""
+    scales: dict[str, list[Comparison]] = {}
+    for one in comparisons.primary:
+        if one.difference is not None:
+            scales.setdefault(one.scale.words, []).append(one)
+    return tuple(_forest(results, scale, shown) for scale, shown in scales.items())
 
 
 def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Forest:
@@ -120,7 +118,7 @@ def _forest(results: StudyResults, unit: str, shown: Sequence[Comparison]) -> Fo
                 label=names[one.cell][1],
                 measure=label_of(one.measure),
                 words=one.words,
-                outcome=str(one.outcome),
+                verdict=str(one.verdict),
                 figures=f"{signed(one.difference, decimals)}{interval}",
                 point=axis.at(one.difference or 0.0),
                 low=None if one.interval is None else axis.at(one.interval.low),
@@ -165,23 +163,31 @@ def scatter(results: StudyResults) -> Scatter | None:
     if not known:
         return None
     wanted = ("completeness", *measures.judged, "token_f1", *known)
-    measure = next(name for name in wanted if name in known)
+    measure = measures.of(next(name for name in wanted if name in known))
     names = {cell.name: (index, cell.label) for index, cell in enumerate(results.cells)}
     points = [
         (names[answer.cell], answer.item, len(answer.text.split()), score)
         for answer in results.answers
-        if answer.cell in names and (score := score_of(answer, measure)) is not None
+        if answer.cell in names and (score := score_of(answer, measure.name)) is not None
     ]
     if not points:
         return None
-    low, high = measures.range_of(measure) or (0.0, 1.0)
+    low = measure.low
+    high = max(point[3] for point in points) if measure.high is None else measure.high
     axis = axis_of(0.0, max(1.0, *(point[2] for point in points)))
+    decimals = measure.decimals
 
     def height(score: float) -> float:
-        return round(12.0 + (SCATTER_HEIGHT - 24.0) * (high - score) / (high - low), 2)
+        return round(12.0 + (SCATTER_HEIGHT - 24.0) * (high - score) / max(high - low, 1e-9), 2)
 
     dots = tuple(
-        Dot(axis.at(words), height(score), cell[0], item, f"{cell[1]}: {words} words, {score:.2f}")
+        Dot(
+            axis.at(words),
+            height(score),
+            cell[0],
+            item,
+            f"{cell[1]}: {words} words, {plain(score, decimals)}",
+        )
         for cell, item, words, score in points
     )
     means = []
@@ -190,12 +196,20 @@ def scatter(results: StudyResults) -> Scatter | None:
         if mine:
             words = math.fsum(point[2] for point in mine) / len(mine)
             score = math.fsum(point[3] for point in mine) / len(mine)
-            title = f"{label}: {words:.1f} words, {score:.2f} on average"
+            title = f"{label}: {words:.1f} words, {plain(score, decimals)} on average"
             means.append(Dot(axis.at(words), height(score), index, "", title))
-    quarters = [low + quarter * (high - low) / 4 for quarter in range(5)]
-    decimals = 0 if high > 1.0 else 2
-    rungs = tuple(Tick(height(score), plain(score, decimals)) for score in quarters)
-    return Scatter(label_of(measure), axis.ticks, rungs, dots, tuple(means))
+    rungs = tuple(Tick(height(value), text) for value, text in _rungs(low, high))
+    return Scatter(label_of(measure.name), axis.ticks, rungs, dots, tuple(means))
+
+
+def _rungs(low: float, high: float) -> list[tuple[float, str]]:
+    """Both ends of a scale and the round values between them, with their text."""
+    wide = axis_of(low, high)
+    step = (wide.high - wide.low) / (len(wide.ticks) - 1)
+    decimals = max((len(tick.text.partition(".")[2]) for tick in wide.ticks), default=0)
+    inner = [wide.low + index * step for index in range(len(wide.ticks))]
+    values = [low, *(value for value in inner if low + step / 2 < value < high - step / 2), high]
+    return [(value, plain(value, decimals)) for value in values]
 
 
 def sparkline(losses: Sequence[tuple[int, float]], points: int = 160) -> str:

@@ -3,6 +3,7 @@
 It stands at the bottom: every other package may import it, and it imports none of them.
 """
 
+from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     Answer,
     Cell,
@@ -20,12 +21,15 @@ from tuneproof.results.study import (
 )
 
 __all__ = [
+    "ANSWER_WORDS",
+    "LEXICAL",
     "Answer",
     "Cell",
     "CriterionGrade",
     "Grade",
     "ItemResult",
     "JudgeCheck",
+    "Measure",
     "PrimaryComparison",
     "ReaderCheck",
     "Repeat",

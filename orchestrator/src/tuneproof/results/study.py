@@ -1,9 +1,11 @@
-"""What a study found, as values: the one thing that statistics, report and exports read."""
+"""What a study found, as values: the one thing that analysis, report and exports read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from tuneproof.results.measure import Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,7 @@ class Repeat:
 
     seed: int
     score: int | None
-    """1 to 5; None when this repeat could not be scored."""
+    """On the rubric's scale; None when this repeat could not be scored."""
     failure: str
     """Kind of failure (`no_form`, `cut_off` …); empty when scored."""
     completion: str
@@ -27,9 +29,16 @@ class CriterionGrade:
     rubric: str
     rubric_digest: str
     mean: float | None
-    """Mean score over the repeats that could be scored; None: unscored, which is not 0."""
+    """Mean score over the repeats that could be scored; None where these are fewer than half of
+    all: the answer is then unscored, which is not 0."""
     standard_deviation: float | None
     repeats: tuple[Repeat, ...]
+    """All that were asked for, the lost ones included."""
+
+    @property
+    def lost_repeats(self) -> int:
+        """How many could not be scored."""
+        return sum(repeat.score is None for repeat in self.repeats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +168,9 @@ class JudgeCheck:
     """Cohen's κ with quadratic weights, between rounded mean and right score."""
     mean_absolute_error: float
     confusion: tuple[tuple[int, ...], ...]
-    """Rows: right score 1 to 5; columns: judge's rounded mean 1 to 5."""
+    """Rows: right score; columns: the judge's rounded mean; both in the order of `levels`."""
+    levels: tuple[int, ...]
+    """The scores of the rubric's scale, lowest first."""
     repeat_sd: float
     """Mean standard deviation of the repeats."""
 
@@ -169,7 +180,7 @@ class PrimaryComparison:
     """A comparison that the study file named before the run."""
 
     cell: str
-    """Name of an `Cell`."""
+    """Name of a `Cell`."""
     against: str
     measure: str
     """A criterion, or a lexical measure as `token_f1`."""
@@ -211,6 +222,8 @@ class StudyResults:
     provenance: Mapping[str, str]
     """Digests, versions, precisions, seeds, addresses: by name, in display order."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    criteria: tuple[Measure, ...] = ()
+    """What the judge's rubrics measure, in their order; empty without a judge."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

@@ -27,7 +27,6 @@ from tuneproof.sdk.values import (
     Passage,
     RejectedDocument,
     Restarted,
-    RubricInfo,
     Sampling,
 )
 
@@ -51,7 +50,6 @@ __all__ = [
     "ReplicaInfo",
     "Restarted",
     "RetrieverClient",
-    "RubricInfo",
     "RunInfo",
     "RunProgress",
     "RunSpec",

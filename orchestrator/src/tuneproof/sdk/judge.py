@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from pydantic import ValidationError
+
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
 from tuneproof.results import CriterionGrade, Grade, Repeat
+from tuneproof.rubrics import Rubric
 from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.streams import Exchange, Inputs
-from tuneproof.sdk.values import GradeInput, RubricInfo
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.sdk.values import GradeInput
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.servicekit.messages import word_of
 
 
@@ -26,10 +29,14 @@ class JudgeClient(Client):
         super().__init__(Connection("judge", target, token=token, services=services))
         self._stub = judge_pb2_grpc.JudgeServiceStub(self._connection.channel)
 
-    async def rubrics(self, *, timeout: float = 30.0) -> list[RubricInfo]:
-        """All rubrics that the judge has, by id."""
+    async def rubrics(self, *, timeout: float = 30.0) -> list[Rubric]:
+        """All rubrics that the judge has, by id.
 
-        async def read(token: str) -> tuple[list[RubricInfo], str]:
+        Raises:
+            WrongState: the judge is of another version, so that its rubrics mean something else.
+        """
+
+        async def read(token: str) -> tuple[list[Rubric], str]:
             with self._connection.errors("ListRubrics"):
                 reply = await self._stub.ListRubrics(
                     pb.ListRubricsRequest(page_token=token), timeout=timeout
@@ -38,7 +45,7 @@ class JudgeClient(Client):
 
         return await all_pages(read)
 
-    async def rubric(self, name: str, *, timeout: float = 30.0) -> RubricInfo:
+    async def rubric(self, name: str, *, timeout: float = 30.0) -> Rubric:
         """A rubric by id, as `accuracy@1`."""
         with self._connection.errors("GetRubric"):
             reply = await self._stub.GetRubric(pb.GetRubricRequest(id=name), timeout=timeout)
@@ -129,14 +136,34 @@ def _repeat(message: pb.Repeat) -> Repeat:
     )
 
 
-def _rubric(message: pb.Rubric) -> RubricInfo:
-    return RubricInfo(
-        id=message.id,
-        digest=message.digest,
-        criterion=message.criterion,
-        description=message.description,
-        scale=dict(message.scale),
-        steps=tuple(message.steps),
-        template=message.template,
-        max_tokens=message.max_tokens,
+def _rubric(message: pb.Rubric) -> Rubric:
+    content = {
+        "id": message.id,
+        "criterion": message.criterion,
+        "description": message.description,
+        "low": message.low,
+        "high": message.high,
+        "scale": dict(message.scale),
+        "unit": message.unit,
+        "decimals": message.decimals,
+        "steps": tuple(message.steps),
+        "template": message.template,
+        "max_tokens": message.max_tokens,
+    }
+    try:
+        rubric = Rubric.model_validate(content)
+    except ValidationError as error:
+        wrong = ", ".join(str(each["loc"][0]) for each in error.errors())
+        raise _other_version(message.id, f"cannot be read ({wrong})") from None
+    if rubric.digest != message.digest:
+        raise _other_version(
+            message.id, f"has the digest {message.digest}, its content {rubric.digest}"
+        )
+    return rubric
+
+
+def _other_version(rubric: str, why: str) -> WrongState:
+    return WrongState(
+        f"the judge's rubric {rubric!r} {why}: judge and client are of different versions;"
+        " install the same version of both"
     )

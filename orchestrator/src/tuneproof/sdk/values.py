@@ -156,17 +156,3 @@ class GradeInput:
     seed: int = 0
     temperature: float | None = None
     """None: the service's default, 1.0."""
-
-
-@dataclass(frozen=True, slots=True)
-class RubricInfo:
-    """A rubric that a judge has."""
-
-    id: str
-    digest: str
-    criterion: str
-    description: str
-    scale: Mapping[int, str]
-    steps: tuple[str, ...]
-    template: str
-    max_tokens: int

@@ -16,6 +16,7 @@ from tuneproof.results import (
     Grade,
     ItemResult,
     JudgeCheck,
+    Measure,
     ReaderCheck,
     Retrieved,
     StudyResults,
@@ -50,7 +51,8 @@ def load_results(chain: Chain) -> StudyResults:
         self_judged=identities.self_judged or models == [identities.model_name],
         reference_style=plan.spec.references,
         items=tuple(
-            _item(item, passages.get(item.id, ())[: plan.spec.retrieval.k]) for item in plan.test
+            _item(item, plan.clusters[item.id], passages.get(item.id, ())[: plan.spec.retrieval.k])
+            for item in plan.test
         ),
         cells=_cells(chain),
         baseline=plan.baseline.name,
@@ -64,10 +66,19 @@ def load_results(chain: Chain) -> StudyResults:
         notes=_notes(chain, answers, models),
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),
+        criteria=_criteria(chain),
     )
 
 
-def _item(item: Item, found: tuple[StoredPassage, ...]) -> ItemResult:
+def _criteria(chain: Chain) -> tuple[Measure, ...]:
+    """What the study's rubrics measure."""
+    return tuple(
+        Measure(rubric.criterion, rubric.low, rubric.high, rubric.unit, rubric.decimals)
+        for rubric in chain.identities.rubrics
+    )
+
+
+def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemResult:
     retrieved = tuple(
         Retrieved(
             passage_id=passage.passage_id,
@@ -78,7 +89,7 @@ def _item(item: Item, found: tuple[StoredPassage, ...]) -> ItemResult:
         )
         for passage in found
     )
-    return ItemResult(item.id, item.question, item.references, item.cluster, retrieved)
+    return ItemResult(item.id, item.question, item.references, cluster, retrieved)
 
 
 def _cells(chain: Chain) -> tuple[Cell, ...]:
@@ -193,7 +204,7 @@ def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck
         if task.key in outputs
     ]
     given = answers_as_forms(chain.plan, answers) if forms else []
-    checks = [judge_check(criterion, forms, given) for criterion in chain.identities.criteria]
+    checks = [judge_check(measure, forms, given) for measure in _criteria(chain)]
     return tuple(check for check in checks if check is not None)
 
 
@@ -233,7 +244,7 @@ def _provenance(chain: Chain) -> dict[str, str]:
         "judge": _judge_words(chain),
     }
     for rubric in identities.rubrics:
-        found[f"rubric {rubric.id}"] = rubric.digest or "comes with the judge"
+        found[f"rubric {rubric.id}"] = rubric.digest
     found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"
     return {name: value for name, value in found.items() if value}
 

@@ -11,19 +11,19 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from tuneproof.local.supervisor import Progress
+from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.sdk import (
     Endpoints,
     GeneratorClient,
     JudgeClient,
     PoolInfo,
     RetrieverClient,
-    RubricInfo,
     TrainerClient,
 )
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
 from tuneproof.servicekit.errors import Unavailable, WrongState
-from tuneproof.study.design.identity import Identities, Sources, model_files, read_rubrics
+from tuneproof.study.design.identity import Identities, Sources, model_files
 
 Client = TypeVar("Client")
 
@@ -226,7 +226,7 @@ def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> st
     return ""
 
 
-def _wrong_rubrics(known: list[RubricInfo], identities: Identities, sources: Sources) -> str:
+def _wrong_rubrics(known: list[Rubric], identities: Identities, sources: Sources) -> str:
     """Why the judge's rubrics are not the study's; empty when they are."""
     by_id = {rubric.id: rubric for rubric in known}
     lacking = [rubric.id for rubric in identities.rubrics if rubric.id not in by_id]
@@ -235,27 +235,12 @@ def _wrong_rubrics(known: list[RubricInfo], identities: Identities, sources: Sou
             f"the judge has no rubric {', '.join(lacking)}; it has {', '.join(sorted(by_id))}:"
             " start it with --rubrics FOLDER"
         )
+    files = {rubric.id: rubric for rubric in RubricShelf.load(sources.rubrics)}
     for mine in identities.rubrics:
-        if by_id[mine.id].criterion != mine.criterion:
+        if by_id[mine.id].digest != files.get(mine.id, mine).digest:
+            where = f"in {sources.rubrics}" if sources.rubrics else "that comes with tuneproof"
             return (
-                f"the judge's rubric {mine.id} scores {by_id[mine.id].criterion!r},"
-                f" the study takes it for {mine.criterion!r}: say --rubrics FOLDER"
-            )
-    files = read_rubrics(sources.rubrics) if sources.rubrics else {}
-    for mine in identities.rubrics:
-        content = files.get(mine.id)
-        if content and not _same(content, by_id[mine.id]):
-            return (
-                f"the judge's rubric {mine.id} is not the one in {sources.rubrics}: it changed"
-                " after the judge started; end the services (`tuneproof down`) and start them again"
+                f"the judge's rubric {mine.id} is not the one {where}: it changed after the judge"
+                " started; end the services (`tuneproof down`) and start them again"
             )
     return ""
-
-
-def _same(content: dict[str, Any], rubric: RubricInfo) -> bool:
-    return (
-        content.get("template") == rubric.template
-        and tuple(content.get("steps", ())) == rubric.steps
-        and content.get("scale") == {str(score): text for score, text in rubric.scale.items()}
-        and content.get("max_tokens", rubric.max_tokens) == rubric.max_tokens
-    )

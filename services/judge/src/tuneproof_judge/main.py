@@ -9,10 +9,10 @@ import grpc
 import structlog
 
 from tuneproof.judge.v1 import judge_pb2, judge_pb2_grpc
+from tuneproof.rubrics import RubricShelf
 from tuneproof.servicekit.server import Service, run
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
-from tuneproof_judge.rubrics import RubricShelf
 from tuneproof_judge.servicer import JudgeServicer
 from tuneproof_judge.settings import JudgeSettings
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuneproof.rubrics import PLACEHOLDER, Rubric
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof_judge.rubrics import PLACEHOLDER, Rubric
 
 _FENCE_DIGITS = 16
 
@@ -45,6 +45,8 @@ def _own_words(rubric: Rubric) -> Mapping[str, str]:
         "criterion": rubric.criterion,
         "description": rubric.description.strip(),
         "scale": "\n".join(f"{score}: {anchor.strip()}" for score, anchor in rubric.scale.items()),
+        "low": str(rubric.low),
+        "high": str(rubric.high),
         "steps": "\n".join(f"{n}. {step.strip()}" for n, step in enumerate(rubric.steps, 1)),
     }
 

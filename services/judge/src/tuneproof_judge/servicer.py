@@ -11,13 +11,13 @@ from google.rpc import status_pb2
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
+from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput
 from tuneproof.servicekit.paging import page
 from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.prompt import Subject
-from tuneproof_judge.rubrics import Rubric, RubricShelf
 from tuneproof_judge.task import GradeTask
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -136,6 +136,10 @@ def rubric_to_proto(rubric: Rubric) -> pb.Rubric:
         criterion=rubric.criterion,
         description=rubric.description,
         scale=rubric.scale,
+        low=rubric.low,
+        high=rubric.high,
+        unit=rubric.unit,
+        decimals=rubric.decimals,
         steps=rubric.steps,
         template=rubric.template,
         max_tokens=rubric.max_tokens,
@@ -151,6 +155,7 @@ def _criterion_to_proto(grade: CriterionGrade) -> pb.CriterionGrade:
         mean=grade.mean,
         standard_deviation=grade.standard_deviation,
         scored_repeats=len(grade.scores),
+        lost_repeats=grade.lost_repeats,
         repeats=map(_repeat_to_proto, grade.repeats),
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_judge.prompt import Subject
-from tuneproof_judge.rubrics import Rubric
 
 MAX_CHARACTERS = 100_000
 """Longest question, answer, reference or passage."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tuneproof.rubrics import Rubric
 from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import NotFound
-from tuneproof.study.design.identity import Identities, RubricIdentity, Sources
+from tuneproof.study.design.identity import Identities, Sources, one_a_criterion
 from tuneproof.study.design.spec import StudySpec
 
 
@@ -32,13 +33,20 @@ async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sour
         model=model,
         judge=f"{sources.judge_model} behind {target}" if judged else "",
         judge_name=sources.judge_model if judged else "",
-        rubrics=await _rubrics(spec, endpoints),
+        rubrics=await rubrics_of_judge(spec, endpoints),
         self_judged=False,
         toy=spec.services.toy and Path(spec.services.model).name == pool.base_model,
     )
 
 
-async def _rubrics(spec: StudySpec, endpoints: Endpoints) -> tuple[RubricIdentity, ...]:
+async def rubrics_of_judge(spec: StudySpec, endpoints: Endpoints) -> tuple[Rubric, ...]:
+    """The study's rubrics as the judge has them.
+
+    Raises:
+        Unavailable: the judge cannot be reached.
+        NotFound: it lacks one of them.
+        InvalidInput: two of them score the same criterion.
+    """
     if spec.judge is None:
         return ()
     async with JudgeClient(endpoints.target("judge"), token=endpoints.token) as judge:
@@ -48,7 +56,4 @@ async def _rubrics(spec: StudySpec, endpoints: Endpoints) -> tuple[RubricIdentit
         raise NotFound(
             f"the judge has no rubric {', '.join(lacking)}; it has {', '.join(sorted(known))}"
         )
-    return tuple(
-        RubricIdentity(name, known[name].criterion, known[name].digest)
-        for name in spec.judge.rubrics
-    )
+    return one_a_criterion([known[name] for name in spec.judge.rubrics])

@@ -6,31 +6,21 @@ done again when a model's files or a rubric change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ValidationError
 
+from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
-from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
 from tuneproof.study.design.spec import StudySpec
 
 _MODEL_SUFFIXES = frozenset(
     {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt", ".tiktoken", ".py"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RubricIdentity:
-    """A rubric as the study uses it."""
-
-    id: str
-    criterion: str
-    digest: str
-    """`sha256:<hex>` of its content, in the file's or in the judge's own way; empty for one that
-    comes with the judge, whose id carries its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,7 @@ class Identities:
     judge: str
     """The judge's model; empty where none is asked."""
     judge_name: str
-    rubrics: tuple[RubricIdentity, ...]
+    rubrics: tuple[Rubric, ...]
     self_judged: bool
     """The judge is the base model under test."""
     toy: bool
@@ -56,17 +46,25 @@ class Identities:
 
     def to_json(self) -> dict[str, Any]:
         """The form that the state keeps."""
-        return asdict(self)
+        rubrics = [rubric.model_dump(mode="json", by_alias=True) for rubric in self.rubrics]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "rubrics": rubrics}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Identities:
-        """The way back from `to_json`."""
-        rubrics = tuple(RubricIdentity(**rubric) for rubric in value["rubrics"])
-        return Identities(**{**value, "rubrics": rubrics})
+        """The way back from `to_json`.
 
-    def with_rubrics(self, rubrics: Iterable[RubricIdentity]) -> Identities:
-        """The same with these rubrics."""
-        return replace(self, rubrics=tuple(rubrics))
+        Raises:
+            WrongState: an older version wrote it.
+        """
+        try:
+            rubrics = tuple(Rubric.model_validate(rubric) for rubric in value["rubrics"])
+        except ValidationError:
+            raise WrongState(
+                "an older version ran this study: run `tuneproof study run` once; answers and"
+                " adapters are kept"
+            ) from None
+        return Identities(**{**value, "rubrics": rubrics})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +113,16 @@ def resolve_sources(
     )
 
 
-def identify(spec: StudySpec, sources: Sources) -> Identities:
-    """Says from files alone what is behind services that are started from these sources.
+def identify(
+    spec: StudySpec, sources: Sources, rubrics: tuple[Rubric, ...] | None = None
+) -> Identities:
+    """Says from files what is behind services that are started from these sources.
+
+    Args:
+        rubrics: the study's, where they are known; by default those of the files.
 
     Raises:
-        InvalidInput: there is no model, its folder holds none, or a rubric file is broken.
+        InvalidInput: there is no model, its folder holds none, or a rubric is broken or missing.
     """
     if not sources.model:
         raise InvalidInput(
@@ -135,7 +138,7 @@ def identify(spec: StudySpec, sources: Sources) -> Identities:
         model=model,
         judge=(model if own else external) if judged else "",
         judge_name=(sources.judge_model or Path(sources.model).name) if judged else "",
-        rubrics=identify_rubrics(spec, sources.rubrics),
+        rubrics=identify_rubrics(spec, sources.rubrics) if rubrics is None else rubrics,
         self_judged=own,
         toy=sources.toy,
     )
@@ -180,49 +183,36 @@ def model_files(folder: Path) -> list[Path]:
     )
 
 
-def identify_rubrics(spec: StudySpec, folder: Path | None) -> tuple[RubricIdentity, ...]:
-    """The study's rubrics: by content where their file is known, else by id alone.
+def identify_rubrics(spec: StudySpec, folder: Path | None) -> tuple[Rubric, ...]:
+    """The study's rubrics: those that come with tuneproof, and those of the folder.
 
     Raises:
-        InvalidInput: the folder is missing, or a file in it is no rubric.
+        InvalidInput: the folder is missing, a file in it is no rubric, a rubric is neither built
+            in nor in the folder, or two score the same criterion.
     """
     if spec.judge is None:
         return ()
-    known = read_rubrics(folder) if folder is not None else {}
-    found = []
-    for rubric_id in spec.judge.rubrics:
-        content = known.get(rubric_id)
-        criterion = str(content["criterion"]) if content else rubric_id.partition("@")[0]
-        digest = sha256_of_json(content) if content else ""
-        found.append(RubricIdentity(rubric_id, criterion, digest))
-    criteria = [rubric.criterion for rubric in found]
-    if len(set(criteria)) < len(criteria):
+    shelf = RubricShelf.load(folder)
+    try:
+        return one_a_criterion([shelf.get(name) for name in spec.judge.rubrics])
+    except NotFound as error:
+        where = f"built in and in {folder}" if folder is not None else "built in"
         raise InvalidInput(
-            f"the rubrics {', '.join(spec.judge.rubrics)} score {', '.join(criteria)}:"
-            " name one rubric for each criterion",
-            field="judge.rubrics",
-        )
-    return tuple(found)
+            f"{error.message} ({where}); see --rubrics", field="judge.rubrics"
+        ) from None
 
 
-def read_rubrics(folder: Path) -> dict[str, dict[str, Any]]:
-    """The rubric files of a folder, by id, as they stand there.
+def one_a_criterion(rubrics: Sequence[Rubric]) -> tuple[Rubric, ...]:
+    """The same rubrics.
 
     Raises:
-        InvalidInput: the folder is missing, or a file in it is no rubric.
+        InvalidInput: two of them score the same criterion.
     """
-    if not folder.is_dir():
-        raise InvalidInput(f"the rubrics folder {folder} does not exist; see --rubrics")
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        try:
-            content = yaml.safe_load(path.read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{path}: is no YAML: {error}") from None
-        if not isinstance(content, dict) or not {"id", "criterion"} <= set(content):
-            raise InvalidInput(f"{path}: is no rubric: it needs `id` and `criterion`")
-        scale = content.get("scale")
-        if isinstance(scale, dict):
-            content["scale"] = {str(score): anchor for score, anchor in scale.items()}
-        found[str(content["id"])] = content
-    return found
+    criteria = [rubric.criterion for rubric in rubrics]
+    if len(set(criteria)) < len(criteria):
+        raise InvalidInput(
+            f"the rubrics {', '.join(rubric.id for rubric in rubrics)} score"
+            f" {', '.join(criteria)}: name one rubric for each criterion",
+            field="judge.rubrics",
+        )
+    return tuple(rubrics)

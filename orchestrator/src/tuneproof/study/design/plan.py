@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,6 +41,8 @@ class Plan:
     dataset: Dataset
     tuning: tuple[Item, ...]
     test: tuple[Item, ...]
+    clusters: Mapping[str, str]
+    """By item id: items that the split kept together, which the analysis takes as one draw."""
     cells: tuple[PlannedCell, ...]
     """The baseline first."""
 
@@ -105,7 +108,7 @@ def make_plan(spec: StudySpec, dataset: Dataset) -> Plan:
         PlannedCell(base.name, base.name, base.name, 0, 0, None, ()),
         *_tuned(spec, parts.tuning),
     ]
-    return Plan(spec, dataset, parts.tuning, parts.test, tuple(cells))
+    return Plan(spec, dataset, parts.tuning, parts.test, parts.clusters, tuple(cells))
 
 
 def _tuned(spec: StudySpec, tuning: tuple[Item, ...]) -> list[PlannedCell]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneproof.data.items import JudgeForm
-from tuneproof.results import Answer, Grade, JudgeCheck, ReaderCheck
+from tuneproof.data.sources import KnownWorld
+from tuneproof.results import Answer, Grade, JudgeCheck, Measure, ReaderCheck
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.plan import Plan
-from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
+from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec
 
-LEVELS = (1, 2, 3, 4, 5)
 Form = JudgeForm
 
 
@@ -32,9 +32,7 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]
     Raises:
         InvalidInput: the data set cannot make such passages.
     """
-    data = _telecom(plan, "checks.reader")
-    from tuneproof.data.telecom import oracle_context  # noqa: PLC0415 - this data set only
-
+    world = _world(plan, "checks.reader")
     tested = {item.id for item in plan.test}
     others = (item for item in plan.dataset.items if item.id not in tested)
     return tuple(
@@ -42,7 +40,7 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]
             item.id,
             item.question,
             item.references[plan.spec.references],
-            tuple(oracle_context(plan.dataset, item, check.facts, data.seed)),
+            tuple(world.oracle_context(plan.dataset, item, check.facts)),
         )
         for item in [*plan.test, *others][: check.items]
     )
@@ -54,10 +52,7 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
     Raises:
         InvalidInput: the data set has none.
     """
-    data = _telecom(plan, "checks.judge")
-    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
-
-    return tuple(telecom.judge_forms(data.seed, check.forms))
+    return tuple(_world(plan, "checks.judge").judge_forms(check.forms))
 
 
 def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Grade]]:
@@ -65,10 +60,9 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
 
     Empty for a data set whose right scores no program knows.
     """
-    if not isinstance(plan.spec.dataset, TelecomData):
+    world = plan.spec.dataset.world
+    if world is None:
         return []
-    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
-
     items = {item.id: item for item in plan.test}
     found: dict[tuple[str, str], tuple[Form, Grade]] = {}
     for answer in answers:
@@ -77,7 +71,7 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
         item = items[answer.item]
         reference = item.references[plan.spec.references][0]
         if plan.spec.references == "full" and (item.id, answer.text) not in found:
-            scores = telecom.score(reference, answer.text)
+            scores = world.score(reference, answer.text)
             form = Form(item.id, item.question, reference, answer.text, scores)
             found[item.id, answer.text] = (form, answer.grade)
     return list(found.values())
@@ -92,7 +86,7 @@ def reader_check(facts: int, grades: Sequence[Grade]) -> ReaderCheck | None:
 
 
 def judge_check(
-    criterion: str,
+    measure: Measure,
     forms: Sequence[tuple[Form, Grade]],
     answers: Sequence[tuple[Form, Grade]],
 ) -> JudgeCheck | None:
@@ -101,18 +95,22 @@ def judge_check(
     A form that could not be scored counts as not exact; κ, error and matrix are over the others.
 
     Args:
+        measure: a criterion, with the scale of the rubric that scores it.
         forms: made for the check.
         answers: of the study's cells, from `answers_as_forms`.
 
     Returns:
-        None when no form was judged, or the forms' right scores of this criterion are not known.
+        None when no form was judged, or the forms' right scores by this criterion are not known
+        or are not on the rubric's scale.
     """
     from tuneproof.analysis.agreement import (  # noqa: PLC0415 - scipy is slow to load
         confusion_matrix,
         weighted_kappa,
     )
 
-    if not any(criterion in form.scores for form, _ in forms):
+    criterion, levels = measure.name, _levels(measure)
+    scales = {form.levels for form, _ in forms if criterion in form.scores}
+    if scales != {levels}:
         return None
     judged = [
         (form.scores[criterion], grade.criteria[criterion])
@@ -130,13 +128,21 @@ def judge_check(
         from_cells=sum(criterion in grade.criteria for _, grade in answers),
         unscored=len(judged) - len(pairs),
         exact=agreeing / len(judged),
-        weighted_kappa=weighted_kappa(truth, given, LEVELS) if pairs else 0.0,
+        weighted_kappa=weighted_kappa(truth, given, levels) if pairs else 0.0,
         mean_absolute_error=_mean([abs(right - mean) for right, mean in pairs]),
         confusion=tuple(
-            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, LEVELS)
+            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, levels)
         ),
+        levels=levels,
         repeat_sd=_mean(spreads),
     )
+
+
+def _levels(measure: Measure) -> tuple[int, ...]:
+    """The whole scores of a criterion, lowest first; empty where its range is not known."""
+    if measure.high is None:
+        return ()
+    return tuple(range(math.ceil(measure.low), math.floor(measure.high) + 1))
 
 
 def rounded(mean: float) -> int:
@@ -148,12 +154,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _telecom(plan: Plan, field: str) -> TelecomData:
-    data = plan.spec.dataset
-    if not isinstance(data, TelecomData):
+def _world(plan: Plan, field: str) -> KnownWorld:
+    source = plan.spec.dataset
+    if source.world is None:
         raise InvalidInput(
             f"{field} needs a data set whose right answers a program knows (telecom),"
-            f" not {data.name}",
+            f" not {source.name}",
             field=field,
         )
-    return data
+    return source.world

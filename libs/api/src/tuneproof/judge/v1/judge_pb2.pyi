@@ -206,19 +206,26 @@ class CriterionGrade(_message.Message):
     STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
     SCORED_REPEATS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
+    LOST_REPEATS_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     """The rubric's id, as `accuracy@1`, and the digest `sha256:<hex>` of its content."""
     rubric_digest: _builtins.str
     criterion: _builtins.str
     mode: Global___Mode.ValueType
     mean: _builtins.float
-    """Over the repeats that could be scored; absent when there is none: unscored, which is not 0."""
+    """Over the repeats that could be scored. Absent when these are fewer than half of the repeats
+    asked for: the answer is then unscored, which is not 0.
+    """
     standard_deviation: _builtins.float
-    """Sample standard deviation; absent below two scored repeats."""
+    """Sample standard deviation; absent when unscored, or with one scored repeat."""
     scored_repeats: _builtins.int
-    """Those that could be scored. Fewer than asked for says how many failed."""
+    """How many repeats could be scored."""
+    lost_repeats: _builtins.int
+    """How many repeats could not be scored."""
     @_builtins.property
-    def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repeat]: ...
+    def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repeat]:
+        """All repeats asked for, the lost ones included."""
+
     def __init__(
         self,
         *,
@@ -230,10 +237,11 @@ class CriterionGrade(_message.Message):
         standard_deviation: _builtins.float | None = ...,
         scored_repeats: _builtins.int = ...,
         repeats: _abc.Iterable[Global___Repeat] | None = ...,
+        lost_repeats: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "mean", b"mean", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "criterion", b"criterion", "mean", b"mean", "mode", b"mode", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "criterion", b"criterion", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
     _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
@@ -472,6 +480,10 @@ class Rubric(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    DECIMALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<name>@<version>`."""
     digest: _builtins.str
@@ -480,13 +492,20 @@ class Rubric(_message.Message):
     template: _builtins.str
     """The prompt, with {{question}}, {{reference}}, {{answer}}, {{passages}} and {{fence}} (a word
     that stands in none of these texts), and the rubric's own {{criterion}}, {{description}},
-    {{scale}} and {{steps}}.
+    {{scale}}, {{low}}, {{high}} and {{steps}}.
     """
     max_tokens: _builtins.int
     """Longest completion in tokens."""
+    low: _builtins.int
+    """The scores are the whole numbers from low to high."""
+    high: _builtins.int
+    unit: _builtins.str
+    """What scores are counted in, as `points`."""
+    decimals: _builtins.int
+    """Digits after the point with which a mean score is shown."""
     @_builtins.property
     def scale(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
-        """What each score means, by score."""
+        """What scores mean, by score; both ends of the scale are there."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -503,10 +522,14 @@ class Rubric(_message.Message):
         steps: _abc.Iterable[_builtins.str] | None = ...,
         template: _builtins.str = ...,
         max_tokens: _builtins.int = ...,
+        low: _builtins.int = ...,
+        high: _builtins.int = ...,
+        unit: _builtins.str = ...,
+        decimals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "description", b"description", "digest", b"digest", "id", b"id", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "decimals", b"decimals", "description", b"description", "digest", b"digest", "high", b"high", "id", b"id", "low", b"low", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

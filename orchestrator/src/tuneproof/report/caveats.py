@@ -1,0 +1,162 @@
+"""What a reader must know before believing the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tuneproof.analysis import Comparisons, Verdict, measures_of, repeats_by_cell
+from tuneproof.report.findings import RECIPE_SEEDS, findings, speaks_of_the_recipe
+from tuneproof.report.numbers import confidence, percent, phrase_of, plain
+from tuneproof.results import StudyResults
+
+WEAK_KAPPA = 0.6
+"""Below it a judge is called weak: the upper end of "moderate" agreement in Landis and Koch
+(1977, Biometrics 33:159)."""
+
+FEW = 0.05
+"""Below this share lost repeats are a note, not a caution."""
+
+_OPEN = frozenset({Verdict.UNDECIDED, Verdict.UNSCORED})
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """A sentence without which the verdict would be misread."""
+
+    kind: Literal["caution", "note"]
+    text: str
+
+
+def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, ...]:
+    """All that a reader must know before believing the verdict, the gravest first.
+
+    The terminal, the JSON and the report show the same.
+    """
+    cautions = [*_nature(results), *_quality(results)]
+    notes = list(results.notes)
+    share, text = _lost_repeats(results)
+    if 0.0 < share < FEW:
+        notes.append(text)
+    if results.judge_model and not results.judge_checks:
+        notes.append("The judge was not tried on answers whose right scores are known.")
+    found = findings(results, comparisons)
+    if found and not speaks_of_the_recipe(found):
+        notes.append(
+            "The verdicts are about the adapters that were trained. Another training seed may "
+            f"give another adapter; a claim about fine-tuning needs {RECIPE_SEEDS} seeds or more."
+        )
+    if any(one.verdict in _OPEN for one in comparisons.primary):
+        notes.append(
+            "Do not add questions and look again until an undecided comparison is decided: every "
+            "further look adds to the chance of a wrong verdict, which is then more than "
+            f"{confidence(1.0 - comparisons.confidence)}. Fix the number of questions before the "
+            "run."
+        )
+    return tuple(
+        [Caveat("caution", text) for text in cautions] + [Caveat("note", text) for text in notes]
+    )
+
+
+def _nature(results: StudyResults) -> list[str]:
+    """Cautions that hold for every study of this kind, whatever it found."""
+    found: list[str] = []
+    if results.synthetic:
+        found.append("Synthetic world, built to show the mechanism; no evidence about real models.")
+    if results.toy_model and not results.synthetic:
+        found.append(
+            "Toy model on text that it was not made for: it knows only its own small world, so "
+            "its answers here mean nothing."
+        )
+    elif results.toy_model:
+        found.append(
+            "Toy model: it ships with the project to show the mechanism; its answers say nothing "
+            "about other models."
+        )
+    if not results.judge_model:
+        found.append(
+            "No judge was configured: scores are lexical only. They count the words that an "
+            "answer shares with the references, and know nothing of meaning."
+        )
+    if results.self_judged:
+        found.append(
+            f"Self-judged: the judge {results.judge_model} is the base model under test and may "
+            "favour its own wording."
+        )
+    if results.gold_only:
+        found.append(
+            "Gold-only corpus: it holds only texts with evidence, so retrieval is easier than in "
+            "real use."
+        )
+    return found
+
+
+def _quality(results: StudyResults) -> list[str]:
+    """Cautions counted from the answers and from the judge's examination."""
+    found = []
+    expected = len(results.items) * len(results.cells)
+    lost = expected - sum(not answer.error for answer in results.answers)
+    if lost:
+        found.append(
+            f"{lost} of {expected} answers are missing or without a grade; the reasons stand "
+            "beside them."
+        )
+    criteria = [
+        score
+        for answer in results.answers
+        if answer.grade is not None
+        for score in answer.grade.criteria.values()
+    ]
+    unscored = sum(score.mean is None for score in criteria)
+    if unscored:
+        found.append(
+            f"{unscored} of {len(criteria)} judged scores are missing "
+            f"({percent(unscored / len(criteria))}): fewer than half of the judge's repeats could "
+            f"be read. {_by_cell(_unscored_by_cell(results))} They are bounded both ways, never "
+            "counted as zero."
+        )
+    share, text = _lost_repeats(results)
+    if share >= FEW:
+        found.append(text)
+    cut = sum(answer.finish_reason == "length" for answer in results.answers)
+    if cut:
+        found.append(f"{cut} of {len(results.answers)} answers were cut at the length limit.")
+    asked = set(measures_of(results).judged)
+    found += [
+        f"The judge agrees poorly with known scores in {phrase_of(check.criterion)} "
+        f"(weighted \N{GREEK SMALL LETTER KAPPA} {plain(check.weighted_kappa)}): its grades "
+        "there count for little."
+        for check in results.judge_checks
+        if check.criterion in asked and check.weighted_kappa < WEAK_KAPPA
+    ]
+    return found
+
+
+def _lost_repeats(results: StudyResults) -> tuple[float, str]:
+    """The share of the judge's repeats that have no score, and what there is to say of them."""
+    cells = repeats_by_cell(results)
+    asked = sum(each.asked for each in cells.values())
+    lost = sum(each.lost for each in cells.values())
+    if not lost:
+        return 0.0, ""
+    return lost / asked, (
+        f"{lost:,} of the judge's {asked:,} repeats could not be scored ({percent(lost / asked)}); "
+        f"the others of the same answer count. "
+        f"{_by_cell({name: each.lost for name, each in cells.items()})}"
+    )
+
+
+def _unscored_by_cell(results: StudyResults) -> dict[str, int]:
+    found = {cell.name: 0 for cell in results.cells}
+    for answer in results.answers:
+        if answer.grade is not None and answer.cell in found:
+            found[answer.cell] += sum(
+                score.mean is None for score in answer.grade.criteria.values()
+            )
+    return found
+
+
+def _by_cell(counts: Mapping[str, int]) -> str:
+    """`By cell: baseline 0, short-200-s1 12.`"""
+    return f"By cell: {', '.join(f'{name} {count:,}' for name, count in counts.items())}."
