@@ -100,8 +100,8 @@ async def _measure(folders: Sequence[Path], options: argparse.Namespace) -> dict
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from tuneproof_generator.engine.arguments import EngineOptions, engine_arguments
-    from tuneproof_generator.engine.scheduled_client import TurnTakingClient
-    from tuneproof_generator.engine.slots import Turns
+    from tuneproof_generator.engine.scheduled_client import ScheduledClient
+    from tuneproof_generator.engine.slots import SlotScheduler
 
     engine_options = EngineOptions(
         folder=MODEL,
@@ -110,7 +110,7 @@ async def _measure(folders: Sequence[Path], options: argparse.Namespace) -> dict
         max_model_len=None,
         max_lora_rank=_RANK,
         max_loras=options.slots,
-        turn_seconds=0,
+        slot_seconds=0,
         max_cpu_loras=max(options.host, options.slots),
         max_num_seqs=64,
         block_size=None,
@@ -129,8 +129,8 @@ async def _measure(folders: Sequence[Path], options: argparse.Namespace) -> dict
         await _load(time.monotonic, client, loras[: options.slots], [], 10)
         clock = max(map(_cpu_clock, _descendants(os.getpid())), key=lambda clock: clock())
         for name, seconds in [("cap", 0.0), *((f"turns {turn:g}", turn) for turn in options.turns)]:
-            turns = functools.partial(Turns, options.slots, seconds, clock)
-            policies[name] = lambda turns=turns: TurnTakingClient(client, turns())
+            turns = functools.partial(SlotScheduler, options.slots, seconds, clock)
+            policies[name] = lambda turns=turns: ScheduledClient(client, turns())
         for _ in range(options.rounds):
             for size in options.sets:
                 for name in random.sample(sorted(policies), len(policies)):

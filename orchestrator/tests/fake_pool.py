@@ -1,4 +1,4 @@
-"""Generators' pools without an engine, in a process: the contract's states, places and aliases.
+"""Generators' pools without an engine, in a process: the contract's states, capacity and aliases.
 
     python fake_pool.py COUNT
 
@@ -21,7 +21,7 @@ from tuneproof.servicekit.logs import configure_logging
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service, make_server
 
-PLACES = 4
+CAPACITY = 4
 STAGES = (
     ("fetch", pb.ADAPTER_STATE_FETCHING),
     ("verify", pb.ADAPTER_STATE_VERIFYING),
@@ -40,24 +40,24 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
         self._loading: set[asyncio.Task[None]] = set()
 
     async def GetPool(self, request, context):
-        pool = pb.Pool(base_model="toy", replica="r1", max_cpu_loras=PLACES, live_replicas=["r1"])
+        pool = pb.Pool(base_model="toy", replica="r1", max_cpu_loras=CAPACITY, live_replicas=["r1"])
         return pb.GetPoolResponse(pool=pool)
 
     async def DeclareAdapter(self, request, context):
         ref = request.ref
         if ref not in self._adapters:
-            if len(self._adapters) >= PLACES:
-                self._make_place(request.on_full)
+            if len(self._adapters) >= CAPACITY:
+                self._make_room(request.on_full)
             self._adapters[ref] = pb.Adapter(ref=ref, required=request.required)
             self._move(ref, pb.ADAPTER_STATE_PENDING)
             self._loading.add(asyncio.create_task(self._load(ref)))
         return pb.DeclareAdapterResponse(adapter=self._adapters[ref])
 
-    def _make_place(self, on_full) -> None:
+    def _make_room(self, on_full) -> None:
         idle = next((ref for ref in self._adapters if not self._aliases_of(ref)), None)
         if on_full != pb.ON_FULL_EVICT_IDLE or idle is None:
             held = ", ".join(self._adapters)
-            raise errors.Overloaded(f"all {PLACES} places are held: {held}", retry_after=10.0)
+            raise errors.Overloaded(f"all {CAPACITY} adapters are held: {held}", retry_after=10.0)
         self._remove(idle)
 
     async def _load(self, ref: str) -> None:

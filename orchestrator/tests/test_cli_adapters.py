@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fake_pool import PLACES
+from fake_pool import CAPACITY
 from small_study import invoke
 
 from tuneproof.cli.adapter_watch import watch_on
@@ -85,7 +85,7 @@ def test_an_adapter_comes_is_looked_at_and_goes(run, done):
     table = done("list")
     assert A in table
     assert "ready (required)" in table
-    assert f"toy: 1 of {PLACES} places; replicas: r1" in table
+    assert f"toy: 1 of {CAPACITY} adapters; replicas: r1" in table
 
     shown = done("show", "live")
     for words in (A, "rank", "8", "verifying", "load 0.01 s", "on r1", "live"):
@@ -114,14 +114,14 @@ def test_what_cannot_be_served_ends_with_its_reason(run):
 
 
 def test_where_there_is_no_place_the_flag_decides(run, done):
-    for number in range(PLACES):
+    for number in range(CAPACITY):
         done("declare", ref(f"n{number}"), "--wait")
     code, _, err = run("declare", A)
     assert code == 1
-    assert f"all {PLACES} places are held: {ref('n0')}" in err
+    assert f"all {CAPACITY} adapters are held: {ref('n0')}" in err
     done("declare", A, "--wait", "--on-full", "evict-idle")
     listed = [each["ref"] for each in json.loads(done("list", "--json"))["adapters"]]
-    assert len(listed) == PLACES
+    assert len(listed) == CAPACITY
     assert A in listed
     assert ref("n0") not in listed
 

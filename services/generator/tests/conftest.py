@@ -334,7 +334,7 @@ def replica(loop: VirtualLoop, tmp_path: Path) -> Iterator[Replica]:
 
     async def start() -> Replica:
         made = Replica(tmp_path, Faults(), clock=loop.clock)
-        await made.pool.reconcile()
+        await made.pool.reconciler.reconcile()
         return made
 
     started = loop.run_until_complete(start())

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tuneproof.adapters import FolderStorage, ObjectStore
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.pool.alias import Alias, Target
 from tuneproof_generator.pool.replicas import Replicas
-from tuneproof_generator.pool.store import FolderPool, PoolStore
 
 from .test_generator_pool import Replica, until
 
@@ -29,7 +29,7 @@ class MovedClock:
 class Disturbed:
     """A pool's folder that fails while `error` is set, and does something before each call."""
 
-    def __init__(self, store: PoolStore) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.error: Exception | None = None
         self.before: Callable[[str, str], None] = lambda call, path: None
@@ -52,7 +52,7 @@ class Member(Replica):
     def __init__(
         self, root: Path, name: str, clock: MovedClock, draw=random.random, lease: float = 15
     ) -> None:
-        self.store = Disturbed(FolderPool(root / "pool"))
+        self.store = Disturbed(FolderStorage(root / "pool"))
         self.replicas = Replicas(self.store, name, lease_seconds=lease, process=name, clock=clock)
         super().__init__(root, f"cache-{name}", store=self.store, replicas=self.replicas, draw=draw)
 
@@ -67,16 +67,16 @@ class Member(Replica):
 
     async def ready(self, *refs) -> None:
         for ref in refs:
-            assert await self.settled(ref) is State.READY
+            assert await self.settled(ref) is AdapterState.READY
         await self.tell()
 
     async def follow(self, *refs) -> None:
         """Reconciles, waits for what was declared elsewhere, and tells."""
-        await self.pool.reconcile()
+        await self.pool.reconciler.reconcile()
         await self.ready(*refs)
 
     async def point(self, ref, expected="", **more) -> Alias:
-        return await self.pool.set_alias("live", Target(ref), expected_ref=str(expected), **more)
+        return await self.pool.routes.set("live", Target(ref), expected_ref=str(expected), **more)
 
     async def served_by(self, model: str) -> str:
         return (await self.ask(model))[1].adapter_ref
@@ -86,7 +86,7 @@ class Member(Replica):
 async def member(root: Path, name: str, clock: MovedClock, **more) -> AsyncIterator[Member]:
     found = Member(root, name, clock, **more)
     await found.tell()
-    await found.pool.reconcile()
+    await found.pool.reconciler.reconcile()
     try:
         yield found
     finally:
@@ -95,4 +95,4 @@ async def member(root: Path, name: str, clock: MovedClock, **more) -> AsyncItera
 
 __all__ = ["LOST", "Disturbed", "Member", "MovedClock", "member", "until"]
 
-LOST = Unavailable("the artifact store does not serve the pool: connection refused")
+LOST = Unavailable("the artifact store does not answer: connection refused")

@@ -14,24 +14,23 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tuneproof.adapters import AdapterRef
+from tuneproof.adapters import AdapterRef, FolderStorage
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, Unavailable
 from tuneproof_generator.adapters.detached import detached
-from tuneproof_generator.adapters.lifecycle import State
-from tuneproof_generator.adapters.loading import Inspected, Loader
+from tuneproof_generator.adapters.lifecycle import AdapterState
+from tuneproof_generator.adapters.loading import AdmissionResult, Loader
+from tuneproof_generator.adapters.local_adapters import LOAD_RETRIES
 from tuneproof_generator.adapters.traffic import Traffic
-from tuneproof_generator.backoff import Backoff
-from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling, WorkerHoldings
-from tuneproof_generator.engine.residency import Residents
-from tuneproof_generator.generation import Ask, Generator, Tokens
+from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling, WorkerAdapters
+from tuneproof_generator.engine.residency import ResidencyProbe
+from tuneproof_generator.generation import GenerationRequest, Generator, Tokens
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.store import FolderPool
 
 BASE = "tiny"
 SLOTS = 1
@@ -127,7 +126,7 @@ class PerilousEngine:
             self._read(held[1])
 
     async def workers(self):
-        return [WorkerHoldings(frozenset(self.loaded), frozenset(self.slots))]
+        return [WorkerAdapters(frozenset(self.loaded), frozenset(self.slots))]
 
     async def check(self):
         return None
@@ -168,7 +167,7 @@ class Replica:
         self.is_dead = False
         self.more: dict[str, object] = {"clock": clock} if clock else {}
         self.traffic = Traffic(**self.more)
-        self.store = _MortalStore(FolderPool(root / "pool"), self)
+        self.store = _MortalStore(FolderStorage(root / "pool"), self)
         self.declarations = Declarations(self.store)
         self.aliases = Aliases(self.store)
         self.pool = AdapterPool(
@@ -185,8 +184,8 @@ class Replica:
             self.aliases,
             base_model=BASE,
             capacity=places,
-            backoff=Backoff(source=random.Random(0)),
-            residents=Residents(self.engine),
+            retries=replace(LOAD_RETRIES, draw=random.Random(0).uniform),
+            residency_probe=ResidencyProbe(self.engine),
             **self.more,
         )
         self.generator = Generator(self.engine, self.pool, self.traffic)
@@ -202,13 +201,13 @@ class Replica:
         (folder / "content").write_text(wanted.hex[0])
         return folder
 
-    def _inspect(self, folder: Path, wanted: AdapterRef) -> Inspected:
+    def _inspect(self, folder: Path, wanted: AdapterRef) -> AdmissionResult:
         return self.inspect(folder, wanted)  # Looked up late: tests replace it.
 
-    def inspect(self, folder: Path, wanted: AdapterRef) -> Inspected:
+    def inspect(self, folder: Path, wanted: AdapterRef) -> AdmissionResult:
         if wanted in self.faults.unfit:
             raise InvalidInput(f"{wanted} cannot be served: not_finite: tensor x holds NaN")
-        return Inspected(8, 100)
+        return AdmissionResult(8, 100)
 
     async def _run(self, call, *arguments):
         if call == self.fetch:
@@ -226,7 +225,7 @@ class Replica:
     async def ask(self, model: str, tokens: int = 2) -> tuple[str, str]:
         """The content that answered, and the reference that the reply names."""
         said: set[str] = set()
-        request = Ask(model, Tokens((1,)), Sampling(max_tokens=tokens))
+        request = GenerationRequest(model, Tokens((1,)), Sampling(max_tokens=tokens))
         async with aclosing(self.generator.generate(request)) as pieces:
             async for piece in pieces:
                 said.add(piece.text)
@@ -235,14 +234,17 @@ class Replica:
                     return content, piece.outcome.adapter_ref
         raise AssertionError
 
-    async def settled(self, wanted: AdapterRef) -> State:
+    async def settled(self, wanted: AdapterRef) -> AdapterState:
         async with aclosing(self.pool.watch(frozenset({str(wanted)}))) as changes:
             async for change in changes:
-                if change.view and change.view.record.state in (State.READY, State.FAILED):
+                if change.view and change.view.record.state in (
+                    AdapterState.READY,
+                    AdapterState.FAILED,
+                ):
                     return change.view.record.state
         raise AssertionError
 
-    async def declare(self, wanted: AdapterRef, **more) -> State:
+    async def declare(self, wanted: AdapterRef, **more) -> AdapterState:
         await self.pool.declare(wanted, required=more.pop("required", False), request_id="", **more)
         return await self.settled(wanted)
 
@@ -266,7 +268,7 @@ class Replica:
 class _MortalStore:
     """The pool's folder, for a replica that does nothing any more once it is dead."""
 
-    def __init__(self, store: FolderPool, replica: Replica) -> None:
+    def __init__(self, store: FolderStorage, replica: Replica) -> None:
         self._store = store
         self._replica = replica
 

@@ -11,18 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuneproof.adapters import AdapterRef, Registry, identify_base
+from tuneproof.adapters import AdapterRef, FolderStorage, Registry, identify_base
 from tuneproof.adapters.testing import lora_tensors, write_adapter, write_base
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.hub import resolve_model
 from tuneproof_generator.adapters.admission import inspector
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.adapters.loading import Loader
 from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.store import FolderPool
 
 pytestmark = pytest.mark.timeout(30)
 MAX_RANK = 4
@@ -69,7 +68,7 @@ def store(tmp_path: Path) -> Store:
 
 async def reason_of(store: Store, ref: AdapterRef) -> str:
     """Declares an adapter, as a client does, and gives the reason for which it failed."""
-    declared = FolderPool(store.root / "pool")
+    declared = FolderStorage(store.root / "pool")
     inspect = inspector(store.base, identify_base(store.base), MAX_RANK)
     pool = AdapterPool(
         Loader(NoEngine(), store.registry, inspect, store.root / "cache"),
@@ -79,13 +78,13 @@ async def reason_of(store: Store, ref: AdapterRef) -> str:
         base_model="tiny",
         capacity=2,
     )
-    await pool.reconcile()
+    await pool.reconciler.reconcile()
     try:
         await pool.declare(ref, required=False, request_id="")
         async with aclosing(pool.watch(frozenset({str(ref)}))) as changes:
             async for change in changes:
-                assert change.view.record.state is not State.READY
-                if change.view.record.state is State.FAILED:
+                assert change.view.record.state is not AdapterState.READY
+                if change.view.record.state is AdapterState.FAILED:
                     return change.view.record.reason
     finally:
         await pool.close()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneproof.adapters import FolderStorage
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as rpc
 from tuneproof.servicekit.auth import Tokens
@@ -18,7 +19,6 @@ from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 from tuneproof_generator.pool.alias import Alias, Target
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.store import FolderPool
 
 from .fleet import Member, MovedClock, member, until
 from .test_generator_pool import A, B
@@ -40,7 +40,7 @@ async def one(tmp_path) -> AsyncIterator[Member]:
 @pytest.fixture
 def aliases(tmp_path) -> Aliases:
     """The stored aliases of the same pool, as another replica has them."""
-    return Aliases(FolderPool(tmp_path / "pool"))
+    return Aliases(FolderStorage(tmp_path / "pool"))
 
 
 @given(st.integers(1, 99))
@@ -55,7 +55,7 @@ async def test_each_request_draws_anew_and_is_told_who_served(tmp_path):
     draws = iter([0.0, 0.049, 0.05, 0.9999])
     async with member(tmp_path, "one", MovedClock(), draw=lambda: next(draws)) as one:
         await one.declare(A, B)
-        await one.pool.set_alias("live", Target(A, B, 5), expected_ref="")
+        await one.pool.routes.set("live", Target(A, B, 5), expected_ref="")
         assert [await one.served_by("live") for _ in range(4)] == [
             *[str(B), str(B)],
             *[str(A), str(A)],
@@ -71,7 +71,7 @@ async def test_a_canary_that_is_not_ready_is_not_hidden_by_the_other(tmp_path):
         await one.declare(A)
         await one.pool.declare(B, required=False, request_id="")
         await one.settled(B)
-        await one.pool.set_alias("live", Target(A, B, 5), expected_ref="", force=True)
+        await one.pool.routes.set("live", Target(A, B, 5), expected_ref="", force=True)
         with pytest.raises(Unavailable, match=r"b@.* FAILED"):
             await one.ask("live")
 
@@ -120,7 +120,7 @@ async def test_an_adapter_that_was_declared_elsewhere_can_be_removed_unseen(tmp_
     two = Member(tmp_path, "two", MovedClock())
     assert two.pool.list() == []
     await two.pool.remove(A)
-    await one.pool.reconcile()
+    await one.pool.reconciler.reconcile()
     await until(lambda: [view.record.ref for view in one.pool.list()] == [str(B)])
 
 
@@ -133,7 +133,7 @@ async def test_an_alias_set_while_its_target_is_removed_stops_the_removal(one, a
     one.store.before = meanwhile
     with pytest.raises(WrongState, match="live points to it"):
         await one.pool.remove(A)
-    await one.pool.reconcile()
+    await one.pool.reconciler.reconcile()
     assert await one.served_by("live") == str(A)
 
 
@@ -148,7 +148,7 @@ async def test_a_target_removed_while_its_alias_is_set_sends_the_alias_back(one,
 
     one.store.before = meanwhile
     with pytest.raises(WrongState, match=r"live was not moved: b@.* was removed"):
-        await one.pool.set_alias("live", target, expected_ref=str(A), reason="gate passed")
+        await one.pool.routes.set("live", target, expected_ref=str(A), reason="gate passed")
     assert await one.served_by("live") == str(A)
     assert aliases.get("live").ref == str(A)
     assert aliases.get("live").canary_ref == ""
@@ -162,7 +162,7 @@ async def test_a_retired_alias_is_not_found_and_can_be_set_again(one):
     await one.point(None, A, force=True)
     with pytest.raises(NotFound, match="'live' is not the base model"):
         await one.ask("live")
-    await one.pool.reconcile()
+    await one.pool.reconciler.reconcile()
     assert one.pool.aliases == {}
     await one.pool.remove(A)
     assert (await one.point(B)).version == 3
@@ -190,7 +190,7 @@ async def test_of_two_canaries_decided_on_one_version_one_is_set(one, aliases, m
 
     one.store.before = meanwhile
     with pytest.raises(WrongState) as refused:
-        await one.pool.set_alias("live", Target(A, B, 10), **decided)
+        await one.pool.routes.set("live", Target(A, B, 10), **decided)
     assert refused.value.reason == "ALIAS_MOVED"
     assert aliases.get("live").target == Target(A, B, 5)
 
@@ -200,7 +200,7 @@ async def test_a_version_that_is_not_the_newest_is_refused_and_told(one):
         await one.point(A, expected_version=1)
     first = await one.point(A, expected_version=0, request_id="r1")
     assert await one.point(A, expected_version=0, request_id="r1") == first
-    await one.pool.set_alias("live", Target(A, B, 5), expected_ref=str(A), expected_version=1)
+    await one.pool.routes.set("live", Target(A, B, 5), expected_ref=str(A), expected_version=1)
     # The canary that was set meanwhile would be lost.
     with pytest.raises(WrongState, match="live is at version 2, not 1 as expected") as refused:
         await one.point(B, A, expected_version=1)
@@ -266,7 +266,7 @@ async def test_the_history_tells_who_set_an_alias_when_and_why_newest_first(one,
 
 async def test_a_client_sees_every_replica_and_may_repeat_a_removal(one, tmp_path):
     async with member(tmp_path, "two", MovedClock()), _client(one, None) as stub:
-        await one.pool.reconcile()
+        await one.pool.reconciler.reconcile()
         adapter = (await stub.GetAdapter(pb.GetAdapterRequest(ref=str(A)), timeout=5)).adapter
         assert [(each.replica, each.state, each.reason) for each in adapter.replicas] == [
             ("one", pb.ADAPTER_STATE_READY, ""),

@@ -6,17 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneproof.adapters import AdapterRef
+from tuneproof.adapters import AdapterRef, FolderStorage, RemoteStorage
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import Corrupted, InvalidInput
-from tuneproof_generator.doors.translation import ask_of
+from tuneproof_generator.doors.translation import request_of
 from tuneproof_generator.engine.protocol import Sampling
 from tuneproof_generator.generation import check_sampling
 from tuneproof_generator.main import main
 from tuneproof_generator.pool.alias import Target, check_alias
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.store import FolderPool, RemotePool
 from tuneproof_generator.settings import GeneratorSettings
 
 _REF = AdapterRef("a", "sha256:" + "a" * 64)
@@ -53,12 +52,12 @@ def test_sampling_in_range_passes(tokens: int, temperature: float, top_p: float,
 
 
 def test_the_contracts_defaults_are_filled_in() -> None:
-    ask = ask_of(pb.GenerateRequest(text="hello"))
+    ask = request_of(pb.GenerateRequest(text="hello"))
     assert ask.sampling == Sampling(256, 0.0, 1.0, None, ())
-    zero = ask_of(pb.GenerateRequest(text="hello", sampling=pb.Sampling(top_p=0, seed=0)))
+    zero = request_of(pb.GenerateRequest(text="hello", sampling=pb.Sampling(top_p=0, seed=0)))
     assert (zero.sampling.top_p, zero.sampling.seed) == (0.0, 0)
     with pytest.raises(InvalidInput, match="no prompt"):
-        ask_of(pb.GenerateRequest())
+        request_of(pb.GenerateRequest())
 
 
 @pytest.mark.parametrize("name", ["", "Live", "1st", "a" * 64, "a/b", "../x", "a@b"])
@@ -105,7 +104,11 @@ def test_the_served_name_is_the_models_last_part() -> None:
 
 @pytest.fixture(params=["folder", "remote"])
 def store(request, tmp_path):
-    return FolderPool(tmp_path) if request.param == "folder" else RemotePool(f"memory://{tmp_path}")
+    return (
+        FolderStorage(tmp_path)
+        if request.param == "folder"
+        else RemoteStorage(f"memory://{tmp_path}")
+    )
 
 
 def test_of_two_who_create_an_object_one_wins(store) -> None:

@@ -6,7 +6,7 @@ import prometheus_client
 import pytest
 
 from tuneproof_generator.accounting import account
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 
 from .perilous import ref
 
@@ -49,12 +49,12 @@ def test_series_of_an_adapter_go_with_it_and_those_of_others_stay(loop, replica)
 
 def test_places_used_follow_declarations(loop, replica):
     async def scene():
-        assert _value("tuneproof_generator_places", kind="host") == 2
+        assert _value("tuneproof_generator_capacity", kind="host") == 2
         await replica.declare(A)
         await replica.declare(B)
-        assert _value("tuneproof_generator_places_used", kind="host") == 2
+        assert _value("tuneproof_generator_capacity_used", kind="host") == 2
         await replica.pool.remove(A, 1.0)
-        assert _value("tuneproof_generator_places_used", kind="host") == 1
+        assert _value("tuneproof_generator_capacity_used", kind="host") == 1
 
     loop.run_until_complete(scene())
 
@@ -67,7 +67,7 @@ def test_failures_are_counted_by_kind(loop, replica, fault, kind):
     async def scene():
         before = _value("tuneproof_generator_load_failures_total", kind=kind)
         setattr(replica.faults, fault, True if fault == "is_down" else {A})
-        assert await replica.declare(A) is State.FAILED
+        assert await replica.declare(A) is AdapterState.FAILED
         assert _value("tuneproof_generator_load_failures_total", kind=kind) == before + 1
 
     loop.run_until_complete(scene())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneproof.adapters import AdapterRef
+from tuneproof.adapters import AdapterRef, FolderStorage
 from tuneproof.servicekit.errors import (
     InvalidInput,
     NotFound,
@@ -15,16 +15,15 @@ from tuneproof.servicekit.errors import (
     Unavailable,
     WrongState,
 )
-from tuneproof_generator.adapters.lifecycle import State
-from tuneproof_generator.adapters.loading import Inspected, Loader
+from tuneproof_generator.adapters.lifecycle import AdapterState
+from tuneproof_generator.adapters.loading import AdmissionResult, Loader
 from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling
-from tuneproof_generator.generation import Ask, Generator, Outcome, Tokens
+from tuneproof_generator.generation import GenerationOutcome, GenerationRequest, Generator, Tokens
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.alias import Target
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.store import FolderPool
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -112,9 +111,9 @@ class Replica:
         self.registry = MemoryRegistry()
         self.traffic = Traffic()
         self.cache = root / cache
-        store = store or FolderPool(root / "pool")
+        store = store or FolderStorage(root / "pool")
         self.pool = AdapterPool(
-            Loader(self.engine, self.registry, lambda *_: Inspected(8, 100), self.cache),
+            Loader(self.engine, self.registry, lambda *_: AdmissionResult(8, 100), self.cache),
             self.traffic,
             Declarations(store),
             Aliases(store),
@@ -124,17 +123,17 @@ class Replica:
         )
         self.generator = Generator(self.engine, self.pool, self.traffic)
 
-    async def settled(self, ref: AdapterRef) -> State:
+    async def settled(self, ref: AdapterRef) -> AdapterState:
         async with aclosing(self.pool.watch(frozenset({str(ref)}))) as changes:
             async for change in changes:
                 state = change.view.record.state
-                if state in (State.READY, State.FAILED):
+                if state in (AdapterState.READY, AdapterState.FAILED):
                     return state
         raise AssertionError
 
-    async def ask(self, model: str, tokens: int = 2) -> tuple[list[int], Outcome]:
+    async def ask(self, model: str, tokens: int = 2) -> tuple[list[int], GenerationOutcome]:
         ids: list[int] = []
-        request = Ask(model, Tokens((1,)), Sampling(max_tokens=tokens))
+        request = GenerationRequest(model, Tokens((1,)), Sampling(max_tokens=tokens))
         async with aclosing(self.generator.generate(request)) as pieces:
             async for piece in pieces:
                 ids += piece.token_ids
@@ -152,7 +151,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def _replica(root: Path) -> AsyncIterator[Replica]:
     found = Replica(root)
-    await found.pool.reconcile()
+    await found.pool.reconciler.reconcile()
     try:
         yield found
     finally:
@@ -165,7 +164,7 @@ async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
         yield found
 
 
-async def _declare(replica: Replica, ref: AdapterRef, **more) -> State:
+async def _declare(replica: Replica, ref: AdapterRef, **more) -> AdapterState:
     await replica.pool.declare(ref, required=more.get("required", False), request_id="")
     return await replica.settled(ref)
 
@@ -175,18 +174,18 @@ async def test_many_declarations_at_once_cause_one_load(replica: Replica) -> Non
         *(replica.pool.declare(A, required=False, request_id=str(n)) for n in range(200))
     )
     assert {view.record.ref for view in views} == {str(A)}
-    assert await replica.settled(A) is State.READY
+    assert await replica.settled(A) is AdapterState.READY
     assert replica.registry.fetched == [A]
     assert replica.engine.loads == [str(A)]
 
 
 async def test_what_is_lost_fails_and_can_be_declared_again(replica: Replica) -> None:
     replica.registry.lost.add(A)
-    assert await _declare(replica, A) is State.FAILED
+    assert await _declare(replica, A) is AdapterState.FAILED
     with pytest.raises(Unavailable, match="in the registry"):
         await replica.ask(str(A))
     replica.registry.lost.clear()
-    assert await _declare(replica, A) is State.READY
+    assert await _declare(replica, A) is AdapterState.READY
     _, outcome = await replica.ask(str(A))
     assert outcome.adapter_ref == str(A)
 
@@ -197,7 +196,7 @@ async def test_beyond_capacity_is_refused_naming_the_limit(replica: Replica) -> 
     with pytest.raises(Overloaded, match="2 adapters at most"):
         await replica.pool.declare(TWIN, required=False, request_id="")
     await replica.pool.remove(A)
-    assert await _declare(replica, TWIN) is State.READY
+    assert await _declare(replica, TWIN) is AdapterState.READY
 
 
 async def test_an_engine_id_is_never_given_twice(replica: Replica) -> None:
@@ -228,7 +227,7 @@ async def test_removal_waits_for_running_requests_and_refuses_new_ones(replica: 
     running = asyncio.create_task(replica.ask(str(A)))
     await until(lambda: replica.pool.get(str(A)).usage.running == 1)
     removal = asyncio.create_task(replica.pool.remove(A, 10))
-    await until(lambda: replica.pool.get(str(A)).record.state is State.DRAINING)
+    await until(lambda: replica.pool.get(str(A)).record.state is AdapterState.DRAINING)
     with pytest.raises(Unavailable, match="DRAINING"):
         await replica.ask(str(A))
     with pytest.raises(WrongState, match="being removed"):
@@ -260,15 +259,15 @@ async def test_a_restarted_replica_serves_the_same_set_and_aliases(tmp_path: Pat
         await _declare(first, A)
         await _declare(first, B, required=True)
         await first.pool.remove(A)
-        await first.pool.set_alias("live", Target(B), expected_ref="")
+        await first.pool.routes.set("live", Target(B), expected_ref="")
     (tmp_path / "cache" / ("f" * 64)).mkdir()
     second = Replica(tmp_path)
     with pytest.raises(Unavailable, match="not read yet"):
         second.pool.check_ready()
-    await second.pool.reconcile()
+    await second.pool.reconciler.reconcile()
     with pytest.raises(Unavailable, match="required"):
         second.pool.check_ready()
-    assert await second.settled(B) is State.READY
+    assert await second.settled(B) is AdapterState.READY
     second.pool.check_ready()
     assert [view.record.ref for view in second.pool.list()] == [str(B)]
     assert (await second.ask("live"))[1].adapter_ref == str(B)
@@ -280,10 +279,10 @@ async def test_replicas_of_one_pool_follow_each_other(tmp_path: Path) -> None:
     async with _replica(tmp_path) as first:
         second = Replica(tmp_path, cache="other")
         await _declare(first, A)
-        await second.pool.reconcile()
-        assert await second.settled(A) is State.READY
+        await second.pool.reconciler.reconcile()
+        assert await second.settled(A) is AdapterState.READY
         await first.pool.remove(A)
-        await second.pool.reconcile()
+        await second.pool.reconciler.reconcile()
         async with aclosing(second.pool.watch(frozenset())) as changes:
             async for change in changes:
                 if change.view is None:
@@ -297,7 +296,7 @@ async def test_of_two_who_move_an_alias_one_wins(replica: Replica) -> None:
     await _declare(replica, B)
 
     async def move(ref: AdapterRef):
-        return await replica.pool.set_alias("live", Target(ref), expected_ref="")
+        return await replica.pool.routes.set("live", Target(ref), expected_ref="")
 
     done = await asyncio.gather(move(A), move(B), return_exceptions=True)
     assert sum(isinstance(each, WrongState) for each in done) == 1
@@ -306,8 +305,8 @@ async def test_of_two_who_move_an_alias_one_wins(replica: Replica) -> None:
 
 async def test_an_alias_is_never_the_base_model(replica: Replica) -> None:
     with pytest.raises(InvalidInput, match="base model"):
-        await replica.pool.set_alias("tiny", Target(A), expected_ref="", force=True)
-    await replica.pool.set_alias("next", Target(A), expected_ref="", force=True)
+        await replica.pool.routes.set("tiny", Target(A), expected_ref="", force=True)
+    await replica.pool.routes.set("next", Target(A), expected_ref="", force=True)
     with pytest.raises(NotFound, match="not declared"):
         await replica.ask("next")
 
@@ -317,23 +316,23 @@ async def test_a_removed_adapter_that_was_still_loading_is_gone(replica: Replica
     await replica.pool.remove(A)
     assert replica.pool.list() == []
     assert not replica.engine.loaded
-    assert await _declare(replica, A) is State.READY
+    assert await _declare(replica, A) is AdapterState.READY
 
 
 async def test_watchers_see_each_adapter_now_and_then_its_changes(replica: Replica) -> None:
     await _declare(replica, A)
     async with aclosing(replica.pool.watch(frozenset())) as changes:
         first = await anext(changes)
-        assert (first.ref, first.view.record.state) == (str(A), State.READY)
+        assert (first.ref, first.view.record.state) == (str(A), AdapterState.READY)
         await _declare(replica, B)
         async for change in changes:
-            if change.ref == str(B) and change.view.record.state is State.READY:
+            if change.ref == str(B) and change.view.record.state is AdapterState.READY:
                 break
         states = [transition.state for transition in change.view.record.transitions]
         assert states == [
-            State.PENDING,
-            State.FETCHING,
-            State.VERIFYING,
-            State.LOADING,
-            State.READY,
+            AdapterState.PENDING,
+            AdapterState.FETCHING,
+            AdapterState.VERIFYING,
+            AdapterState.LOADING,
+            AdapterState.READY,
         ]

@@ -20,7 +20,7 @@ from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 from tuneproof_generator.adapters.admission import inspector
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 
 from .perilous import Faults, Replica, VirtualLoop, ref
@@ -34,7 +34,7 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["AdapterService"]
 def _scene(loop: VirtualLoop, root: Path, play: Callable, **more) -> None:
     async def whole() -> None:
         replica = Replica(root, Faults(), clock=loop.clock, **more)
-        await replica.pool.reconcile()
+        await replica.pool.reconciler.reconcile()
         await play(replica)
         await replica.pool.close()
         assert replica.engine.violations == []
@@ -44,14 +44,14 @@ def _scene(loop: VirtualLoop, root: Path, play: Callable, **more) -> None:
 
 async def _follow(replica: Replica, seconds: int) -> None:
     for _ in range(seconds):
-        await replica.pool.reconcile()
+        await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
 
 
 def test_a_registry_that_comes_back_is_asked_again_ever_more_rarely(loop, tmp_path):
     async def play(replica: Replica) -> None:
         replica.faults.is_down = True
-        assert await replica.declare(A, required=True) is State.FAILED
+        assert await replica.declare(A, required=True) is AdapterState.FAILED
         record = replica.pool.get(str(A)).record
         assert "does not answer (try 1; the next one at 00:00:0" in record.reason
         await _follow(replica, 900)
@@ -62,7 +62,7 @@ def test_a_registry_that_comes_back_is_asked_again_ever_more_rarely(loop, tmp_pa
         assert replica.pool.get(str(A)).record.tries == len(later)
         replica.faults.is_down = False
         await _follow(replica, 301)
-        assert replica.pool.get(str(A)).record.state is State.READY
+        assert replica.pool.get(str(A)).record.state is AdapterState.READY
         assert await replica.ask(str(A)) == ("a", str(A))
 
     _scene(loop, tmp_path, play)
@@ -74,7 +74,7 @@ def test_declared_again_it_is_tried_at_once(loop, tmp_path):
         await replica.declare(A)
         await _follow(replica, 700)
         replica.faults.is_down = False
-        assert await replica.declare(A) is State.READY
+        assert await replica.declare(A) is AdapterState.READY
         assert replica.pool.get(str(A)).record.tries == 0
 
     _scene(loop, tmp_path, play)
@@ -84,7 +84,7 @@ def test_declared_again_it_is_tried_at_once(loop, tmp_path):
 def test_a_defect_is_not_tried_again_by_itself(loop, tmp_path, kind):
     async def play(replica: Replica) -> None:
         getattr(replica.faults, kind).add(A)
-        assert await replica.declare(A) is State.FAILED
+        assert await replica.declare(A) is AdapterState.FAILED
         await _follow(replica, 700)
         assert replica.faults.fetched == [A]
         record = replica.pool.get(str(A)).record
@@ -96,18 +96,18 @@ def test_a_defect_is_not_tried_again_by_itself(loop, tmp_path, kind):
 
 def test_a_registry_that_hangs_holds_up_nobody_who_is_served(loop, tmp_path):
     async def play(replica: Replica) -> None:
-        assert await replica.declare(A) is State.READY
+        assert await replica.declare(A) is AdapterState.READY
         replica.faults.is_slow = True
         before = loop.time()
         await replica.pool.declare(B, required=False, request_id="")
-        await replica.pool.reconcile()
+        await replica.pool.reconciler.reconcile()
         assert await replica.ask(str(A)) == ("a", str(A))
         assert loop.time() - before < 1
-        assert await replica.settled(B) is State.FAILED
+        assert await replica.settled(B) is AdapterState.FAILED
         assert f"did not give {B} within 60 s (try 1" in replica.pool.get(str(B)).record.reason
         replica.faults.is_slow = False
         await _follow(replica, 5)
-        assert replica.pool.get(str(B)).record.state is State.READY
+        assert replica.pool.get(str(B)).record.state is AdapterState.READY
 
     _scene(loop, tmp_path, play)
 
@@ -173,14 +173,14 @@ async def test_threads_that_hang_keep_neither_the_service_nor_its_end(store, tmp
     storage = _Hanging(store.root)
     replica = Replica(tmp_path, Faults(), fetch_seconds=0.1, in_virtual_time=False)
     _real(replica, store, Registry(str(store.root), storage=storage))
-    await replica.pool.reconcile()
-    assert await replica.declare(store.ref) is State.FAILED
+    await replica.pool.reconciler.reconcile()
+    assert await replica.declare(store.ref) is AdapterState.FAILED
     assert "did not give" in replica.pool.get(str(store.ref)).record.reason
     hanging = [one for one in threading.enumerate() if one.name.startswith("detached")]
     assert hanging
     assert all(one.daemon for one in hanging)
     storage.answers.set()
-    assert await replica.declare(store.ref) is State.READY
+    assert await replica.declare(store.ref) is AdapterState.READY
     assert (await replica.ask(str(store.ref)))[1] == str(store.ref)
     await replica.pool.close()
     assert replica.engine.violations == []
@@ -198,8 +198,8 @@ async def test_damage_in_the_registry_is_told_and_nothing_of_it_stays(store, tmp
             manifest.write_bytes(json.dumps(json.loads(manifest.read_bytes())).encode())
     replica = Replica(tmp_path, Faults(), in_virtual_time=False)
     _real(replica, store, Registry(str(store.root)))
-    await replica.pool.reconcile()
-    assert await replica.declare(store.ref) is State.FAILED
+    await replica.pool.reconciler.reconcile()
+    assert await replica.declare(store.ref) is AdapterState.FAILED
     record = replica.pool.get(str(store.ref)).record
     told = {"truncated": "is cut off", "emptied": "is cut off", "manifest": "the manifest of one@"}
     assert told[damage] in record.reason
@@ -216,14 +216,14 @@ async def test_an_adapter_that_is_not_there_yet_is_served_when_it_comes(store, t
     store.root.rename(away)
     replica = Replica(tmp_path, Faults(), in_virtual_time=False)
     _real(replica, store, Registry(str(store.root)))
-    await replica.pool.reconcile()
-    assert await replica.declare(store.ref) is State.FAILED
+    await replica.pool.reconciler.reconcile()
+    assert await replica.declare(store.ref) is AdapterState.FAILED
     record = replica.pool.get(str(store.ref)).record
     assert "in the registry (try 1; the next one at" in record.reason
     away.rename(store.root)
     async with asyncio.timeout(10):
-        while replica.pool.get(str(store.ref)).record.state is not State.READY:
-            await replica.pool.reconcile()
+        while replica.pool.get(str(store.ref)).record.state is not AdapterState.READY:
+            await replica.pool.reconciler.reconcile()
             await asyncio.sleep(0.05)
     await replica.pool.close()
 
@@ -232,7 +232,7 @@ async def test_an_adapter_that_is_not_there_yet_is_served_when_it_comes(store, t
 async def called(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
     """A replica with twenty places behind a real server."""
     replica = Replica(tmp_path, Faults(), places=20)
-    await replica.pool.reconcile()
+    await replica.pool.reconciler.reconcile()
     servicer = AdapterServicer(replica.pool)
 
     async def check_ready() -> None:
@@ -253,7 +253,7 @@ async def test_two_hundred_declarations_at_once_cause_one_fetch_and_one_load(cal
     calls = [pb.DeclareAdapterRequest(ref=str(A), request_id=str(n)) for n in range(200)]
     replies = await asyncio.gather(*(called.stub.DeclareAdapter(call) for call in calls))
     assert {reply.adapter.ref for reply in replies} == {str(A)}
-    assert await called.replica.settled(A) is State.READY
+    assert await called.replica.settled(A) is AdapterState.READY
     assert called.replica.faults.fetched == [A]
     assert called.replica.engine.loads == [str(A)]
 
@@ -263,7 +263,7 @@ async def test_of_twenty_adapters_declared_ten_times_each_is_loaded_once(called)
     calls = [pb.DeclareAdapterRequest(ref=str(one)) for _ in range(10) for one in wanted]
     await asyncio.gather(*(called.stub.DeclareAdapter(call) for call in calls))
     for one in wanted:
-        assert await called.replica.settled(one) is State.READY
+        assert await called.replica.settled(one) is AdapterState.READY
     assert sorted(called.replica.faults.fetched) == sorted(wanted)
     assert sorted(called.replica.engine.loads) == sorted(map(str, wanted))
     told = (await called.stub.ListAdapters(pb.ListAdaptersRequest())).adapters

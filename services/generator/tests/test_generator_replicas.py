@@ -10,27 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from tuneproof.adapters import FolderStorage
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 from tuneproof_generator import metrics
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.pool.alias import Target
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.replica_status import AdapterStatus, Status, is_running, this_process
+from tuneproof_generator.pool.process import is_running, this_process
+from tuneproof_generator.pool.replica_status import AdapterStatus, ReplicaStatus
 from tuneproof_generator.pool.replicas import Replicas
-from tuneproof_generator.pool.store import FolderPool
 
 from .fleet import LOST, Disturbed, Member, member, until
 from .test_generator_pool import A, B
 
 pytestmark = pytest.mark.timeout(20)
 
-READY = {str(A): AdapterStatus(State.READY)}
+READY = {str(A): AdapterStatus(AdapterState.READY)}
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Disturbed(FolderPool(tmp_path / "pool"))
+    return Disturbed(FolderStorage(tmp_path / "pool"))
 
 
 def _replicas(store, name, clock, **more):
@@ -38,7 +39,7 @@ def _replicas(store, name, clock, **more):
 
 
 def _status(name, **more):
-    made = Status(name, "i" * 8, 1, datetime.now(UTC), 15.0, name, READY)
+    made = ReplicaStatus(name, "i" * 8, 1, datetime.now(UTC), 15.0, name, READY)
     return replace(made, **more)
 
 
@@ -81,7 +82,7 @@ async def test_the_last_use_elsewhere_is_told_by_this_clock(store, clock):
     one = _replicas(store, "one", clock)
     assert one.last_used(str(A)) is None
     wrong = datetime.now(UTC) + timedelta(hours=5)
-    used = AdapterStatus(State.READY, last_used=wrong - timedelta(seconds=60))
+    used = AdapterStatus(AdapterState.READY, last_used=wrong - timedelta(seconds=60))
     for sequence in (1, 2):
         status = _status("two", sequence=sequence, written=wrong, adapters={str(A): used})
         store.write(status.path, status.dump())
@@ -147,7 +148,7 @@ async def test_a_spoilt_status_is_ignored_and_hides_nobody(store, clock, data):
     assert metrics.IGNORED_OBJECTS.labels("status")._value.get() == before + 1
     store.write("replicas/one.json", data)
     await one.renew({})
-    assert Status.load(store.read("replicas/one.json"), "replicas/one.json").replica == "one"
+    assert ReplicaStatus.load(store.read("replicas/one.json"), "replicas/one.json").replica == "one"
 
 
 async def test_of_two_with_one_name_the_second_waits_until_the_first_is_gone(store, clock):
@@ -175,10 +176,10 @@ async def test_of_two_who_come_at_once_one_has_the_name(tmp_path, clock):
     def late(call, path):
         if call == "create":
             store.before = lambda *_: None
-            rival = _replicas(FolderPool(tmp_path / "pool"), "one", clock, process="rival")
+            rival = _replicas(FolderStorage(tmp_path / "pool"), "one", clock, process="rival")
             asyncio.run(rival.renew({}))
 
-    store = Disturbed(FolderPool(tmp_path / "pool"))
+    store = Disturbed(FolderStorage(tmp_path / "pool"))
     store.before = late
     one = _replicas(store, "one", clock)
     with pytest.raises(Unavailable, match="at this moment"):
@@ -229,11 +230,11 @@ async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end
     one = Member(tmp_path, "one", clock, lease=3600)
 
     def told():
-        return Status.load(one.store.read("replicas/one.json"), "replicas/one.json")
+        return ReplicaStatus.load(one.store.read("replicas/one.json"), "replicas/one.json")
 
     async with one.replicas.present(one.pool.statuses):
         await until(lambda: one.store.names("replicas") == ["one.json"])
-        await one.pool.reconcile()
+        await one.pool.reconciler.reconcile()
         await one.pool.declare(A, required=False, request_id="")
         await until(lambda: told().adapters == READY)
         for _ in range(200):
@@ -254,8 +255,8 @@ async def test_an_alias_waits_for_every_live_replica(tmp_path, clock):
         assert refused.value.reason == "ADAPTER_NOT_READY"
         assert "on one" not in refused.value.message
         two.registry.lost.add(A)
-        await two.pool.reconcile()
-        assert await two.settled(A) is State.FAILED
+        await two.pool.reconciler.reconcile()
+        assert await two.settled(A) is AdapterState.FAILED
         await two.tell()
         with pytest.raises(WrongState, match=r"FAILED on two \(no adapter"):
             await one.point(A)
@@ -279,7 +280,7 @@ async def test_a_dead_replica_holds_an_alias_for_one_lease(tmp_path, clock):
 async def test_lists_tell_an_adapters_state_on_every_live_replica(tmp_path, clock):
     async with member(tmp_path, "one", clock) as one, member(tmp_path, "two", clock) as two:
         await one.declare(A)
-        await one.pool.reconcile()
+        await one.pool.reconciler.reconcile()
 
         def told():
             return {
@@ -287,17 +288,23 @@ async def test_lists_tell_an_adapters_state_on_every_live_replica(tmp_path, cloc
                 for each in one.pool.get(str(A)).replicas
             }
 
-        assert told() == {"one": (State.READY, ""), "two": (State.PENDING, "not seen yet")}
+        assert told() == {
+            "one": (AdapterState.READY, ""),
+            "two": (AdapterState.PENDING, "not seen yet"),
+        }
         async with aclosing(one.pool.watch(frozenset({str(A)}))) as changes:
             await anext(changes)
             await two.follow(A)
-            await one.pool.reconcile()
+            await one.pool.reconciler.reconcile()
             change = await anext(changes)
-        assert [each.status.state for each in change.view.replicas] == [State.READY, State.READY]
+        assert [each.status.state for each in change.view.replicas] == [
+            AdapterState.READY,
+            AdapterState.READY,
+        ]
         one.store.error = LOST
         with pytest.raises(Unavailable):
             await one.tell()
-        assert told()["one"] == (State.READY, f"not told to the others: {LOST.message}")
+        assert told()["one"] == (AdapterState.READY, f"not told to the others: {LOST.message}")
 
 
 async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(tmp_path, clock):
@@ -305,7 +312,7 @@ async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(t
         await one.declare(A, B)
         await two.follow(A, B)
         await one.point(A)
-        await two.pool.reconcile()
+        await two.pool.reconciler.reconcile()
         await one.point(B, A)
         assert await one.served_by("live") == str(B)
         assert await two.served_by("live") == str(A)
@@ -315,8 +322,8 @@ async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(t
         two.engine.go.clear()
         running = asyncio.create_task(two.served_by("live"))
         await until(lambda: two.pool.get(str(A)).usage.running == 1)
-        await two.pool.reconcile()
-        assert two.pool.get(str(A)).record.state is State.DRAINING
+        await two.pool.reconciler.reconcile()
+        assert two.pool.get(str(A)).record.state is AdapterState.DRAINING
         two.engine.go.set()
         assert await running == str(A)
         assert await two.served_by("live") == str(B)
@@ -329,7 +336,7 @@ async def test_an_alias_moved_while_a_replica_reads_never_points_to_what_it_drai
     async with member(tmp_path, "one", clock) as one:
         await one.declare(A, B)
         await one.point(A)
-        elsewhere = FolderPool(tmp_path / "pool")
+        elsewhere = FolderStorage(tmp_path / "pool")
 
         def meanwhile(call, path):
             if (call, path) == ("names", moment):
@@ -338,7 +345,7 @@ async def test_an_alias_moved_while_a_replica_reads_never_points_to_what_it_drai
                 Declarations(elsewhere).delete(A)
 
         one.store.before = meanwhile
-        await one.pool.reconcile()
+        await one.pool.reconciler.reconcile()
         assert await one.served_by("live") == str(B)
 
 
@@ -347,13 +354,13 @@ async def test_a_forced_alias_is_never_answered_by_the_base(tmp_path, clock):
         await one.declare(A, B)
         await two.follow(A, B)
         await one.point(A)
-        await two.pool.reconcile()
+        await two.pool.reconciler.reconcile()
         two.registry.lost.add(B)
         await two.pool.remove(B)
         await one.pool.declare(B, required=False, request_id="")
         await one.point(B, A, force=True)
-        await two.pool.reconcile()
-        assert await two.settled(B) is State.FAILED
+        await two.pool.reconciler.reconcile()
+        assert await two.settled(B) is AdapterState.FAILED
         with pytest.raises(Unavailable, match="FAILED"):
             await two.ask("live")
 
@@ -365,4 +372,4 @@ async def test_an_alias_to_two_adapters_waits_for_both(tmp_path, clock):
         await two.pool.remove(B)
         await two.tell()
         with pytest.raises(WrongState, match=r"adapter b@.* PENDING on two"):
-            await one.pool.set_alias("live", Target(A, B, 5), expected_ref="")
+            await one.pool.routes.set("live", Target(A, B, 5), expected_ref="")

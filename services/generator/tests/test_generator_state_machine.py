@@ -21,12 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import NotFound, TuneproofError, Unavailable
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.pool.alias import Target
 
 from .perilous import BASE, Faults, Replica, VirtualLoop, ref
 
-PLACES = 2
+CAPACITY = 2
 FIT = [ref("a"), ref("b"), ref("c"), ref("twin-of-a", "a")]
 UNFIT = ref("unfit", "f")
 DAMAGED = ref("damaged", "d")
@@ -35,7 +35,7 @@ FOR_GOOD = (
     "cannot be served",
     "is not what was committed",
     "the engine refuses",
-    "when a place is free",
+    "when there is capacity",
 )
 """In the reasons of failures that time alone does not mend."""
 
@@ -74,11 +74,11 @@ class Pool(RuleBasedStateMachine):
         self.unsure: set[str] = set()
         self.may_evict = False
 
-    @initialize(first=st.lists(st.sampled_from(FIT), max_size=PLACES, unique=True))
+    @initialize(first=st.lists(st.sampled_from(FIT), max_size=CAPACITY, unique=True))
     def start(self, first: list[AdapterRef]) -> None:
         self.replicas = [self._new("cache-0"), self._new("cache-1")]
         for replica in self.replicas:
-            self._run(replica.pool.reconcile())
+            self._run(replica.pool.reconciler.reconcile())
         for wanted in first:
             self.declare(n=0, wanted=wanted, required=False, evict=False, then=1)
         self.let_time_pass(40)
@@ -124,7 +124,7 @@ class Pool(RuleBasedStateMachine):
         old = pool.aliases.get(name)
 
         async def call() -> None:
-            await pool.set_alias(
+            await pool.routes.set(
                 name,
                 Target(goal, canary, 50 if canary else 0),
                 expected_ref=old.ref if old else "",
@@ -138,7 +138,7 @@ class Pool(RuleBasedStateMachine):
         replica = self.replicas[n]
         alias = replica.pool.aliases.get(model)
         allowed = frozenset(alias.refs if alias else ["" if model == BASE else model])
-        is_served = all(self._state(replica, one) is State.READY for one in allowed - {""})
+        is_served = all(self._state(replica, one) is AdapterState.READY for one in allowed - {""})
         answer = self.loop.create_task(replica.ask(model, tokens))
         self.asked.append(Asked(replica, model, allowed, answer))
         self._sleep(0)
@@ -158,7 +158,7 @@ class Pool(RuleBasedStateMachine):
 
     @rule(n=which, then=moments)
     def reconcile(self, n: int, then: float) -> None:
-        self._begin(self.replicas[n].pool.reconcile(), then)
+        self._begin(self.replicas[n].pool.reconciler.reconcile(), then)
 
     @rule(n=which, refuses=st.booleans())
     def engine_refuses(self, n: int, refuses: bool) -> None:
@@ -187,7 +187,7 @@ class Pool(RuleBasedStateMachine):
         async def follow() -> None:
             for _ in range(seconds // 5):
                 for replica in self.replicas:
-                    await replica.pool.reconcile()
+                    await replica.pool.reconciler.reconcile()
                 await asyncio.sleep(5)
 
         self._run(follow())
@@ -200,10 +200,10 @@ class Pool(RuleBasedStateMachine):
             held = {name: content for name, _, content in replica.engine.loaded.values()}
             for view in replica.pool.list():
                 record = view.record
-                if record.state is State.READY:
+                if record.state is AdapterState.READY:
                     assert held[record.ref] == AdapterRef.parse(record.ref).hex[0]
                     assert AdapterRef.parse(record.ref).hex in replica.files()
-                if record.state is State.FAILED:
+                if record.state is AdapterState.FAILED:
                     may_pass = not any(sign in record.reason for sign in FOR_GOOD)
                     assert may_pass is (record.next_try is not None), record.reason
 
@@ -265,16 +265,16 @@ class Pool(RuleBasedStateMachine):
             self.what_is_ready_is_in_the_engine()
             views = replica.pool.list()
             assert {view.record.ref for view in views} == stored
-            ready = {v.record.ref for v in views if v.record.state is State.READY}
-            assert {v.record.state for v in views} <= {State.READY, State.FAILED}
+            ready = {v.record.ref for v in views if v.record.state is AdapterState.READY}
+            assert {v.record.state for v in views} <= {AdapterState.READY, AdapterState.FAILED}
             refused = {v.record.ref for v in views if "engine refuses" in v.record.reason}
-            assert len(ready) == min(PLACES, len(fit - refused))
+            assert len(ready) == min(CAPACITY, len(fit - refused))
             assert {name for name, _, _ in replica.engine.loaded.values()} == ready
             # What is declared and has no place may lie there from before.
             assert replica.files() <= {AdapterRef.parse(one).hex for one in stored}
 
     def _new(self, cache: str) -> Replica:
-        return Replica(self.root, self.faults, places=PLACES, cache=cache, clock=self.loop.clock)
+        return Replica(self.root, self.faults, places=CAPACITY, cache=cache, clock=self.loop.clock)
 
     def _replace(self, n: int, cache: Path) -> None:
         """A new process in place of a replica that ended; nobody of the old one is left."""
@@ -289,7 +289,7 @@ class Pool(RuleBasedStateMachine):
         self.calls = []
         self._sleep(0)
         self.replicas[n] = self._new(cache.name)
-        self._run(self.replicas[n].pool.reconcile())
+        self._run(self.replicas[n].pool.reconciler.reconcile())
 
     def _begin(self, call, then: float) -> None:
         self.calls = [one for one in self.calls if not one.done()]
@@ -311,7 +311,7 @@ class Pool(RuleBasedStateMachine):
     def _stored(self):
         return self.replicas[0].aliases.list()
 
-    def _state(self, replica: Replica, wanted: str) -> State | None:
+    def _state(self, replica: Replica, wanted: str) -> AdapterState | None:
         found = {view.record.ref: view.record.state for view in replica.pool.list()}
         return found.get(wanted)
 

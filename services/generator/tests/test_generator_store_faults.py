@@ -5,14 +5,16 @@ import threading
 
 import pytest
 
+from tuneproof.adapters import BoundedStore, FolderStorage
 from tuneproof.servicekit.errors import NotFound, Unavailable
+from tuneproof.servicekit.retries import Retries
 from tuneproof_generator import metrics
-from tuneproof_generator.adapters.lifecycle import State
-from tuneproof_generator.backoff import Backoff
-from tuneproof_generator.pool.store import BoundedPool, FolderPool
+from tuneproof_generator.adapters.lifecycle import AdapterState
 
 from .fleet import LOST, Disturbed, Member, member, until
 from .test_generator_pool import A, B, Replica
+
+_SOON = Retries(first=0.001, longest=0.002)
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -20,11 +22,11 @@ pytestmark = pytest.mark.timeout(20)
 async def test_a_store_that_takes_no_status_makes_no_replica_ready(tmp_path, clock):
     def refuse(call, path):
         if call in ("create", "write"):
-            raise Unavailable("the artifact store does not serve the pool: no such bucket")
+            raise Unavailable("the artifact store does not answer: no such bucket")
 
     one = Member(tmp_path, "one", clock)
     one.store.before = refuse
-    await one.pool.reconcile()
+    await one.pool.reconciler.reconcile()
     with pytest.raises(Unavailable):
         await one.tell()
     with pytest.raises(Unavailable, match="no such bucket"):
@@ -40,20 +42,20 @@ async def test_a_replica_whose_status_vanished_takes_nothing_from_that_store(tmp
         for path in sorted((tmp_path / "pool").rglob("*.json")):
             path.unlink()
         with pytest.raises(Unavailable, match="this replica's status any more"):
-            await one.pool.reconcile()
+            await one.pool.reconciler.reconcile()
         assert await one.served_by(str(A)) == str(A)
 
 
 async def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path):
-    store = Disturbed(FolderPool(tmp_path / "pool"))
+    store = Disturbed(FolderStorage(tmp_path / "pool"))
     store.error = LOST
     replica = Replica(tmp_path, store=store)
-    following = asyncio.create_task(replica.pool.follow(0.01, failed=Backoff(0.001, 0.002)))
+    following = asyncio.create_task(replica.pool.reconciler.follow(0.01, failed=_SOON))
     await until(lambda: store.calls > 3)
     with pytest.raises(Unavailable, match=r"not read yet: .*connection refused"):
         replica.pool.check_ready()
     store.error = None
-    await until(lambda: replica.pool._reconciled)
+    await until(lambda: replica.pool.reconciler._is_done)
     replica.pool.check_ready()
     following.cancel()
 
@@ -64,7 +66,7 @@ async def test_a_store_that_goes_away_takes_nothing_with_it(tmp_path, clock, err
         await one.declare(A)
         await one.point(A)
         errors = metrics.RECONCILE_ERRORS._value.get()
-        following = asyncio.create_task(one.pool.follow(0.001, failed=Backoff(0.001, 0.002)))
+        following = asyncio.create_task(one.pool.reconciler.follow(0.001, failed=_SOON))
         one.store.error = error
         await until(lambda: metrics.RECONCILE_ERRORS._value.get() > errors + 2)
         one.pool.check_ready()
@@ -79,13 +81,13 @@ async def test_a_store_that_goes_away_takes_nothing_with_it(tmp_path, clock, err
 
 async def test_a_store_that_hangs_holds_up_no_request(tmp_path):
     release = threading.Event()
-    inner = Disturbed(FolderPool(tmp_path / "pool"))
-    replica = Replica(tmp_path, store=BoundedPool(inner, 0.1))
-    await replica.pool.reconcile()
+    inner = Disturbed(FolderStorage(tmp_path / "pool"))
+    replica = Replica(tmp_path, store=BoundedStore(inner, 0.1))
+    await replica.pool.reconciler.reconcile()
     await replica.pool.declare(A, required=False, request_id="")
-    assert await replica.settled(A) is State.READY
+    assert await replica.settled(A) is AdapterState.READY
     inner.before = lambda *_: release.wait()
-    reconciling = asyncio.create_task(replica.pool.reconcile())
+    reconciling = asyncio.create_task(replica.pool.reconciler.reconcile())
     assert (await replica.ask(str(A)))[1].adapter_ref == str(A)
     with pytest.raises(Unavailable, match=r"no answer within 0.1 s for adapters"):
         await reconciling
@@ -95,9 +97,9 @@ async def test_a_store_that_hangs_holds_up_no_request(tmp_path):
 
 def test_calls_that_hang_do_not_pile_up_without_end(tmp_path):
     release = threading.Event()
-    inner = Disturbed(FolderPool(tmp_path))
+    inner = Disturbed(FolderStorage(tmp_path))
     inner.before = lambda *_: release.wait()
-    store = BoundedPool(inner, 0.001)
+    store = BoundedStore(inner, 0.001)
     for _ in range(32):
         with pytest.raises(Unavailable, match="no answer"):
             store.read("x")
@@ -114,8 +116,8 @@ def test_calls_that_hang_do_not_pile_up_without_end(tmp_path):
 
 
 def test_what_a_store_raises_is_unavailable_with_its_reason(tmp_path):
-    inner = Disturbed(FolderPool(tmp_path))
-    store = BoundedPool(inner, 5)
+    inner = Disturbed(FolderStorage(tmp_path))
+    store = BoundedStore(inner, 5)
     for error, said in (
         (OSError(28, "No space left on device"), "No space left"),
         (RuntimeError("Could not connect to the endpoint URL"), "endpoint URL"),
@@ -130,7 +132,7 @@ def test_what_a_store_raises_is_unavailable_with_its_reason(tmp_path):
 
 
 def test_a_folder_that_is_gone_is_no_empty_pool(tmp_path):
-    store = FolderPool(tmp_path / "pool")
+    store = FolderStorage(tmp_path / "pool")
     assert store.names("adapters") == []
     store.write("adapters/a/x.json", b"{}")
     assert store.names("adapters") == ["a"]
@@ -157,7 +159,7 @@ async def test_spoilt_objects_change_nothing_that_is_served(tmp_path, clock, spo
         (pool / "adapters" / "b").mkdir()
         (pool / "adapters" / "b" / f"{B.hex}.json").write_bytes(spoilt)
         (pool / "aliases" / "live" / "00000002.json").write_bytes(spoilt)
-        await one.pool.reconcile()
+        await one.pool.reconciler.reconcile()
         assert await one.served_by("live") == str(A)
         assert [view.record.ref for view in one.pool.list()] == [str(A)]
         assert one.pool.aliases["live"].version == 1

@@ -40,7 +40,8 @@ def show_adapters(adapters: Sequence[AdapterInfo], pool: PoolInfo, console: Cons
         _print(table, console)
     replicas = ", ".join(pool.live_replicas or (pool.replica,))
     console.print(
-        f"{pool.base_model}: {len(adapters)} of {pool.max_cpu_loras} places; replicas: {replicas}",
+        f"{pool.base_model}: {len(adapters)} of {pool.max_cpu_loras} adapters;"
+        f" replicas: {replicas}",
         markup=False,
     )
 

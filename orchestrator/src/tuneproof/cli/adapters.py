@@ -89,7 +89,7 @@ def declare_command(
     ] = False,
     on_full: Annotated[
         Literal["refuse", "evict-idle"],
-        typer.Option(help="Where there is no place: refuse, or remove what was idle for longest."),
+        typer.Option(help="At full capacity: refuse, or evict what was idle for longest."),
     ] = "refuse",
 ) -> None:
     """Add an adapter of the registry to the pool: it is fetched, verified, loaded, then served.

@@ -167,7 +167,7 @@ def _facts(result: LoadResult) -> Mapping[str, str]:
         facts["Generator"] = (
             f"{pool.base_model} in {pool.dtype}, vLLM {pool.engine_version}, replica {pool.replica}"
         )
-        facts["Places"] = (
+        facts["Capacity"] = (
             f"{pool.max_loras} adapters in a batch, {pool.max_cpu_loras} in host memory, rank up"
             f" to {pool.max_lora_rank}"
         )

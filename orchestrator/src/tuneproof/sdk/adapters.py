@@ -39,11 +39,11 @@ class AdapterCalls(Client):
         Args:
             ref: `name@sha256:<hex>`.
             required: the service's readiness waits for it.
-            on_full: where the engine has no place: `refuse`, or `evict_idle`, which removes the
+            on_full: when the capacity is used up: `refuse`, or `evict_idle`, which evicts the
                 adapter that has been idle for longest.
 
         Raises:
-            Overloaded: when there is no place; names the limit and who holds it.
+            Overloaded: when the capacity is used up; names the limit and the adapters here.
         """
         request = pb.DeclareAdapterRequest(
             ref=ref,

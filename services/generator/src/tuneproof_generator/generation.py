@@ -22,7 +22,7 @@ _MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class Chat:
-    """Turns for the model's own chat template."""
+    """SlotScheduler for the model's own chat template."""
 
     messages: tuple[Message, ...]
 
@@ -35,7 +35,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Ask:
+class GenerationRequest:
     """One request."""
 
     model: str
@@ -45,7 +45,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GenerationOutcome:
     """What is known at the end."""
 
     finish: Finish
@@ -63,7 +63,7 @@ class Piece:
 
     text: str
     token_ids: tuple[int, ...]
-    outcome: Outcome | None = None
+    outcome: GenerationOutcome | None = None
     """With the last piece."""
 
 
@@ -75,17 +75,17 @@ class Generator:
         self._pool = pool
         self._traffic = traffic
 
-    async def generate(self, ask: Ask) -> AsyncGenerator[Piece, None]:
-        """Pieces, the last with the Outcome. Closing the generator stops the work in the engine.
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Pieces, the last with the outcome. Closing the generator stops the work in the engine.
 
         Raises:
             InvalidInput: naming the field and its limit, before the engine sees anything.
             NotFound: for an unknown model.
             Unavailable: when the adapter is not READY, is removed meanwhile, or the engine died.
         """
-        check_sampling(ask.sampling, self._engine.facts.max_model_len)
-        adapter = self._pool.resolve(ask.model)
-        prompt = await self._encode(ask.prompt)
+        check_sampling(request.sampling, self._engine.facts.max_model_len)
+        adapter = self._pool.resolve(request.model)
+        prompt = await self._encode(request.prompt)
         self._check_prompt(prompt)
         request_id = uuid.uuid4().hex
         ref = adapter.ref if adapter else ""
@@ -98,7 +98,7 @@ class Generator:
             used = held.enter_context(account(ref, "grpc"))
             used.prompt_tokens = len(prompt)
             chunks = await held.enter_async_context(
-                aclosing(self._engine.generate(request_id, prompt, ask.sampling, adapter))
+                aclosing(self._engine.generate(request_id, prompt, request.sampling, adapter))
             )
             async for chunk in chunks:
                 used.completion_tokens += len(chunk.token_ids)
@@ -111,7 +111,7 @@ class Generator:
                 if chunk.finish is not None:
                     used.took(chunk.stage_seconds)
                     used.finish = str(chunk.finish)
-                    outcome = Outcome(
+                    outcome = GenerationOutcome(
                         chunk.finish,
                         tuple(prompt),
                         used.completion_tokens,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 import uvloop
 
-from tuneproof.adapters import Registry, identify_base
+from tuneproof.adapters import ObjectStore, Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
 from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
@@ -24,19 +24,19 @@ from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.settings import split_address
 from tuneproof_generator.adapters.admission import inspector
 from tuneproof_generator.adapters.loading import Loader
-from tuneproof_generator.adapters.local_adapter import now
 from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.clock import now
 from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 from tuneproof_generator.doors.generator_servicer import GeneratorServicer, PoolDescription
 from tuneproof_generator.engine.environment import environment
 from tuneproof_generator.engine.protocol import Engine
-from tuneproof_generator.engine.residency import Residents
+from tuneproof_generator.engine.residency import ResidencyProbe
 from tuneproof_generator.generation import Generator
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
 from tuneproof_generator.pool.replicas import Replicas
-from tuneproof_generator.pool.store import PoolStore, open_pool
+from tuneproof_generator.pool.store import open_pool
 from tuneproof_generator.settings import GeneratorSettings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _EXAMPLES = (
     "example: tuneproof-generator --model ./model --artifacts ./artifacts --bind 127.0.0.1:7002"
     " --openai-bind 127.0.0.1:8000"
 )
-_BATCH_ITEMS_PER_PLACE = 2
+_BATCH_ITEMS_PER_SEQUENCE = 2
 
 
 def main() -> int:
@@ -137,11 +137,11 @@ async def _pool(
         Aliases(store),
         base_model=settings.served_name,
         capacity=facts.max_cpu_loras,
-        residents=Residents(engine),
+        residency_probe=ResidencyProbe(engine),
         replicas=replicas,
     )
     async with replicas.present(pool.statuses):
-        following = asyncio.create_task(pool.follow(settings.reconcile_seconds))
+        following = asyncio.create_task(pool.reconciler.follow(settings.reconcile_seconds))
         try:
             yield pool
         finally:
@@ -150,7 +150,7 @@ async def _pool(
             await pool.close()
 
 
-def _store(settings: GeneratorSettings) -> PoolStore:
+def _store(settings: GeneratorSettings) -> ObjectStore:
     return open_pool(settings.artifacts, settings.served_name, seconds=settings.store_seconds)
 
 
@@ -177,7 +177,7 @@ def _service(
     generator = GeneratorServicer(
         Generator(engine, pool, traffic),
         description,
-        concurrency=_BATCH_ITEMS_PER_PLACE * max_num_seqs,
+        concurrency=_BATCH_ITEMS_PER_SEQUENCE * max_num_seqs,
     )
     adapters = AdapterServicer(pool)
 
@@ -220,7 +220,7 @@ def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
         max_model_len=settings.max_model_len,
         max_lora_rank=settings.max_lora_rank,
         max_loras=settings.max_loras,
-        turn_seconds=settings.turn_seconds,
+        slot_seconds=settings.slot_seconds,
         max_cpu_loras=settings.max_cpu_loras,
         max_num_seqs=settings.max_num_seqs,
         block_size=settings.block_size,

@@ -16,18 +16,18 @@ LOAD_SECONDS = Histogram(
 FAILURES = Counter(
     "tuneproof_generator_load_failures", "Adapters that went to FAILED, by kind of error.", ["kind"]
 )
-PLACES = Gauge(
-    "tuneproof_generator_places",
+CAPACITY = Gauge(
+    "tuneproof_generator_capacity",
     "Adapters that the engine can hold: `host` memory, `slots` of one batch.",
     ["kind"],
 )
-PLACES_USED = Gauge(
-    "tuneproof_generator_places_used",
+CAPACITY_USED = Gauge(
+    "tuneproof_generator_capacity_used",
     "Adapters held or on their way (`host`), and adapters with requests in the engine (`slots`).",
     ["kind"],
 )
-WAITING = Gauge(
-    "tuneproof_generator_turn_waiting", "Requests that wait for a slot for their adapter."
+SLOT_WAITING = Gauge(
+    "tuneproof_generator_slot_waiting", "Requests that wait for a slot for their adapter."
 )
 REQUESTS = Counter(
     "tuneproof_generator_requests",

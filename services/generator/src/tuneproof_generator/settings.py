@@ -77,7 +77,7 @@ class GeneratorSettings(ServiceSettings):
         ge=1,
         description="Slots: different adapters in one batch. Beyond them adapters take turns.",
     )
-    turn_seconds: float = Field(
+    slot_seconds: float = Field(
         1.0,
         ge=0,
         description="How long a busy adapter keeps its slot while others wait for one; shorter is"

@@ -1,16 +1,23 @@
-"""The few things a registry asks of the place where it lies: a folder, or what fsspec reaches.
+"""The artifact store: a folder, or what fsspec reaches.
+
+    Storage          what the registry, the trainer and the generator's pool ask of it
+    FolderStorage    a folder of this machine, or one mounted into it
+    RemoteStorage    S3 and whatever else fsspec reaches
 
 Each write is atomic: a reader sees all of a file or none of it. A folder gets that by a temporary
-file, fsync and rename; an object store has it.
+file, fsync and rename; an object store writes so by itself. `bounded` limits how long a call takes.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
@@ -18,21 +25,37 @@ from fsspec.core import url_to_fs
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable
 from tuneproof.servicekit.files import write_atomically
 
+_RETRY_SECONDS = 5.0
 
-class Storage(Protocol):
-    """Files under one root; paths are relative and use `/`."""
+
+class ObjectStore(Protocol):
+    """Small objects under one root; paths are relative and use `/`.
+
+    Each call raises Unavailable when the store does not answer.
+    """
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names in a folder; none when there is no such folder."""
+        """Sorted names in a folder; none when the folder does not exist. A name that begins with
+        a dot is a write under way."""
 
     def size(self, path: str) -> int | None:
-        """Bytes of a file; None when there is none."""
+        """Bytes of an object; None when it does not exist."""
 
     def read(self, path: str) -> bytes:
-        """A file's content. Raises NotFound."""
+        """An object's content. Raises NotFound."""
 
     def write(self, path: str, data: bytes) -> None:
-        """Makes or replaces a file."""
+        """Makes or replaces an object."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Makes an object unless it exists; whether it was made. Of two at once one wins."""
+
+    def delete(self, path: str) -> None:
+        """Removes an object, if it exists."""
+
+
+class Storage(ObjectStore, Protocol):
+    """Objects and large files under one root."""
 
     def upload(self, source: Path, path: str) -> None:
         """Makes or replaces a file from a local one."""
@@ -60,43 +83,59 @@ class FolderStorage:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._was_there = False
 
     def names(self, folder: str) -> list[str]:
-        path = self._root / folder
+        path = self._at(folder)
         return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
     def size(self, path: str) -> int | None:
-        file = self._root / path
+        file = self._at(path)
         return file.stat().st_size if file.is_file() else None
 
     def read(self, path: str) -> bytes:
         try:
-            return (self._root / path).read_bytes()
+            return self._at(path).read_bytes()
         except FileNotFoundError:
             raise _missing(path) from None
 
     def write(self, path: str, data: bytes) -> None:
-        write_atomically(self._root / path, data)
+        write_atomically(self._at(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self._at(path)
+        with _draft(target, io.BytesIO(data)) as draft:
+            try:
+                # A link fails where a rename would replace.
+                os.link(draft, target)
+            except FileExistsError:
+                return False
+        return True
+
+    def delete(self, path: str) -> None:
+        self._at(path).unlink(missing_ok=True)
 
     def upload(self, source: Path, path: str) -> None:
-        target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as copy, source.open("rb") as original:
-                shutil.copyfileobj(original, copy, 1 << 20)
-                copy.flush()
-                os.fsync(copy.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        target = self._at(path)
+        with source.open("rb") as original, _draft(target, original) as draft:
+            draft.replace(target)
 
     def download(self, path: str, target: Path) -> None:
         try:
-            shutil.copyfile(self._root / path, target)
+            shutil.copyfile(self._at(path), target)
         except FileNotFoundError:
             raise _missing(path) from None
+
+    def _at(self, path: str) -> Path:
+        # A share that is not mounted any more looks like an empty folder.
+        if self._root.is_dir():
+            self._was_there = True
+        elif self._was_there:
+            raise Unavailable(
+                f"the artifact store is gone: {self._root} was there and is not any more",
+                retry_after=_RETRY_SECONDS,
+            )
+        return self._root / path
 
 
 class RemoteStorage:
@@ -142,6 +181,24 @@ class RemoteStorage:
         except OSError as error:
             raise self._unreachable(path, error) from error
 
+    def create(self, path: str, data: bytes) -> bool:
+        """As `ObjectStore.create`; the store must know create-if-absent, as S3 does."""
+        try:
+            self._fs.pipe_file(f"{self._root}/{path}", data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._unreachable(path, error) from error
+        return True
+
+    def delete(self, path: str) -> None:
+        try:
+            self._fs.rm_file(f"{self._root}/{path}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unreachable(path, error) from error
+
     def upload(self, source: Path, path: str) -> None:
         try:
             self._fs.put_file(str(source), f"{self._root}/{path}")
@@ -157,7 +214,25 @@ class RemoteStorage:
             raise self._unreachable(path, error) from error
 
     def _unreachable(self, path: str, error: OSError) -> Unavailable:
-        return Unavailable(f"the artifact store does not give {path}: {error}", retry_after=5.0)
+        return Unavailable(
+            f"the artifact store does not answer for {path}: {error}", retry_after=_RETRY_SECONDS
+        )
+
+
+@contextmanager
+def _draft(target: Path, content: IO[bytes]) -> Iterator[Path]:
+    """A whole file beside its target; removed at the end unless it was renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _missing(path: str) -> NotFound:

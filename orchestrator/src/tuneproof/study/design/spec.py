@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tuneproof.data.sources import LARGEST_SEED, DataSource
 from tuneproof.results import LEXICAL
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
@@ -15,7 +16,6 @@ RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
-LARGEST_SEED = 2**32 - 1
 MEASURED_DEPTH = 10
 """nDCG@10 looks so far down."""
 
@@ -28,26 +28,6 @@ class Section(BaseModel):
     """A part of the file: unknown keys are mistakes, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TelecomData(Section):
-    """The fictional operator's manual, generated."""
-
-    name: Literal["telecom"]
-    seed: int = Field(ge=0, le=LARGEST_SEED)
-    documents: int = Field(ge=1, le=11_970)
-    facts_per_document: int = Field(default=6, ge=1, le=100)
-
-
-class BioasqData(Section):
-    """BioASQ's own JSON."""
-
-    name: Literal["bioasq"]
-    path: Path | None = None
-    """Relative to the study file; `--data` says it otherwise."""
-
-
-DataSpec = Annotated[TelecomData | BioasqData, Field(discriminator="name")]
 
 
 class SplitSpec(Section):
@@ -209,7 +189,7 @@ class StudySpec(Section):
 
     study: Name
     description: str = ""
-    dataset: DataSpec
+    dataset: DataSource
     split: SplitSpec
     corpus: CorpusSpec = CorpusSpec()
     retrieval: RetrievalSpec = RetrievalSpec()

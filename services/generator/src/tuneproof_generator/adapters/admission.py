@@ -1,4 +1,4 @@
-"""The base model's folder, and what admission compares adapters with."""
+"""What is checked before the engine sees an adapter: it fits the base model that is served."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuneproof.adapters import AdapterRef, BaseIdentity, read_base_config, verify
 from tuneproof.adapters.loraconfig import read_lora_config
-from tuneproof_generator.adapters.loading import Inspect, Inspected
+from tuneproof_generator.adapters.loading import AdmissionResult, Inspect
 
 
 def inspector(folder: Path, base: BaseIdentity, max_rank: int) -> Inspect:
@@ -17,10 +17,10 @@ def inspector(folder: Path, base: BaseIdentity, max_rank: int) -> Inspect:
     """
     config = read_base_config(folder)
 
-    def inspect(adapter: Path, ref: AdapterRef) -> Inspected:
+    def inspect(adapter: Path, ref: AdapterRef) -> AdmissionResult:
         report = verify(adapter, base=base, base_config=config, max_rank=max_rank, expected=ref)
         report.raise_if_bad()
         size = sum(path.stat().st_size for path in adapter.iterdir() if path.is_file())
-        return Inspected(int(read_lora_config(adapter)["r"]), size)
+        return AdmissionResult(int(read_lora_config(adapter)["r"]), size)
 
     return inspect

@@ -1,7 +1,7 @@
-"""The engine's places in host memory: who holds one, and who may lose it.
+"""The engine's capacity in host memory: who holds it, and who may be evicted.
 
-Of vLLM's own cache the least recently used adapter goes without a word when one more is loaded, so
-places are counted here, before the engine is asked.
+vLLM silently evicts the least recently used adapter when it loads one more. So capacity is counted
+here, before the engine is asked.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from datetime import datetime
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Overloaded
-from tuneproof_generator.adapters.lifecycle import HOLDS_PLACE, State
-from tuneproof_generator.adapters.local_adapter import Entry
+from tuneproof_generator.adapters.lifecycle import HOLDS_CAPACITY, AdapterState
+from tuneproof_generator.adapters.local_adapter import LocalAdapter
 from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.clock import now
 
 FRESH_SECONDS = 30.0
-"""So long an adapter that nobody used yet is not idle: else two callers who each declare one and
-then ask it would evict each other's for ever. So long, too, one that another replica used: what is
-known of there is some seconds old."""
+"""An adapter is not idle for so long after it was loaded, else two callers who each declare one and
+then use it would evict each other's adapter again and again. Nor is it for so long after another
+replica used it: what is known of other replicas is some seconds old."""
 _SHOWN = 8
-_PLACE_RETRY_SECONDS = 30.0
-"""Long enough that no client asks again by itself: a place is made by people."""
+_RETRY_SECONDS = 30.0
+"""Long enough that no client repeats the call by itself: people make room."""
 
 
-class Places:
-    """Counts places, and finds the adapter that has been idle for longest.
+class HostCapacity:
+    """Counts the adapters in host memory, and finds the one that has been idle for longest.
 
     Args:
-        entries: the adapters that are held here, by reference.
+        held: the adapters of this replica, by reference.
         capacity: adapters that the engine keeps in host memory.
         is_aliased: whether an alias points to an adapter.
         used_elsewhere: when an adapter last answered on another replica.
@@ -36,15 +37,15 @@ class Places:
 
     def __init__(
         self,
-        entries: Mapping[str, Entry],
+        held: Mapping[str, LocalAdapter],
         capacity: int,
         traffic: Traffic,
         *,
         is_aliased: Callable[[str], bool],
         used_elsewhere: Callable[[str], datetime | None],
-        clock: Callable[[], datetime],
+        clock: Callable[[], datetime] = now,
     ) -> None:
-        self._entries = entries
+        self._held = held
         self._capacity = capacity
         self._traffic = traffic
         self._is_aliased = is_aliased
@@ -53,101 +54,105 @@ class Places:
 
     @property
     def free(self) -> int:
-        """Places that nobody holds or waits for; negative never."""
+        """Adapters that still fit; 0 or more."""
         return max(0, self._capacity - len(self._holders()))
 
     def check(self, ref: AdapterRef, *, evict: bool) -> None:
-        """Raises Overloaded, naming the limit and who holds the places, when there is none for one
-        more and none can be made.
+        """Checks that one more adapter fits.
 
         Args:
-            evict: whether an idle adapter may go for it.
+            evict: whether an idle adapter may be evicted for it.
+
+        Raises:
+            Overloaded: naming the limit and the adapters that hold the capacity.
         """
         if self.free and not evict:
             return
-        heirs = sum(
-            entry.is_heir and entry.record.state in HOLDS_PLACE - {State.DRAINING}
-            for entry in self._entries.values()
+        waiting = sum(
+            local.awaits_eviction and local.record.state in HOLDS_CAPACITY - {AdapterState.DRAINING}
+            for local in self._held.values()
         )
-        leaving = sum(self._may_follow(entry) for entry in self._entries.values())
-        if not evict or self.free + leaving <= heirs:
-            raise self.none_for(ref, evict=evict)
+        evictable = sum(self._is_evictable(local) for local in self._held.values())
+        if not evict or self.free + evictable <= waiting:
+            raise self.exceeded_by(ref, evict=evict)
 
-    def claim(self, heir: Entry) -> Entry | None:
-        """Gives an adapter a place.
+    def claim(self, newcomer: LocalAdapter) -> LocalAdapter | None:
+        """Reserves capacity for an adapter that awaits an eviction.
 
         Returns:
-            the adapter that must be gone first; None when there was a free place.
+            the victim that must be unloaded first; None when there was free capacity.
 
         Raises:
-            Overloaded: when there is no place, and nobody may go.
+            Overloaded: when nothing is free and nothing may be evicted.
         """
+        victim = None
         if not self.free:
-            candidates = [entry for entry in self._entries.values() if self._may_follow(entry)]
+            candidates = [local for local in self._held.values() if self._is_evictable(local)]
             if not candidates:
-                raise self.none_for(heir.ref, evict=True)
-            victim = min(candidates, key=self._order_of_leaving)
-            victim.is_promised = True
-            heir.is_heir = False
-            return victim
-        heir.is_heir = False
-        return None
+                raise self.exceeded_by(newcomer.ref, evict=True)
+            victim = min(candidates, key=self._order_of_eviction)
+            victim.is_victim = True
+        newcomer.awaits_eviction = False
+        return victim
 
-    def none_for(self, ref: AdapterRef, *, evict: bool) -> Overloaded:
-        """The error of an adapter that has no place."""
-        holders = sorted(self._holders(), key=lambda entry: entry.ref)
-        told = [f"{entry.record.ref} ({self._why_not(entry)})" for entry in holders[:_SHOWN]]
+    def exceeded_by(self, ref: AdapterRef, *, evict: bool) -> Overloaded:
+        """The error of an adapter for which there is no capacity."""
+        holders = sorted(self._holders(), key=lambda local: local.ref)
+        told = [f"{local.record.ref} ({self._why_kept(local)})" for local in holders[:_SHOWN]]
         if len(holders) > _SHOWN:
             told.append(f"{len(holders) - _SHOWN} more")
         way = "none of them may be evicted" if evict else "remove one, or let the idle be evicted"
         return Overloaded(
-            f"no place for {ref}: this replica holds {self._capacity} adapters at most"
-            f" (max_cpu_loras), now {', '.join(told)}; {way}, or start it with more places",
-            reason="NO_ADAPTER_PLACE",
-            retry_after=_PLACE_RETRY_SECONDS,
+            f"no capacity for {ref}: this replica holds {self._capacity} adapters at most"
+            f" (max_cpu_loras), now {', '.join(told)}; {way}, or restart it with a larger"
+            " max_cpu_loras",
+            reason="NO_ADAPTER_CAPACITY",
+            retry_after=_RETRY_SECONDS,
         )
 
-    def may_evict(self, entry: Entry) -> bool:
-        """Whether an adapter is idle and nobody has said that it must stay."""
-        return self._why_not(entry).startswith("idle")
+    def may_evict(self, local: LocalAdapter) -> bool:
+        """Whether an adapter is idle and nothing says that it must stay."""
+        return self._why_kept(local).startswith("idle")
 
-    def _may_follow(self, entry: Entry) -> bool:
-        """Whether an heir can have an adapter's place: it is leaving anyway, or is idle."""
-        if entry.is_promised or entry.is_heir:
+    def _is_evictable(self, local: LocalAdapter) -> bool:
+        """Whether a newcomer can have an adapter's capacity: it is being removed, or is idle."""
+        if local.is_victim or local.awaits_eviction:
             return False
-        leaving = entry.removal is not None and not entry.removal.done()
-        return leaving or self.may_evict(entry)
+        is_leaving = local.removal is not None and not local.removal.done()
+        return is_leaving or self.may_evict(local)
 
-    def _order_of_leaving(self, entry: Entry) -> tuple[bool, datetime, AdapterRef]:
-        leaving = entry.record.state is State.DRAINING
-        return not leaving, self._idle_since(entry), entry.ref
+    def _order_of_eviction(self, local: LocalAdapter) -> tuple[bool, datetime, AdapterRef]:
+        is_leaving = local.record.state is AdapterState.DRAINING
+        return not is_leaving, self._idle_since(local), local.ref
 
-    def _idle_since(self, entry: Entry) -> datetime:
-        entered = entry.record.transitions[-1].time
-        here = self._traffic.usage(entry.adapter.engine_id).last_used if entry.adapter else None
-        return max(filter(None, (entered, here, self._used_elsewhere(entry.record.ref))))
+    def _idle_since(self, local: LocalAdapter) -> datetime:
+        entered = local.record.transitions[-1].time
+        here = self._traffic.usage(local.loaded.engine_id).last_used if local.loaded else None
+        return max(filter(None, (entered, here, self._used_elsewhere(local.record.ref))))
 
-    def _why_not(self, entry: Entry) -> str:
-        """Why an adapter keeps its place; begins with `idle` when it need not."""
-        if entry.record.state is not State.READY or entry.adapter is None:
-            return str(entry.record.state)
-        if entry.record.required:
+    def _why_kept(self, local: LocalAdapter) -> str:
+        """Why an adapter stays; begins with `idle` when it need not."""
+        if local.record.state is not AdapterState.READY or local.loaded is None:
+            return str(local.record.state)
+        if local.record.required:
             return "required"
-        if self._is_aliased(entry.record.ref):
+        if self._is_aliased(local.record.ref):
             return "an alias points to it"
-        usage = self._traffic.usage(entry.adapter.engine_id)
+        usage = self._traffic.usage(local.loaded.engine_id)
         if usage.running:
             return f"{usage.running} requests running"
-        elsewhere = self._used_elsewhere(entry.record.ref)
+        elsewhere = self._used_elsewhere(local.record.ref)
         if elsewhere and (self._clock() - elsewhere).total_seconds() < FRESH_SECONDS:
             return "another replica used it just now"
-        seconds = (self._clock() - self._idle_since(entry)).total_seconds()
+        seconds = (self._clock() - self._idle_since(local)).total_seconds()
         is_new = not (usage.last_used or elsewhere) and seconds < FRESH_SECONDS
         return "new and not used yet" if is_new else f"idle for {seconds:.0f} s"
 
-    def _holders(self) -> list[Entry]:
+    def _holders(self) -> list[LocalAdapter]:
         return [
-            entry
-            for entry in self._entries.values()
-            if entry.record.state in HOLDS_PLACE and not entry.is_heir and not entry.is_promised
+            local
+            for local in self._held.values()
+            if local.record.state in HOLDS_CAPACITY
+            and not local.awaits_eviction
+            and not local.is_victim
         ]

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from tuneproof.servicekit.errors import Internal
 
 
-class State(StrEnum):
+class AdapterState(StrEnum):
     """Where an adapter is in its life; the status is always what is true."""
 
     PENDING = "PENDING"
@@ -30,19 +30,27 @@ class State(StrEnum):
     FAILED = "FAILED"
 
 
-_NEXT: Mapping[State, frozenset[State]] = MappingProxyType(
+_NEXT: Mapping[AdapterState, frozenset[AdapterState]] = MappingProxyType(
     {
-        State.PENDING: frozenset({State.FETCHING, State.FAILED, State.DRAINING}),
-        State.FETCHING: frozenset({State.VERIFYING, State.FAILED, State.DRAINING}),
-        State.VERIFYING: frozenset({State.LOADING, State.FAILED, State.DRAINING}),
-        State.LOADING: frozenset({State.READY, State.FAILED, State.DRAINING}),
-        State.READY: frozenset({State.FAILED, State.DRAINING}),
-        State.FAILED: frozenset({State.PENDING, State.DRAINING}),
-        State.DRAINING: frozenset(),
+        AdapterState.PENDING: frozenset(
+            {AdapterState.FETCHING, AdapterState.FAILED, AdapterState.DRAINING}
+        ),
+        AdapterState.FETCHING: frozenset(
+            {AdapterState.VERIFYING, AdapterState.FAILED, AdapterState.DRAINING}
+        ),
+        AdapterState.VERIFYING: frozenset(
+            {AdapterState.LOADING, AdapterState.FAILED, AdapterState.DRAINING}
+        ),
+        AdapterState.LOADING: frozenset(
+            {AdapterState.READY, AdapterState.FAILED, AdapterState.DRAINING}
+        ),
+        AdapterState.READY: frozenset({AdapterState.FAILED, AdapterState.DRAINING}),
+        AdapterState.FAILED: frozenset({AdapterState.PENDING, AdapterState.DRAINING}),
+        AdapterState.DRAINING: frozenset(),
     }
 )
 
-HOLDS_PLACE = frozenset(State) - {State.FAILED}
+HOLDS_CAPACITY = frozenset(AdapterState) - {AdapterState.FAILED}
 """States in which an adapter takes one of the engine's places, or is about to."""
 _KEPT_TRANSITIONS = 32
 
@@ -51,7 +59,7 @@ _KEPT_TRANSITIONS = 32
 class Transition:
     """One step."""
 
-    state: State
+    state: AdapterState
     reason: str
     """Why; never empty for FAILED."""
     time: datetime
@@ -82,10 +90,10 @@ class AdapterRecord:
     @classmethod
     def declared(cls, ref: str, *, required: bool, now: datetime) -> AdapterRecord:
         """A record of a new declaration."""
-        return cls(ref, (Transition(State.PENDING, "declared", now),), required)
+        return cls(ref, (Transition(AdapterState.PENDING, "declared", now),), required)
 
     @property
-    def state(self) -> State:
+    def state(self) -> AdapterState:
         """The state now."""
         return self.transitions[-1].state
 
@@ -94,7 +102,7 @@ class AdapterRecord:
         """Why it is in this state."""
         return self.transitions[-1].reason
 
-    def to(self, state: State, now: datetime, *, reason: str = "") -> AdapterRecord:
+    def to(self, state: AdapterState, now: datetime, *, reason: str = "") -> AdapterRecord:
         """The record one step later.
 
         Raises:
@@ -102,7 +110,7 @@ class AdapterRecord:
         """
         if state not in _NEXT[self.state]:
             raise Internal(f"adapter {self.ref} cannot go from {self.state} to {state}")
-        if state is State.FAILED and not reason:
+        if state is AdapterState.FAILED and not reason:
             raise Internal(f"adapter {self.ref} cannot fail without a reason")
         step = Transition(state, reason, now)
         steps = (*self.transitions, step)[-_KEPT_TRANSITIONS:]
@@ -110,12 +118,12 @@ class AdapterRecord:
 
     def declared_again(self, now: datetime) -> AdapterRecord:
         """The record of a FAILED adapter that begins anew."""
-        step = self.to(State.PENDING, now, reason="declared again")
+        step = self.to(AdapterState.PENDING, now, reason="declared again")
         return replace(step, transitions=step.transitions[-1:], stage_seconds={}, tries=0)
 
     def tried_again(self, now: datetime) -> AdapterRecord:
         """The record of a FAILED adapter that is tried once more."""
-        step = self.to(State.PENDING, now, reason=f"tried again, after: {self.reason}")
+        step = self.to(AdapterState.PENDING, now, reason=f"tried again, after: {self.reason}")
         return replace(step, stage_seconds={})
 
     def failed(self, now: datetime, reason: str, *, wait: float | None = None) -> AdapterRecord:
@@ -129,7 +137,7 @@ class AdapterRecord:
         if wait is not None:
             next_try = now + timedelta(seconds=wait)
             reason = f"{reason} (try {tries}; the next one at {next_try:%H:%M:%S} UTC)"
-        step = self.to(State.FAILED, now, reason=reason)
+        step = self.to(AdapterState.FAILED, now, reason=reason)
         return replace(step, tries=tries, next_try=next_try)
 
     def took(self, stage: str, seconds: float) -> AdapterRecord:

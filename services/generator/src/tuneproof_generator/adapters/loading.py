@@ -1,4 +1,4 @@
-"""The way of one adapter from the registry into the engine."""
+"""Bringing one adapter from the registry into the engine: fetch, verify, load, warm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.tracing import span
 from tuneproof_generator.adapters.detached import detached
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.engine.protocol import Engine, LoadedAdapter, Sampling
 from tuneproof_generator.metrics import LOAD_SECONDS
 
@@ -28,7 +28,7 @@ _WARM_TOKEN = 0
 
 
 @dataclass(frozen=True)
-class Inspected:
+class AdmissionResult:
     """What admission found in an adapter that may be served."""
 
     rank: int
@@ -44,14 +44,14 @@ class AdapterSource(Protocol):
 
 
 Run = Callable[..., Awaitable[Any]]
-Inspect = Callable[[Path, AdapterRef], Inspected]
+Inspect = Callable[[Path, AdapterRef], AdmissionResult]
 """Raises InvalidInput with every defect of an adapter that may not be served."""
 
 
-class Progress(Protocol):
-    """Who is told how far the loading is."""
+class LoadProgress(Protocol):
+    """Receives the steps of the loading."""
 
-    def enter(self, state: State) -> None:
+    def enter(self, state: AdapterState) -> None:
         """A state begins."""
         ...
 
@@ -59,7 +59,7 @@ class Progress(Protocol):
         """A stage is done."""
         ...
 
-    def inspected(self, facts: Inspected) -> None:
+    def inspected(self, facts: AdmissionResult) -> None:
         """Admission is passed."""
         ...
 
@@ -100,7 +100,7 @@ class Loader:
         self._reading = asyncio.Semaphore(_FETCHES_AT_ONCE)
         self._tidying: set[asyncio.Task[None]] = set()
 
-    async def fetch(self, ref: AdapterRef, progress: Progress) -> Path:
+    async def fetch(self, ref: AdapterRef, progress: LoadProgress) -> Path:
         """Brings an adapter's files here and checks them. They stay until `discard`.
 
         Raises:
@@ -109,21 +109,21 @@ class Loader:
         """
         self._wanted.add(ref)
         async with self._reading, self._folders[ref.digest]:
-            progress.enter(State.FETCHING)
+            progress.enter(AdapterState.FETCHING)
             async with _timed("fetch", progress):
                 folder = await self._fetch(ref)
-            progress.enter(State.VERIFYING)
+            progress.enter(AdapterState.VERIFYING)
             async with _timed("verify", progress):
                 progress.inspected(await self._run(self._inspect, folder, ref))
         return folder
 
-    async def load(self, ref: AdapterRef, folder: Path, progress: Progress) -> LoadedAdapter:
+    async def load(self, ref: AdapterRef, folder: Path, progress: LoadProgress) -> LoadedAdapter:
         """Brings an adapter into the engine and generates one token with it.
 
         Raises:
             TuneproofError: when the engine refuses it, or is dead.
         """
-        progress.enter(State.LOADING)
+        progress.enter(AdapterState.LOADING)
         adapter = LoadedAdapter(str(ref), next(self._ids), folder)
         progress.handed_over(adapter)
         async with _timed("load", progress):
@@ -133,8 +133,8 @@ class Loader:
         return adapter
 
     async def discard(self, ref: AdapterRef, adapter: LoadedAdapter | None) -> None:
-        """Lets the engine go of an adapter, and only then its files, unless another adapter has
-        the same content."""
+        """Unloads an adapter, and only then deletes its files, unless another adapter has the same
+        content."""
         if adapter is not None:
             await self._engine.unload(adapter)
         self._wanted.discard(ref)
@@ -152,7 +152,7 @@ class Loader:
                 f"the artifact store did not give {ref} within {self._fetch_seconds:g} s"
             ) from None
         finally:
-            # A thread cannot be ended; what it brings when nobody wants it any more goes again.
+            # A thread cannot be ended; what it fetches too late is deleted.
             if not work.done():
                 work.add_done_callback(lambda done: self._came_late(ref, done))
 
@@ -185,7 +185,7 @@ class Loader:
 
 
 @asynccontextmanager
-async def _timed(stage: str, progress: Progress) -> AsyncIterator[None]:
+async def _timed(stage: str, progress: LoadProgress) -> AsyncIterator[None]:
     start = time.perf_counter()
     with span(stage):
         yield

@@ -1,25 +1,24 @@
-"""One adapter of the pool: its record, its tasks, and what its loading reports."""
+"""One adapter on this replica: its record, its tasks, and what its loading reports."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from tuneproof.adapters import AdapterRef
-from tuneproof_generator.adapters.lifecycle import AdapterRecord, State
-from tuneproof_generator.adapters.loading import Inspected
+from tuneproof_generator.adapters.lifecycle import AdapterRecord, AdapterState
+from tuneproof_generator.adapters.loading import AdmissionResult
 from tuneproof_generator.engine.protocol import LoadedAdapter
 
 
-def now() -> datetime:
-    """The time now, in UTC."""
-    return datetime.now(UTC)
+class LocalAdapter:
+    """What changes about one adapter; also the `LoadProgress` to which its loading reports.
 
-
-class Entry:
-    """What changes about one adapter; also the progress that its loading reports."""
+    Args:
+        changed: called with the reference after each change of the record.
+    """
 
     def __init__(
         self,
@@ -30,42 +29,53 @@ class Entry:
     ) -> None:
         self.ref = ref
         self.record = record
-        self.adapter: LoadedAdapter | None = None
+        self.loaded: LoadedAdapter | None = None
+        """Set while the engine may hold it."""
         self.loading: asyncio.Task[None] | None = None
         self.removal: asyncio.Task[None] | None = None
         self.gone = False
-        # It holds no place yet: when it is verified, one is taken from an idle adapter.
-        self.is_heir = False
-        # Its place belongs to an heir that waits for it to be gone.
-        self.is_promised = False
-        # It FAILED for want of a place, and is tried again as soon as there is one.
-        self.lacks_place = False
+        self.awaits_eviction = False
+        """It holds no capacity yet: once it is verified, an idle adapter is evicted for it."""
+        self.is_victim = False
+        """It is being evicted, and its capacity is reserved for a newcomer."""
+        self.lacks_capacity = False
+        """It FAILED because there was no capacity, and is tried again as soon as there is."""
         self._changed = changed
         self._clock = clock
 
     def update(self, record: AdapterRecord) -> None:
+        """Takes a new record, and tells so."""
         self.record = record
         self._changed(self.record.ref)
 
-    def enter(self, state: State) -> None:
+    def enter(self, state: AdapterState) -> None:
+        """Takes a step of the lifecycle."""
         self.update(self.record.to(state, self._clock()))
 
     def fail(self, reason: str, *, wait: float | None = None) -> None:
-        """Ends a try; the next one comes after so many seconds, if it can help at all."""
-        self.is_heir = False
+        """Ends an attempt.
+
+        Args:
+            wait: seconds until the next attempt; None when another attempt cannot help.
+        """
+        self.awaits_eviction = False
         self.update(self.record.failed(self._clock(), reason, wait=wait))
 
     def begin_again(self, *, is_declared: bool) -> None:
-        """Leaves FAILED, because it was declared again or because it is time for the next try."""
+        """Leaves FAILED.
+
+        Args:
+            is_declared: whether it was declared again; else it is time for the next attempt.
+        """
         step = self.record.declared_again if is_declared else self.record.tried_again
-        self.lacks_place = False
+        self.lacks_capacity = False
         self.update(step(self._clock()))
 
     def took(self, stage: str, seconds: float) -> None:
         self.record = self.record.took(stage, seconds)
 
-    def inspected(self, facts: Inspected) -> None:
-        self.record = replace(self.record, rank=facts.rank, size_bytes=facts.size_bytes)
+    def inspected(self, result: AdmissionResult) -> None:
+        self.record = replace(self.record, rank=result.rank, size_bytes=result.size_bytes)
 
     def handed_over(self, adapter: LoadedAdapter) -> None:
-        self.adapter = adapter
+        self.loaded = adapter

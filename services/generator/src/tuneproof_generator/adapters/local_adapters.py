@@ -1,4 +1,4 @@
-"""The adapters that are held here: their loading, draining and letting go."""
+"""The adapters of this replica: each is loaded, drained and unloaded by a task of its own."""
 
 from __future__ import annotations
 
@@ -10,199 +10,213 @@ from datetime import datetime
 import structlog
 
 from tuneproof.adapters import AdapterRef
-from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import (
+    DeadlineExceeded,
+    Internal,
+    NotFound,
+    Overloaded,
+    TuneproofError,
+    Unavailable,
+)
+from tuneproof.servicekit.retries import Retries
 from tuneproof.servicekit.tracing import span
 from tuneproof_generator import metrics
-from tuneproof_generator.adapters.capacity import Places
-from tuneproof_generator.adapters.lifecycle import AdapterRecord, State
+from tuneproof_generator.adapters.capacity import HostCapacity
+from tuneproof_generator.adapters.lifecycle import AdapterRecord, AdapterState
 from tuneproof_generator.adapters.loading import Loader
-from tuneproof_generator.adapters.local_adapter import Entry
+from tuneproof_generator.adapters.local_adapter import LocalAdapter
 from tuneproof_generator.adapters.traffic import Traffic
-from tuneproof_generator.backoff import Backoff, may_pass
+from tuneproof_generator.clock import now
 
-Evict = Callable[[Entry], Awaitable[asyncio.Task[None] | None]]
-"""Takes an idle adapter out of the pool: the task that lets it go; None if it is not idle now."""
+Evict = Callable[[LocalAdapter], Awaitable[asyncio.Task[None] | None]]
+"""Takes an idle adapter out of the pool: the task that unloads it; None if it is not idle now."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Holdings:
-    """Adapters by reference, each with the task that moves it on.
+def may_pass(error: BaseException) -> bool:
+    """Whether another attempt to load may succeed: after what did not answer, never after a defect.
+
+    A full disk and a folder that cannot be read are OSErrors; what is not found may be in a folder
+    that is not mounted, or in a bucket that is still being copied.
+    """
+    return isinstance(error, Unavailable | Overloaded | DeadlineExceeded | NotFound | OSError)
+
+
+LOAD_RETRIES = Retries(first=1.0, longest=300.0, jitter=0.5, passing=may_pass)
+"""When loading is attempted again."""
+
+
+class LocalAdapters:
+    """Moves each adapter on, from its declaration until it is gone.
 
     Args:
-        capacity: adapters that the engine keeps in host memory.
+        held: the adapters, by reference; this class alone changes it.
+        capacity: of the engine, over the same adapters.
         changed: called with the reference of an adapter that changed, or is gone.
-        is_aliased: whether an alias points to an adapter.
-        used_elsewhere: when an adapter last answered on another replica.
+        retries: when an adapter that FAILED is tried again.
     """
 
     def __init__(
         self,
+        held: dict[str, LocalAdapter],
         loader: Loader,
         traffic: Traffic,
-        capacity: int,
+        capacity: HostCapacity,
         changed: Callable[[str], None],
         *,
-        is_aliased: Callable[[str], bool],
-        used_elsewhere: Callable[[str], datetime | None],
         evict: Evict,
-        clock: Callable[[], datetime],
-        backoff: Backoff,
+        retries: Retries = LOAD_RETRIES,
+        clock: Callable[[], datetime] = now,
     ) -> None:
-        self.entries: dict[str, Entry] = {}
-        self.places = Places(
-            self.entries,
-            capacity,
-            traffic,
-            is_aliased=is_aliased,
-            used_elsewhere=used_elsewhere,
-            clock=clock,
-        )
+        self._held = held
         self._loader = loader
         self._traffic = traffic
+        self._capacity = capacity
         self._changed = changed
         self._evict = evict
+        self._retries = retries
         self._clock = clock
-        self._backoff = backoff
 
-    def adopt(
+    def ensure(
         self, ref: AdapterRef, required: bool, *, retry: bool = True, evict: bool = False
-    ) -> Entry:
-        """Holds an adapter and begins to load it. One that is held already keeps its state; one
-        that FAILED is tried again if asked for. Without a place it is held as FAILED.
+    ) -> LocalAdapter:
+        """Begins to load an adapter, unless it is here already. Without capacity it is FAILED.
 
         Args:
-            evict: whether an idle adapter goes for it when no place is free.
+            retry: whether one that FAILED is tried again.
+            evict: whether an idle adapter is evicted for it when the capacity is used up.
         """
-        entry = self.entries.get(str(ref))
-        if entry is None:
+        local = self._held.get(str(ref))
+        if local is None:
             record = AdapterRecord.declared(str(ref), required=required, now=self._clock())
-            entry = Entry(ref, record, self._changed, self._clock)
-            self._begin(entry, evict=evict)
-            return entry
-        if entry.record.required is not required:
-            entry.update(replace(entry.record, required=required))
-        if entry.record.state is State.FAILED and retry:
-            self._begin(entry, evict=evict)
-        return entry
+            local = LocalAdapter(ref, record, self._changed, self._clock)
+            self._begin(local, evict=evict)
+            return local
+        if local.record.required is not required:
+            local.update(replace(local.record, required=required))
+        if local.record.state is AdapterState.FAILED and retry:
+            self._begin(local, evict=evict)
+        return local
 
     def retry(self) -> None:
-        """Tries again what FAILED in a way that may pass, when it is time for it; required ones
-        first."""
-        failed = [entry for entry in self.entries.values() if entry.record.state is State.FAILED]
-        for entry in sorted(failed, key=lambda entry: not entry.record.required):
-            due = entry.record.next_try is not None and entry.record.next_try <= self._clock()
-            if self.places.free and (entry.lacks_place or due):
+        """Tries again what FAILED in a way that may pass, when it is due; required ones first."""
+        failed = [one for one in self._held.values() if one.record.state is AdapterState.FAILED]
+        for local in sorted(failed, key=lambda one: not one.record.required):
+            due = local.record.next_try is not None and local.record.next_try <= self._clock()
+            if self._capacity.free and (local.lacks_capacity or due):
                 metrics.RETRIES.inc()
-                self._begin(entry, is_declared=False)
+                self._begin(local, is_declared=False)
 
-    def drain(self, entry: Entry, seconds: float) -> asyncio.Task[None]:
-        """Begins to let an adapter go, if that has not begun; the task that does it."""
-        if entry.removal is None or (entry.removal.done() and not entry.gone):
-            if entry.record.state is not State.DRAINING:
-                entry.enter(State.DRAINING)
-            if entry.loading is not None:
-                entry.loading.cancel()  # Now, else it might still say READY.
-            entry.removal = asyncio.create_task(self._let_go(entry, seconds))
-            # An error is the caller's, and the log's if there is none any more.
-            entry.removal.add_done_callback(_log_failure)
-        return entry.removal
+    def drain(self, local: LocalAdapter, seconds: float) -> asyncio.Task[None]:
+        """Begins to remove an adapter, unless that has begun; the task that does it."""
+        if local.removal is None or (local.removal.done() and not local.gone):
+            if local.record.state is not AdapterState.DRAINING:
+                local.enter(AdapterState.DRAINING)
+            if local.loading is not None:
+                local.loading.cancel()  # Now, else it might still say READY.
+            local.removal = asyncio.create_task(self._remove(local, seconds))
+            # An error goes to the caller, and to the log if the caller has gone.
+            local.removal.add_done_callback(_log_failure)
+        return local.removal
 
     async def close(self) -> None:
         """Stops all loading and removing; what is declared stays declared."""
         tasks = [
             task
-            for entry in self.entries.values()
-            for task in (entry.loading, entry.removal)
+            for local in self._held.values()
+            for task in (local.loading, local.removal)
             if task is not None
         ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, entry: Entry, *, evict: bool = False, is_declared: bool = True) -> None:
-        """Starts loading an adapter that is new or FAILED, if it can have a place."""
-        is_new = entry.record.ref not in self.entries
-        is_full = not self.places.free
-        missing = self.places.none_for(entry.ref, evict=False) if is_full and not evict else None
-        self.entries[entry.record.ref] = entry
+    def _begin(self, local: LocalAdapter, *, evict: bool = False, is_declared: bool = True) -> None:
+        """Starts to load an adapter that is new or FAILED, if there can be capacity for it."""
+        is_new = local.record.ref not in self._held
+        is_full = not self._capacity.free
+        refusal = None
+        if is_full and not evict:
+            refusal = self._capacity.exceeded_by(local.ref, evict=False)
+        self._held[local.record.ref] = local
         if is_new:
-            self._changed(entry.record.ref)
-        elif missing is None:
-            entry.begin_again(is_declared=is_declared)
-        if missing is None:
-            entry.is_heir = is_full
-            entry.loading = asyncio.create_task(self._load(entry))
+            self._changed(local.record.ref)
+        elif refusal is None:
+            local.begin_again(is_declared=is_declared)
+        if refusal is None:
+            local.awaits_eviction = is_full
+            local.loading = asyncio.create_task(self._load(local))
         elif is_new:
-            self._fail(entry, missing)
+            self._fail(local, refusal)
 
-    async def _load(self, entry: Entry) -> None:
+    async def _load(self, local: LocalAdapter) -> None:
         try:
-            with span("load adapter", {"tuneproof.adapter": entry.record.ref}):
-                folder = await self._loader.fetch(entry.ref, entry)
-                await self._take_place(entry)
-                adapter = await self._loader.load(entry.ref, folder, entry)
-            self._traffic.open(adapter.engine_id)
-            entry.enter(State.READY)
-            _log.info("ready", adapter=entry.record.ref, **entry.record.stage_seconds)
+            with span("load adapter", {"tuneproof.adapter": local.record.ref}):
+                folder = await self._loader.fetch(local.ref, local)
+                await self._take_capacity(local)
+                loaded = await self._loader.load(local.ref, folder, local)
+            self._traffic.open(loaded.engine_id)
+            local.enter(AdapterState.READY)
+            _log.info("ready", adapter=local.record.ref, **local.record.stage_seconds)
         except Exception as error:  # noqa: BLE001 - whatever failed, the adapter is FAILED
-            await self._give_up(entry, error)
+            await self._give_up(local, error)
         finally:
-            entry.loading = None
+            local.loading = None
 
-    async def _take_place(self, heir: Entry) -> None:
-        """Waits until an adapter that was declared beyond the capacity has a place.
+    async def _take_capacity(self, newcomer: LocalAdapter) -> None:
+        """Waits until an adapter that was declared beyond the capacity has room.
 
-        Only now, when it is known that it can be served, another one goes for it.
+        Nothing is evicted before this point: the newcomer is verified first.
 
         Raises:
-            Overloaded: when nobody may go any more.
+            Overloaded: when nothing may be evicted any more.
         """
-        while heir.is_heir:
-            victim = self.places.claim(heir)
+        while newcomer.awaits_eviction:
+            victim = self._capacity.claim(newcomer)
             if victim is None:
                 return
             try:
                 removal = await self._evict(victim)
-                if removal is None:
-                    heir.is_heir = True  # It was asked, or made to stay, at this moment.
+                if removal is None:  # Someone used it, or declared it required, at this moment.
+                    newcomer.awaits_eviction = True
                 else:
                     await asyncio.shield(removal)
             finally:
-                victim.is_promised = False
+                victim.is_victim = False
 
-    async def _give_up(self, entry: Entry, error: Exception) -> None:
+    async def _give_up(self, local: LocalAdapter, error: Exception) -> None:
         try:
-            await self._loader.discard(entry.ref, entry.adapter)
+            await self._loader.discard(local.ref, local.loaded)
         except TuneproofError as worse:
             error = Unavailable(f"{_said(error)}; and it cannot be unloaded: {worse.message}")
-        entry.adapter = None
-        self._fail(entry, error)
+        local.loaded = None
+        self._fail(local, error)
 
-    def _fail(self, entry: Entry, error: Exception) -> None:
+    def _fail(self, local: LocalAdapter, error: Exception) -> None:
         kind = type(error) if isinstance(error, TuneproofError) else Internal
         metrics.FAILURES.labels(kind.__name__).inc()
         reason = _said(error)
-        entry.lacks_place = isinstance(error, Overloaded)
+        local.lacks_capacity = isinstance(error, Overloaded)
         wait = None
-        if entry.lacks_place:
-            reason += "; it is tried again when a place is free"
-        elif may_pass(error):
-            wait = self._backoff.seconds(entry.record.tries + 1)
-        entry.fail(reason, wait=wait)
-        _log.warning("failed", adapter=entry.record.ref, reason=entry.record.reason)
+        if local.lacks_capacity:
+            reason += "; it is tried again when there is capacity"
+        elif self._retries.passing(error):
+            wait = self._retries.pause_of(local.record.tries + 1)
+        local.fail(reason, wait=wait)
+        _log.warning("failed", adapter=local.record.ref, reason=local.record.reason)
 
-    async def _let_go(self, entry: Entry, seconds: float) -> None:
-        if entry.loading is not None:
-            await asyncio.gather(entry.loading, return_exceptions=True)
+    async def _remove(self, local: LocalAdapter, drain_seconds: float) -> None:
+        if local.loading is not None:
+            await asyncio.gather(local.loading, return_exceptions=True)
         aborted = 0
-        if entry.adapter is not None:
-            aborted = await self._traffic.close(entry.adapter.engine_id, seconds)
-        await self._loader.discard(entry.ref, entry.adapter)
-        entry.gone = True
-        del self.entries[entry.record.ref]
-        self._changed(entry.record.ref)
-        _log.info("removed", adapter=entry.record.ref, aborted_requests=aborted)
+        if local.loaded is not None:
+            aborted = await self._traffic.drain(local.loaded.engine_id, drain_seconds)
+        await self._loader.discard(local.ref, local.loaded)
+        local.gone = True
+        del self._held[local.record.ref]
+        self._changed(local.record.ref)
+        _log.info("removed", adapter=local.record.ref, aborted_requests=aborted)
 
 
 def _said(error: Exception) -> str:

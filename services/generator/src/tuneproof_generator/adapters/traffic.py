@@ -1,7 +1,7 @@
-"""Which adapters may be used right now, and by whom they are used.
+"""Requests under way: which adapters admit requests now, and how an adapter drains.
 
-Both doors pass here, in one step without a wait: whoever is let in is counted, and nobody is let
-in once an adapter drains. So an adapter is unloaded only when nobody uses it.
+Both doors enter here, in one step without a wait: each request that is admitted is counted, and an
+adapter that drains admits none. So an adapter is unloaded only when no request uses it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.adapters.local_adapter import now
+from tuneproof_generator.clock import now
 
 Abort = Callable[[], Awaitable[None]]
 
+DRAIN_SECONDS = 30.0
+"""How long running requests may take when nobody says otherwise."""
 _ABORT_SECONDS = 10.0
 
 
@@ -35,28 +37,28 @@ class Traffic:
 
     def __init__(self, clock: Callable[[], datetime] = now) -> None:
         self._open: dict[int, set[Abort]] = {}
-        self._closing: dict[int, tuple[set[Abort], asyncio.Event]] = {}
+        self._draining: dict[int, tuple[set[Abort], asyncio.Event]] = {}
         self._last_used: dict[int, datetime] = {}
         self._clock = clock
 
     def open(self, engine_id: int) -> None:
-        """Lets requests for the adapter in."""
+        """Admits requests for the adapter from now on."""
         self._open[engine_id] = set()
 
     def usage(self, engine_id: int) -> Usage:
         """Requests under way, and the end of the last one."""
-        requests, _ = self._closing.get(engine_id, (self._open.get(engine_id, set()), None))
+        requests, _ = self._draining.get(engine_id, (self._open.get(engine_id, set()), None))
         return Usage(len(requests), self._last_used.get(engine_id))
 
     @contextmanager
     def enter(self, engine_id: int, abort: Abort) -> Iterator[None]:
-        """Holds the adapter for one request.
+        """Keeps the adapter loaded for one request.
 
         Args:
             abort: ends the request early.
 
         Raises:
-            Unavailable: when the adapter is not served, or not any more.
+            Unavailable: when the adapter is not READY, or drains.
         """
         requests = self._open.get(engine_id)
         if requests is None:
@@ -67,12 +69,12 @@ class Traffic:
         finally:
             requests.discard(abort)
             self._last_used[engine_id] = self._clock()
-            closing = self._closing.get(engine_id)
-            if closing and not requests:
-                closing[1].set()
+            draining = self._draining.get(engine_id)
+            if draining and not requests:
+                draining[1].set()
 
-    async def close(self, engine_id: int, drain_seconds: float) -> int:
-        """Lets nobody in, waits for the running requests, then aborts them.
+    async def drain(self, engine_id: int, drain_seconds: float) -> int:
+        """Admits no more requests, waits for the running ones, then aborts them.
 
         Returns:
             how many were aborted.
@@ -80,9 +82,9 @@ class Traffic:
         Raises:
             Unavailable: when aborted requests do not end; the adapter is then still in use.
         """
-        if engine_id not in self._closing:
-            self._closing[engine_id] = (self._open.pop(engine_id, set()), asyncio.Event())
-        requests, idle = self._closing[engine_id]
+        if engine_id not in self._draining:
+            self._draining[engine_id] = (self._open.pop(engine_id, set()), asyncio.Event())
+        requests, idle = self._draining[engine_id]
         aborted = 0
         if requests and not await _within(idle, drain_seconds):
             late = list(requests)
@@ -94,7 +96,7 @@ class Traffic:
                     f"{len(requests)} requests do not end {_ABORT_SECONDS:.0f} s after they were"
                     " aborted; the adapter stays loaded, call RemoveAdapter again"
                 )
-        del self._closing[engine_id]
+        del self._draining[engine_id]
         self._last_used.pop(engine_id, None)
         return aborted
 

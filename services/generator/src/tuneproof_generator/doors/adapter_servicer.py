@@ -16,9 +16,10 @@ from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.auth import caller_of
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.paging import page
+from tuneproof_generator.adapters.traffic import DRAIN_SECONDS
 from tuneproof_generator.doors.translation import adapter_of, alias_of, target_of
 from tuneproof_generator.engine.residency import Residency
-from tuneproof_generator.pool.adapter_pool import DRAIN_SECONDS, AdapterPool
+from tuneproof_generator.pool.adapter_pool import AdapterPool
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -96,7 +97,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
         if request.expected_ref:
             AdapterRef.parse(request.expected_ref)
         versioned = request.HasField("expected_version")
-        alias = await self._pool.set_alias(
+        alias = await self._pool.routes.set(
             request.alias,
             target_of(request),
             expected_ref=request.expected_ref,

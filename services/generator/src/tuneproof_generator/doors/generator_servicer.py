@@ -19,9 +19,9 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import Internal
-from tuneproof_generator.doors.translation import ask_of, delta_of, final_of
+from tuneproof_generator.doors.translation import delta_of, final_of, request_of
 from tuneproof_generator.engine.protocol import EngineFacts
-from tuneproof_generator.generation import Generator, Outcome
+from tuneproof_generator.generation import GenerationOutcome, Generator
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,7 +57,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
-        async with aclosing(self._generator.generate(ask_of(request))) as pieces:
+        async with aclosing(self._generator.generate(request_of(request))) as pieces:
             async for piece in pieces:
                 yield pb.GenerateResponse(
                     delta=delta_of(piece),
@@ -97,7 +97,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def _answer(self, request: pb.GenerateBatchRequest) -> pb.GenerateBatchResponse:
         text: list[str] = []
         ids: list[int] = []
-        async with aclosing(self._generator.generate(ask_of(request.generate))) as pieces:
+        async with aclosing(self._generator.generate(request_of(request.generate))) as pieces:
             async for piece in pieces:
                 text.append(piece.text)
                 ids.extend(piece.token_ids)
@@ -107,7 +107,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                     return pb.GenerateBatchResponse(id=request.id, result=result)
         raise Internal("the engine ended an answer without saying why")
 
-    def _final(self, request: pb.GenerateRequest, outcome: Outcome) -> pb.Final:
+    def _final(self, request: pb.GenerateRequest, outcome: GenerationOutcome) -> pb.Final:
         return final_of(
             outcome,
             base_model=self._pool.base_model,

@@ -26,7 +26,7 @@ from vllm.lora.request import LoRARequest
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.doors.openai_client import CountingClient, NamesAdapter
 from tuneproof_generator.engine.vllm_engine import VllmEngine, lora_request
@@ -133,7 +133,7 @@ def _cards(pool: AdapterPool, max_model_len: int) -> Iterator[dict[str, Any]]:
 
 def _ready_names(pool: AdapterPool) -> dict[str, str]:
     """References of READY adapters and the aliases that point to one, each with its reference."""
-    ready = [view.record.ref for view in pool.list() if view.record.state is State.READY]
+    ready = [view.record.ref for view in pool.list() if view.record.state is AdapterState.READY]
     aliases = {
         name: alias.ref for name, alias in sorted(pool.aliases.items()) if alias.ref in ready
     }

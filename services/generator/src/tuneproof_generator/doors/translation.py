@@ -9,10 +9,10 @@ from typing import Any
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.engine.protocol import Finish, Message, Sampling
 from tuneproof_generator.engine.residency import Residency
-from tuneproof_generator.generation import Ask, Chat, Outcome, Piece, Tokens
+from tuneproof_generator.generation import Chat, GenerationOutcome, GenerationRequest, Piece, Tokens
 from tuneproof_generator.pool.alias import Alias, Target
 from tuneproof_generator.pool.changes import AdapterView
 
@@ -27,13 +27,13 @@ _FINISH = {
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
 }
 _STATES = {
-    State.PENDING: pb.ADAPTER_STATE_PENDING,
-    State.FETCHING: pb.ADAPTER_STATE_FETCHING,
-    State.VERIFYING: pb.ADAPTER_STATE_VERIFYING,
-    State.LOADING: pb.ADAPTER_STATE_LOADING,
-    State.READY: pb.ADAPTER_STATE_READY,
-    State.DRAINING: pb.ADAPTER_STATE_DRAINING,
-    State.FAILED: pb.ADAPTER_STATE_FAILED,
+    AdapterState.PENDING: pb.ADAPTER_STATE_PENDING,
+    AdapterState.FETCHING: pb.ADAPTER_STATE_FETCHING,
+    AdapterState.VERIFYING: pb.ADAPTER_STATE_VERIFYING,
+    AdapterState.LOADING: pb.ADAPTER_STATE_LOADING,
+    AdapterState.READY: pb.ADAPTER_STATE_READY,
+    AdapterState.DRAINING: pb.ADAPTER_STATE_DRAINING,
+    AdapterState.FAILED: pb.ADAPTER_STATE_FAILED,
 }
 
 _RESIDENCIES = {
@@ -44,7 +44,7 @@ _RESIDENCIES = {
 }
 
 
-def ask_of(request: pb.GenerateRequest) -> Ask:
+def request_of(request: pb.GenerateRequest) -> GenerationRequest:
     """A request's content, with the contract's defaults.
 
     Raises:
@@ -64,11 +64,11 @@ def ask_of(request: pb.GenerateRequest) -> Ask:
                 Message(_ROLES.get(message.role, ""), message.content)
                 for message in request.chat.messages
             )
-            return Ask(request.model, Chat(chat), chosen)
+            return GenerationRequest(request.model, Chat(chat), chosen)
         case "text":
-            return Ask(request.model, request.text, chosen)
+            return GenerationRequest(request.model, request.text, chosen)
         case "token_ids":
-            return Ask(request.model, Tokens(tuple(request.token_ids.ids)), chosen)
+            return GenerationRequest(request.model, Tokens(tuple(request.token_ids.ids)), chosen)
         case _:
             raise InvalidInput(
                 "the request has no prompt; set chat, text or token_ids", field="prompt"
@@ -82,7 +82,9 @@ def delta_of(piece: Piece) -> pb.Delta | None:
     return pb.Delta(text=piece.text, token_ids=piece.token_ids)
 
 
-def final_of(outcome: Outcome, *, base_model: str, replica: str, with_prompt_ids: bool) -> pb.Final:
+def final_of(
+    outcome: GenerationOutcome, *, base_model: str, replica: str, with_prompt_ids: bool
+) -> pb.Final:
     """The end of an answer."""
     final = pb.Final(
         finish_reason=_FINISH[outcome.finish],

@@ -32,7 +32,7 @@ class EngineOptions:
     """Tokens of prompt and answer together; None is what the model's config says."""
     max_lora_rank: int
     max_loras: int
-    turn_seconds: float
+    slot_seconds: float
     """How long a busy adapter keeps its slot of `max_loras` while others wait for one."""
     max_cpu_loras: int
     max_num_seqs: int

@@ -67,7 +67,7 @@ class LoadedAdapter:
 
 
 @dataclass(frozen=True)
-class WorkerHoldings:
+class WorkerAdapters:
     """The adapters, by engine id, that one of the engine's workers holds now."""
 
     host: frozenset[int]
@@ -144,7 +144,7 @@ class Engine(Protocol):
         """Lets an adapter go; afterwards its files may go."""
         ...
 
-    async def workers(self) -> Sequence[WorkerHoldings]:
+    async def workers(self) -> Sequence[WorkerAdapters]:
         """What each worker holds. Answered between two steps of the engine.
 
         Raises:

@@ -9,7 +9,7 @@ from enum import StrEnum
 import structlog
 
 from tuneproof.servicekit.errors import TuneproofError
-from tuneproof_generator.engine.protocol import Engine, WorkerHoldings
+from tuneproof_generator.engine.protocol import Engine, WorkerAdapters
 
 _SECONDS = 1.0
 _log = structlog.get_logger(__name__)
@@ -25,26 +25,26 @@ class Residency(StrEnum):
     SLOT = "SLOT"
 
 
-class Residents:
-    """Asks the workers; whoever asks while that is under way gets the same answer.
+class ResidencyProbe:
+    """Asks the workers. All who ask while a question is under way share its answer.
 
     Args:
-        seconds: how long an answer may take. The engine answers between two steps, so one with a
-            long step makes nobody wait for what is only told for information.
+        seconds: how long an answer may take. The engine answers between two steps, and nobody
+            waits for a long step: residency is information only.
     """
 
     def __init__(self, engine: Engine, seconds: float = _SECONDS) -> None:
         self._engine = engine
         self._seconds = seconds
-        self._asking: asyncio.Task[Sequence[WorkerHoldings]] | None = None
+        self._asking: asyncio.Task[Sequence[WorkerAdapters]] | None = None
 
-    async def ask(self) -> Sequence[WorkerHoldings]:
-        """What each worker holds; nothing when that cannot be known now."""
+    async def ask(self) -> Sequence[WorkerAdapters]:
+        """What each worker holds; empty when the workers do not answer now."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
 
-    async def _ask(self) -> Sequence[WorkerHoldings]:
+    async def _ask(self) -> Sequence[WorkerAdapters]:
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._engine.workers()
@@ -53,13 +53,13 @@ class Residents:
             return ()
 
 
-def residency(workers: Sequence[WorkerHoldings], engine_id: int) -> Residency:
+def residency(workers: Sequence[WorkerAdapters], engine_id: int) -> Residency:
     """Where an adapter is on every worker."""
     found = {_on(worker, engine_id) for worker in workers}
     return found.pop() if len(found) == 1 else Residency.UNKNOWN
 
 
-def _on(worker: WorkerHoldings, engine_id: int) -> Residency:
+def _on(worker: WorkerAdapters, engine_id: int) -> Residency:
     if engine_id in worker.slots:
         return Residency.SLOT
     return Residency.HOST if engine_id in worker.host else Residency.NONE

@@ -1,4 +1,4 @@
-"""vLLM's client, whose requests for adapters wait for their turn before the engine has them."""
+"""vLLM's client, whose requests for adapters wait for a slot before the engine sees them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 from vllm.exceptions import RetryableRequestError
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.engine.slots import Turns
+from tuneproof_generator.engine.slots import SlotScheduler
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 
-class TurnTakingClient:
+class ScheduledClient:
     """An `AsyncLLM` for both doors and for the loading of adapters.
 
     Args:
-        client: the real one; all that is not defined here is its own.
+        client: vLLM's own; it answers all that this class does not define.
     """
 
-    def __init__(self, client: Any, turns: Turns) -> None:
+    def __init__(self, client: Any, scheduler: SlotScheduler) -> None:
         self._client = client
-        self._turns = turns
+        self._scheduler = scheduler
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -38,7 +38,7 @@ class TurnTakingClient:
         lora_request: LoRARequest | None = None,
         **others: Any,
     ) -> AsyncGenerator[Any, None]:
-        """As vLLM's, for the base model at once.
+        """As vLLM's. A request for the base model never waits.
 
         Raises:
             RetryableRequestError: when the request is aborted while it waits.
@@ -48,18 +48,18 @@ class TurnTakingClient:
         )
         if lora_request is None:
             return outputs
-        return self._in_turn(lora_request.lora_int_id, request_id, outputs)
+        return self._scheduled(lora_request.lora_int_id, request_id, outputs)
 
     async def abort(self, request_id: str) -> None:
         """Ends a request, in the engine or before it."""
-        if not self._turns.dismiss(request_id):
+        if not self._scheduler.abort(request_id):
             await self._client.abort(request_id)
 
-    async def _in_turn(
+    async def _scheduled(
         self, engine_id: int, request_id: str, outputs: AsyncGenerator[Any, None]
     ) -> AsyncGenerator[Any, None]:
         try:
-            async with self._turns.hold(engine_id, request_id), aclosing(outputs):
+            async with self._scheduler.admit(engine_id, request_id), aclosing(outputs):
                 async for output in outputs:
                     yield output
         except Unavailable as error:

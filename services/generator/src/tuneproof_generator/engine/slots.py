@@ -1,10 +1,10 @@
 """Which adapters share the engine's slots when more are asked for than it has.
 
-vLLM 0.32 lets a request in as long as its adapter is in the batch, past those that wait for a slot
+vLLM 0.32 admits a request while its adapter is in the batch, ahead of requests that wait for a slot
 (`v1/core/sched/scheduler.py`, "Scheduling would exceed max_loras, skip"). So while the adapters of
-a batch keep getting requests, another one waits without end. Here adapters take turns: while others
-wait, one that had its slot for the length of a turn lets nobody in; its running requests end, and
-the adapter that waits longest gets the slot, with all its requests at once.
+a batch keep getting requests, another adapter waits without end. Here each adapter has its slot for
+a limited time while others wait: after that it admits no more requests, its running requests end,
+and the adapter that has waited longest gets the slot, with all its requests at once.
 """
 
 from __future__ import annotations
@@ -22,123 +22,123 @@ from tuneproof_generator import metrics
 
 
 @dataclass
-class _Turn:
+class _Slot:
     running: int
     """Requests in the engine."""
     since: float
-    """By the clock of `Turns`."""
+    """When the adapter got the slot, by the clock of `SlotScheduler`."""
 
 
-class Turns:
-    """Hands the slots round among the adapters.
+class SlotScheduler:
+    """Admits requests to the engine's slots, adapter by adapter.
 
     Args:
         slots: different adapters that the engine has in one batch.
-        seconds: how long an adapter keeps its slot, if it is busy, while others wait.
+        seconds: how long a busy adapter keeps its slot while others wait.
     """
 
     def __init__(
         self, slots: int, seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._slots = slots
-        metrics.PLACES.labels("slots").set(slots)
+        self._capacity = slots
+        metrics.CAPACITY.labels("slots").set(slots)
         self._seconds = seconds
         self._clock = clock
-        # In the order in which the turns began.
-        self._turns: dict[int, _Turn] = {}
-        # In the order in which the adapters began to wait: their requests, whose ids may be equal,
-        # since OpenAI clients choose them.
+        # By engine id, in the order in which the adapters got their slots.
+        self._slots: dict[int, _Slot] = {}
+        # By engine id, in the order in which the adapters began to wait: their requests' ids.
         self._waiting: dict[int, dict[asyncio.Future[None], str]] = {}
 
     @property
     def waiting(self) -> int:
         """Requests that wait."""
-        return sum(len(places) for places in self._waiting.values())
+        return sum(len(requests) for requests in self._waiting.values())
 
     @asynccontextmanager
-    async def hold(self, engine_id: int, request_id: str) -> AsyncIterator[None]:
-        """Waits for the adapter's turn and keeps it for one request; cancelling ends the wait.
+    async def admit(self, engine_id: int, request_id: str) -> AsyncIterator[None]:
+        """Waits until the adapter has a slot, and keeps it for one request. Cancelling ends the
+        wait.
 
         Raises:
-            Unavailable: when the request is dismissed meanwhile.
+            Unavailable: when `abort` ends the wait.
         """
-        if self._may_enter(engine_id):
+        if self._has_room(engine_id):
             self._enter(engine_id, 1)
         else:
             start = self._clock()
-            with metrics.WAITING.track_inprogress():
+            with metrics.SLOT_WAITING.track_inprogress():
                 await self._wait(engine_id, request_id)
-            SECONDS.labels("generator", "turn").observe(self._clock() - start)
+            SECONDS.labels("generator", "slot").observe(self._clock() - start)
         try:
             yield
         finally:
-            self._end(engine_id)
+            self._leave(engine_id)
 
-    def dismiss(self, request_id: str) -> bool:
-        """Ends the wait of a request; whether there was one."""
+    def abort(self, request_id: str) -> bool:
+        """Ends the wait of a request; whether it waited."""
         found = [
-            place
-            for places in self._waiting.values()
-            for place, waiting in places.items()
-            if waiting == request_id and not place.done()
+            admission
+            for requests in self._waiting.values()
+            for admission, waiting in requests.items()
+            if waiting == request_id and not admission.done()
         ]
-        for place in found:
-            place.set_exception(
-                Unavailable("the adapter was removed while the request waited for its turn")
+        for admission in found:
+            admission.set_exception(
+                Unavailable("the adapter was removed while the request waited for a slot")
             )
         return bool(found)
 
-    def _may_enter(self, engine_id: int) -> bool:
+    def _has_room(self, engine_id: int) -> bool:
         if engine_id in self._waiting:
             return False
-        turn = self._turns.get(engine_id)
-        if turn is None:
-            return len(self._turns) < self._slots
-        if not self._waiting or self._clock() - turn.since < self._seconds:
+        slot = self._slots.get(engine_id)
+        if slot is None:
+            return len(self._slots) < self._capacity
+        if not self._waiting or self._clock() - slot.since < self._seconds:
             return True
-        # No more adapters give way than others need a slot.
-        needed = sum(other not in self._turns for other in self._waiting)
-        return engine_id not in islice(self._turns, needed)
+        # No more adapters give up their slots than others need one.
+        needed = sum(other not in self._slots for other in self._waiting)
+        return engine_id not in islice(self._slots, needed)
 
     async def _wait(self, engine_id: int, request_id: str) -> None:
-        place = asyncio.get_running_loop().create_future()
-        places = self._waiting.setdefault(engine_id, {})
-        places[place] = request_id
+        admission = asyncio.get_running_loop().create_future()
+        requests = self._waiting.setdefault(engine_id, {})
+        requests[admission] = request_id
         try:
-            await place
+            await admission
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self._end(engine_id)
+            if admission.done() and not admission.cancelled() and admission.exception() is None:
+                self._leave(engine_id)
             raise
         finally:
-            del places[place]
-            if not places and self._waiting.get(engine_id) is places:
+            del requests[admission]
+            if not requests and self._waiting.get(engine_id) is requests:
                 del self._waiting[engine_id]
-                self._call_next()
+                self._admit_next()
 
     def _enter(self, engine_id: int, requests: int) -> None:
-        turn = self._turns.setdefault(engine_id, _Turn(0, self._clock()))
-        turn.running += requests
-        metrics.PLACES_USED.labels("slots").set(len(self._turns))
+        slot = self._slots.setdefault(engine_id, _Slot(0, self._clock()))
+        slot.running += requests
+        metrics.CAPACITY_USED.labels("slots").set(len(self._slots))
 
-    def _end(self, engine_id: int) -> None:
-        turn = self._turns[engine_id]
-        turn.running -= 1
-        if not turn.running:
-            del self._turns[engine_id]
-            metrics.PLACES_USED.labels("slots").set(len(self._turns))
-            self._call_next()
+    def _leave(self, engine_id: int) -> None:
+        slot = self._slots[engine_id]
+        slot.running -= 1
+        if not slot.running:
+            del self._slots[engine_id]
+            metrics.CAPACITY_USED.labels("slots").set(len(self._slots))
+            self._admit_next()
 
-    def _call_next(self) -> None:
+    def _admit_next(self) -> None:
         while self._waiting:
             engine_id = next(iter(self._waiting))
-            if engine_id not in self._turns and len(self._turns) >= self._slots:
+            if engine_id not in self._slots and len(self._slots) >= self._capacity:
                 return
-            places = [place for place in self._waiting.pop(engine_id) if not place.done()]
-            if places:
-                # A new turn, also for an adapter whose requests of the last one still run.
-                last = self._turns.pop(engine_id, None)
-                self._turns[engine_id] = _Turn(last.running if last else 0, self._clock())
-                self._enter(engine_id, len(places))
-            for place in places:
-                place.set_result(None)
+            admitted = [request for request in self._waiting.pop(engine_id) if not request.done()]
+            if admitted:
+                # Its time begins anew, also while requests from before still run.
+                last = self._slots.pop(engine_id, None)
+                self._slots[engine_id] = _Slot(last.running if last else 0, self._clock())
+                self._enter(engine_id, len(admitted))
+            for admission in admitted:
+                admission.set_result(None)

@@ -28,10 +28,10 @@ from tuneproof_generator.engine.protocol import (
     LoadedAdapter,
     Message,
     Sampling,
-    WorkerHoldings,
+    WorkerAdapters,
 )
-from tuneproof_generator.engine.scheduled_client import TurnTakingClient
-from tuneproof_generator.engine.slots import Turns
+from tuneproof_generator.engine.scheduled_client import ScheduledClient
+from tuneproof_generator.engine.slots import SlotScheduler
 
 _SHUTDOWN_SECONDS = 10.0
 _DEAD = "the engine is dead; the service must be started again"
@@ -65,8 +65,8 @@ async def start_engine(options: EngineOptions) -> AsyncIterator[VllmEngine]:
         raise
     try:
         tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, str(options.folder))
-        turns = Turns(options.max_loras, options.turn_seconds)
-        yield VllmEngine(TurnTakingClient(client, turns), tokenizer)
+        turns = SlotScheduler(options.max_loras, options.slot_seconds)
+        yield VllmEngine(ScheduledClient(client, turns), tokenizer)
     finally:
         # Else it takes the end of the engine core for its death, and says so.
         if client.output_handler is not None:
@@ -89,7 +89,7 @@ def _start(arguments: Any) -> AsyncLLM:
 class VllmEngine:
     """An `Engine`. `client` is for vLLM's own HTTP endpoints."""
 
-    def __init__(self, client: TurnTakingClient, tokenizer: Any) -> None:
+    def __init__(self, client: ScheduledClient, tokenizer: Any) -> None:
         self.client = client
         self._tokenizer = tokenizer
         config = client.vllm_config
@@ -161,7 +161,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise Unavailable(_DEAD) from error
 
-    async def workers(self) -> Sequence[WorkerHoldings]:
+    async def workers(self) -> Sequence[WorkerAdapters]:
         try:
             told = await self.client.collective_rpc("adapters_held")
         except EngineDeadError as error:
@@ -170,7 +170,7 @@ class VllmEngine:
             raise Unavailable(
                 f"the engine's workers do not tell what they hold: {error}"
             ) from error
-        return [WorkerHoldings(frozenset(host), frozenset(slots)) for host, slots in told]
+        return [WorkerAdapters(frozenset(host), frozenset(slots)) for host, slots in told]
 
     async def check(self) -> None:
         if self.client.errored:

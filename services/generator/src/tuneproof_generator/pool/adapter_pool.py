@@ -1,57 +1,54 @@
-"""The adapters of this replica: declared, loaded, resolved, removed."""
+"""The adapters of this replica, as its doors see them: declared, resolved, evicted, removed."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import datetime
 
 import structlog
 
 from tuneproof.adapters import AdapterRef
-from tuneproof.servicekit.errors import (
-    InvalidInput,
-    NotFound,
-    TuneproofError,
-    Unavailable,
-    WrongState,
-)
+from tuneproof.servicekit.errors import Unavailable, WrongState
+from tuneproof.servicekit.retries import Retries
 from tuneproof_generator import metrics
-from tuneproof_generator.adapters.lifecycle import HOLDS_PLACE, State
+from tuneproof_generator.adapters.capacity import HostCapacity
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.adapters.loading import Loader
-from tuneproof_generator.adapters.local_adapter import Entry, now
-from tuneproof_generator.adapters.local_adapters import Holdings
-from tuneproof_generator.adapters.traffic import Traffic, Usage
-from tuneproof_generator.backoff import Backoff
+from tuneproof_generator.adapters.local_adapter import LocalAdapter
+from tuneproof_generator.adapters.local_adapters import LOAD_RETRIES, LocalAdapters
+from tuneproof_generator.adapters.traffic import DRAIN_SECONDS, Traffic
+from tuneproof_generator.clock import now
 from tuneproof_generator.engine.protocol import LoadedAdapter
-from tuneproof_generator.engine.residency import Residency, Residents, residency
-from tuneproof_generator.pool.alias import Alias, Target, check_alias
+from tuneproof_generator.engine.residency import Residency, ResidencyProbe
+from tuneproof_generator.pool.alias import Alias
 from tuneproof_generator.pool.aliases import Aliases
-from tuneproof_generator.pool.changes import AdapterView, Change, Changes
+from tuneproof_generator.pool.changes import AdapterView, Change
 from tuneproof_generator.pool.declarations import Declaration, Declarations
-from tuneproof_generator.pool.fleet import NOT_SEEN, Fleet
+from tuneproof_generator.pool.fleet import Fleet
+from tuneproof_generator.pool.reconciler import Reconciler
 from tuneproof_generator.pool.replica_status import AdapterStatus
 from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.resolver import Resolver
 from tuneproof_generator.pool.routes import Routes
-
-DRAIN_SECONDS = 30.0
-"""How long running requests may take when nobody says otherwise."""
-
-_LONGEST_WAIT = 60.0
+from tuneproof_generator.pool.views import AdapterViews
 
 _log = structlog.get_logger(__name__)
 
 
 class AdapterPool:
-    """What this replica serves, and the only one who decides it.
+    """Changes the pool's declared set, and shows what this replica serves.
 
     Args:
         base_model: the name under which the base is served.
         capacity: adapters that the engine keeps in host memory.
         replicas: what this replica and the others of the pool tell each other; None: it is alone.
         draw: gives a number from [0, 1) for each request to an alias with a canary.
+
+    Attributes:
+        routes: the aliases: where they point, how they are set, their history.
+        reconciler: keeps this replica equal to the declared state.
     """
 
     def __init__(
@@ -64,40 +61,69 @@ class AdapterPool:
         base_model: str,
         capacity: int,
         clock: Callable[[], datetime] = now,
-        backoff: Backoff | None = None,
-        residents: Residents | None = None,
+        retries: Retries = LOAD_RETRIES,
+        residency_probe: ResidencyProbe | None = None,
         replicas: Replicas | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.base_model = base_model
-        metrics.PLACES.labels("host").set(capacity)
-        self._fleet = Fleet(replicas, self._status)
-        self._residents = residents
-        self._loader = loader
+        metrics.CAPACITY.labels("host").set(capacity)
         self._declarations = declarations
-        self.routes = Routes(aliases, declarations, self._tell_all, draw)
         self._clock = clock
-        self._traffic = traffic
-        self._held = Holdings(
-            loader,
-            traffic,
-            capacity,
-            self._changed,
-            is_aliased=lambda ref: bool(self.routes.names(ref)),
-            used_elsewhere=self._fleet.last_used,
-            evict=self._evict,
-            clock=clock,
-            backoff=backoff or Backoff(),
-        )
-        self._changes = Changes(self.list)
+        self._held: dict[str, LocalAdapter] = {}
+        self._fleet = Fleet(replicas)
         # Held while the declared set and what is held here are brought together.
         self._order = asyncio.Lock()
-        self._reconciled = False
-        self._not_read = "the pool's folder in the artifact store was not read yet"
+        self.routes = Routes(
+            aliases,
+            declarations,
+            self._routes_changed,
+            base_model=base_model,
+            check_ready=self._check_everywhere,
+            order=self._order,
+            draw=draw,
+        )
+        self._views = AdapterViews(
+            self._held,
+            traffic,
+            self.routes,
+            self._fleet,
+            residency_probe=residency_probe,
+            clock=clock,
+        )
+        self._capacity = HostCapacity(
+            self._held,
+            capacity,
+            traffic,
+            is_aliased=lambda ref: bool(self.routes.names(ref)),
+            used_elsewhere=self._fleet.last_used,
+            clock=clock,
+        )
+        self._local = LocalAdapters(
+            self._held,
+            loader,
+            traffic,
+            self._capacity,
+            self._adapter_changed,
+            evict=self._evict,
+            retries=retries,
+            clock=clock,
+        )
+        self.reconciler = Reconciler(
+            self._held,
+            self._local,
+            loader=loader,
+            declarations=declarations,
+            routes=self.routes,
+            fleet=self._fleet,
+            views=self._views,
+            order=self._order,
+        )
+        self._resolver = Resolver(base_model, self._held, self.routes)
 
     def list(self) -> list[AdapterView]:
         """All adapters, sorted by reference."""
-        return [self._view(self._held.entries[ref]) for ref in sorted(self._held.entries)]
+        return self._views.list()
 
     def get(self, name: str) -> AdapterView:
         """One adapter, by reference or alias.
@@ -105,68 +131,43 @@ class AdapterPool:
         Raises:
             NotFound: when there is none.
         """
-        alias = self.aliases.get(name)
-        ref = alias.ref if alias else name
-        entry = self._held.entries.get(ref)
-        if entry is None:
-            raise NotFound(self._unknown(name, ref), adapter=name)
-        return self._view(entry)
-
-    async def residency(self) -> Mapping[str, Residency]:
-        """Where the weights of each adapter are, by reference; asked from the engine's workers,
-        UNKNOWN when they do not answer soon."""
-        workers = await self._residents.ask() if self._residents else ()
-        return {
-            ref: residency(workers, entry.adapter.engine_id if entry.adapter else 0)
-            for ref, entry in self._held.entries.items()
-        }
+        return self._views.of(self._resolver.find(name))
 
     @property
     def aliases(self) -> Mapping[str, Alias]:
-        """Where the aliases point."""
+        """Where the aliases point, by name."""
         return self.routes.table
 
     def statuses(self) -> dict[str, AdapterStatus]:
         """What this replica tells the others: its adapters, by reference."""
-        return {ref: self._status(ref) for ref in self._held.entries}
+        return self._views.statuses()
 
     def watch(self, refs: frozenset[str]) -> AsyncGenerator[Change, None]:
-        """The adapters now, then each change."""
-        return self._changes.watch(refs)
+        """The adapters now, then each change; only these references, or all."""
+        return self._views.watch(refs)
+
+    async def residency(self) -> Mapping[str, Residency]:
+        """Where the weights of each adapter are, by reference."""
+        return await self._views.residency()
 
     def resolve(self, model: str) -> LoadedAdapter | None:
-        """What serves a model's name; None for the base, which never stands in for an adapter.
+        """What serves a request for a model; None for the base model.
 
         Raises:
             NotFound: for a name that is neither base, nor adapter, nor alias.
             Unavailable: for an adapter that is not READY.
         """
-        if model in ("", self.base_model):
-            return None
-        ref = self.routes.pick(model)
-        entry = self._held.entries.get(ref)
-        if entry is None:
-            raise NotFound(self._unknown(model, ref), model=model)
-        if entry.record.state is not State.READY or entry.adapter is None:
-            record = entry.record
-            because = f" ({record.reason})" if record.reason else ""
-            raise Unavailable(
-                f"adapter {record.ref} is {record.state}, not READY{because}; see GetAdapter",
-                retry_after=None if record.state is State.FAILED else 1.0,
-                adapter=record.ref,
-                state=record.state,
-            )
-        return entry.adapter
+        return self._resolver.serving(model)
 
     def check_ready(self) -> None:
-        """Raises Unavailable while the declared set is unknown, a required adapter not READY, or
-        this replica's name another's."""
-        self._check_reconciled()
+        """Raises Unavailable while the declared set is unknown, a required adapter is not READY, or
+        another process has this replica's name."""
+        self.reconciler.check()
         self._fleet.check()
         missing = [
-            f"{entry.record.ref} is {entry.record.state}"
-            for entry in self._held.entries.values()
-            if entry.record.required and entry.record.state is not State.READY
+            f"{local.record.ref} is {local.record.state}"
+            for local in self._held.values()
+            if local.record.required and local.record.state is not AdapterState.READY
         ]
         if missing:
             raise Unavailable(f"required adapters are not READY: {'; '.join(missing)}")
@@ -174,39 +175,41 @@ class AdapterPool:
     async def declare(
         self, ref: AdapterRef, *, required: bool, request_id: str, evict: bool = False
     ) -> AdapterView:
-        """Adds an adapter to the pool; it loads in the background. Repeatable; one that FAILED is
-        tried again, at once.
+        """Adds an adapter to the declared set; it loads in the background. Repeatable; one that
+        FAILED is tried again at once.
 
         Args:
-            evict: whether the adapter that has been idle for longest goes when there is no place.
+            evict: whether the adapter that has been idle for longest is evicted when the capacity
+                is used up.
 
         Raises:
-            Overloaded: when the engine has no place for it, and none may be made.
-            Unavailable: while the pool's folder was not read yet, so that places are not known.
+            Overloaded: when there is no capacity, and none can be made.
+            Unavailable: until the pool's folder was read, because the capacity is unknown.
             WrongState: while it is being removed.
         """
         async with self._order:
-            self._check_reconciled()
-            entry = self._held.entries.get(str(ref))
-            if entry is not None and entry.record.state is State.DRAINING:
+            self.reconciler.check()
+            local = self._held.get(str(ref))
+            if local is not None and local.record.state is AdapterState.DRAINING:
                 raise WrongState(
                     f"adapter {ref} is being removed; declare it again when it is gone"
                 )
-            if entry is None or entry.record.state is State.FAILED:
-                self._held.places.check(ref, evict=evict)
-            # What another replica was told may not have been seen here yet.
+            if local is None or local.record.state is AdapterState.FAILED:
+                self._capacity.check(ref, evict=evict)
+            # This replica may not have read yet what another one wrote.
             stored = await asyncio.to_thread(self._declarations.get, ref)
             if stored is None or stored.required is not required:
                 declaration = Declaration(ref, required, self._clock(), request_id)
                 await asyncio.to_thread(self._declarations.put, declaration)
                 _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
-            return self._view(self._held.adopt(ref, required, evict=evict))
+            return self._views.of(self._local.ensure(ref, required, evict=evict))
 
     async def remove(self, name: AdapterRef, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Takes an adapter out of the pool. New requests are refused at once; running ones may
-        end, then they are aborted; then the engine lets go, then the files go.
+        """Takes an adapter out of the declared set and drains it: new requests are refused at once,
+        running ones may end, then they are aborted; then the engine unloads it, then its files are
+        deleted.
 
-        Repeatable; nothing happens when it is not declared, or not any more.
+        Repeatable; nothing happens when it is not declared.
 
         Raises:
             WrongState: while an alias points to it.
@@ -214,188 +217,40 @@ class AdapterPool:
         """
         async with self._order:
             await self.routes.undeclare(name)
-            entry = self._held.entries.get(str(name))
-            removal = self._held.drain(entry, drain_seconds) if entry else None
+            local = self._held.get(str(name))
+            removal = self._local.drain(local, drain_seconds) if local else None
         if removal:
-            # The caller may go; the removal goes on.
+            # The removal goes on when its caller is gone.
             await asyncio.shield(removal)
-
-    async def set_alias(
-        self,
-        name: str,
-        target: Target,
-        *,
-        expected_ref: str,
-        expected_version: int | None = None,
-        force: bool = False,
-        reason: str = "",
-        request_id: str = "",
-        set_by: str = "",
-    ) -> Alias:
-        """Points an alias to an adapter, or in parts to two, or to none.
-
-        Raises:
-            InvalidInput: for a name that is no alias, or the base model's.
-            WrongState: when an adapter is not READY on every live replica (unless forced), or the
-                alias points elsewhere than expected, or has another version.
-            Unavailable: when the artifact store does not answer.
-        """
-        check_alias(name, reason)
-        if name == self.base_model:
-            raise InvalidInput(f"{name} is the base model's name; choose another", field="alias")
-        if target.ref is None and not force:
-            raise InvalidInput(
-                f"the ref is empty, so alias {name} would be retired; set force if that is meant",
-                field="ref",
-            )
-        if not force:
-            await self._fleet.check_ready(str(ref) for ref in target.refs)
-        async with self._order:
-            alias = await self.routes.set(
-                name,
-                target,
-                expected_ref=expected_ref,
-                expected_version=expected_version,
-                reason=reason,
-                request_id=request_id,
-                set_by=set_by,
-                declared=not force,
-            )
-        _log.info(
-            "alias set",
-            alias=name,
-            adapter=alias.ref,
-            canary=alias.canary_ref,
-            by=set_by,
-            reason=reason,
-            request_id=request_id,
-        )
-        return alias
-
-    async def reconcile(self) -> None:
-        """Makes what is held here what the pool's folder declares.
-
-        Raises:
-            Unavailable: when the artifact store does not answer; nothing changes then.
-        """
-        async with self._order:
-            self._tell_all(await self._fleet.refresh())
-            served = [
-                Declaration(entry.ref, entry.record.required, entry.record.transitions[0].time)
-                for entry in self._held.entries.values()
-                if entry.record.state is not State.DRAINING
-            ]
-            declared = await asyncio.to_thread(self._declarations.list, served)
-            # After the declared set: who removes an adapter moved its aliases before. So no alias
-            # points to what is drained here now.
-            await self.routes.refresh()
-            if not self._reconciled:
-                digests = frozenset(declaration.ref.digest for declaration in declared)
-                await asyncio.to_thread(self._loader.sweep, digests)
-            # Where places do not suffice, the required and the older ones have them.
-            for declaration in sorted(declared, key=lambda one: (not one.required, one.time)):
-                entry = self._held.entries.get(str(declaration.ref))
-                if entry is None or (
-                    entry.record.state is not State.DRAINING
-                    and entry.record.required is not declaration.required
-                ):
-                    self._held.adopt(declaration.ref, declaration.required, retry=False)
-            wanted = {str(declaration.ref) for declaration in declared}
-            for ref, entry in list(self._held.entries.items()):
-                # Again for one whose requests did not end when they were aborted.
-                if ref not in wanted or entry.record.state is State.DRAINING:
-                    self._held.drain(entry, DRAIN_SECONDS)
-            self._reconciled = True
-            self._held.retry()
-
-    async def follow(self, seconds: float, *, failed: Backoff | None = None) -> None:
-        """Reconciles now and then every so many seconds, without end.
-
-        Args:
-            failed: the waits after failures; from one second to a minute if not given.
-        """
-        waits, failures = failed or Backoff(longest=_LONGEST_WAIT), 0
-        while True:
-            try:
-                await self.reconcile()
-                failures = 0
-            except Exception as error:  # noqa: BLE001 - it goes on, whatever an object holds
-                failures += 1
-                metrics.RECONCILE_ERRORS.inc()
-                is_ours = isinstance(error, TuneproofError)
-                if not self._reconciled:
-                    self._not_read = f"the pool's folder was not read yet: {error}"
-                _log.warning("pool's folder not read", error=str(error), exc_info=not is_ours)
-            await asyncio.sleep(waits.seconds(failures) if failures else seconds)
 
     async def close(self) -> None:
         """Stops all loading and removing; what is declared stays declared."""
-        await self._held.close()
+        await self._local.close()
 
-    async def _evict(self, entry: Entry) -> asyncio.Task[None] | None:
-        """Takes an adapter out of the pool, unless it is in use or wanted now."""
+    async def _evict(self, local: LocalAdapter) -> asyncio.Task[None] | None:
+        """Takes an adapter out of the declared set, unless it is in use or required now."""
         async with self._order:
-            if entry.record.state is not State.DRAINING:
-                if not self._held.places.may_evict(entry):
+            if local.record.state is not AdapterState.DRAINING:
+                if not self._capacity.may_evict(local):
                     return None
-                stored = await asyncio.to_thread(self._declarations.get, entry.ref)
+                stored = await asyncio.to_thread(self._declarations.get, local.ref)
                 if stored and stored.required:
-                    self._held.adopt(entry.ref, required=True, retry=False)
+                    self._local.ensure(local.ref, required=True, retry=False)
                     return None
                 try:
-                    await self.routes.undeclare(entry.ref)
+                    await self.routes.undeclare(local.ref)
                 except WrongState:
                     return None
                 metrics.EVICTIONS.inc()
-                _log.info("evicted", adapter=entry.record.ref)
-            return self._held.drain(entry, DRAIN_SECONDS)
+                _log.info("evicted", adapter=local.record.ref)
+            return self._local.drain(local, DRAIN_SECONDS)
 
-    def _check_reconciled(self) -> None:
-        if not self._reconciled:
-            raise Unavailable(self._not_read, retry_after=1.0)
-
-    def _unknown(self, name: str, ref: str) -> str:
-        if name in self.aliases:
-            return f"alias {name} points to {ref}, which is not declared; declare it first"
-        return (
-            f"{name!r} is not the base model {self.base_model!r}, nor an alias, nor a declared"
-            " adapter; see ListAdapters and ListAliases"
-        )
-
-    def _view(self, entry: Entry) -> AdapterView:
-        ref = entry.record.ref
-        return AdapterView(
-            entry.record, self.routes.names(ref), self._usage(entry), self._fleet.everywhere(ref)
-        )
-
-    def _status(self, ref: str) -> AdapterStatus:
-        entry = self._held.entries.get(ref)
-        if entry is None:
-            return NOT_SEEN
-        usage = self._usage(entry)
-        used = self._clock() if usage.running else usage.last_used
-        return AdapterStatus(entry.record.state, entry.record.reason, used)
-
-    def _usage(self, entry: Entry) -> Usage:
-        return self._traffic.usage(entry.adapter.engine_id) if entry.adapter else Usage()
-
-    def _changed(self, ref: str) -> None:
-        self._tell(ref)
+    def _adapter_changed(self, ref: str) -> None:
+        self._views.tell(ref)
         self._fleet.changed()
 
-    def _tell_all(self, refs: Iterable[str]) -> None:
-        for ref in set(refs) & self._held.entries.keys():
-            self._tell(ref)
+    def _routes_changed(self, refs: Iterable[str]) -> None:
+        self._views.tell_all(refs)
 
-    def _tell(self, ref: str) -> None:
-        entry = self._held.entries.get(ref)
-        self._changes.tell(Change(ref, self._view(entry) if entry else None))
-        if entry is None:
-            metrics.forget(ref)
-        self._count()
-
-    def _count(self) -> None:
-        states = Counter(entry.record.state for entry in self._held.entries.values())
-        for state in State:
-            metrics.ADAPTERS.labels(state).set(states[state])
-        metrics.PLACES_USED.labels("host").set(sum(states[state] for state in HOLDS_PLACE))
+    async def _check_everywhere(self, refs: Iterable[str]) -> None:
+        await self._fleet.check_ready(refs, self._views.status)

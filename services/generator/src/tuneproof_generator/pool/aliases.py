@@ -16,11 +16,11 @@ from types import MappingProxyType
 
 import structlog
 
-from tuneproof.adapters import AdapterRef
+from tuneproof.adapters import AdapterRef, ObjectStore
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, WrongState
 from tuneproof_generator import metrics
 from tuneproof_generator.pool.alias import Alias, Target, check_alias, may_be_called
-from tuneproof_generator.pool.store import PoolStore, content_of
+from tuneproof_generator.pool.store import content_of
 
 _VERSION = re.compile(r"[0-9]{8,18}")
 _log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 class Aliases:
     """The aliases in the pool's folder. Its calls block; run them in a thread."""
 
-    def __init__(self, store: PoolStore) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     def list(self, known: Mapping[str, Alias] = MappingProxyType({})) -> dict[str, Alias]:

@@ -10,10 +10,10 @@ from datetime import datetime
 
 import structlog
 
-from tuneproof.adapters import AdapterRef
+from tuneproof.adapters import AdapterRef, ObjectStore
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 from tuneproof_generator import metrics
-from tuneproof_generator.pool.store import PoolStore, content_of
+from tuneproof_generator.pool.store import content_of
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Declaration:
 class Declarations:
     """The declared set in the pool's folder. Its calls block; run them in a thread."""
 
-    def __init__(self, store: PoolStore) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     def list(self, known: Iterable[Declaration] = ()) -> builtins.list[Declaration]:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from tuneproof.servicekit.errors import WrongState
-from tuneproof_generator.adapters.lifecycle import State
-from tuneproof_generator.adapters.local_adapter import now
+from tuneproof_generator.adapters.lifecycle import AdapterState
+from tuneproof_generator.clock import now
 from tuneproof_generator.pool.changes import OnReplica
 from tuneproof_generator.pool.replica_status import AdapterStatus
 from tuneproof_generator.pool.replicas import Replicas
 
-NOT_SEEN = AdapterStatus(State.PENDING, "not seen yet")
-"""What a replica says of an adapter that it has not read of."""
+NOT_SEEN = AdapterStatus(AdapterState.PENDING, "not seen yet")
+"""The status of an adapter whose declaration a replica has not read."""
 
 
 class Fleet:
@@ -22,12 +22,10 @@ class Fleet:
 
     Args:
         replicas: what they tell each other; None: this one is alone.
-        mine: what this replica says of an adapter, by reference.
     """
 
-    def __init__(self, replicas: Replicas | None, mine: Callable[[str], AdapterStatus]) -> None:
+    def __init__(self, replicas: Replicas | None) -> None:
         self._replicas = replicas
-        self._mine = mine
         self._told: Mapping[str, Mapping[str, AdapterStatus]] = {}
 
     def check(self) -> None:
@@ -36,17 +34,21 @@ class Fleet:
             self._replicas.check()
 
     def changed(self) -> None:
-        """Something changed here, and the others shall know soon."""
+        """Tells the others soon: something changed here."""
         if self._replicas:
             self._replicas.changed()
 
-    def everywhere(self, ref: str) -> tuple[OnReplica, ...]:
-        """An adapter on every live replica, sorted by the replica's name."""
+    def everywhere(self, ref: str, mine: AdapterStatus) -> tuple[OnReplica, ...]:
+        """An adapter on every live replica, sorted by the replica's name.
+
+        Args:
+            mine: what this replica says of it.
+        """
         if not self._replicas:
-            return (OnReplica("this replica", self._mine(ref), now()),)
+            return (OnReplica("this replica", mine, now()),)
         others = self._replicas.others()
         found = {name: statuses.get(ref, NOT_SEEN) for name, statuses in others.items()}
-        found[self._replicas.name] = self._mine_as_known(ref, self._replicas.obstacle)
+        found[self._replicas.name] = _as_known(mine, self._replicas.obstacle)
         return tuple(
             OnReplica(name, found[name], self._replicas.lease_end(name)) for name in sorted(found)
         )
@@ -54,13 +56,6 @@ class Fleet:
     def last_used(self, ref: str) -> datetime | None:
         """When an adapter last answered on another replica, as far as they told."""
         return self._replicas.last_used(ref) if self._replicas else None
-
-    def _mine_as_known(self, ref: str, obstacle: str) -> AdapterStatus:
-        mine = self._mine(ref)
-        if not obstacle:
-            return mine
-        reasons = [mine.reason] if mine.reason else []
-        return replace(mine, reason="; ".join([*reasons, f"not told to the others: {obstacle}"]))
 
     async def refresh(self) -> set[str]:
         """Reads what the others say; the references of which one says something else now.
@@ -79,8 +74,11 @@ class Fleet:
             if old.get(name, {}).get(ref) != self._told.get(name, {}).get(ref)
         }
 
-    async def check_ready(self, refs: Iterable[str]) -> None:
+    async def check_ready(self, refs: Iterable[str], mine: Callable[[str], AdapterStatus]) -> None:
         """Checks that adapters are READY on every live replica, by what they say right now.
+
+        Args:
+            mine: what this replica says of an adapter, by reference.
 
         Raises:
             WrongState: naming each replica that lags, and its state.
@@ -91,8 +89,8 @@ class Fleet:
             lagging = [
                 f"{each.status.state} on {each.replica}"
                 + (f" ({each.status.reason})" if each.status.reason else "")
-                for each in self.everywhere(ref)
-                if each.status.state is not State.READY
+                for each in self.everywhere(ref, mine(ref))
+                if each.status.state is not AdapterState.READY
             ]
             if lagging:
                 raise WrongState(
@@ -100,3 +98,10 @@ class Fleet:
                     f" {', '.join(lagging)}; wait for it, or force the change",
                     reason="ADAPTER_NOT_READY",
                 )
+
+
+def _as_known(mine: AdapterStatus, obstacle: str) -> AdapterStatus:
+    if not obstacle:
+        return mine
+    reasons = [mine.reason] if mine.reason else []
+    return replace(mine, reason="; ".join([*reasons, f"not told to the others: {obstacle}"]))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from tuneproof.servicekit.errors import Corrupted
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.pool.store import content_of
 
 FOLDER = "replicas"
@@ -21,14 +19,14 @@ _LONGEST = 86_400.0
 class AdapterStatus:
     """An adapter on one replica."""
 
-    state: State
+    state: AdapterState
     reason: str = ""
     last_used: datetime | None = field(default=None, compare=False)
     """When it last answered there, in UTC by that replica's clock; the time of writing while it
     does."""
 
     def content(self) -> dict[str, str]:
-        """Its part of the object."""
+        """Its part of the stored object."""
         used = {"last_used": self.last_used.isoformat()} if self.last_used else {}
         return {"state": self.state, "reason": self.reason, **used}
 
@@ -37,14 +35,14 @@ class AdapterStatus:
         """The status in a part of an object."""
         used = content.get("last_used")
         return cls(
-            State(content["state"]),
+            AdapterState(content["state"]),
             str(content["reason"]),
             datetime.fromisoformat(used).astimezone(UTC) if used else None,
         )
 
 
 @dataclass(frozen=True)
-class Status:
+class ReplicaStatus:
     """What one replica wrote."""
 
     replica: str
@@ -53,7 +51,7 @@ class Status:
     sequence: int
     """Counts what the instance wrote, from 1."""
     written: datetime
-    """In UTC, by the writer's clock; nobody reckons leases with it."""
+    """In UTC, by the writer's clock; no lease is computed from it."""
     lease_seconds: float
     process: str
     """Where it runs, as `this_process` says it."""
@@ -72,11 +70,11 @@ class Status:
         return json.dumps(content).encode()
 
     @classmethod
-    def load(cls, data: bytes, path: str) -> Status:
+    def load(cls, data: bytes, path: str) -> ReplicaStatus:
         """The status in an object.
 
         Raises:
-            Corrupted: when it is none, or not of the replica that its path names.
+            Corrupted: when it is no status, or not of the replica that its path names.
         """
         try:
             content = content_of(data)
@@ -102,38 +100,3 @@ class Status:
 def path_of(replica: str) -> str:
     """The object in which a replica tells about itself."""
     return f"{FOLDER}/{replica}.json"
-
-
-def this_process() -> str:
-    """This process among all on all machines, since each one's start; empty where unknown."""
-    try:
-        return f"{_here()}/{os.getpid()}/{_started(os.getpid())}"
-    except OSError:
-        return ""
-
-
-def is_running(process: str) -> bool | None:
-    """Whether a process, as `this_process` said it, still runs; None when it cannot be seen from
-    here.
-    """
-    here, _, rest = process.rpartition("/")[0].rpartition("/")
-    try:
-        if not here or here != _here():
-            return None
-        return _started(int(rest)) == process.rpartition("/")[2]
-    except OSError:
-        return False
-
-
-def _here() -> str:
-    # Process ids mean the same only within one process namespace of one run of one machine.
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-
-
-def _started(process: int) -> str:
-    # The name, in parentheses, may hold anything; the start time is the 20th field after it.
-    state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    if state == "Z":
-        raise ProcessLookupError(process)
-    return fields[18]

@@ -1,9 +1,7 @@
-"""The replicas of a pool, as they tell each other: who is alive, and what each of them serves.
+"""The replicas of a pool: this one's heartbeat, and what the others tell.
 
-Each writes a status object of its own and renews it about every third of its lease. A reader
-counts a lease from the moment at which it saw the status change, by its own steady clock: the
-clocks of two machines need not agree. So a dead replica counts as alive for one lease, and for as
-long as a reader takes between two looks.
+Each replica writes a status object of its own and renews it about every third of its lease.
+`observed` reads them all.
 """
 
 from __future__ import annotations
@@ -13,45 +11,26 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
-from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, Unavailable
+from tuneproof.adapters import ObjectStore
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_generator import metrics
-from tuneproof_generator.adapters.local_adapter import now
-from tuneproof_generator.pool.replica_status import (
-    FOLDER,
-    AdapterStatus,
-    Status,
-    is_running,
-    path_of,
-    this_process,
-)
-from tuneproof_generator.pool.store import PoolStore
+from tuneproof_generator.clock import now
+from tuneproof_generator.pool.observed import ObservedReplicas
+from tuneproof_generator.pool.process import is_running, this_process
+from tuneproof_generator.pool.replica_status import AdapterStatus, ReplicaStatus, path_of
 
 _COALESCE_SECONDS = 0.1
 """Changes within this time are told together."""
-_FORGET_LEASES = 20
-"""A status that was not renewed for so long is removed by whoever sees it."""
-_CLOCKS_APART_SECONDS = 300.0
-"""What is older than its lease and this at first sight is of a dead replica, clocks or not."""
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass
-class _Seen:
-    status: Status
-    changed_at: float
-    """When a change was last seen, in seconds of the steady clock."""
-    ends_at: float
-    """When the lease ends, likewise."""
-
-
 class Replicas:
-    """This replica's status, kept fresh, and the others' as last read.
+    """This replica among the others of its pool.
 
     Args:
         lease_seconds: how long this replica counts as alive after it last wrote.
@@ -61,7 +40,7 @@ class Replicas:
 
     def __init__(
         self,
-        store: PoolStore,
+        store: ObjectStore,
         name: str,
         *,
         lease_seconds: float,
@@ -73,62 +52,55 @@ class Replicas:
         self._lease = lease_seconds
         self._process = this_process() if process is None else process
         self._clock = clock
+        self._observed = ObservedReplicas(store, name, self._process, clock)
         self._instance = uuid.uuid4().hex
         self._sequence = 0
         self._lease_ends_at = clock()
-        self._seen: dict[str, _Seen] = {}
         self._news = asyncio.Event()
         self._order = asyncio.Lock()
         self._was_written = False
         self._ending = False
-        self._clocks_apart: set[str] = set()
         self._obstacle = "the replica's status was not written yet"
 
     def others(self) -> dict[str, Mapping[str, AdapterStatus]]:
-        """What each other live replica tells of its adapters, by replica, as last read."""
-        return {name: seen.status.adapters for name, seen in sorted(self._alive().items())}
+        """What each other live replica says of its adapters, by replica, as last read."""
+        return self._observed.others()
 
     def last_used(self, ref: str) -> datetime | None:
         """When an adapter last answered on another live replica, by this one's clock."""
-        moment = self._clock()
-        ages = [
-            seen.status.written - status.last_used + timedelta(seconds=moment - seen.changed_at)
-            for seen in self._alive().values()
-            if (status := seen.status.adapters.get(ref)) and status.last_used
-        ]
-        return now() - min(ages) if ages else None
+        return self._observed.last_used(ref)
 
     def live(self) -> list[str]:
         """Names of the live replicas, this one included."""
-        return sorted({self.name, *self._alive()})
+        return sorted({self.name, *self._observed.alive()})
 
     def lease_end(self, replica: str) -> datetime:
         """Until when the status of a live replica counts."""
-        ends_at = self._lease_ends_at if replica == self.name else self._seen[replica].ends_at
+        is_mine = replica == self.name
+        ends_at = self._lease_ends_at if is_mine else self._observed.lease_ends_at(replica)
         return now() + timedelta(seconds=ends_at - self._clock())
 
     @property
     def obstacle(self) -> str:
-        """Why the others do not know what is true here; empty while all is well."""
+        """Why the others do not know this replica's state; empty while they do."""
         return self._obstacle
 
     def check(self) -> None:
-        """Raises Unavailable while another live process has this replica's name, and before the
-        status was written once: a bucket that is not there can be read, as an empty pool."""
-        holder = self._seen.get(self.name)
-        if holder is not None and self._holds(holder):
-            raise Unavailable(self._taken(holder.status))
+        """Raises Unavailable while another live process has this replica's name, and until its
+        status was written once: a bucket that does not exist reads like an empty pool."""
+        if rival := self._observed.rival():
+            raise Unavailable(self._taken(rival))
         if not self._was_written:
             raise Unavailable(self._obstacle)
 
     def check_name(self) -> None:
         """Raises InvalidInput when another process of this machine is this replica; blocks."""
-        status, _ = self._read(path_of(self.name))
+        status, _ = self._observed.read(self.name)
         if status and status.process != self._process and is_running(status.process):
             raise InvalidInput(self._taken(status), field="replica")
 
     def changed(self) -> None:
-        """Something changed here, and the others shall know soon."""
+        """Tells the others soon: something changed here."""
         self._news.set()
 
     async def refresh(self) -> None:
@@ -139,19 +111,20 @@ class Replicas:
                 gone from it: then it is not the store that it was.
         """
         async with self._order:
-            paths, statuses = await asyncio.to_thread(self._read_others)
+            expects_own = self._was_written and not self._obstacle
+            paths, statuses = await asyncio.to_thread(
+                self._observed.read_others, expects_own=expects_own
+            )
             for status in statuses:
-                self._see(status)
-            for name in [name for name in self._seen if path_of(name) not in paths]:
-                del self._seen[name]
-            for name, seen in list(self._seen.items()):
-                if self._clock() - seen.changed_at > _FORGET_LEASES * seen.status.lease_seconds:
-                    await asyncio.to_thread(self._store.delete, path_of(name))
-                    del self._seen[name]
+                self._observed.see(status)
+            self._observed.forget_missing(paths)
+            for name in self._observed.silent():
+                await asyncio.to_thread(self._store.delete, path_of(name))
+                self._observed.forget(name)
             metrics.LIVE_REPLICAS.set(len(self.live()))
 
     async def renew(self, adapters: Mapping[str, AdapterStatus]) -> None:
-        """Writes this replica's status, if no other live process has its name.
+        """Writes this replica's status, unless another live process has its name.
 
         Raises:
             Unavailable: when the artifact store does not take it.
@@ -168,7 +141,7 @@ class Replicas:
         self, adapters: Callable[[], Mapping[str, AdapterStatus]]
     ) -> AsyncIterator[None]:
         """Keeps the status written while the context lasts: now, soon after each change, and often
-        enough for the lease. Then takes it away, so that nobody waits for the lease to end.
+        enough for the lease. Then removes it, so that nobody waits for the lease to end.
         """
         keeping = asyncio.create_task(self._keep(adapters))
         try:
@@ -198,7 +171,7 @@ class Replicas:
 
     async def _leave(self) -> None:
         try:
-            status, _ = await asyncio.to_thread(self._read, path_of(self.name))
+            status, _ = await asyncio.to_thread(self._observed.read, self.name)
             if status and status.instance == self._instance:
                 await asyncio.to_thread(self._store.delete, status.path)
         except Unavailable as error:
@@ -207,15 +180,17 @@ class Replicas:
     async def _claim(self, adapters: Mapping[str, AdapterStatus]) -> None:
         """Writes the status, unless the object is another live process's."""
         begun = self._clock()
-        status, is_there = await asyncio.to_thread(self._read, path_of(self.name))
-        if status and status.instance != self._instance and self._holds(self._see(status)):
-            if not self._obstacle:
-                _log.error("replica's name is taken", holder=status.process)
-            self._obstacle = self._taken(status)
-            return
-        self._seen.pop(self.name, None)
+        status, exists = await asyncio.to_thread(self._observed.read, self.name)
+        if status and status.instance != self._instance:
+            self._observed.see(status)
+            if rival := self._observed.rival():
+                if not self._obstacle:
+                    _log.error("replica's name is taken", holder=rival.process)
+                self._obstacle = self._taken(rival)
+                return
+        self._observed.forget(self.name)
         self._sequence += 1
-        mine = Status(
+        mine = ReplicaStatus(
             self.name,
             self._instance,
             self._sequence,
@@ -224,7 +199,7 @@ class Replicas:
             self._process,
             dict(adapters),
         )
-        if is_there:
+        if exists:
             await asyncio.to_thread(self._store.write, mine.path, mine.dump())
         elif not await asyncio.to_thread(self._store.create, mine.path, mine.dump()):
             # Of two that come at once one wins; the other learns at its next turn who it is.
@@ -232,59 +207,7 @@ class Replicas:
         self._obstacle, self._was_written = "", True
         self._lease_ends_at = begun + self._lease
 
-    def _read_others(self) -> tuple[set[str], list[Status]]:
-        """The objects that are there, and what could be read of the others'."""
-        files = self._store.names(FOLDER)
-        paths = {f"{FOLDER}/{file}" for file in files if not file.startswith(".")}
-        if self._was_written and not self._obstacle and path_of(self.name) not in paths:
-            raise Unavailable(
-                "the pool's folder does not hold this replica's status any more; nothing is taken"
-                " from it before that is written again"
-            )
-        read = [self._read(path)[0] for path in sorted(paths - {path_of(self.name)})]
-        return paths, [status for status in read if status]
-
-    def _read(self, path: str) -> tuple[Status | None, bool]:
-        """A status, if it can be read, and whether there is an object."""
-        try:
-            return Status.load(self._store.read(path), path), True
-        except NotFound:
-            return None, False
-        except Corrupted as error:
-            metrics.IGNORED_OBJECTS.labels("status").inc()
-            _log.warning("status ignored", error=error.message)
-            return None, True
-
-    def _see(self, status: Status) -> _Seen:
-        moment, seen = self._clock(), self._seen.get(status.replica)
-        age = (now() - status.written).total_seconds()
-        if seen is None:
-            is_dead = age > status.lease_seconds + _CLOCKS_APART_SECONDS
-            ends_at = moment if is_dead else moment + status.lease_seconds
-            seen = self._seen[status.replica] = _Seen(status, moment, ends_at)
-        elif seen.status.instance != status.instance or seen.status.sequence < status.sequence:
-            if abs(age) > status.lease_seconds and status.replica not in self._clocks_apart:
-                self._clocks_apart.add(status.replica)
-                _log.warning("clocks differ", replica=status.replica, seconds=round(age))
-            seen.status, seen.changed_at = status, moment
-            seen.ends_at = moment + status.lease_seconds
-        return seen
-
-    def _holds(self, seen: _Seen) -> bool:
-        """Whether who wrote a status is alive, as far as can be known."""
-        if seen.status.process == self._process:
-            return False
-        return self._clock() < seen.ends_at and is_running(seen.status.process) is not False
-
-    def _alive(self) -> dict[str, _Seen]:
-        moment = self._clock()
-        return {
-            name: seen
-            for name, seen in self._seen.items()
-            if name != self.name and moment < seen.ends_at
-        }
-
-    def _taken(self, holder: Status) -> str:
+    def _taken(self, holder: ReplicaStatus) -> str:
         process = holder.process.rsplit("/", 2)[1:2]
         return (
             f"another process{f' ({process[0]})' if process else ''} is replica {self.name} of"

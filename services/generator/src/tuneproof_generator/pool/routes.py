@@ -1,30 +1,39 @@
-"""Where the aliases point as this replica knows it, which adapter serves a request for one, and
-what of the declared set the aliases hold fast."""
+"""The aliases on this replica: which adapter serves a request for one, and how one is set.
+
+An adapter to which an alias points cannot be taken out of the declared set.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import structlog
 
 from tuneproof.adapters import AdapterRef
-from tuneproof.servicekit.errors import WrongState
-from tuneproof_generator.pool.alias import Alias, Target
+from tuneproof.servicekit.errors import InvalidInput, WrongState
+from tuneproof_generator.pool.alias import Alias, Target, check_alias
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
+
+_log = structlog.get_logger(__name__)
 
 
 class Routes:
     """The aliases as last read; a request is answered from it without a wait.
 
-    An alias is set on one replica while its target is removed on another. Nothing locks both; but
-    who removes an adapter looks at the aliases afterwards, and who sets an alias at the adapters.
-    So at least one sees the other, and takes back what it did.
+    One replica may set an alias while another removes its target. No lock covers both. But whoever
+    removes an adapter looks at the aliases afterwards, and whoever sets an alias looks at the
+    declared set. So at least one of them sees the other, and undoes its own change.
 
     Args:
         stored: the aliases in the pool's folder.
         declarations: the declared set there.
         changed: gets the references that an alias points to now, or not any more.
+        base_model: the name under which the base is served; no alias may have it.
+        check_ready: raises WrongState unless adapters are READY on every live replica.
+        order: held while an alias is set.
         draw: gives a number from [0, 1) for each request to an alias with a canary.
     """
 
@@ -33,12 +42,19 @@ class Routes:
         stored: Aliases,
         declarations: Declarations,
         changed: Callable[[set[str]], None],
+        *,
+        base_model: str,
+        check_ready: Callable[[Iterable[str]], Awaitable[None]],
+        order: asyncio.Lock,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.table: Mapping[str, Alias] = {}
         self._stored = stored
         self._declarations = declarations
         self._changed = changed
+        self._base_model = base_model
+        self._check_ready = check_ready
+        self._order = order
         self._draw = draw
 
     def pick(self, model: str) -> str:
@@ -64,39 +80,59 @@ class Routes:
         target: Target,
         *,
         expected_ref: str,
-        expected_version: int | None,
-        reason: str,
-        request_id: str,
-        set_by: str,
-        declared: bool,
+        expected_version: int | None = None,
+        force: bool = False,
+        reason: str = "",
+        request_id: str = "",
+        set_by: str = "",
     ) -> Alias:
-        """Points an alias elsewhere.
-
-        Args:
-            declared: whether what it points to must be declared.
+        """Points an alias to an adapter, or in parts to two, or to none.
 
         Raises:
-            WrongState: when it is not as expected, or its target is removed meanwhile.
+            InvalidInput: for a name that is no alias, or the base model's.
+            WrongState: when an adapter is not READY on every live replica (unless forced) or is
+                removed meanwhile, or the alias points elsewhere than expected, or has another
+                version.
             Unavailable: when the artifact store does not answer.
         """
-        alias = await asyncio.to_thread(
-            self._stored.move,
-            name,
-            target,
-            expected_ref=expected_ref,
-            expected_version=expected_version,
+        check_alias(name, reason)
+        if name == self._base_model:
+            raise InvalidInput(f"{name} is the base model's name; choose another", field="alias")
+        if target.ref is None and not force:
+            raise InvalidInput(
+                f"the ref is empty, so alias {name} would be retired; set force if that is meant",
+                field="ref",
+            )
+        if not force:
+            await self._check_ready(str(ref) for ref in target.refs)
+        async with self._order:
+            alias = await asyncio.to_thread(
+                self._stored.move,
+                name,
+                target,
+                expected_ref=expected_ref,
+                expected_version=expected_version,
+                reason=reason,
+                request_id=request_id,
+                set_by=set_by,
+            )
+            for ref in () if force else target.refs:
+                if not await asyncio.to_thread(self._declarations.get, ref):
+                    await self._undo(alias, f"{ref} was removed at this moment")
+            self._take_one(alias)
+        _log.info(
+            "alias set",
+            alias=name,
+            adapter=alias.ref,
+            canary=alias.canary_ref,
+            by=set_by,
             reason=reason,
             request_id=request_id,
-            set_by=set_by,
         )
-        for ref in target.refs if declared else ():
-            if not await asyncio.to_thread(self._declarations.get, ref):
-                await self._take_back(alias, f"{ref} was removed at this moment")
-        self._take_one(alias)
         return alias
 
     async def undeclare(self, ref: AdapterRef) -> None:
-        """Takes an adapter out of the declared set.
+        """Takes an adapter out of the declared set. The caller holds `order`.
 
         Raises:
             WrongState: while an alias points to it, on whichever replica that was set.
@@ -134,7 +170,7 @@ class Routes:
                 aliases=",".join(names),
             )
 
-    async def _take_back(self, alias: Alias, reason: str) -> None:
+    async def _undo(self, alias: Alias, reason: str) -> None:
         """Undoes a change of an alias by one more, and says so."""
         before = await self.history(alias.name, [alias.version - 1] if alias.version > 1 else [])
         undone = await asyncio.to_thread(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof_generator.engine.slots import Turns
+from tuneproof_generator.engine.slots import SlotScheduler
 
 _TURN = 1.0
 
@@ -20,7 +20,7 @@ class Door:
 
     def __init__(self, slots: int, seconds: float = _TURN) -> None:
         self.time = 0.0
-        self.turns = Turns(slots, seconds, clock=lambda: self.time)
+        self.scheduler = SlotScheduler(slots, seconds, clock=lambda: self.time)
         self.adapter: dict[str, int] = {}
         self.inside: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -57,7 +57,7 @@ class Door:
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
     async def _hold(self, request: str) -> None:
-        async with self.turns.hold(self.adapter[request], request):
+        async with self.scheduler.admit(self.adapter[request], request):
             self.inside.add(request)
             try:
                 await self._ends[request].wait()
@@ -91,10 +91,10 @@ async def test_an_adapter_without_a_slot_waits_for_one_and_enters_whole(doors) -
     for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3), ("c2", 3)]:
         await door.ask(request, adapter)
     assert door.inside == {"a1", "b1"}
-    assert door.turns.waiting == 2
+    assert door.scheduler.waiting == 2
     await door.end("a1")
     assert door.inside == {"b1", "c1", "c2"}
-    assert door.turns.waiting == 0
+    assert door.scheduler.waiting == 0
 
 
 async def test_a_busy_adapter_gives_way_after_its_turn(doors) -> None:
@@ -184,12 +184,12 @@ async def test_a_dismissed_request_ends_with_the_reason(doors) -> None:
     door = doors(1)
     await door.ask("a1", 1)
     await door.ask("b1", 2)
-    assert door.turns.dismiss("b1")
-    assert not door.turns.dismiss("a1"), "it is the engine's"
-    with pytest.raises(Unavailable, match="removed while the request waited for its turn"):
+    assert door.scheduler.abort("b1")
+    assert not door.scheduler.abort("a1"), "it is the engine's"
+    with pytest.raises(Unavailable, match="removed while the request waited for a slot"):
         await door.tasks["b1"]
     await door.end("a1")
-    assert door.turns.waiting == 0
+    assert door.scheduler.waiting == 0
 
 
 async def test_two_waiting_requests_may_have_one_id(doors) -> None:
@@ -202,7 +202,7 @@ async def test_two_waiting_requests_may_have_one_id(doors) -> None:
 
 
 async def _held(door: Door, request: str) -> str:
-    async with door.turns.hold(2, request):
+    async with door.scheduler.admit(2, request):
         return request
 
 
@@ -227,10 +227,10 @@ class Client:
 async def test_both_doors_client_waits_before_the_engine_and_aborts_there() -> None:
     from vllm.exceptions import RetryableRequestError
 
-    from tuneproof_generator.engine.scheduled_client import TurnTakingClient
+    from tuneproof_generator.engine.scheduled_client import ScheduledClient
 
     engine = Client()
-    client = TurnTakingClient(engine, Turns(1, _TURN))
+    client = ScheduledClient(engine, SlotScheduler(1, _TURN))
 
     async def ask(request: str, adapter: int | None) -> list[int]:
         lora = SimpleNamespace(lora_int_id=adapter) if adapter else None
@@ -245,7 +245,7 @@ async def test_both_doors_client_waits_before_the_engine_and_aborts_there() -> N
     await client.abort("b")
     await client.abort("a")
     assert engine.aborted == ["a"], "the engine never had the other"
-    with pytest.raises(RetryableRequestError, match="waited for its turn"):
+    with pytest.raises(RetryableRequestError, match="waited for a slot"):
         await asked["b"]
     engine.more.set()
     assert await asked["a"] == await asked["base"] == [1, 2]
@@ -253,7 +253,7 @@ async def test_both_doors_client_waits_before_the_engine_and_aborts_there() -> N
 
 
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(["ask", "end", "cancel", "dismiss", "wait"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["ask", "end", "cancel", "abort", "wait"]), st.integers(0, 5)),
     max_size=60,
 )
 
@@ -273,16 +273,16 @@ async def test_never_more_adapters_than_slots_and_everybody_gets_a_turn(steps, s
                 await door.end(inside[choice % len(inside)])
             elif step == "cancel" and waiting:
                 await door.cancel(waiting[choice % len(waiting)])
-            elif step == "dismiss" and waiting:
-                assert door.turns.dismiss(waiting[choice % len(waiting)])
+            elif step == "abort" and waiting:
+                assert door.scheduler.abort(waiting[choice % len(waiting)])
                 await door.settle()
             elif step == "wait":
                 door.time += _TURN
             assert len(door.adapters) <= slots
-            assert not door.turns.waiting or len(door.adapters) == slots
+            assert not door.scheduler.waiting or len(door.adapters) == slots
         for _ in range(len(steps) + 1):
             await door.end(*door.inside)
         assert not door.inside
-        assert door.turns.waiting == 0
+        assert door.scheduler.waiting == 0
     finally:
         await door.close()

@@ -1,4 +1,4 @@
-"""Places in the engine: who holds one, who goes for whom, and where the weights are."""
+"""HostCapacity in the engine: who holds one, who goes for whom, and where the weights are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneproof.generator.v1 import generator_pb2_grpc as rpc
 from tuneproof.servicekit.client import connect
 from tuneproof.servicekit.errors import Overloaded, Unavailable
 from tuneproof_generator.adapters.capacity import FRESH_SECONDS
-from tuneproof_generator.adapters.lifecycle import State
+from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.engine.residency import Residency
 from tuneproof_generator.pool.alias import Target
 
@@ -28,7 +28,7 @@ A, B, C, D, E = (ref(name) for name in "abcde")
 async def _full(replica: Replica) -> None:
     """Declares A and B, asks both, A last; time goes by."""
     for wanted in (A, B):
-        assert await replica.declare(wanted) is State.READY
+        assert await replica.declare(wanted) is AdapterState.READY
     for wanted in (B, A):
         await replica.ask(str(wanted))
         await asyncio.sleep(1)
@@ -40,8 +40,8 @@ def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
         await replica.declare(B)
         with pytest.raises(Overloaded) as refused:
             await replica.pool.declare(C, required=False, request_id="")
-        assert refused.value.reason == "NO_ADAPTER_PLACE"
-        assert f"no place for {C}: this replica holds 2 adapters at most (max_cpu_loras)" in str(
+        assert refused.value.reason == "NO_ADAPTER_CAPACITY"
+        assert f"no capacity for {C}: this replica holds 2 adapters at most (max_cpu_loras)" in str(
             refused.value
         )
         assert f"{A} (required), {B} (new and not used yet)" in str(refused.value)
@@ -53,7 +53,7 @@ def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
 def test_the_longest_idle_goes_for_one_without_a_place(loop, replica):
     async def scene():
         await _full(replica)
-        assert await replica.declare(C, evict=True) is State.READY
+        assert await replica.declare(C, evict=True) is AdapterState.READY
         assert replica.declared() == {str(A), str(C)}
         assert await replica.ask(str(C)) == ("c", str(C))
         assert replica.files() == {A.hex, C.hex}
@@ -69,7 +69,7 @@ def test_who_must_stay_is_not_evicted(loop, replica, why):
             case "required":
                 await replica.pool.declare(B, required=True, request_id="")
             case "aliased":
-                await replica.pool.set_alias("live", Target(B), expected_ref="")
+                await replica.pool.routes.set("live", Target(B), expected_ref="")
             case "running":
                 replica.engine.go.clear()
                 running = asyncio.create_task(replica.ask(str(B)))
@@ -77,7 +77,7 @@ def test_who_must_stay_is_not_evicted(loop, replica, why):
             case "new":
                 await replica.pool.remove(B)
                 await replica.declare(B)
-        assert await replica.declare(C, evict=True) is State.READY
+        assert await replica.declare(C, evict=True) is AdapterState.READY
         assert replica.declared() == {str(B), str(C)}
         if why == "running":
             replica.engine.go.set()
@@ -93,7 +93,7 @@ def test_one_that_was_never_asked_is_idle_after_a_while(loop, replica):
         with pytest.raises(Overloaded, match=r"b@\S+ \(new and not used yet\); none of them may"):
             await replica.pool.declare(C, required=False, request_id="", evict=True)
         await asyncio.sleep(FRESH_SECONDS)
-        assert await replica.declare(C, evict=True) is State.READY
+        assert await replica.declare(C, evict=True) is AdapterState.READY
 
     loop.run_until_complete(scene())
 
@@ -102,7 +102,7 @@ def test_nobody_goes_for_an_adapter_that_cannot_be_served(loop, replica):
     async def scene():
         await _full(replica)
         replica.faults.unfit.add(C)
-        assert await replica.declare(C, evict=True) is State.FAILED
+        assert await replica.declare(C, evict=True) is AdapterState.FAILED
         assert {str(A), str(B)} < replica.declared()
         for wanted in (A, B):
             assert (await replica.ask(str(wanted)))[1] == str(wanted)
@@ -121,8 +121,8 @@ def test_declarations_at_once_evict_one_each_and_no_more_than_may_go(loop, repli
             return_exceptions=True,
         )
         assert [isinstance(one, Overloaded) for one in done] == [False, False, False, True, False]
-        assert await replica.settled(C) is State.READY
-        assert await replica.settled(D) is State.READY
+        assert await replica.settled(C) is AdapterState.READY
+        assert await replica.settled(D) is AdapterState.READY
         assert replica.declared() == {str(C), str(D)}
         assert replica.engine.loads.count(str(C)) == 1
 
@@ -139,10 +139,10 @@ def test_one_that_is_leaving_anyway_spares_another(loop, replica):
         await asyncio.sleep(1)
         await replica.pool.declare(C, required=False, request_id="", evict=True)
         await asyncio.sleep(1)
-        assert replica.pool.get(str(C)).record.state is not State.READY
+        assert replica.pool.get(str(C)).record.state is not AdapterState.READY
         replica.engine.go.set()
         await asyncio.gather(running, removal)
-        assert await replica.settled(C) is State.READY
+        assert await replica.settled(C) is AdapterState.READY
         assert replica.declared() == {str(B), str(C)}
 
     loop.run_until_complete(scene())
@@ -157,13 +157,13 @@ def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replic
         replica.engine.go.clear()
         running = [asyncio.create_task(replica.ask(str(one))) for one in (A, B)]
         replica.faults.is_slow = False
-        assert await replica.settled(C) is State.FAILED
+        assert await replica.settled(C) is AdapterState.FAILED
         assert "1 requests running" in replica.pool.get(str(C)).record.reason
         replica.engine.go.set()
         await asyncio.gather(*running)
         await replica.pool.remove(A)
-        await replica.pool.reconcile()
-        assert await replica.settled(C) is State.READY
+        await replica.pool.reconciler.reconcile()
+        assert await replica.settled(C) is AdapterState.READY
 
     loop.run_until_complete(scene())
 
@@ -177,18 +177,18 @@ def test_one_whose_requests_do_not_end_keeps_its_place_and_goes_when_they_have(l
         await asyncio.sleep(1)
         with pytest.raises(Unavailable, match="do not end 10 s after they were aborted"):
             await replica.pool.remove(A, 1)
-        await replica.pool.reconcile()
-        assert replica.pool.get(str(A)).record.state is State.DRAINING
+        await replica.pool.reconciler.reconcile()
+        assert replica.pool.get(str(A)).record.state is AdapterState.DRAINING
         with pytest.raises(Overloaded, match=r"a@\S+ \(DRAINING\)"):
             await replica.pool.declare(C, required=False, request_id="")
         await asyncio.sleep(60)
         replica.engine.abort = abort
         replica.engine.go.set()
         assert await running == ("a", str(A))
-        await replica.pool.reconcile()
+        await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
         assert {view.record.ref for view in replica.pool.list()} == {str(B)}
-        assert await replica.declare(C) is State.READY
+        assert await replica.declare(C) is AdapterState.READY
 
     loop.run_until_complete(scene())
 
@@ -200,19 +200,19 @@ async def _nothing(request_id: str) -> None:
 def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, replica, tmp_path):
     async def scene():
         large = Replica(tmp_path, Faults(), clock=loop.clock, places=3, cache="large")
-        await large.pool.reconcile()
+        await large.pool.reconciler.reconcile()
         for wanted in (C, B, A):
-            assert await large.declare(wanted) is State.READY
+            assert await large.declare(wanted) is AdapterState.READY
             await asyncio.sleep(1)
-        await replica.pool.reconcile()
-        assert await replica.settled(C) is State.READY
-        assert await replica.settled(A) is State.FAILED
-        assert "tried again when a place is free" in replica.pool.get(str(A)).record.reason
+        await replica.pool.reconciler.reconcile()
+        assert await replica.settled(C) is AdapterState.READY
+        assert await replica.settled(A) is AdapterState.FAILED
+        assert "tried again when there is capacity" in replica.pool.get(str(A)).record.reason
         await large.pool.remove(C)
-        await replica.pool.reconcile()
+        await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
-        await replica.pool.reconcile()
-        assert await replica.settled(A) is State.READY
+        await replica.pool.reconciler.reconcile()
+        assert await replica.settled(A) is AdapterState.READY
         await large.pool.close()
 
     loop.run_until_complete(scene())
@@ -222,11 +222,11 @@ def test_what_was_removed_elsewhere_is_declared_again_in_earnest(loop, replica, 
     async def scene():
         other = Replica(tmp_path, Faults(), clock=loop.clock, cache="other")
         await replica.declare(A)
-        await other.pool.reconcile()
+        await other.pool.reconciler.reconcile()
         await other.pool.remove(A)
-        assert replica.pool.get(str(A)).record.state is State.READY
+        assert replica.pool.get(str(A)).record.state is AdapterState.READY
         await replica.declare(A)
-        await replica.pool.reconcile()
+        await replica.pool.reconciler.reconcile()
         assert replica.declared() == {str(A)}
         assert (await replica.ask(str(A)))[1] == str(A)
         await other.pool.close()
@@ -345,7 +345,7 @@ async def test_what_another_replica_uses_is_not_idle(tmp_path):
         for user, wanted in ((one, B), (one, A), (two, B)):
             await user.served_by(str(wanted))
         await two.tell()
-        await one.pool.reconcile()
+        await one.pool.reconciler.reconcile()
         await one.pool.declare(C, required=False, request_id="", evict=True)
         await one.ready(C)
         assert [view.record.ref for view in one.pool.list()] == [str(B), str(C)]

@@ -1,0 +1,41 @@
+"""This process among all on all machines, and whether another one still runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def this_process() -> str:
+    """This process among all on all machines, since each one's start; empty where unknown."""
+    try:
+        return f"{_here()}/{os.getpid()}/{_started(os.getpid())}"
+    except OSError:
+        return ""
+
+
+def is_running(process: str) -> bool | None:
+    """Whether a process, as `this_process` said it, still runs; None when it cannot be seen from
+    here.
+    """
+    here, _, rest = process.rpartition("/")[0].rpartition("/")
+    try:
+        if not here or here != _here():
+            return None
+        return _started(int(rest)) == process.rpartition("/")[2]
+    except OSError:
+        return False
+
+
+def _here() -> str:
+    # Process ids mean the same only within one process namespace of one run of one machine.
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+def _started(process: int) -> str:
+    # The name, in parentheses, may hold anything; the start time is the 20th field after it.
+    state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    if state == "Z":
+        raise ProcessLookupError(process)
+    return fields[18]
