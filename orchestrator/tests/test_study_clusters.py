@@ -9,7 +9,6 @@ import pytest
 from fakes import served
 from small_study import SmallStudy
 
-from tuneproof.study.design import prepare as preparing
 from tuneproof.study.design.prepare import Request, prepare
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,6 +18,7 @@ async def test_clusters_joined_by_a_question_are_one_in_the_results(tmp_path, mo
     small = SmallStudy(tmp_path)
     request = Request(small.file, small.state)
     plan = prepare(request).plan
+    data_set = type(plan.spec.dataset)
     raw = {item.id: item.cluster for item in plan.dataset.items}
     assert plan.clusters == raw  # nothing joins them here
 
@@ -31,7 +31,7 @@ async def test_clusters_joined_by_a_question_are_one_in_the_results(tmp_path, mo
 
     for one, other in combinations(plan.test, 2):
         joined = asking_the_same(one, other)
-        monkeypatch.setattr(preparing, "load_dataset", lambda _, joined=joined: joined)
+        monkeypatch.setattr(data_set, "load", lambda _, joined=joined: joined)
         tested = {item.id for item in prepare(request).plan.test}
         if raw[one.id] != raw[other.id] and {one.id, other.id} <= tested:
             break
