@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuneproof.servicekit.settings import ServiceSettings, settings_config
-from tuneproof_retriever.model_folder import PACKAGED_MODEL
+from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 
 
 class RetrieverSettings(ServiceSettings):
