@@ -169,11 +169,11 @@ def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapt
     [
         (
             {"target_modules": ("layers.9.self_attn.q_proj",)},
-            "which is no linear layer of the base",
+            "which is not a linear layer of the base",
         ),
         (
             {"method": "qlora_nf4", "skip_modules": ("r_proj",)},
-            "skip_modules holds 'r_proj', which is no linear layer",
+            "skip_modules holds 'r_proj', which is not a linear layer",
         ),
     ],
 )
