@@ -13,7 +13,15 @@ from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import out, print_json, say
 from tuneproof.cli.options import takes_options
 from tuneproof.prompts import rag_messages
-from tuneproof.sdk import Endpoints, Generation, GeneratorClient, Passage, RetrieverClient, Sampling
+from tuneproof.sdk import (
+    Endpoints,
+    Generation,
+    GeneratorClient,
+    Passage,
+    Restarted,
+    RetrieverClient,
+    Sampling,
+)
 from tuneproof.servicekit.errors import InvalidInput, NotFound
 from tuneproof.servicekit.tracing import span
 
@@ -109,12 +117,15 @@ async def _answer(
         if "@" in adapter:
             await generator.declare(adapter)
             await generator.wait_ready(adapter, on_change=lambda now: say(f"adapter {now.state}"))
-        pieces = generator.generate(adapter, messages, Sampling(max_tokens=max_tokens))
+        sampling = Sampling(max_tokens=max_tokens)
+        pieces = generator.generate(adapter, messages, sampling, restart_on_loss=True)
         async with aclosing(pieces) as stream:
             async for piece in stream:
                 if isinstance(piece, Generation):
                     return piece
-                if show:
+                if isinstance(piece, Restarted):
+                    say(f"\n{piece.reason}; the answer begins again")
+                elif show:
                     out.print(piece, end="", markup=False)
     raise NotFound("the generator gave no answer")
 
