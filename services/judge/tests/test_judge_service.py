@@ -286,7 +286,7 @@ def start(*flags: str, **environment: str) -> "subprocess.Popen[str]":
         (["--endpoint-model", "m"], ["endpoint_url is not"]),
         (
             ["--endpoint-url", "ftp://x", "--concurrency", "0"],
-            ["--endpoint-url: is no http", "--concurrency: "],
+            ["--endpoint-url: is not an http", "--concurrency: "],
         ),
     ],
 )
