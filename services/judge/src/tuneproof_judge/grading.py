@@ -65,7 +65,8 @@ class Grader:
         if rubrics and self._endpoint is None:
             raise WrongState(
                 "this judge was started without a model: start it with --endpoint-url and"
-                " --endpoint-model (any OpenAI-compatible endpoint), or name no rubric to get lexical scores",
+                " --endpoint-model (any OpenAI-compatible endpoint), or name no rubric to get"
+                " lexical scores",
                 reason="NO_ENDPOINT",
             )
         stages = Stages("judge")
