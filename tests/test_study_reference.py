@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from tuneproof.data import sources
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design import spec
 from tuneproof.study.design.specfile import parse_spec
 
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
-SECTIONS: dict[str, type[spec.Section]] = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "The file": spec.StudySpec,
-    "`dataset`: telecom": spec.TelecomData,
-    "`dataset`: bioasq": spec.BioasqData,
+    "`dataset`: telecom": sources.TelecomData,
+    "`dataset`: bioasq": sources.BioasqData,
     "`split`": spec.SplitSpec,
     "`corpus`": spec.CorpusSpec,
     "`retrieval`": spec.RetrievalSpec,
@@ -108,7 +110,8 @@ def default_of(schema: Schema, *, required: bool) -> str:
 
 
 def test_every_section_of_the_file_has_a_table() -> None:
-    assert set(SECTIONS.values()) == set(spec.Section.__subclasses__())
+    sections = {*spec.Section.__subclasses__(), *sources.Source.__subclasses__()}
+    assert set(SECTIONS.values()) == sections | {spec.Hyperparameters}
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     assert headings == list(SECTIONS)
 

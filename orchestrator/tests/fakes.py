@@ -52,6 +52,8 @@ class World:
     failing_runs: set[str] = field(default_factory=set)
     """Adapter names whose training fails."""
     unscored: set[str] = field(default_factory=set)
+    timeouts: dict[str, int] = field(default_factory=dict)
+    """By answer: its first so many repeats get no answer from the judge's endpoint."""
     """Answers that the judge cannot score."""
     broken_streams: int = 0
     """So many streams of answers break off, the first after its third answer."""
@@ -272,19 +274,22 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
             criterion = grade.criteria.add(
                 rubric=name, rubric_digest=rubric.digest, criterion=rubric.criterion
             )
-            self._repeats(criterion, asked, 1 + round(4 * share))
+            self._repeats(criterion, asked, rubric.low + round((rubric.high - rubric.low) * share))
         return jud.GradeBatchResponse(id=request.id, result=grade)
 
     def _repeats(self, criterion, asked, score):
         fails = asked.answer in self._world.unscored
+        late = self._world.timeouts.get(asked.answer, 0)
         for index in range(asked.repeats):
             repeat = criterion.repeats.add(index=index, seed=asked.seed + index)
             if fails:
                 repeat.failure.kind = jud.FAILURE_KIND_NO_FORM
+            elif index < late:
+                repeat.failure.kind = jud.FAILURE_KIND_TIMEOUT
             else:
                 repeat.score = score
-        if not fails:
-            criterion.mean, criterion.scored_repeats = score, asked.repeats
+        if not fails and 2 * late <= asked.repeats:
+            criterion.mean, criterion.scored_repeats = score, asked.repeats - late
             criterion.standard_deviation = 0.0
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tuneproof.data import bioasq
 from tuneproof.data.components import components
-from tuneproof.data.load import load_dataset
+from tuneproof.data.sources import load_dataset
 from tuneproof.servicekit.errors import InvalidInput
 
 pytestmark = pytest.mark.timeout(30)

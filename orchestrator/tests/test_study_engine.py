@@ -214,6 +214,30 @@ async def test_an_answer_that_cannot_be_scored_is_unscored_and_final(small):
     assert world.calls["GradeBatch"] == judged
 
 
+@pytest.mark.parametrize(("late", "again"), [(1, False), (2, True)])
+async def test_a_grade_that_lost_too_many_repeats_to_the_endpoint_is_asked_for_again(
+    small, late, again
+):
+    small.edit("repeats: 2", "repeats: 3")
+    world = small.world()
+    async with served(world) as target:
+        first = await small.run(target)
+    text = first.answers[0].text
+    small.state.rename(small.folder / "old-state")
+    world = small.world(timeouts={text: late})
+    async with served(world) as target:
+        results = await small.run(target)
+        errors = {a.error for a in results.answers if a.text == text}
+        judged = world.calls["GradeBatch"]
+        world.timeouts = {}
+        results = await small.run(target)
+    told = f"not judged: the judge's endpoint failed {late} of 3 repeats (timeout)"
+    assert errors == ({told} if again else {""})
+    assert (world.calls["GradeBatch"] > judged) == again
+    lost = {a.grade.criteria["accuracy"].lost_repeats for a in results.answers if a.text == text}
+    assert lost == ({0} if again else {late})
+
+
 async def test_another_model_or_judge_than_the_study_means_is_refused(small):
     async with served(small.world(model="other")) as target:
         with pytest.raises(WrongState, match="serves 'other', the study means 'tiny'"):

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Counter
 
 from tuneproof.rubrics import RubricShelf
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
 from tuneproof_judge.grading import Grader, seeds
+from tuneproof_judge.metrics import GRADES
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import GradeTask
 
@@ -61,6 +63,10 @@ async def test_every_repeat_has_a_seed_of_its_own_and_the_whole_prompt(
     assert "It is 46 dBm." in fake.asked[0].prompt
 
 
+def counted(counter: Counter, *labels: str) -> float:
+    return counter.labels(*labels)._value.get()
+
+
 async def test_failed_repeats_are_absent_from_the_mean_and_counted_by_kind(
     fake, endpoint_of: Make, reply
 ) -> None:
@@ -71,16 +77,17 @@ async def test_failed_repeats_are_absent_from_the_mean_and_counted_by_kind(
         FailureKind.REFUSED: reply.says("", finish="content_filter"),
         FailureKind.ENDPOINT: reply.fails(500),
     }
-    order = [*replies.values(), reply.says("Score: 4")]
+    order = [*replies.values(), *[reply.says("Score: 4")] * len(replies)]
     by_seed = dict(zip(seeds(0, ACCURACY.digest, len(order)), order, strict=True))
     fake.script = lambda asked: by_seed[asked.body["seed"]]
     grade = await graded(endpoint_of(attempts=1), task("accuracy@1", repeats=len(order)))
     (criterion,) = grade.criteria
     kinds = [one.outcome.kind for one in criterion.repeats if isinstance(one.outcome, Failure)]
     assert kinds == list(replies)
-    assert criterion.scores == [4]
+    assert criterion.scores == [4] * 5
+    assert criterion.lost_repeats == 5
     assert criterion.mean == 4
-    assert criterion.standard_deviation is None
+    assert criterion.standard_deviation == 0
     assert criterion.repeats[0].completion == "I like it."
 
 
@@ -90,6 +97,21 @@ async def test_a_refusal_in_words_is_a_refusal(fake, endpoint_of: Make, reply) -
     outcome = criterion.repeats[0].outcome
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.detail) == (FailureKind.REFUSED, "I cannot judge this.")
+
+
+@pytest.mark.parametrize(("right", "outcome"), [(4, "unscored"), (5, "scored"), (6, "scored")])
+async def test_a_grade_needs_at_least_half_of_its_repeats(
+    fake, endpoint_of: Make, reply, right: int, outcome: str
+) -> None:
+    first = set(seeds(0, ACCURACY.digest, right))
+    fake.script = lambda asked: reply.says("Score: 4" if asked.body["seed"] in first else "Well")
+    before = counted(GRADES, "accuracy@1", outcome)
+    (criterion,) = (await graded(endpoint_of(), task("accuracy@1", repeats=10))).criteria
+    assert criterion.scores == [4] * right
+    assert criterion.lost_repeats == 10 - right
+    assert criterion.mean == (4 if outcome == "scored" else None)
+    assert criterion.standard_deviation == (0 if outcome == "scored" else None)
+    assert counted(GRADES, "accuracy@1", outcome) == before + 1
 
 
 async def test_no_scored_repeat_is_unscored_and_not_zero(fake, endpoint_of: Make, reply) -> None:
@@ -239,7 +261,9 @@ def test_the_statistics_are_those_of_the_scored_repeats(
     grade = CriterionGrade("accuracy@1", "sha256:aa", "accuracy", repeats)
     scored = [each for each in outcomes if isinstance(each, int)]
     assert grade.scores == scored
-    assert (grade.mean is None) == (not scored)
-    assert (grade.standard_deviation is None) == (len(scored) < 2)
-    if scored:
+    assert grade.lost_repeats == len(outcomes) - len(scored)
+    assert grade.scored == (0 < len(outcomes) <= 2 * len(scored))
+    assert (grade.mean is None) == (not grade.scored)
+    assert (grade.standard_deviation is None) == (not grade.scored or len(scored) < 2)
+    if grade.scored:
         assert grade.mean == pytest.approx(sum(scored) / len(scored))

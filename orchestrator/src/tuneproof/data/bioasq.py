@@ -54,7 +54,7 @@ def load(*paths: Path | str) -> Dataset:
             all questions (the first 20) in one message.
     """
     if not paths:
-        raise InvalidInput("no BioASQ file was given", field="path")
+        raise InvalidInput("path is missing: no BioASQ file was given", field="path")
     mistakes: list[str] = []
     questions: dict[str, _Question] = {}
     urls: dict[str, str] = {}

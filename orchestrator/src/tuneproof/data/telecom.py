@@ -11,7 +11,8 @@ demo model's training does not draw from them.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tuneproof.data.items import Dataset, Document, Item, JudgeForm
 from tuneproof.data.telecom_forms import draw_answer, score
@@ -26,7 +27,7 @@ from tuneproof.data.telecom_grammar import (
     draw_parameter,
 )
 
-__all__ = ["generate", "judge_forms", "oracle_context", "score"]
+__all__ = ["World", "generate", "judge_forms", "oracle_context", "score"]
 
 LARGEST_WORLD = len(SERIES) * LARGEST_NUMBER
 """Chapters: one for each piece of equipment that can be named."""
@@ -36,6 +37,25 @@ CRITERIA = ("accuracy", "completeness")
 LEVELS = (1, 2, 3, 4, 5)
 _DRAWS = 10
 """Forms drawn for each that is kept: the rarest score is one in thirty."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The world of a seed, as the examiner of reader and judge."""
+
+    seed: int
+
+    def oracle_context(self, dataset: Dataset, item: Item, facts: int) -> list[str]:
+        """See `oracle_context`."""
+        return oracle_context(dataset, item, facts, self.seed)
+
+    def judge_forms(self, count: int) -> list[JudgeForm]:
+        """See `judge_forms`."""
+        return judge_forms(self.seed, count)
+
+    def score(self, reference: str, answer: str) -> Mapping[str, int]:
+        """See `score`."""
+        return score(reference, answer)
 
 
 def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:

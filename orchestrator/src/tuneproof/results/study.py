@@ -29,10 +29,16 @@ class CriterionGrade:
     rubric: str
     rubric_digest: str
     mean: float | None
-    """Mean score over the repeats that could be scored; None: unscored, which is not 0. The judge
-    leaves an answer unscored when it could score fewer than half of its repeats."""
+    """Mean score over the repeats that could be scored; None where these are fewer than half of
+    all: the answer is then unscored, which is not 0."""
     standard_deviation: float | None
     repeats: tuple[Repeat, ...]
+    """All that were asked for, the lost ones included."""
+
+    @property
+    def lost_repeats(self) -> int:
+        """How many could not be scored."""
+        return sum(repeat.score is None for repeat in self.repeats)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,14 +92,28 @@ class CriterionGrade:
         return [repeat.outcome for repeat in self.repeats if isinstance(repeat.outcome, int)]
 
     @property
+    def lost_repeats(self) -> int:
+        """How many could not be scored."""
+        return len(self.repeats) - len(self.scores)
+
+    @property
+    def scored(self) -> bool:
+        """Whether at least half of the repeats could be scored.
+
+        The few that remain of fewer are no sample of what the judge thinks: a judge that fails
+        its form mostly on bad answers would be kind to them.
+        """
+        return bool(self.scores) and 2 * len(self.scores) >= len(self.repeats)
+
+    @property
     def mean(self) -> float | None:
-        """Over the scored repeats; None without one: unscored, which is not 0."""
-        return statistics.fmean(self.scores) if self.scores else None
+        """Over the scored repeats; None where the grade is unscored, which is not 0."""
+        return statistics.fmean(self.scores) if self.scored else None
 
     @property
     def standard_deviation(self) -> float | None:
-        """Sample standard deviation (n - 1); None below two scored repeats."""
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+        """Sample standard deviation (n - 1); None where unscored, or with one scored repeat."""
+        return statistics.stdev(self.scores) if self.scored and len(self.scores) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ the endpoint ever took one of its requests on:
   connection, or 429, 502, 503, 504 at the last attempt), the grade fails with `Unavailable`: the
   answer was not judged, and asking again later is right.
 - Everything else, time-outs and HTTP 500 too, since the prompt itself may cause them, is a
-  counted failure of its repeat. Such a repeat is unscored; it is never a score.
+  counted failure of its repeat. Such a repeat is lost; it is never a score.
+
+A criterion whose lost repeats are more than half is unscored.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tuneproof_judge import lexical
 from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.form import read_score
 from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat, Usage
-from tuneproof_judge.metrics import REPEATS
+from tuneproof_judge.metrics import GRADES, REPEATS
 from tuneproof_judge.prompt import render
 from tuneproof_judge.replies import CallFailed, Completion
 from tuneproof_judge.task import GradeTask
@@ -155,6 +157,7 @@ def outcome_of(completion: Completion, rubric: Rubric) -> int | Failure:
 
 def _count(grades: Sequence[CriterionGrade]) -> None:
     for grade in grades:
+        GRADES.labels(grade.rubric, "scored" if grade.scored else "unscored").inc()
         for repeat in grade.repeats:
             outcome = repeat.outcome
             kind = outcome.kind.value if isinstance(outcome, Failure) else "scored"

@@ -9,6 +9,11 @@ REPEATS = Counter(
     "Repeats that ended, by rubric and outcome: scored, or the kind of failure.",
     ["rubric", "outcome"],
 )
+GRADES = Counter(
+    "tuneproof_judge_grades",
+    "Grades by one criterion, by rubric and outcome: scored, or unscored for lost repeats.",
+    ["rubric", "outcome"],
+)
 REQUESTS = Counter(
     "tuneproof_judge_endpoint_requests",
     "HTTP requests to the endpoint, by how they ended.",

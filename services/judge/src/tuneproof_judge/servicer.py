@@ -155,6 +155,7 @@ def _criterion_to_proto(grade: CriterionGrade) -> pb.CriterionGrade:
         mean=grade.mean,
         standard_deviation=grade.standard_deviation,
         scored_repeats=len(grade.scores),
+        lost_repeats=grade.lost_repeats,
         repeats=map(_repeat_to_proto, grade.repeats),
     )
 

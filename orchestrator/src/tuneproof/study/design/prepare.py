@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneproof.data.items import Dataset
-from tuneproof.data.load import load_dataset
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
-from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.external import identify_services, rubrics_of_judge
 from tuneproof.study.design.identity import (
     Identities,
@@ -20,7 +17,7 @@ from tuneproof.study.design.identity import (
     resolve_sources,
 )
 from tuneproof.study.design.plan import Plan, make_plan
-from tuneproof.study.design.spec import BioasqData, JudgeSpec, StudySpec
+from tuneproof.study.design.spec import JudgeSpec, StudySpec
 from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.state.store import State
 
@@ -49,7 +46,7 @@ class Prepared:
     plan: Plan
     sources: Sources
     data: str
-    """Path of the data, where the data set is a file."""
+    """The data file that a flag named, in this run or an earlier one; else empty."""
 
 
 def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) -> Prepared:
@@ -64,7 +61,8 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     """
     before = remembered or {}
     spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
-    data = _data_path(spec, request, str(before.get("data", "")))
+    data = str(request.data.resolve() if request.data else before.get("data", ""))
+    dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
         spec,
         request.file.resolve().parent,
@@ -73,7 +71,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         judge_url=request.judge_url,
         judge_model=request.judge_model,
     )
-    return Prepared(spec, make_plan(spec, _load_data(spec, data)), sources, data)
+    return Prepared(spec, make_plan(spec, dataset.load()), sources, data)
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
@@ -117,27 +115,3 @@ def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:
     judge = spec.judge.model_dump() if spec.judge is not None else {}
     wanted = JudgeSpec.model_validate({**judge, "rubrics": tuple(rubrics)})
     return spec.model_copy(update={"judge": wanted})
-
-
-def _data_path(spec: StudySpec, request: Request, before: str) -> str:
-    if not isinstance(spec.dataset, BioasqData):
-        if request.data is not None:
-            raise InvalidInput(
-                f"--data does not fit: the data set {spec.dataset.name} is made by a program"
-            )
-        return ""
-    if request.data is not None:
-        return str(request.data.resolve())
-    if before:
-        return before
-    if spec.dataset.path is None:
-        raise InvalidInput(
-            f"{request.file} leaves open where its data are: say --data PATH with BioASQ's golden"
-            " file (12B1_golden.json; registration at participants-area.bioasq.org)"
-        )
-    return str((request.file.resolve().parent / spec.dataset.path).resolve())
-
-
-def _load_data(spec: StudySpec, path: str) -> Dataset:
-    values = spec.dataset.model_dump(exclude_none=True)
-    return load_dataset({**values, "path": path} if path else values)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.data.sources import LARGEST_SEED, DataSource
 from tuneproof.results import LEXICAL
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
@@ -15,7 +17,6 @@ RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
-LARGEST_SEED = 2**32 - 1
 MEASURED_DEPTH = 10
 """nDCG@10 looks so far down."""
 
@@ -28,26 +29,6 @@ class Section(BaseModel):
     """A part of the file: unknown keys are mistakes, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TelecomData(Section):
-    """The fictional operator's manual, generated."""
-
-    name: Literal["telecom"]
-    seed: int = Field(ge=0, le=LARGEST_SEED)
-    documents: int = Field(ge=1, le=11_970)
-    facts_per_document: int = Field(default=6, ge=1, le=100)
-
-
-class BioasqData(Section):
-    """BioASQ's own JSON."""
-
-    name: Literal["bioasq"]
-    path: Path | None = None
-    """Relative to the study file; `--data` says it otherwise."""
-
-
-DataSpec = Annotated[TelecomData | BioasqData, Field(discriminator="name")]
 
 
 class SplitSpec(Section):
@@ -109,28 +90,6 @@ class ArmSpec(Section):
 
     name: Name
     tune: TuneSpec | None = None
-
-
-class Hyperparameters(Section):
-    """What is absent is the trainer's default."""
-
-    method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
-    rank: int = Field(default=16, ge=1, le=512)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ()
-    skip_modules: tuple[str, ...] = ()
-    """Stay unquantised."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
-    max_grad_norm: float = Field(default=0.3, gt=0)
-    epochs: float = Field(default=1, gt=0)
-    max_steps: int = Field(default=0, ge=0)
-    effective_batch_size: int = Field(default=16, ge=1)
-    micro_batch_size: int = Field(default=0, ge=0)
-    max_length: int = Field(default=1024, ge=8)
-    gradient_checkpointing: bool = False
 
 
 class TrainingSpec(Section):
@@ -209,7 +168,7 @@ class StudySpec(Section):
 
     study: Name
     description: str = ""
-    dataset: DataSpec
+    dataset: DataSource
     split: SplitSpec
     corpus: CorpusSpec = CorpusSpec()
     retrieval: RetrievalSpec = RetrievalSpec()

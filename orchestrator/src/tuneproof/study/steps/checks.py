@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneproof.data.items import JudgeForm
+from tuneproof.data.sources import KnownWorld
 from tuneproof.results import Answer, Grade, JudgeCheck, Measure, ReaderCheck
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.plan import Plan
-from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec, TelecomData
+from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec
 
 Form = JudgeForm
 
@@ -31,9 +32,7 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]
     Raises:
         InvalidInput: the data set cannot make such passages.
     """
-    data = _telecom(plan, "checks.reader")
-    from tuneproof.data.telecom import oracle_context  # noqa: PLC0415 - this data set only
-
+    world = _world(plan, "checks.reader")
     tested = {item.id for item in plan.test}
     others = (item for item in plan.dataset.items if item.id not in tested)
     return tuple(
@@ -41,7 +40,7 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]
             item.id,
             item.question,
             item.references[plan.spec.references],
-            tuple(oracle_context(plan.dataset, item, check.facts, data.seed)),
+            tuple(world.oracle_context(plan.dataset, item, check.facts)),
         )
         for item in [*plan.test, *others][: check.items]
     )
@@ -53,10 +52,7 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
     Raises:
         InvalidInput: the data set has none.
     """
-    data = _telecom(plan, "checks.judge")
-    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
-
-    return tuple(telecom.judge_forms(data.seed, check.forms))
+    return tuple(_world(plan, "checks.judge").judge_forms(check.forms))
 
 
 def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Grade]]:
@@ -64,10 +60,9 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
 
     Empty for a data set whose right scores no program knows.
     """
-    if not isinstance(plan.spec.dataset, TelecomData):
+    world = plan.spec.dataset.world
+    if world is None:
         return []
-    from tuneproof.data import telecom  # noqa: PLC0415 - this data set only
-
     items = {item.id: item for item in plan.test}
     found: dict[tuple[str, str], tuple[Form, Grade]] = {}
     for answer in answers:
@@ -76,7 +71,7 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
         item = items[answer.item]
         reference = item.references[plan.spec.references][0]
         if plan.spec.references == "full" and (item.id, answer.text) not in found:
-            scores = telecom.score(reference, answer.text)
+            scores = world.score(reference, answer.text)
             form = Form(item.id, item.question, reference, answer.text, scores)
             found[item.id, answer.text] = (form, answer.grade)
     return list(found.values())
@@ -159,12 +154,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _telecom(plan: Plan, field: str) -> TelecomData:
-    data = plan.spec.dataset
-    if not isinstance(data, TelecomData):
+def _world(plan: Plan, field: str) -> KnownWorld:
+    source = plan.spec.dataset
+    if source.world is None:
         raise InvalidInput(
             f"{field} needs a data set whose right answers a program knows (telecom),"
-            f" not {data.name}",
+            f" not {source.name}",
             field=field,
         )
-    return data
+    return source.world

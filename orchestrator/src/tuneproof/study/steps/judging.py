@@ -85,11 +85,18 @@ def _output(grade: Grade) -> object:
     """The grade, unless a criterion is unscored only because the endpoint did not answer."""
     for score in grade.criteria.values():
         if _may_be_scored_later(score):
-            kinds = ", ".join(sorted({repeat.failure for repeat in score.repeats}))
-            return Unavailable(f"the judge's endpoint failed every repeat ({kinds})")
+            kinds = ", ".join(sorted(_failures(score)))
+            return Unavailable(
+                f"the judge's endpoint failed {score.lost_repeats} of {len(score.repeats)} repeats"
+                f" ({kinds})"
+            )
     return grade_to_json(grade)
 
 
 def _may_be_scored_later(score: CriterionGrade) -> bool:
-    failures = {repeat.failure for repeat in score.repeats}
+    failures = _failures(score)
     return score.mean is None and bool(failures) and failures <= _PASSING
+
+
+def _failures(score: CriterionGrade) -> set[str]:
+    return {repeat.failure for repeat in score.repeats if repeat.score is None}

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etuneproof/judge/v1/judge.proto\x12\x12tuneproof.judge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"\xb0\x01\n\x0cGradeRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x12\n\nreferences\x18\x03 \x03(\t\x12\x10\n\x08passages\x18\x04 \x03(\t\x12\x0f\n\x07rubrics\x18\x05 \x03(\t\x12\x0f\n\x07repeats\x18\x06 \x01(\r\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x18\n\x0btemperature\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_temperature\"H\n\x07\x46\x61ilure\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.tuneproof.judge.v1.FailureKind\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x85\x01\n\x06Repeat\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0f\n\x05score\x18\x03 \x01(\rH\x00\x12.\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1b.tuneproof.judge.v1.FailureH\x00\x12\x12\n\ncompletion\x18\x05 \x01(\tB\t\n\x07outcome\"\x8b\x02\n\x0e\x43riterionGrade\x12\x0e\n\x06rubric\x18\x01 \x01(\t\x12\x15\n\rrubric_digest\x18\x02 \x01(\t\x12\x11\n\tcriterion\x18\x03 \x01(\t\x12&\n\x04mode\x18\x04 \x01(\x0e\x32\x18.tuneproof.judge.v1.Mode\x12\x11\n\x04mean\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12standard_deviation\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0escored_repeats\x18\x07 \x01(\r\x12+\n\x07repeats\x18\x08 \x03(\x0b\x32\x1a.tuneproof.judge.v1.RepeatB\x07\n\x05_meanB\x15\n\x13_standard_deviation\"G\n\rLexicalScores\x12\x13\n\x0b\x65xact_match\x18\x01 \x01(\x01\x12\x10\n\x08token_f1\x18\x02 \x01(\x01\x12\x0f\n\x07rouge_l\x18\x03 \x01(\x01\"b\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x04\x12\x15\n\rcached_tokens\x18\x03 \x01(\x04\x12\x10\n\x08requests\x18\x04 \x01(\r\"G\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe4\x01\n\x05Grade\x12\x34\n\x08\x63riteria\x18\x01 \x03(\x0b\x32\".tuneproof.judge.v1.CriterionGrade\x12\x32\n\x07lexical\x18\x02 \x01(\x0b\x32!.tuneproof.judge.v1.LexicalScores\x12\x13\n\x0bjudge_model\x18\x03 \x01(\t\x12(\n\x05usage\x18\x04 \x01(\x0b\x32\x19.tuneproof.judge.v1.Usage\x12\x32\n\x0bstage_times\x18\x05 \x03(\x0b\x32\x1d.tuneproof.judge.v1.StageTime\"9\n\rGradeResponse\x12(\n\x05grade\x18\x01 \x01(\x0b\x32\x19.tuneproof.judge.v1.Grade\"P\n\x11GradeBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x05grade\x18\x02 \x01(\x0b\x32 .tuneproof.judge.v1.GradeRequest\"}\n\x12GradeBatchResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.tuneproof.judge.v1.GradeH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xa0\x02\n\x06Rubric\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x11\n\tcriterion\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x34\n\x05scale\x18\x05 \x03(\x0b\x32%.tuneproof.judge.v1.Rubric.ScaleEntry\x12\r\n\x05steps\x18\x06 \x03(\t\x12\x10\n\x08template\x18\x07 \x01(\t\x12\x12\n\nmax_tokens\x18\x08 \x01(\r\x12\x0b\n\x03low\x18\t \x01(\r\x12\x0c\n\x04high\x18\n \x01(\r\x12\x0c\n\x04unit\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65\x63imals\x18\x0c \x01(\r\x1a,\n\nScaleEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x10GetRubricRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x11GetRubricResponse\x12*\n\x06rubric\x18\x01 \x01(\x0b\x32\x1a.tuneproof.judge.v1.Rubric\";\n\x12ListRubricsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x13ListRubricsResponse\x12+\n\x07rubrics\x18\x01 \x03(\x0b\x32\x1a.tuneproof.judge.v1.Rubric\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*A\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_SAMPLED\x10\x01\x12\x11\n\rMODE_WEIGHTED\x10\x02*\xcd\x01\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x41ILURE_KIND_NO_FORM\x10\x01\x12\x1d\n\x19\x46\x41ILURE_KIND_OUT_OF_RANGE\x10\x02\x12\x18\n\x14\x46\x41ILURE_KIND_CUT_OFF\x10\x03\x12\x18\n\x14\x46\x41ILURE_KIND_REFUSED\x10\x04\x12\x18\n\x14\x46\x41ILURE_KIND_TIMEOUT\x10\x05\x12\x19\n\x15\x46\x41ILURE_KIND_ENDPOINT\x10\x06\x32\x8b\x03\n\x0cJudgeService\x12Q\n\x05Grade\x12 .tuneproof.judge.v1.GradeRequest\x1a!.tuneproof.judge.v1.GradeResponse\"\x03\x90\x02\x01\x12\x64\n\nGradeBatch\x12%.tuneproof.judge.v1.GradeBatchRequest\x1a&.tuneproof.judge.v1.GradeBatchResponse\"\x03\x90\x02\x01(\x01\x30\x01\x12]\n\tGetRubric\x12$.tuneproof.judge.v1.GetRubricRequest\x1a%.tuneproof.judge.v1.GetRubricResponse\"\x03\x90\x02\x01\x12\x63\n\x0bListRubrics\x12&.tuneproof.judge.v1.ListRubricsRequest\x1a\'.tuneproof.judge.v1.ListRubricsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etuneproof/judge/v1/judge.proto\x12\x12tuneproof.judge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"\xb0\x01\n\x0cGradeRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x12\n\nreferences\x18\x03 \x03(\t\x12\x10\n\x08passages\x18\x04 \x03(\t\x12\x0f\n\x07rubrics\x18\x05 \x03(\t\x12\x0f\n\x07repeats\x18\x06 \x01(\r\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x18\n\x0btemperature\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_temperature\"H\n\x07\x46\x61ilure\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.tuneproof.judge.v1.FailureKind\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x85\x01\n\x06Repeat\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0f\n\x05score\x18\x03 \x01(\rH\x00\x12.\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1b.tuneproof.judge.v1.FailureH\x00\x12\x12\n\ncompletion\x18\x05 \x01(\tB\t\n\x07outcome\"\xa1\x02\n\x0e\x43riterionGrade\x12\x0e\n\x06rubric\x18\x01 \x01(\t\x12\x15\n\rrubric_digest\x18\x02 \x01(\t\x12\x11\n\tcriterion\x18\x03 \x01(\t\x12&\n\x04mode\x18\x04 \x01(\x0e\x32\x18.tuneproof.judge.v1.Mode\x12\x11\n\x04mean\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12standard_deviation\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0escored_repeats\x18\x07 \x01(\r\x12+\n\x07repeats\x18\x08 \x03(\x0b\x32\x1a.tuneproof.judge.v1.Repeat\x12\x14\n\x0clost_repeats\x18\t \x01(\rB\x07\n\x05_meanB\x15\n\x13_standard_deviation\"G\n\rLexicalScores\x12\x13\n\x0b\x65xact_match\x18\x01 \x01(\x01\x12\x10\n\x08token_f1\x18\x02 \x01(\x01\x12\x0f\n\x07rouge_l\x18\x03 \x01(\x01\"b\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x04\x12\x15\n\rcached_tokens\x18\x03 \x01(\x04\x12\x10\n\x08requests\x18\x04 \x01(\r\"G\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe4\x01\n\x05Grade\x12\x34\n\x08\x63riteria\x18\x01 \x03(\x0b\x32\".tuneproof.judge.v1.CriterionGrade\x12\x32\n\x07lexical\x18\x02 \x01(\x0b\x32!.tuneproof.judge.v1.LexicalScores\x12\x13\n\x0bjudge_model\x18\x03 \x01(\t\x12(\n\x05usage\x18\x04 \x01(\x0b\x32\x19.tuneproof.judge.v1.Usage\x12\x32\n\x0bstage_times\x18\x05 \x03(\x0b\x32\x1d.tuneproof.judge.v1.StageTime\"9\n\rGradeResponse\x12(\n\x05grade\x18\x01 \x01(\x0b\x32\x19.tuneproof.judge.v1.Grade\"P\n\x11GradeBatchRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x05grade\x18\x02 \x01(\x0b\x32 .tuneproof.judge.v1.GradeRequest\"}\n\x12GradeBatchResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.tuneproof.judge.v1.GradeH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xa0\x02\n\x06Rubric\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x11\n\tcriterion\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x34\n\x05scale\x18\x05 \x03(\x0b\x32%.tuneproof.judge.v1.Rubric.ScaleEntry\x12\r\n\x05steps\x18\x06 \x03(\t\x12\x10\n\x08template\x18\x07 \x01(\t\x12\x12\n\nmax_tokens\x18\x08 \x01(\r\x12\x0b\n\x03low\x18\t \x01(\r\x12\x0c\n\x04high\x18\n \x01(\r\x12\x0c\n\x04unit\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65\x63imals\x18\x0c \x01(\r\x1a,\n\nScaleEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x10GetRubricRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x11GetRubricResponse\x12*\n\x06rubric\x18\x01 \x01(\x0b\x32\x1a.tuneproof.judge.v1.Rubric\";\n\x12ListRubricsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x13ListRubricsResponse\x12+\n\x07rubrics\x18\x01 \x03(\x0b\x32\x1a.tuneproof.judge.v1.Rubric\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*A\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_SAMPLED\x10\x01\x12\x11\n\rMODE_WEIGHTED\x10\x02*\xcd\x01\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x41ILURE_KIND_NO_FORM\x10\x01\x12\x1d\n\x19\x46\x41ILURE_KIND_OUT_OF_RANGE\x10\x02\x12\x18\n\x14\x46\x41ILURE_KIND_CUT_OFF\x10\x03\x12\x18\n\x14\x46\x41ILURE_KIND_REFUSED\x10\x04\x12\x18\n\x14\x46\x41ILURE_KIND_TIMEOUT\x10\x05\x12\x19\n\x15\x46\x41ILURE_KIND_ENDPOINT\x10\x06\x32\x8b\x03\n\x0cJudgeService\x12Q\n\x05Grade\x12 .tuneproof.judge.v1.GradeRequest\x1a!.tuneproof.judge.v1.GradeResponse\"\x03\x90\x02\x01\x12\x64\n\nGradeBatch\x12%.tuneproof.judge.v1.GradeBatchRequest\x1a&.tuneproof.judge.v1.GradeBatchResponse\"\x03\x90\x02\x01(\x01\x30\x01\x12]\n\tGetRubric\x12$.tuneproof.judge.v1.GetRubricRequest\x1a%.tuneproof.judge.v1.GetRubricResponse\"\x03\x90\x02\x01\x12\x63\n\x0bListRubrics\x12&.tuneproof.judge.v1.ListRubricsRequest\x1a\'.tuneproof.judge.v1.ListRubricsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,10 +43,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JUDGESERVICE'].methods_by_name['GetRubric']._serialized_options = b'\220\002\001'
   _globals['_JUDGESERVICE'].methods_by_name['ListRubrics']._loaded_options = None
   _globals['_JUDGESERVICE'].methods_by_name['ListRubrics']._serialized_options = b'\220\002\001'
-  _globals['_MODE']._serialized_start=2057
-  _globals['_MODE']._serialized_end=2122
-  _globals['_FAILUREKIND']._serialized_start=2125
-  _globals['_FAILUREKIND']._serialized_end=2330
+  _globals['_MODE']._serialized_start=2079
+  _globals['_MODE']._serialized_end=2144
+  _globals['_FAILUREKIND']._serialized_start=2147
+  _globals['_FAILUREKIND']._serialized_end=2352
   _globals['_GRADEREQUEST']._serialized_start=112
   _globals['_GRADEREQUEST']._serialized_end=288
   _globals['_FAILURE']._serialized_start=290
@@ -54,33 +54,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPEAT']._serialized_start=365
   _globals['_REPEAT']._serialized_end=498
   _globals['_CRITERIONGRADE']._serialized_start=501
-  _globals['_CRITERIONGRADE']._serialized_end=768
-  _globals['_LEXICALSCORES']._serialized_start=770
-  _globals['_LEXICALSCORES']._serialized_end=841
-  _globals['_USAGE']._serialized_start=843
-  _globals['_USAGE']._serialized_end=941
-  _globals['_STAGETIME']._serialized_start=943
-  _globals['_STAGETIME']._serialized_end=1014
-  _globals['_GRADE']._serialized_start=1017
-  _globals['_GRADE']._serialized_end=1245
-  _globals['_GRADERESPONSE']._serialized_start=1247
-  _globals['_GRADERESPONSE']._serialized_end=1304
-  _globals['_GRADEBATCHREQUEST']._serialized_start=1306
-  _globals['_GRADEBATCHREQUEST']._serialized_end=1386
-  _globals['_GRADEBATCHRESPONSE']._serialized_start=1388
-  _globals['_GRADEBATCHRESPONSE']._serialized_end=1513
-  _globals['_RUBRIC']._serialized_start=1516
-  _globals['_RUBRIC']._serialized_end=1804
-  _globals['_RUBRIC_SCALEENTRY']._serialized_start=1760
-  _globals['_RUBRIC_SCALEENTRY']._serialized_end=1804
-  _globals['_GETRUBRICREQUEST']._serialized_start=1806
-  _globals['_GETRUBRICREQUEST']._serialized_end=1836
-  _globals['_GETRUBRICRESPONSE']._serialized_start=1838
-  _globals['_GETRUBRICRESPONSE']._serialized_end=1901
-  _globals['_LISTRUBRICSREQUEST']._serialized_start=1903
-  _globals['_LISTRUBRICSREQUEST']._serialized_end=1962
-  _globals['_LISTRUBRICSRESPONSE']._serialized_start=1964
-  _globals['_LISTRUBRICSRESPONSE']._serialized_end=2055
-  _globals['_JUDGESERVICE']._serialized_start=2333
-  _globals['_JUDGESERVICE']._serialized_end=2728
+  _globals['_CRITERIONGRADE']._serialized_end=790
+  _globals['_LEXICALSCORES']._serialized_start=792
+  _globals['_LEXICALSCORES']._serialized_end=863
+  _globals['_USAGE']._serialized_start=865
+  _globals['_USAGE']._serialized_end=963
+  _globals['_STAGETIME']._serialized_start=965
+  _globals['_STAGETIME']._serialized_end=1036
+  _globals['_GRADE']._serialized_start=1039
+  _globals['_GRADE']._serialized_end=1267
+  _globals['_GRADERESPONSE']._serialized_start=1269
+  _globals['_GRADERESPONSE']._serialized_end=1326
+  _globals['_GRADEBATCHREQUEST']._serialized_start=1328
+  _globals['_GRADEBATCHREQUEST']._serialized_end=1408
+  _globals['_GRADEBATCHRESPONSE']._serialized_start=1410
+  _globals['_GRADEBATCHRESPONSE']._serialized_end=1535
+  _globals['_RUBRIC']._serialized_start=1538
+  _globals['_RUBRIC']._serialized_end=1826
+  _globals['_RUBRIC_SCALEENTRY']._serialized_start=1782
+  _globals['_RUBRIC_SCALEENTRY']._serialized_end=1826
+  _globals['_GETRUBRICREQUEST']._serialized_start=1828
+  _globals['_GETRUBRICREQUEST']._serialized_end=1858
+  _globals['_GETRUBRICRESPONSE']._serialized_start=1860
+  _globals['_GETRUBRICRESPONSE']._serialized_end=1923
+  _globals['_LISTRUBRICSREQUEST']._serialized_start=1925
+  _globals['_LISTRUBRICSREQUEST']._serialized_end=1984
+  _globals['_LISTRUBRICSRESPONSE']._serialized_start=1986
+  _globals['_LISTRUBRICSRESPONSE']._serialized_end=2077
+  _globals['_JUDGESERVICE']._serialized_start=2355
+  _globals['_JUDGESERVICE']._serialized_end=2750
 # @@protoc_insertion_point(module_scope)

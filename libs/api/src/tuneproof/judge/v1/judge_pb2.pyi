@@ -206,19 +206,26 @@ class CriterionGrade(_message.Message):
     STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
     SCORED_REPEATS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
+    LOST_REPEATS_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     """The rubric's id, as `accuracy@1`, and the digest `sha256:<hex>` of its content."""
     rubric_digest: _builtins.str
     criterion: _builtins.str
     mode: Global___Mode.ValueType
     mean: _builtins.float
-    """Over the repeats that could be scored; absent when there is none: unscored, which is not 0."""
+    """Over the repeats that could be scored. Absent when these are fewer than half of the repeats
+    asked for: the answer is then unscored, which is not 0.
+    """
     standard_deviation: _builtins.float
-    """Sample standard deviation; absent below two scored repeats."""
+    """Sample standard deviation; absent when unscored, or with one scored repeat."""
     scored_repeats: _builtins.int
-    """Those that could be scored. Fewer than asked for says how many failed."""
+    """How many repeats could be scored."""
+    lost_repeats: _builtins.int
+    """How many repeats could not be scored."""
     @_builtins.property
-    def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repeat]: ...
+    def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repeat]:
+        """All repeats asked for, the lost ones included."""
+
     def __init__(
         self,
         *,
@@ -230,10 +237,11 @@ class CriterionGrade(_message.Message):
         standard_deviation: _builtins.float | None = ...,
         scored_repeats: _builtins.int = ...,
         repeats: _abc.Iterable[Global___Repeat] | None = ...,
+        lost_repeats: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "mean", b"mean", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "criterion", b"criterion", "mean", b"mean", "mode", b"mode", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "criterion", b"criterion", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
     _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
