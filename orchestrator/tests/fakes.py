@@ -274,7 +274,7 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
             criterion = grade.criteria.add(
                 rubric=name, rubric_digest=rubric.digest, criterion=rubric.criterion
             )
-            self._repeats(criterion, asked, 1 + round(4 * share))
+            self._repeats(criterion, asked, rubric.low + round((rubric.high - rubric.low) * share))
         return jud.GradeBatchResponse(id=request.id, result=grade)
 
     def _repeats(self, criterion, asked, score):

@@ -96,12 +96,14 @@ class SmallStudy:
         for criterion in ("accuracy", "completeness"):
             self.write_rubric(criterion)
 
-    def write_rubric(self, criterion: str, steps: str = "Read it.") -> None:
+    def write_rubric(
+        self, criterion: str, steps: str = "Read it.", scale: tuple[int, int] = (1, 5)
+    ) -> None:
         content = {
             "id": f"tele-{criterion}@1",
             "criterion": criterion,
             "description": "For tests.",
-            "scale": {score: f"anchor {score}" for score in range(1, 6)},
+            "scale": {score: f"anchor {score}" for score in range(scale[0], scale[1] + 1)},
             "steps": [steps],
             "template": "{{answer}}",
             "max_tokens": 20,

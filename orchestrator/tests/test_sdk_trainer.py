@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
+from tuneproof.sdk import Hyperparameters, RunInfo, RunSpec, TrainerClient
 from tuneproof.servicekit.calls import CallInterceptor
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof.servicekit.paging import page
@@ -26,23 +26,25 @@ SPEC = RunSpec(
     data_path="datasets/ab.jsonl",
     data_digest="sha256:ab",
     base_model="toy",
-    method="lora",
-    rank=8,
-    alpha=24.0,
-    dropout=0.25,
-    target_modules=("q_proj",),
-    skip_modules=("layers.0.self_attn.q_proj",),
-    epochs=3.0,
-    max_steps=40,
-    effective_batch_size=32,
-    micro_batch_size=4,
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_ratio=0.0,
-    max_grad_norm=1.0,
-    max_length=512,
     seed=7,
-    gradient_checkpointing=True,
+    hyperparameters=Hyperparameters(
+        method="lora",
+        rank=8,
+        alpha=24.0,
+        dropout=0.25,
+        target_modules=("q_proj",),
+        skip_modules=("layers.0.self_attn.q_proj",),
+        epochs=3.0,
+        max_steps=40,
+        effective_batch_size=32,
+        micro_batch_size=4,
+        learning_rate=1e-3,
+        schedule="cosine",
+        warmup_ratio=0.0,
+        max_grad_norm=1.0,
+        max_length=512,
+        gradient_checkpointing=True,
+    ),
 )
 
 
@@ -135,27 +137,37 @@ async def test_a_spec_arrives_and_comes_back_whole(client, fake):
     assert all(
         getattr(SPEC, field.name) != getattr(untouched, field.name) for field in fields(RunSpec)
     )
+    given, defaults = SPEC.hyperparameters, untouched.hyperparameters
+    assert all(
+        getattr(given, name) != getattr(defaults, name) for name in Hyperparameters.model_fields
+    )
     run = await client.create("run-1", SPEC)
     assert (run.id, run.state, run.ended) == ("run-1", "queued", False)
     assert run.spec == SPEC
-    sent = fake.runs["run-1"].spec
+    assert fake.runs["run-1"].spec.data.digest == "sha256:ab"
+    sent = fake.runs["run-1"].spec.hyperparameters
     assert (sent.method, sent.schedule) == (pb.METHOD_LORA, pb.SCHEDULE_COSINE)
-    assert (sent.lora.rank, sent.data.digest) == (8, "sha256:ab")
+    assert (sent.rank, sent.alpha) == (8, 24.0)
     assert sent.HasField("warmup_ratio")
     assert (await client.get("run-1")).spec == SPEC
 
 
 async def test_a_default_warm_up_is_left_to_the_trainer(client, fake):
     await client.create("run-1", RunSpec("a", "b", "c"))
-    assert not fake.runs["run-1"].spec.HasField("warmup_ratio")
-    assert fake.runs["run-1"].spec.method == pb.METHOD_QLORA_NF4
+    sent = fake.runs["run-1"].spec.hyperparameters
+    assert not sent.HasField("warmup_ratio")
+    assert not sent.HasField("method")
+
+
+def unchecked(**values: str) -> RunSpec:
+    return RunSpec("a", "b", "c", hyperparameters=Hyperparameters.model_construct(**values))
 
 
 async def test_unknown_words_are_named_with_the_known_ones(client):
     with pytest.raises(InvalidInput, match=r"'dora' is no method; known: qlora_nf4, lora"):
-        await client.create("run-1", RunSpec("a", "b", "c", method="dora"))
+        await client.create("run-1", unchecked(method="dora"))
     with pytest.raises(InvalidInput, match=r"'step' is no schedule"):
-        await client.create("run-1", RunSpec("a", "b", "c", schedule="step"))
+        await client.create("run-1", unchecked(schedule="step"))
 
 
 async def test_times_of_a_run(client, fake):

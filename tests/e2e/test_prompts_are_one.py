@@ -13,7 +13,7 @@ from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.prompts import rag_messages
 from tuneproof.servicekit.client import connect
 from tuneproof_trainer.data import parse_examples
-from tuneproof_trainer.tokens import tokenise
+from tuneproof_trainer.worker.tokens import tokenise
 
 from ..conftest import ROOT, Running
 

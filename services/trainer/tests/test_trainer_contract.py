@@ -44,20 +44,28 @@ def spec(data: dict[str, str], **more: object) -> pb.RunSpec:
     values: dict[str, object] = {
         "data": pb.TrainingData(**data),
         "adapter_name": "short",
+        "seed": 11,
+    }
+    hyperparameters: dict[str, object] = {
         "learning_rate": 5e-3,
         "epochs": 4,
         "effective_batch_size": 8,
-        "lora": pb.LoraConfig(rank=4, alpha=8),
-        "seed": 11,
+        "rank": 4,
+        "alpha": 8,
     }
-    return pb.RunSpec(**(values | more))  # type: ignore[arg-type]
+    for name, value in more.items():
+        (values if name in pb.RunSpec.DESCRIPTOR.fields_by_name else hyperparameters)[name] = value
+    return pb.RunSpec(
+        hyperparameters=pb.Hyperparameters(**hyperparameters),  # type: ignore[arg-type]
+        **values,  # type: ignore[arg-type]
+    )
 
 
 async def test_a_run_trains_and_commits_and_equal_runs_make_one_adapter(
     base_folder: Path, artifacts: Path, write_data: Data
 ) -> None:
     data = write_data()
-    asked = spec(data, quantization=pb.Quantization(skip_modules=["layers.0.self_attn.q_proj"]))
+    asked = spec(data, skip_modules=["layers.0.self_attn.q_proj"])
     async with trainer(base_folder, artifacts, workers=2) as stub:
         for run_id in ("one", "two"):
             await stub.CreateRun(pb.CreateRunRequest(run_id=run_id, spec=asked))
@@ -141,11 +149,11 @@ async def test_what_was_asked_is_told_with_its_defaults_and_once_only(
 
     assert first.spec == again.spec
     assert first.create_time == again.create_time
-    full = first.spec
-    assert full.base_model == "tele"
+    assert first.spec.base_model == "tele"
+    full = first.spec.hyperparameters
     assert (full.method, full.schedule) == (pb.METHOD_QLORA_NF4, pb.SCHEDULE_CONSTANT)
-    assert (full.lora.rank, full.lora.alpha, full.lora.dropout) == (16, 32, 0)
-    assert sorted(full.lora.target_modules) == [
+    assert (full.rank, full.alpha, full.dropout) == (16, 32, 0)
+    assert sorted(full.target_modules) == [
         "down_proj",
         "gate_proj",
         "k_proj",
@@ -201,9 +209,11 @@ async def test_every_mistake_in_a_spec_is_told_at_once(
         {"path": "../secret", "digest": "none"},
         base_model="other",
         adapter_name="Bad name",
-        lora=pb.LoraConfig(rank=513, dropout=1, target_modules=["q_proj", "nothing"]),
+        rank=513,
+        dropout=1,
+        target_modules=["q_proj", "nothing"],
         method=pb.METHOD_LORA,
-        quantization=pb.Quantization(skip_modules=["q_proj"]),
+        skip_modules=["q_proj"],
         effective_batch_size=16,
         micro_batch_size=5,
         warmup_ratio=1.5,
@@ -221,9 +231,9 @@ async def test_every_mistake_in_a_spec_is_told_at_once(
         "adapter_name 'Bad name'",
         "'../secret' leads out of the artifact store",
         "data.digest 'none'",
-        "lora.rank is 513, not 1 to 512",
-        "lora.dropout is 1, not 0 to below 1",
-        "lora.target_modules holds ['nothing']",
+        "rank is 513, not 1 to 512",
+        "dropout is 1, not 0 to below 1",
+        "target_modules holds ['nothing']",
         "method LORA quantises nothing",
         "micro_batch_size is 5, which does not divide effective_batch_size 16",
         "warmup_ratio is 1.5, not 0 to 1",

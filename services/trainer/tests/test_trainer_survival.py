@@ -84,10 +84,9 @@ async def test_a_run_survives_the_death_of_its_worker_and_of_its_service(
     spec = pb.RunSpec(
         data=pb.TrainingData(**write_data()),
         adapter_name="short",
-        max_steps=40,
-        effective_batch_size=8,
-        lora=pb.LoraConfig(rank=4),
-        learning_rate=5e-3,
+        hyperparameters=pb.Hyperparameters(
+            max_steps=40, effective_batch_size=8, rank=4, learning_rate=5e-3
+        ),
     )
     async with service(base_folder, artifacts) as (stub, pid):
         await stub.CreateRun(pb.CreateRunRequest(run_id="a", spec=spec))

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.trace_testing import Collector, attributes_of, collecting
 from tuneproof_trainer.queue import RunQueue
-from tuneproof_trainer.record import Ending, Job, Result, RunFolder, RunState, State
+from tuneproof_trainer.record import Job, RunFolder, RunState, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.spec import RunSpec
 
 pytestmark = pytest.mark.timeout(60)
@@ -33,10 +33,10 @@ def job(run_id: str) -> Job:
     return Job(run_id=run_id, base_folder="/none", artifacts="/none", device="cpu", threads=1)
 
 
-def folder_of(runs: Path, run_id: str) -> tuple[RunFolder, RunSpec, RunState]:
-    state = RunState(id=run_id, state=State.QUEUED, create_time=datetime.now(UTC))
+def folder_of(runs: Path, run_id: str) -> tuple[RunFolder, RunSpec, RunStatus]:
+    status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=datetime.now(UTC))
     spec = RunSpec(adapter_name="short")
-    return RunFolder.create(runs, spec, state), spec, state
+    return RunFolder.create(runs, spec, status), spec, status
 
 
 class Executor:
@@ -45,9 +45,9 @@ class Executor:
     def __init__(self) -> None:
         self.told: dict[str, str] = {}
 
-    async def execute(self, folder: RunFolder, job: Job) -> Result:
+    async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
         self.told[job.run_id] = tracing.variables()["TRACEPARENT"]
-        return Result(ending=Ending.BAD_INPUT, reason="line 3 is no JSON")
+        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason="line 3 is no JSON")
 
 
 async def test_a_run_belongs_to_the_call_that_created_it(
@@ -61,7 +61,7 @@ async def test_a_run_belongs_to_the_call_that_created_it(
                 queue.adopt(*folder_of(tmp_path, run_id))
         queue.open()
         async with asyncio.timeout(20):
-            while not (state := queue.states["second"]).state.ended:
+            while not (state := queue.statuses["second"]).state.ended:
                 await queue.changed("second", state, 1.0)
         await asyncio.sleep(0)
         await queue.close()

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tuneproof.adapters import Registry, identify_base
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_trainer.completion import Base, complete
 from tuneproof_trainer.data import Example, parse_examples
-from tuneproof_trainer.spec import Method, RunSpec
-from tuneproof_trainer.tokens import IGNORED, tokenise
+from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.worker.tokens import IGNORED, tokenise
 
 Data = Callable[..., dict[str, str]]
 pytestmark = pytest.mark.timeout(240)
@@ -94,18 +95,21 @@ def test_a_base_without_template_or_end_is_told(tokenizer: Any) -> None:
 def small_spec(base_folder: Path, **more: Any) -> RunSpec:
     from tuneproof.adapters import read_base_config
 
-    values = {
-        "data_path": "data/train.jsonl",
-        "data_digest": "sha256:" + "0" * 64,
-        "adapter_name": "short",
-        "method": Method.LORA,
+    asked = {
+        "method": "lora",
         "rank": 4,
         "max_steps": 2,
         "effective_batch_size": 6,
         "micro_batch_size": 3,
         "learning_rate": 1e-2,
     }
-    return complete(RunSpec(**(values | more)), Base("tiny", read_base_config(base_folder)))
+    spec = RunSpec(
+        data_path="data/train.jsonl",
+        data_digest="sha256:" + "0" * 64,
+        adapter_name="short",
+        hyperparameters=Hyperparameters(**(asked | more)),
+    )
+    return complete(spec, Base("tiny", read_base_config(base_folder)))
 
 
 def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapter(
@@ -115,8 +119,8 @@ def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapt
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from tuneproof_trainer.basemodel import load_base
-    from tuneproof_trainer.training import train
+    from tuneproof_trainer.worker.base_model import load_base
+    from tuneproof_trainer.worker.training import train
 
     torch.set_num_threads(1)
     write_data(count=6)
@@ -128,7 +132,7 @@ def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapt
     steps: list[Any] = []
     target = artifacts / "out"
     outcome = train(
-        load_base(base_folder, spec, "cpu"),
+        load_base(base_folder, spec.hyperparameters, "cpu"),
         tokenizer,
         sequences,
         spec,
@@ -168,18 +172,18 @@ def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapt
             "which is no linear layer of the base",
         ),
         (
-            {"method": Method.QLORA_NF4, "skip_modules": ("r_proj",)},
-            "quantization.skip_modules holds 'r_proj', which is no linear layer",
+            {"method": "qlora_nf4", "skip_modules": ("r_proj",)},
+            "skip_modules holds 'r_proj', which is no linear layer",
         ),
     ],
 )
 def test_modules_that_the_base_lacks_are_told(
     base_folder: Path, change: dict[str, Any], said: str
 ) -> None:
-    from tuneproof_trainer.basemodel import load_base
+    from tuneproof_trainer.worker.base_model import load_base
 
     with pytest.raises(InvalidInput, match=said):
-        load_base(base_folder, small_spec(base_folder, **change), "cpu")
+        load_base(base_folder, small_spec(base_folder, **change).hyperparameters, "cpu")
 
 
 def test_a_gpu_that_is_not_there_is_told(
@@ -187,11 +191,11 @@ def test_a_gpu_that_is_not_there_is_told(
 ) -> None:
     import torch
 
-    from tuneproof_trainer.basemodel import load_base
+    from tuneproof_trainer.worker.base_model import load_base
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidInput, match="this machine shows no GPU"):
-        load_base(base_folder, small_spec(base_folder), "cuda")
+        load_base(base_folder, small_spec(base_folder).hyperparameters, "cuda")
 
 
 def test_skipped_modules_and_the_output_stay_unquantised(base_folder: Path, tmp_path: Path) -> None:
@@ -199,7 +203,7 @@ def test_skipped_modules_and_the_output_stay_unquantised(base_folder: Path, tmp_
 
     from safetensors.numpy import load_file, save_file
 
-    from tuneproof_trainer.basemodel import load_base
+    from tuneproof_trainer.worker.base_model import load_base
 
     untied = shutil.copytree(base_folder, tmp_path / "untied")
     config = json.loads((untied / "config.json").read_text()) | {"tie_word_embeddings": False}
@@ -208,8 +212,8 @@ def test_skipped_modules_and_the_output_stay_unquantised(base_folder: Path, tmp_
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     save_file(weights, untied / "model.safetensors", {"format": "pt"})
     skip = ("layers.0.self_attn.q_proj", "k_proj")
-    spec = small_spec(untied, method=Method.QLORA_NF4, skip_modules=skip)
-    base = load_base(untied, spec, "cpu")
+    spec = small_spec(untied, method="qlora_nf4", skip_modules=skip)
+    base = load_base(untied, spec.hyperparameters, "cpu")
     quantised = {
         name for name, module in base.model.named_modules() if type(module).__name__ == "Linear4bit"
     }

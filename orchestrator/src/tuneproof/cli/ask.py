@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from tuneproof.cli.asking import JsonOption, StateOption, TokenOption
-from tuneproof.cli.console import out, plain_errors, print_json, say
+from tuneproof.cli.asking import Asked
+from tuneproof.cli.console import out, print_json, say
+from tuneproof.cli.options import takes_options
 from tuneproof.prompts import rag_messages
-from tuneproof.sdk import Endpoints, Generation, GeneratorClient, Passage, RetrieverClient, Sampling
+from tuneproof.sdk import (
+    Endpoints,
+    Generation,
+    GeneratorClient,
+    Passage,
+    Restarted,
+    RetrieverClient,
+    Sampling,
+)
 from tuneproof.servicekit.errors import InvalidInput, NotFound
 from tuneproof.servicekit.tracing import span
 
 
+@takes_options
 def ask(
+    asked: Asked,
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
     corpus: Annotated[
@@ -39,10 +49,6 @@ def ask(
     ] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     retriever: Annotated[str, typer.Option(help="host:port of the retriever.")] = "",
-    generator: Annotated[str, typer.Option(help="host:port of the generator.")] = "",
-    token: TokenOption = "",
-    state: StateOption = Path(".tuneproof"),
-    as_json: JsonOption = False,
 ) -> None:
     """Retrieve passages for a question, and stream the answer with its sources.
 
@@ -52,24 +58,23 @@ def ask(
 
       tuneproof ask "..." --corpus manual --adapter short@sha256:... --json
     """
-    with plain_errors():
-        if not question.strip():
-            raise InvalidInput("the question is empty: give it in quotes after `tuneproof ask`")
-        targets = {"retriever": retriever, "generator": generator, "token": token}
-        endpoints = Endpoints.discover(state, targets)
+    if not question.strip():
+        raise InvalidInput("the question is empty: give it in quotes after `tuneproof ask`")
+    targets = {"retriever": retriever, "generator": asked.generator, "token": asked.token}
+    endpoints = Endpoints.discover(asked.state, targets)
 
-        async def run() -> None:
-            with span("ask"):
-                passages, name = await _retrieve(
-                    endpoints, corpus, question, k=k, mode=mode, alpha=alpha
-                )
-                messages = rag_messages(
-                    question, [p.text for p in passages], passage_words=passage_words or None
-                )
-                final = await _answer(endpoints, adapter, messages, max_tokens, show=not as_json)
-            _show(passages, final, name, as_json=as_json)
+    async def run() -> None:
+        with span("ask"):
+            passages, name = await _retrieve(
+                endpoints, corpus, question, k=k, mode=mode, alpha=alpha
+            )
+            messages = rag_messages(
+                question, [p.text for p in passages], passage_words=passage_words or None
+            )
+            final = await _answer(endpoints, adapter, messages, max_tokens, show=not asked.as_json)
+        _show(passages, final, name, as_json=asked.as_json)
 
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 async def _retrieve(
@@ -112,12 +117,15 @@ async def _answer(
         if "@" in adapter:
             await generator.declare(adapter)
             await generator.wait_ready(adapter, on_change=lambda now: say(f"adapter {now.state}"))
-        pieces = generator.generate(adapter, messages, Sampling(max_tokens=max_tokens))
+        sampling = Sampling(max_tokens=max_tokens)
+        pieces = generator.generate(adapter, messages, sampling, restart_on_loss=True)
         async with aclosing(pieces) as stream:
             async for piece in stream:
                 if isinstance(piece, Generation):
                     return piece
-                if show:
+                if isinstance(piece, Restarted):
+                    say(f"\n{piece.reason}; the answer begins again")
+                elif show:
                     out.print(piece, end="", markup=False)
     raise NotFound("the generator gave no answer")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -67,11 +68,12 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
         f"{results.name}: verdicts by {' and '.join(sorted(by)) or 'nobody'}"
         f" ({confidence(comparisons.confidence)} simultaneous intervals)"
     )
-    table = Table(title=title)
-    for name in ("cell", "measure", "baseline", "cell mean", "difference", "interval", "verdict"):
-        table.add_column(
-            name, justify="left" if name in {"cell", "measure", "verdict"} else "right"
-        )
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("cell", overflow="fold")
+    table.add_column("measure", overflow="fold", min_width=12)
+    for name in ("baseline", "mean", "difference", "interval"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict", overflow="fold", min_width=len("equivalent"))
     for found in comparisons.primary:
         decimals = decimals_of(found)
         table.add_row(
@@ -103,8 +105,8 @@ def _counts_by_cell(results: StudyResults) -> Iterator[str]:
         )
         if unscored or repeats[cell].lost:
             yield (
-                f"  {cell}: {unscored} unscored, {repeats[cell].lost} of"
-                f" {repeats[cell].asked} repeats lost"
+                f"  {cell}: {unscored} unscored, {repeats[cell].lost:,} of"
+                f" {repeats[cell].asked:,} repeats lost"
             )
 
 

@@ -9,6 +9,7 @@ item ends nothing, and a stream that fails as a whole raises after what it had r
 the caller can ask again for what is missing.
 """
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk.endpoints import SERVICES, Endpoints
 from tuneproof.sdk.generator import GeneratorClient
 from tuneproof.sdk.judge import JudgeClient
@@ -40,6 +41,7 @@ __all__ = [
     "Generation",
     "GeneratorClient",
     "GradeInput",
+    "Hyperparameters",
     "IngestResult",
     "JudgeClient",
     "Passage",

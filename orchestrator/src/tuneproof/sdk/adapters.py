@@ -14,9 +14,9 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.sdk import generator_messages as messages_of
 from tuneproof.sdk.connection import Client, Connection, all_pages
-from tuneproof.sdk.conversions import value_of
 from tuneproof.sdk.pools import AdapterInfo, AliasInfo
 from tuneproof.sdk.readiness import until_ready
+from tuneproof.servicekit.messages import value_of
 
 
 class AdapterCalls(Client):
@@ -49,7 +49,7 @@ class AdapterCalls(Client):
             ref=ref,
             required=required,
             request_id=uuid4().hex,
-            on_full=value_of(pb.OnFull, on_full, "ON_FULL"),
+            on_full=value_of(pb.OnFull, on_full),
         )
         with self._connection.errors("DeclareAdapter"):
             reply = await self._adapters.DeclareAdapter(request, timeout=timeout)

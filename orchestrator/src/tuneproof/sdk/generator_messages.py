@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tuneproof.generator.v1 import generator_pb2 as pb
-from tuneproof.sdk.conversions import seconds_of, time_of, value_of, word_of
+from tuneproof.sdk.conversions import seconds_of, time_of
 from tuneproof.sdk.pools import AdapterInfo, AliasInfo, PoolInfo, ReplicaInfo, Transition
 from tuneproof.sdk.values import GenerateInput, Generation
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.messages import value_of, word_of
 
 
 def request(one: GenerateInput) -> pb.GenerateRequest:
@@ -20,9 +21,7 @@ def request(one: GenerateInput) -> pb.GenerateRequest:
         missing = {"role", "content"} - set(message)
         if missing:
             raise InvalidInput(f"message {number} has no {' and no '.join(sorted(missing))}")
-        chat.messages.add(
-            role=value_of(pb.Role, message["role"], "ROLE"), content=message["content"]
-        )
+        chat.messages.add(role=value_of(pb.Role, message["role"]), content=message["content"])
     sampling = one.sampling
     return pb.GenerateRequest(
         model=one.model,
@@ -41,7 +40,7 @@ def generation(text: str, final: pb.Final) -> Generation:
     """An answer and what was said of it."""
     return Generation(
         text=text,
-        finish_reason=word_of(pb.FinishReason, final.finish_reason, "FINISH_REASON"),
+        finish_reason=word_of(pb.FinishReason, final.finish_reason),
         prompt_tokens=final.usage.prompt_tokens,
         completion_tokens=final.usage.completion_tokens,
         cached_tokens=final.usage.cached_tokens,
@@ -96,9 +95,7 @@ def adapter(message: pb.Adapter) -> AdapterInfo:
         },
         last_used_time=time_of(message, "last_used_time"),
         running_requests=message.running_requests,
-        residency=word_of(pb.Residency, message.residency, "RESIDENCY")
-        if message.residency
-        else "",
+        residency=word_of(pb.Residency, message.residency) if message.residency else "",
     )
 
 
@@ -117,8 +114,8 @@ def alias(message: pb.Alias) -> AliasInfo:
 
 
 def _state(value: int) -> str:
-    return word_of(pb.AdapterState, value, "ADAPTER_STATE")
+    return word_of(pb.AdapterState, value)
 
 
 def _residency(value: int) -> str:
-    return word_of(pb.Residency, value, "RESIDENCY") if value else ""
+    return word_of(pb.Residency, value) if value else ""

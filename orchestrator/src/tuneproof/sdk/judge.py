@@ -11,10 +11,10 @@ from tuneproof.judge.v1 import judge_pb2_grpc
 from tuneproof.results import CriterionGrade, Grade, Repeat
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk.connection import Client, Connection, all_pages
-from tuneproof.sdk.conversions import word_of
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import GradeInput
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
+from tuneproof.servicekit.messages import word_of
 
 
 class JudgeClient(Client):
@@ -131,7 +131,7 @@ def _repeat(message: pb.Repeat) -> Repeat:
     return Repeat(
         seed=message.seed,
         score=message.score if scored else None,
-        failure="" if scored else word_of(pb.FailureKind, message.failure.kind, "FAILURE_KIND"),
+        failure="" if scored else word_of(pb.FailureKind, message.failure.kind),
         completion=message.completion,
     )
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
-from tuneproof.sdk.conversions import value_of, word_of
 from tuneproof.sdk.values import Chunking, CorpusInfo, IngestResult, Passage, RejectedDocument
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.messages import value_of, word_of
 from tuneproof.servicekit.status import error_of
 
 _DOCUMENTS_PER_STREAM = 256
@@ -79,7 +79,7 @@ def search_message(
         corpus=corpus,
         query=query,
         k=k,
-        mode=value_of(pb.SearchMode, mode, "SEARCH_MODE"),
+        mode=value_of(pb.SearchMode, mode),
         alpha=alpha,
         expected_digest=expected_digest,
         filter=only,
@@ -106,7 +106,7 @@ def corpus_of(corpus: pb.Corpus) -> CorpusInfo:
     """A corpus."""
     return CorpusInfo(
         name=corpus.name,
-        state=word_of(pb.CorpusState, corpus.state, "CORPUS_STATE"),
+        state=word_of(pb.CorpusState, corpus.state),
         digest=corpus.digest,
         chunking=Chunking(corpus.chunking.max_tokens, corpus.chunking.overlap_tokens),
         embedder=corpus.embedder.id,

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
+
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States that a run does not leave."""
 
 
+_DEFAULTS = Hyperparameters()
+
+PRECISIONS = ("adapter_precision", "base_precision", "compute_precision")
+"""Names of the facts in a run's provenance that tell the precision of its training."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What is trained, on what, and how. A 0 or an empty text means the trainer's default."""
+    """What is trained, on what, and how."""
 
     adapter_name: str
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
@@ -21,30 +29,10 @@ class RunSpec:
     data_digest: str
     """`sha256:<hex>` of the file's bytes."""
     base_model: str = ""
-    method: str = "qlora_nf4"
-    """`qlora_nf4` or `lora`."""
-    rank: int = 0
-    alpha: float = 0.0
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ()
-    """Empty: every linear layer but the output."""
-    skip_modules: tuple[str, ...] = ()
-    """Module names (suffixes match) that stay unquantised."""
-    epochs: float = 0.0
-    max_steps: int = 0
-    effective_batch_size: int = 0
-    """Examples per optimiser step."""
-    micro_batch_size: int = 0
-    """Examples per forward pass."""
-    learning_rate: float = 0.0
-    schedule: str = "constant"
-    """`constant`, `linear` or `cosine`."""
-    warmup_ratio: float | None = None
-    max_grad_norm: float = 0.0
-    max_length: int = 0
-    """Longest example in tokens; a longer one is refused."""
+    """As the trainer names it; empty: its only one."""
     seed: int = 0
-    gradient_checkpointing: bool = False
+    hyperparameters: Hyperparameters = _DEFAULTS
+    """Those that are not set are left to the trainer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tuneproof.sdk.conversions import time_of, value_of, word_of
+from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.sdk.conversions import time_of
 from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
+from tuneproof.servicekit.messages import set_values, values_of, word_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
 
@@ -13,30 +15,14 @@ def spec_message(spec: RunSpec) -> pb.RunSpec:
     Raises:
         InvalidInput: for a method or a schedule that is not known.
     """
-    return pb.RunSpec(
+    message = pb.RunSpec(
         base_model=spec.base_model,
         data=pb.TrainingData(path=spec.data_path, digest=spec.data_digest),
         adapter_name=spec.adapter_name,
-        method=value_of(pb.Method, spec.method, "METHOD"),
-        lora=pb.LoraConfig(
-            rank=spec.rank,
-            alpha=spec.alpha,
-            dropout=spec.dropout,
-            target_modules=spec.target_modules,
-        ),
-        quantization=pb.Quantization(skip_modules=spec.skip_modules),
-        epochs=spec.epochs,
-        max_steps=spec.max_steps,
-        effective_batch_size=spec.effective_batch_size,
-        micro_batch_size=spec.micro_batch_size,
-        learning_rate=spec.learning_rate,
-        schedule=value_of(pb.Schedule, spec.schedule, "SCHEDULE"),
-        warmup_ratio=spec.warmup_ratio,
-        max_grad_norm=spec.max_grad_norm,
-        max_length=spec.max_length,
         seed=spec.seed,
-        gradient_checkpointing=spec.gradient_checkpointing,
     )
+    set_values(message.hyperparameters, spec.hyperparameters.model_dump(exclude_unset=True))
+    return message
 
 
 def spec_of(message: pb.RunSpec) -> RunSpec:
@@ -46,23 +32,9 @@ def spec_of(message: pb.RunSpec) -> RunSpec:
         data_path=message.data.path,
         data_digest=message.data.digest,
         base_model=message.base_model,
-        method=word_of(pb.Method, message.method, "METHOD"),
-        rank=message.lora.rank,
-        alpha=message.lora.alpha,
-        dropout=message.lora.dropout,
-        target_modules=tuple(message.lora.target_modules),
-        skip_modules=tuple(message.quantization.skip_modules),
-        epochs=message.epochs,
-        max_steps=message.max_steps,
-        effective_batch_size=message.effective_batch_size,
-        micro_batch_size=message.micro_batch_size,
-        learning_rate=message.learning_rate,
-        schedule=word_of(pb.Schedule, message.schedule, "SCHEDULE"),
-        warmup_ratio=message.warmup_ratio if message.HasField("warmup_ratio") else None,
-        max_grad_norm=message.max_grad_norm,
-        max_length=message.max_length,
         seed=message.seed,
-        gradient_checkpointing=message.gradient_checkpointing,
+        # Not validated: what a trainer of another version allows is its business.
+        hyperparameters=Hyperparameters.model_construct(**values_of(message.hyperparameters)),
     )
 
 
@@ -72,7 +44,7 @@ def run_of(message: pb.Run) -> RunInfo:
     return RunInfo(
         id=message.id,
         spec=spec_of(message.spec),
-        state=word_of(pb.RunState, message.state, "RUN_STATE"),
+        state=word_of(pb.RunState, message.state),
         reason=message.reason,
         progress=RunProgress(
             step=progress.step,

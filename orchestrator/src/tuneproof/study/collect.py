@@ -21,6 +21,7 @@ from tuneproof.results import (
     Retrieved,
     StudyResults,
 )
+from tuneproof.sdk.runs import PRECISIONS
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.state.codec import StoredPassage, grade_from_json, training_from_json
 from tuneproof.study.state.store import Task
@@ -260,9 +261,9 @@ def _judge_words(chain: Chain) -> str:
 
 def _trained_in(chain: Chain) -> str:
     words = {
-        ", ".join(f"{k} {v}" for k, v in sorted(cell.training.provenance.items()) if "precis" in k)
+        ", ".join(f"{name} {facts[name]}" for name in PRECISIONS if name in facts)
         for cell in _cells(chain)
-        if cell.training
+        if cell.training and (facts := cell.training.provenance)
     }
     return "; ".join(sorted(words - {""}))
 

@@ -1,4 +1,11 @@
 """The trainer: tunes LoRA adapters by QLoRA, each in a process of its own.
 
-What is imported here and by the service knows no torch; only `worker` and what it imports do.
+    servicer, messages   the gRPC face
+    runbook              all runs: create, get, list, cancel, watch
+    ├── defaults, spec, data   what is asked, completed and checked
+    └── queue -> executor      which run is next, and its worker process
+    record, progress     the files of a run, by which service and worker speak
+    worker/              the process that trains
+
+The service imports no torch; only `worker` does.
 """

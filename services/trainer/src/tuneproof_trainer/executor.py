@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.locks import FileLock
-from tuneproof_trainer.record import EXIT_CODES, Ending, Job, Result, RunFolder
+from tuneproof_trainer.record import EXIT_CODES, Job, RunFolder, WorkerEnding, WorkerResult
 
 _CODES = {code: ending for ending, code in EXIT_CODES.items()}
 
@@ -28,7 +28,7 @@ _KEEP_MEMORY = {
 class Executor(Protocol):
     """Runs a run's worker to its end, one attempt."""
 
-    async def execute(self, folder: RunFolder, job: Job) -> Result:
+    async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
         """Starts the run's worker, or finds the one that is at it already, and waits for its end.
 
         When this call is cancelled the worker is stopped, and is gone when the call returns.
@@ -51,17 +51,17 @@ class LocalExecutor:
     poll_seconds: float = 0.2
     """Between two looks at a worker that is no child of this process."""
 
-    async def execute(self, folder: RunFolder, job: Job) -> Result:
+    async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
         with FileLock(folder.lock) as lock:
             if not lock.take():
                 return await self._follow(folder, lock)
             result = folder.result()
-            if result and result.ending in (Ending.DONE, Ending.BAD_INPUT):
+            if result and result.ending in (WorkerEnding.DONE, WorkerEnding.BAD_INPUT):
                 return result  # It ended while no service watched.
             worker = await _start(folder, job, lock)
         return await self._attend(folder, worker)
 
-    async def _attend(self, folder: RunFolder, worker: asyncio.subprocess.Process) -> Result:
+    async def _attend(self, folder: RunFolder, worker: asyncio.subprocess.Process) -> WorkerResult:
         try:
             code = await worker.wait()
         except asyncio.CancelledError:
@@ -75,7 +75,7 @@ class LocalExecutor:
         _signal_group(worker.pid, signal.SIGKILL)
         return folder.result() or _from_code(folder, code)
 
-    async def _follow(self, folder: RunFolder, lock: FileLock) -> Result:
+    async def _follow(self, folder: RunFolder, lock: FileLock) -> WorkerResult:
         """Waits for a worker that another service process started."""
         try:
             while not lock.take():  # noqa: ASYNC110 - another process holds it
@@ -83,8 +83,8 @@ class LocalExecutor:
         except asyncio.CancelledError:
             await self._stop_stranger(folder, lock)
             raise
-        return folder.result() or Result(
-            ending=Ending.RETRY, reason="the worker was killed while no service watched it"
+        return folder.result() or WorkerResult(
+            ending=WorkerEnding.RETRY, reason="the worker was killed while no service watched it"
         )
 
     async def _stop_stranger(self, folder: RunFolder, lock: FileLock) -> None:
@@ -133,14 +133,14 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def _from_code(folder: RunFolder, code: int) -> Result:
+def _from_code(folder: RunFolder, code: int) -> WorkerResult:
     """What an exit code tells, where the worker could not say it itself."""
     words = folder.last_words()
     said = f"; its log ends with: {words}" if words else ""
     if code < 0:
         reason = f"the worker was ended by {signal.Signals(-code).name}{said}"
-        return Result(ending=Ending.RETRY, reason=reason)
-    ending = _CODES.get(code, Ending.BAD_INPUT)
-    if ending is Ending.DONE:
-        ending = Ending.RETRY
-    return Result(ending=ending, reason=f"the worker ended with exit code {code}{said}")
+        return WorkerResult(ending=WorkerEnding.RETRY, reason=reason)
+    ending = _CODES.get(code, WorkerEnding.BAD_INPUT)
+    if ending is WorkerEnding.DONE:
+        ending = WorkerEnding.RETRY
+    return WorkerResult(ending=ending, reason=f"the worker ended with exit code {code}{said}")

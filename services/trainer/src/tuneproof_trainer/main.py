@@ -15,7 +15,7 @@ from tuneproof.adapters.storage import open_storage
 from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from tuneproof_trainer.completion import Base
+from tuneproof_trainer.defaults import Base
 from tuneproof_trainer.executor import LocalExecutor
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Job

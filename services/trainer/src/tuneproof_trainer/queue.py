@@ -19,7 +19,7 @@ from opentelemetry.trace import StatusCode
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.tracing import here, span
 from tuneproof_trainer.executor import Executor
-from tuneproof_trainer.record import Ending, Job, Result, RunFolder, RunState, State
+from tuneproof_trainer.record import Job, RunFolder, RunState, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.spec import RunSpec
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ class RunQueue:
         self._max_attempts = max_attempts
         self._now = now
         self.specs: dict[str, RunSpec] = {}
-        self.states: dict[str, RunState] = {}
+        self.statuses: dict[str, RunStatus] = {}
         self._folders: dict[str, RunFolder] = {}
         self._origins: dict[str, Context] = {}
         self._waiting: deque[str] = deque()
@@ -59,19 +59,19 @@ class RunQueue:
         self._change = asyncio.Event()
         self._open = False
 
-    def adopt(self, folder: RunFolder, spec: RunSpec, state: RunState) -> None:
+    def adopt(self, folder: RunFolder, spec: RunSpec, status: RunStatus) -> None:
         """Adds a run as its folder has it. One that was running goes to the front: its worker
         may be alive."""
-        self._folders[state.id] = folder
-        self.specs[state.id] = spec
-        self.states[state.id] = state
-        self._origins[state.id] = here()
-        if state.state is State.RUNNING:
-            self._waiting.appendleft(state.id)
-        elif state.state is State.QUEUED:
-            places = [self.states[run].create_time for run in self._waiting]
-            later = sum(time > state.create_time for time in places)
-            self._waiting.insert(len(places) - later, state.id)
+        self._folders[status.id] = folder
+        self.specs[status.id] = spec
+        self.statuses[status.id] = status
+        self._origins[status.id] = here()
+        if status.state is RunState.RUNNING:
+            self._waiting.appendleft(status.id)
+        elif status.state is RunState.QUEUED:
+            places = [self.statuses[run].create_time for run in self._waiting]
+            later = sum(time > status.create_time for time in places)
+            self._waiting.insert(len(places) - later, status.id)
         self._fill()
 
     def open(self) -> None:
@@ -92,8 +92,8 @@ class RunQueue:
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
         for run_id in running:
-            if not self.states[run_id].state.ended:
-                self._set(run_id, state=State.QUEUED, reason="the service stopped; begins again")
+            if not self.statuses[run_id].state.ended:
+                self._set(run_id, state=RunState.QUEUED, reason="the service stopped; begins again")
 
     async def cancel(self, run_id: str) -> None:
         """Ends a run that has not ended, as CANCELLED, once its worker is gone."""
@@ -104,17 +104,17 @@ class RunQueue:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-        if self.states[run_id].state.ended:
+        if self.statuses[run_id].state.ended:
             return
         result = self._folders[run_id].result()
-        if result and result.ending is Ending.DONE:
+        if result and result.ending is WorkerEnding.DONE:
             self._again(run_id, result)  # It was faster than the caller.
         else:
-            self._end(run_id, State.CANCELLED, "cancelled by a caller")
+            self._end(run_id, RunState.CANCELLED, "cancelled by a caller")
 
-    async def changed(self, run_id: str, state: RunState, seconds: float) -> None:
+    async def changed(self, run_id: str, status: RunStatus, seconds: float) -> None:
         """Waits until a run's state is another than this, or so many seconds."""
-        if self.states[run_id] is state:
+        if self.statuses[run_id] is status:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._change.wait(), seconds)
 
@@ -129,7 +129,7 @@ class RunQueue:
         del self._running[run_id]
         if not task.cancelled() and (error := task.exception()):
             _log.error("run could not be executed", run=run_id, exc_info=error)
-            self._end(run_id, State.FAILED, f"the worker could not be started: {error}")
+            self._end(run_id, RunState.FAILED, f"the worker could not be started: {error}")
         self._fill()
 
     async def _execute(self, run_id: str) -> None:
@@ -137,49 +137,49 @@ class RunQueue:
         origin = self._origins.pop(run_id, None)
         with span("run", {"tuneproof.run": run_id}, within=origin) as traced:
             await self._attempt(run_id)
-            ended = self.states[run_id]
+            ended = self.statuses[run_id]
             traced.set_attribute("tuneproof.run.state", str(ended.state))
-            if ended.state is State.FAILED:
+            if ended.state is RunState.FAILED:
                 traced.set_status(StatusCode.ERROR, ended.reason)
 
     async def _attempt(self, run_id: str) -> None:
         while True:
-            state = self.states[run_id]
-            begun = state.start_time or self._now()
-            self._set(run_id, state=State.RUNNING, start_time=begun)
+            status = self.statuses[run_id]
+            begun = status.start_time or self._now()
+            self._set(run_id, state=RunState.RUNNING, start_time=begun)
             result = await self._executor.execute(self._folders[run_id], self._make_job(run_id))
             if not self._again(run_id, result):
                 return
 
-    def _again(self, run_id: str, result: Result) -> bool:
+    def _again(self, run_id: str, result: WorkerResult) -> bool:
         """Notes how an attempt ended; whether another is due."""
-        if result.ending is Ending.DONE:
+        if result.ending is WorkerEnding.DONE:
             self._end(
                 run_id,
-                State.SUCCEEDED,
+                RunState.SUCCEEDED,
                 "",
                 adapter_ref=result.adapter_ref,
                 provenance=result.provenance,
             )
             return False
-        if result.ending is Ending.BAD_INPUT:
-            self._end(run_id, State.FAILED, result.reason)
+        if result.ending is WorkerEnding.BAD_INPUT:
+            self._end(run_id, RunState.FAILED, result.reason)
             return False
-        ends = self.states[run_id].early_ends + 1
+        ends = self.statuses[run_id].early_ends + 1
         _log.warning("worker ended early", run=run_id, times=ends, reason=result.reason)
         self._set(run_id, reason=f"begins again, for {result.reason}", early_ends=ends)
         if ends < self._max_attempts:
             return True
-        self._end(run_id, State.FAILED, f"{ends} workers ended early; the last: {result.reason}")
+        self._end(run_id, RunState.FAILED, f"{ends} workers ended early; the last: {result.reason}")
         return False
 
-    def _end(self, run_id: str, state: State, reason: str, **more: object) -> None:
+    def _end(self, run_id: str, state: RunState, reason: str, **more: object) -> None:
         self._set(run_id, state=state, reason=reason, end_time=self._now(), **more)
         _log.info("run ended", run=run_id, state=str(state), reason=reason)
 
     def _set(self, run_id: str, **changes: object) -> None:
-        changed = self.states[run_id].model_copy(update=changes)
+        changed = self.statuses[run_id].model_copy(update=changes)
         self._folders[run_id].write(changed)
-        self.states[run_id] = changed
+        self.statuses[run_id] = changed
         self._change.set()
         self._change = asyncio.Event()

@@ -30,7 +30,7 @@ from tuneproof_trainer.spec import RunSpec
 M = TypeVar("M", bound=BaseModel)
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run stands."""
 
     QUEUED = "queued"
@@ -42,16 +42,16 @@ class State(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
-class RunState(BaseModel):
+class RunStatus(BaseModel):
     """state.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    state: State
+    state: RunState
     reason: str = ""
     """Why, in words: of a failure, or of a run that waits again."""
     early_ends: int = 0
@@ -64,7 +64,7 @@ class RunState(BaseModel):
     provenance: dict[str, str] = {}
 
 
-class Ending(StrEnum):
+class WorkerEnding(StrEnum):
     """How a worker ended, and with which exit code (`EXIT_CODES`)."""
 
     DONE = "done"
@@ -76,15 +76,20 @@ class Ending(StrEnum):
     """It was told to."""
 
 
-EXIT_CODES = {Ending.DONE: 0, Ending.BAD_INPUT: 2, Ending.RETRY: 75, Ending.STOPPED: 130}
+EXIT_CODES = {
+    WorkerEnding.DONE: 0,
+    WorkerEnding.BAD_INPUT: 2,
+    WorkerEnding.RETRY: 75,
+    WorkerEnding.STOPPED: 130,
+}
 
 
-class Result(BaseModel):
+class WorkerResult(BaseModel):
     """result.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ending: Ending
+    ending: WorkerEnding
     reason: str = ""
     adapter_ref: str = ""
     provenance: dict[str, str] = {}
@@ -127,7 +132,7 @@ class RunFolder:
         self.trained = path / "trained"
 
     @classmethod
-    def create(cls, runs: Path, spec: RunSpec, state: RunState) -> RunFolder:
+    def create(cls, runs: Path, spec: RunSpec, status: RunStatus) -> RunFolder:
         """Makes the folder of a new run, all at once.
 
         Raises:
@@ -137,35 +142,35 @@ class RunFolder:
         fresh = Path(tempfile.mkdtemp(dir=runs, prefix=".new."))
         try:
             write_atomically(fresh / "spec.json", _text(spec))
-            write_atomically(fresh / "state.json", _text(state))
+            write_atomically(fresh / "state.json", _text(status))
             fresh.chmod(0o755)
-            fresh.rename(runs / state.id)
+            fresh.rename(runs / status.id)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
-        return cls(runs / state.id)
+        return cls(runs / status.id)
 
     def spec(self) -> RunSpec:
         """Raises Corrupted when there is none."""
         return self._required("spec.json", RunSpec)
 
-    def state(self) -> RunState:
+    def status(self) -> RunStatus:
         """Raises Corrupted when there is none."""
-        return self._required("state.json", RunState)
+        return self._required("state.json", RunStatus)
 
     def job(self) -> Job:
         """Raises Corrupted when there is none."""
         return self._required("job.json", Job)
 
-    def result(self) -> Result | None:
+    def result(self) -> WorkerResult | None:
         """The worker's last word in this attempt."""
-        return self._optional("result.json", Result)
+        return self._optional("result.json", WorkerResult)
 
     def heartbeat(self) -> Heartbeat | None:
         """The worker's last sign of life."""
         return self._optional("heartbeat.json", Heartbeat)
 
-    def write(self, document: RunState | Result | Job | Heartbeat) -> None:
+    def write(self, document: RunStatus | WorkerResult | Job | Heartbeat) -> None:
         """Makes or replaces a document."""
         write_atomically(self.path / _FILES[type(document)], _text(document))
 
@@ -203,8 +208,8 @@ class RunFolder:
 
 
 _FILES: dict[type[BaseModel], str] = {
-    RunState: "state.json",
-    Result: "result.json",
+    RunStatus: "state.json",
+    WorkerResult: "result.json",
     Job: "job.json",
     Heartbeat: "heartbeat.json",
 }

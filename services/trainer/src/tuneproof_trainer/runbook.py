@@ -22,11 +22,11 @@ from tuneproof.servicekit.errors import (
 )
 from tuneproof.servicekit.locks import Holder, locked
 from tuneproof.servicekit.paging import page
-from tuneproof_trainer.completion import Base, complete
 from tuneproof_trainer.data import load_examples
+from tuneproof_trainer.defaults import Base, complete
 from tuneproof_trainer.progress import Step, StepReader, last_step
 from tuneproof_trainer.queue import RunQueue
-from tuneproof_trainer.record import RunFolder, RunState, State
+from tuneproof_trainer.record import RunFolder, RunState, RunStatus
 from tuneproof_trainer.spec import RunSpec
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -38,7 +38,7 @@ class RunView:
     """A run as it is at a moment."""
 
     spec: RunSpec
-    state: RunState
+    status: RunStatus
     progress: Step | None
     losses: tuple[Step, ...] = ()
     """Oldest first."""
@@ -80,11 +80,11 @@ class Runbook:
         for path in sorted(self._runs.glob("[a-z]*/")):
             folder = RunFolder(path)
             try:
-                spec, state = folder.spec(), folder.state()
+                spec, status = folder.spec(), folder.status()
             except Corrupted as error:
                 _log.error("run left out", run=path.name, reason=error.message)
                 continue
-            self._queue.adopt(folder, spec, state)
+            self._queue.adopt(folder, spec, status)
 
     async def create(self, run_id: str, spec: RunSpec) -> RunView:
         """Queues a run, or finds the one that this id and spec made before.
@@ -104,9 +104,9 @@ class Runbook:
             if run_id in self._queue.specs:
                 return self._repeat(run_id, full)
             await asyncio.to_thread(load_examples, self._store, full.data_path, full.data_digest)
-            state = RunState(id=run_id, state=State.QUEUED, create_time=self._now())
-            folder = await asyncio.to_thread(RunFolder.create, self._runs, full, state)
-            self._queue.adopt(folder, full, state)
+            status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=self._now())
+            folder = await asyncio.to_thread(RunFolder.create, self._runs, full, status)
+            self._queue.adopt(folder, full, status)
         return self.get(run_id)
 
     def get(self, run_id: str) -> RunView:
@@ -125,10 +125,11 @@ class Runbook:
         Raises:
             InvalidInput: for a page token or size that none is.
         """
-        states = sorted(self._queue.states.values(), key=_newest_first)
-        chosen, token = page(states, page_size, page_token, _newest_first)
+        statuses = sorted(self._queue.statuses.values(), key=_newest_first)
+        chosen, token = page(statuses, page_size, page_token, _newest_first)
         views = [
-            self._view(state.id, last_step(self._folder(state.id).metrics), []) for state in chosen
+            self._view(status.id, last_step(self._folder(status.id).metrics), [])
+            for status in chosen
         ]
         return views, token
 
@@ -141,10 +142,10 @@ class Runbook:
         """
         self._folder(run_id)
         await self._queue.cancel(run_id)
-        state = self._queue.states[run_id]
-        if state.state is not State.CANCELLED:
+        status = self._queue.statuses[run_id]
+        if status.state is not RunState.CANCELLED:
             raise WrongState(
-                f"run {run_id} has ended ({state.state}); only one that has not can be cancelled",
+                f"run {run_id} has ended ({status.state}); only one that has not can be cancelled",
                 run=run_id,
             )
         return self.get(run_id)
@@ -160,32 +161,28 @@ class Runbook:
         """
         reader = StepReader(self._folder(run_id).metrics)
         told = after_step
-        before: tuple[RunState, int] | None = None
+        before: tuple[RunStatus, int] | None = None
         progress: Step | None = None
         while True:
-            state = self._queue.states[run_id]  # Before the steps: an ended run has them all.
+            status = self._queue.statuses[run_id]  # Before the steps: an ended run has them all.
             steps = reader.read()
             progress = steps[-1] if steps else progress
             new = [step for step in _one_each(steps) if step.step > told]
-            now = (state, progress.step if progress else 0)
+            now = (status, progress.step if progress else 0)
             if now != before or new:
-                yield self._view(run_id, progress, new, state)
+                yield self._view(run_id, progress, new, status)
                 told = new[-1].step if new else told
                 before = now
-            if state.state.ended:
+            if status.state.ended:
                 return
-            await self._queue.changed(run_id, state, self._poll)
+            await self._queue.changed(run_id, status, self._poll)
 
     def _repeat(self, run_id: str, spec: RunSpec) -> RunView:
         existing = self._queue.specs[run_id]
         if existing != spec:
-            fields = [
-                name
-                for name in type(spec).model_fields
-                if getattr(spec, name) != getattr(existing, name)
-            ]
             raise AlreadyExists(
-                f"run {run_id} exists with another spec: {', '.join(fields)} differ; "
+                f"run {run_id} exists with another spec: {', '.join(spec.differing(existing))}"
+                " differ; "
                 "choose another id",
                 run=run_id,
             )
@@ -201,9 +198,9 @@ class Runbook:
         run_id: str,
         progress: Step | None,
         losses: list[Step],
-        state: RunState | None = None,
+        status: RunStatus | None = None,
     ) -> RunView:
-        chosen = state or self._queue.states[run_id]
+        chosen = status or self._queue.statuses[run_id]
         return RunView(self._queue.specs[run_id], chosen, progress, tuple(losses))
 
 
@@ -228,6 +225,6 @@ def _one_each(steps: list[Step]) -> list[Step]:
     return sorted({step.step: step for step in steps}.values(), key=lambda step: step.step)
 
 
-def _newest_first(state: RunState) -> str:
-    age = 10**20 - int(state.create_time.timestamp() * 1e6)
-    return f"{age:020d} {state.id}"
+def _newest_first(status: RunStatus) -> str:
+    age = 10**20 - int(status.create_time.timestamp() * 1e6)
+    return f"{age:020d} {status.id}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.data.sources import LARGEST_SEED, DataSource
 from tuneproof.results import LEXICAL
 
@@ -89,28 +90,6 @@ class ArmSpec(Section):
 
     name: Name
     tune: TuneSpec | None = None
-
-
-class Hyperparameters(Section):
-    """What is absent is the trainer's default."""
-
-    method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
-    rank: int = Field(default=16, ge=1, le=512)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ()
-    skip_modules: tuple[str, ...] = ()
-    """Stay unquantised."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
-    max_grad_norm: float = Field(default=0.3, gt=0)
-    epochs: float = Field(default=1, gt=0)
-    max_steps: int = Field(default=0, ge=0)
-    effective_batch_size: int = Field(default=16, ge=1)
-    micro_batch_size: int = Field(default=0, ge=0)
-    max_length: int = Field(default=1024, ge=8)
-    gradient_checkpointing: bool = False
 
 
 class TrainingSpec(Section):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import fsspec
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.results import Training
 from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
 from tuneproof.servicekit.digests import sha256_of_bytes
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.study.design.plan import PlannedCell
-from tuneproof.study.design.spec import Hyperparameters
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
 from tuneproof.study.state.codec import training_to_json
@@ -117,7 +117,8 @@ async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
         data_digest=digest,
         base_model=chain.identities.model_name,
         seed=cell.seed,
-        **hyperparameters.model_dump(),
+        # Every one is sent: what the study file leaves out is the study's default.
+        hyperparameters=Hyperparameters(**hyperparameters.model_dump()),
     )
     run = await _create(trainer, task, spec)
     if run.ended:
@@ -156,7 +157,6 @@ def _store(artifacts: str, path: str, data: bytes) -> None:
 
 
 def _spec_values(spec: RunSpec) -> dict[str, object]:
-    return {
-        name: list(value) if isinstance(value := getattr(spec, name), tuple) else value
-        for name in spec.__dataclass_fields__
-    }
+    values = asdict(spec)
+    del values["hyperparameters"]
+    return values | spec.hyperparameters.model_dump(mode="json")

@@ -57,7 +57,7 @@ class _Method:
 class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     METHOD_UNSPECIFIED: _Method.ValueType  # 0
-    """Means METHOD_QLORA_NF4."""
+    """The default, METHOD_QLORA_NF4."""
     METHOD_QLORA_NF4: _Method.ValueType  # 1
     """LoRA over a base in 4-bit NormalFloat with double quantisation."""
     METHOD_LORA: _Method.ValueType  # 2
@@ -66,7 +66,7 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
 class Method(_Method, metaclass=_MethodEnumTypeWrapper): ...
 
 METHOD_UNSPECIFIED: Method.ValueType  # 0
-"""Means METHOD_QLORA_NF4."""
+"""The default, METHOD_QLORA_NF4."""
 METHOD_QLORA_NF4: Method.ValueType  # 1
 """LoRA over a base in 4-bit NormalFloat with double quantisation."""
 METHOD_LORA: Method.ValueType  # 2
@@ -80,7 +80,7 @@ class _Schedule:
 class _ScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCHEDULE_UNSPECIFIED: _Schedule.ValueType  # 0
-    """Means SCHEDULE_CONSTANT."""
+    """The default, SCHEDULE_CONSTANT."""
     SCHEDULE_CONSTANT: _Schedule.ValueType  # 1
     SCHEDULE_LINEAR: _Schedule.ValueType  # 2
     SCHEDULE_COSINE: _Schedule.ValueType  # 3
@@ -88,7 +88,7 @@ class _ScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule.Val
 class Schedule(_Schedule, metaclass=_ScheduleEnumTypeWrapper): ...
 
 SCHEDULE_UNSPECIFIED: Schedule.ValueType  # 0
-"""Means SCHEDULE_CONSTANT."""
+"""The default, SCHEDULE_CONSTANT."""
 SCHEDULE_CONSTANT: Schedule.ValueType  # 1
 SCHEDULE_LINEAR: Schedule.ValueType  # 2
 SCHEDULE_COSINE: Schedule.ValueType  # 3
@@ -123,44 +123,71 @@ class TrainingData(_message.Message):
 Global___TrainingData: _TypeAlias = TrainingData  # noqa: Y015
 
 @_typing.final
-class LoraConfig(_message.Message):
+class Hyperparameters(_message.Message):
+    """What a training is set to. A field that is absent has the default that its comment gives. The
+    same names, defaults and bounds stand in tuneproof.adapters.hyperparameters.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    METHOD_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     DROPOUT_FIELD_NUMBER: _builtins.int
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
+    SKIP_MODULES_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    WARMUP_RATIO_FIELD_NUMBER: _builtins.int
+    MAX_GRAD_NORM_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    GRADIENT_CHECKPOINTING_FIELD_NUMBER: _builtins.int
+    method: Global___Method.ValueType
+    """Default: METHOD_QLORA_NF4."""
     rank: _builtins.int
-    """1 to 512; 0 means 16."""
+    """1 to 512; default 16."""
     alpha: _builtins.float
-    """Scale of the update is alpha / rank; 0 means 32."""
+    """The update is scaled by alpha / rank. Default 32."""
     dropout: _builtins.float
     """0 (the default) to below 1."""
+    learning_rate: _builtins.float
+    """After the warm-up. Default 2e-4."""
+    schedule: Global___Schedule.ValueType
+    """Default: SCHEDULE_CONSTANT."""
+    warmup_ratio: _builtins.float
+    """Share of the steps over which the learning rate rises, 0 to 1. Default 0.03."""
+    max_grad_norm: _builtins.float
+    """Gradients above this norm are scaled down to it. Default 0.3."""
+    epochs: _builtins.float
+    """Passes over the data. Default 1, or 0 where max_steps is given; 0 means as many as max_steps
+    takes.
+    """
+    max_steps: _builtins.int
+    """The training ends after so many optimiser steps, even within the epochs. 0 (the default) means
+    no limit.
+    """
+    effective_batch_size: _builtins.int
+    """Examples per optimiser step. Default 16."""
+    micro_batch_size: _builtins.int
+    """Examples per forward pass, a divisor of effective_batch_size. 0 (the default) means the largest
+    divisor up to 16.
+    """
+    max_length: _builtins.int
+    """Longest example in tokens; a longer one is refused, never cut. Default 1,024, or the base's
+    context where that is shorter.
+    """
+    gradient_checkpointing: _builtins.bool
+    """Takes less memory and more time."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Module names such as `q_proj`; empty means every linear layer but the output."""
+        """Names of the modules that get an adapter, such as `q_proj`. Empty: every linear layer but the
+        output; of a mixture of experts the attention alone.
+        """
 
-    def __init__(
-        self,
-        *,
-        rank: _builtins.int = ...,
-        alpha: _builtins.float = ...,
-        dropout: _builtins.float = ...,
-        target_modules: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "target_modules", b"target_modules"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LoraConfig: _TypeAlias = LoraConfig  # noqa: Y015
-
-@_typing.final
-class Quantization(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SKIP_MODULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def skip_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Module names (suffixes match) that stay unquantised."""
@@ -168,15 +195,85 @@ class Quantization(_message.Message):
     def __init__(
         self,
         *,
+        method: Global___Method.ValueType | None = ...,
+        rank: _builtins.int | None = ...,
+        alpha: _builtins.float | None = ...,
+        dropout: _builtins.float | None = ...,
+        target_modules: _abc.Iterable[_builtins.str] | None = ...,
         skip_modules: _abc.Iterable[_builtins.str] | None = ...,
+        learning_rate: _builtins.float | None = ...,
+        schedule: Global___Schedule.ValueType | None = ...,
+        warmup_ratio: _builtins.float | None = ...,
+        max_grad_norm: _builtins.float | None = ...,
+        epochs: _builtins.float | None = ...,
+        max_steps: _builtins.int | None = ...,
+        effective_batch_size: _builtins.int | None = ...,
+        micro_batch_size: _builtins.int | None = ...,
+        max_length: _builtins.int | None = ...,
+        gradient_checkpointing: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_effective_batch_size", b"_effective_batch_size", "_epochs", b"_epochs", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_method", b"_method", "_micro_batch_size", b"_micro_batch_size", "_rank", b"_rank", "_schedule", b"_schedule", "_warmup_ratio", b"_warmup_ratio", "alpha", b"alpha", "dropout", b"dropout", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "rank", b"rank", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["skip_modules", b"skip_modules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_effective_batch_size", b"_effective_batch_size", "_epochs", b"_epochs", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_method", b"_method", "_micro_batch_size", b"_micro_batch_size", "_rank", b"_rank", "_schedule", b"_schedule", "_warmup_ratio", b"_warmup_ratio", "alpha", b"alpha", "dropout", b"dropout", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "rank", b"rank", "schedule", b"schedule", "skip_modules", b"skip_modules", "target_modules", b"target_modules", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__dropout: _TypeAlias = _typing.Literal["dropout"]  # noqa: Y015
+    _WhichOneofArgType__dropout: _TypeAlias = _typing.Literal["_dropout", b"_dropout"]  # noqa: Y015
+    _WhichOneofReturnType__effective_batch_size: _TypeAlias = _typing.Literal["effective_batch_size"]  # noqa: Y015
+    _WhichOneofArgType__effective_batch_size: _TypeAlias = _typing.Literal["_effective_batch_size", b"_effective_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
+    _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__gradient_checkpointing: _TypeAlias = _typing.Literal["gradient_checkpointing"]  # noqa: Y015
+    _WhichOneofArgType__gradient_checkpointing: _TypeAlias = _typing.Literal["_gradient_checkpointing", b"_gradient_checkpointing"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__max_grad_norm: _TypeAlias = _typing.Literal["max_grad_norm"]  # noqa: Y015
+    _WhichOneofArgType__max_grad_norm: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm"]  # noqa: Y015
+    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
+    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
+    _WhichOneofArgType__max_steps: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps"]  # noqa: Y015
+    _WhichOneofReturnType__method: _TypeAlias = _typing.Literal["method"]  # noqa: Y015
+    _WhichOneofArgType__method: _TypeAlias = _typing.Literal["_method", b"_method"]  # noqa: Y015
+    _WhichOneofReturnType__micro_batch_size: _TypeAlias = _typing.Literal["micro_batch_size"]  # noqa: Y015
+    _WhichOneofArgType__micro_batch_size: _TypeAlias = _typing.Literal["_micro_batch_size", b"_micro_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
+    _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
+    _WhichOneofReturnType__schedule: _TypeAlias = _typing.Literal["schedule"]  # noqa: Y015
+    _WhichOneofArgType__schedule: _TypeAlias = _typing.Literal["_schedule", b"_schedule"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_ratio: _TypeAlias = _typing.Literal["warmup_ratio"]  # noqa: Y015
+    _WhichOneofArgType__warmup_ratio: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dropout) -> _WhichOneofReturnType__dropout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effective_batch_size) -> _WhichOneofReturnType__effective_batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_checkpointing) -> _WhichOneofReturnType__gradient_checkpointing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_grad_norm) -> _WhichOneofReturnType__max_grad_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_steps) -> _WhichOneofReturnType__max_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__method) -> _WhichOneofReturnType__method | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__micro_batch_size) -> _WhichOneofReturnType__micro_batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule) -> _WhichOneofReturnType__schedule | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_ratio) -> _WhichOneofReturnType__warmup_ratio | None: ...
 
-Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
+Global___Hyperparameters: _TypeAlias = Hyperparameters  # noqa: Y015
 
 @_typing.final
 class RunSpec(_message.Message):
@@ -185,90 +282,39 @@ class RunSpec(_message.Message):
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ADAPTER_NAME_FIELD_NUMBER: _builtins.int
-    METHOD_FIELD_NUMBER: _builtins.int
-    LORA_FIELD_NUMBER: _builtins.int
-    QUANTIZATION_FIELD_NUMBER: _builtins.int
-    EPOCHS_FIELD_NUMBER: _builtins.int
-    MAX_STEPS_FIELD_NUMBER: _builtins.int
-    EFFECTIVE_BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    MICRO_BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    SCHEDULE_FIELD_NUMBER: _builtins.int
-    WARMUP_RATIO_FIELD_NUMBER: _builtins.int
-    MAX_GRAD_NORM_FIELD_NUMBER: _builtins.int
-    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    HYPERPARAMETERS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    GRADIENT_CHECKPOINTING_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """The base model's name as the trainer serves it; empty means its only one."""
     adapter_name: _builtins.str
     """Name under which the adapter is committed: 1 to 63 characters of a-z, 0-9 and `-`, beginning
     with a letter.
     """
-    method: Global___Method.ValueType
-    epochs: _builtins.float
-    """Passes over the data; 0 means 1, unless max_steps is set."""
-    max_steps: _builtins.int
-    """Optimiser steps; ends before the epochs do. 0 means no limit."""
-    effective_batch_size: _builtins.int
-    """Examples per optimiser step; 0 means 16."""
-    micro_batch_size: _builtins.int
-    """Examples per forward pass, a divisor of effective_batch_size; 0 means the largest of 16 or
-    fewer that divides it.
-    """
-    learning_rate: _builtins.float
-    """0 means 2e-4."""
-    schedule: Global___Schedule.ValueType
-    warmup_ratio: _builtins.float
-    """Share of the steps over which the learning rate rises, 0 to 1. Absent means 0.03."""
-    max_grad_norm: _builtins.float
-    """Gradient norm above which gradients are scaled down. 0 means 0.3."""
-    max_length: _builtins.int
-    """Longest example in tokens; a longer one is refused, never cut. 0 means 1,024, or the base's
-    context where that is shorter.
-    """
     seed: _builtins.int
     """Below 2^32."""
-    gradient_checkpointing: _builtins.bool
     @_builtins.property
     def data(self) -> Global___TrainingData: ...
     @_builtins.property
-    def lora(self) -> Global___LoraConfig: ...
-    @_builtins.property
-    def quantization(self) -> Global___Quantization: ...
+    def hyperparameters(self) -> Global___Hyperparameters: ...
     def __init__(
         self,
         *,
         base_model: _builtins.str = ...,
         data: Global___TrainingData | None = ...,
         adapter_name: _builtins.str = ...,
-        method: Global___Method.ValueType = ...,
-        lora: Global___LoraConfig | None = ...,
-        quantization: Global___Quantization | None = ...,
-        epochs: _builtins.float = ...,
-        max_steps: _builtins.int = ...,
-        effective_batch_size: _builtins.int = ...,
-        micro_batch_size: _builtins.int = ...,
-        learning_rate: _builtins.float = ...,
-        schedule: Global___Schedule.ValueType = ...,
-        warmup_ratio: _builtins.float | None = ...,
-        max_grad_norm: _builtins.float = ...,
-        max_length: _builtins.int = ...,
+        hyperparameters: Global___Hyperparameters | None = ...,
         seed: _builtins.int = ...,
-        gradient_checkpointing: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio", "data", b"data", "lora", b"lora", "quantization", b"quantization", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "hyperparameters", b"hyperparameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio", "adapter_name", b"adapter_name", "base_model", b"base_model", "data", b"data", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "lora", b"lora", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "quantization", b"quantization", "schedule", b"schedule", "seed", b"seed", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_name", b"adapter_name", "base_model", b"base_model", "data", b"data", "hyperparameters", b"hyperparameters", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__warmup_ratio: _TypeAlias = _typing.Literal["warmup_ratio"]  # noqa: Y015
-    _WhichOneofArgType__warmup_ratio: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_ratio) -> _WhichOneofReturnType__warmup_ratio | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunSpec: _TypeAlias = RunSpec  # noqa: Y015
 
 @_typing.final
-class Progress(_message.Message):
+class RunProgress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
@@ -302,7 +348,7 @@ class Progress(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Progress: _TypeAlias = Progress  # noqa: Y015
+Global___RunProgress: _TypeAlias = RunProgress  # noqa: Y015
 
 @_typing.final
 class LossPoint(_message.Message):
@@ -372,7 +418,7 @@ class Run(_message.Message):
         """With every default filled in."""
 
     @_builtins.property
-    def progress(self) -> Global___Progress: ...
+    def progress(self) -> Global___RunProgress: ...
     @_builtins.property
     def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossPoint]:
         """The loss so far, oldest first."""
@@ -385,8 +431,8 @@ class Run(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def provenance(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What made the adapter: versions, device, precision of the frozen base and of the computation,
-        trainable parameters, examples, tokens.
+        """What made the adapter, by name: among others `base_precision`, `compute_precision` and
+        `adapter_precision`, `base_revision`, `device`, versions, examples, tokens.
         """
 
     def __init__(
@@ -396,7 +442,7 @@ class Run(_message.Message):
         spec: Global___RunSpec | None = ...,
         state: Global___RunState.ValueType = ...,
         reason: _builtins.str = ...,
-        progress: Global___Progress | None = ...,
+        progress: Global___RunProgress | None = ...,
         adapter_ref: _builtins.str = ...,
         losses: _abc.Iterable[Global___LossPoint] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,

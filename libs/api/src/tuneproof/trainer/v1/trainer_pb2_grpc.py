@@ -69,8 +69,8 @@ class TrainerServiceServicer(object):
     """
 
     def CreateRun(self, request, context):
-        """Queues a run. The caller gives the run's id: repeating the call with the same spec returns
-        the run that exists, with another spec it fails with ALREADY_EXISTS.
+        """Queues a run under the id that the caller gives. Repeating the call with the same spec returns
+        the existing run; with another spec it fails with ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,8 +90,8 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Stops a run that has not ended. Cancelling one that was cancelled changes nothing; one that
-        ended otherwise is FAILED_PRECONDITION.
+        """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
+        succeeded or failed is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,15 +36,15 @@ class TrainerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainerServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateRunRequest, _trainer_pb2.CreateRunResponse]
-    """Queues a run. The caller gives the run's id: repeating the call with the same spec returns
-    the run that exists, with another spec it fails with ALREADY_EXISTS.
+    """Queues a run under the id that the caller gives. Repeating the call with the same spec returns
+    the existing run; with another spec it fails with ALREADY_EXISTS.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetRunRequest, _trainer_pb2.GetRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRunsRequest, _trainer_pb2.ListRunsResponse]
     """Lists runs, the newest first, in pages."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]
-    """Stops a run that has not ended. Cancelling one that was cancelled changes nothing; one that
-    ended otherwise is FAILED_PRECONDITION.
+    """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
+    succeeded or failed is FAILED_PRECONDITION.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]
     """Streams the run as it is now, then each change, and ends with the run."""
@@ -57,15 +57,15 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateRunRequest, _trainer_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Queues a run. The caller gives the run's id: repeating the call with the same spec returns
-    the run that exists, with another spec it fails with ALREADY_EXISTS.
+    """Queues a run under the id that the caller gives. Repeating the call with the same spec returns
+    the existing run; with another spec it fails with ALREADY_EXISTS.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetRunRequest, _trainer_pb2.GetRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRunsRequest, _trainer_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists runs, the newest first, in pages."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Stops a run that has not ended. Cancelling one that was cancelled changes nothing; one that
-    ended otherwise is FAILED_PRECONDITION.
+    """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
+    succeeded or failed is FAILED_PRECONDITION.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams the run as it is now, then each change, and ends with the run."""
@@ -81,8 +81,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CreateRunResponse, _abc.Awaitable[_trainer_pb2.CreateRunResponse]]:
-        """Queues a run. The caller gives the run's id: repeating the call with the same spec returns
-        the run that exists, with another spec it fails with ALREADY_EXISTS.
+        """Queues a run under the id that the caller gives. Repeating the call with the same spec returns
+        the existing run; with another spec it fails with ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -106,8 +106,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelRunResponse, _abc.Awaitable[_trainer_pb2.CancelRunResponse]]:
-        """Stops a run that has not ended. Cancelling one that was cancelled changes nothing; one that
-        ended otherwise is FAILED_PRECONDITION.
+        """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
+        succeeded or failed is FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod

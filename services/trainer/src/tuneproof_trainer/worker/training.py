@@ -16,17 +16,20 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_trainer.basemodel import LoadedBase
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.spec import RunSpec
-from tuneproof_trainer.tokens import Sequences
+from tuneproof_trainer.worker.base_model import LoadedBase
+from tuneproof_trainer.worker.tokens import Sequences
 
 _SMOOTHING = 0.8
+_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+"""transformers' names of the schedules."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """What a training was, in numbers."""
 
     steps: int
@@ -48,7 +51,7 @@ def train(
     workspace: Path,
     target: Path,
     on_step: Callable[[Step], None],
-) -> Outcome:
+) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
     On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit.
@@ -75,7 +78,7 @@ def train(
         args=_arguments(spec, base, workspace, steps, optimizer),
         train_dataset=_dataset(sequences),
         processing_class=tokenizer,
-        peft_config=_lora(spec),
+        peft_config=_lora(spec.hyperparameters),
         callbacks=[reporter],
     )
     model = trainer.model
@@ -88,7 +91,7 @@ def train(
         config.base_model_name_or_path = spec.base_model  # Not where it lies on this machine.
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
-    return Outcome(
+    return TrainingResult(
         steps=steps,
         first_loss=reporter.first_loss,
         last_loss=reporter.last_loss,
@@ -102,21 +105,22 @@ def train(
 def _arguments(
     spec: RunSpec, base: LoadedBase, workspace: Path, steps: int, optimizer: str
 ) -> SFTConfig:
+    asked = spec.hyperparameters
     return SFTConfig(
         output_dir=str(workspace),
         max_steps=steps,
-        per_device_train_batch_size=spec.micro_batch_size,
+        per_device_train_batch_size=asked.micro_batch_size,
         gradient_accumulation_steps=spec.accumulation,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=str(spec.schedule),
-        warmup_steps=math.ceil(spec.warmup_ratio * steps),
-        max_grad_norm=spec.max_grad_norm,
+        learning_rate=asked.learning_rate,
+        lr_scheduler_type=_SCHEDULES[asked.schedule],
+        warmup_steps=math.ceil(asked.warmup_ratio * steps),
+        max_grad_norm=asked.max_grad_norm,
         weight_decay=0.0,
         optim=optimizer,
         seed=spec.seed,
         use_cpu=not base.on_gpu,
         bf16=base.on_gpu,
-        gradient_checkpointing=spec.gradient_checkpointing,
+        gradient_checkpointing=asked.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         max_length=None,  # Lengths were checked: nothing is cut here.
         packing=False,
@@ -129,13 +133,13 @@ def _arguments(
     )
 
 
-def _lora(spec: RunSpec) -> LoraConfig:
+def _lora(asked: Hyperparameters) -> LoraConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=spec.rank,
-        lora_alpha=int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=list(spec.target_modules) or "all-linear",
+        r=asked.rank,
+        lora_alpha=int(asked.alpha) if float(asked.alpha).is_integer() else asked.alpha,
+        lora_dropout=asked.dropout,
+        target_modules=list(asked.target_modules) or "all-linear",
         bias="none",
     )
 
@@ -190,7 +194,7 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
             raise InvalidInput(
                 f"the loss became {loss} at step {state.global_step}; lower learning_rate, or "
                 "look at the data near there",
-                field="spec.learning_rate",
+                field="spec.hyperparameters.learning_rate",
             )
         took = now - self._before
         self._pace = _SMOOTHING * self._pace + (1 - _SMOOTHING) * took if self._pace else took

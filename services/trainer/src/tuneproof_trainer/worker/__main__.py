@@ -27,9 +27,16 @@ from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
 from tuneproof_trainer.data import Example, load_examples
 from tuneproof_trainer.progress import Step, StepLog
-from tuneproof_trainer.record import EXIT_CODES, Ending, Heartbeat, Job, Result, RunFolder
+from tuneproof_trainer.record import (
+    EXIT_CODES,
+    Heartbeat,
+    Job,
+    RunFolder,
+    WorkerEnding,
+    WorkerResult,
+)
 from tuneproof_trainer.spec import RunSpec
-from tuneproof_trainer.summary import Summary
+from tuneproof_trainer.worker.summary import Summary
 
 _BEAT_SECONDS = 1.0
 
@@ -47,14 +54,14 @@ def main() -> int:
 def _main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m tuneproof_trainer.worker RUN_DIR", file=sys.stderr)
-        return EXIT_CODES[Ending.BAD_INPUT]
+        return EXIT_CODES[WorkerEnding.BAD_INPUT]
     signal.signal(signal.SIGTERM, _stop)
     folder = RunFolder(Path(sys.argv[1]))
     try:
         with tracing.span("worker", within=tracing.from_variables()), _Beat(folder) as beat:
             result = _run(folder, beat)
     except _StoppedError:
-        result = Result(ending=Ending.STOPPED, reason="the worker was told to stop")
+        result = WorkerResult(ending=WorkerEnding.STOPPED, reason="the worker was told to stop")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the last word
         traceback.print_exc()
         result = _explain(error)
@@ -67,23 +74,23 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise _StoppedError
 
 
-def _explain(error: Exception) -> Result:
+def _explain(error: Exception) -> WorkerResult:
     if isinstance(error, Unavailable | Overloaded):
-        return Result(ending=Ending.RETRY, reason=error.message)
+        return WorkerResult(ending=WorkerEnding.RETRY, reason=error.message)
     if isinstance(error, TuneproofError):
-        return Result(ending=Ending.BAD_INPUT, reason=error.message)
+        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=error.message)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         reason = (
             "memory ran out; lower micro_batch_size or max_length, or set gradient_checkpointing"
         )
-        return Result(ending=Ending.BAD_INPUT, reason=reason)
+        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=reason)
     if isinstance(error, OSError):
-        return Result(ending=Ending.RETRY, reason=f"{type(error).__name__}: {error}")
+        return WorkerResult(ending=WorkerEnding.RETRY, reason=f"{type(error).__name__}: {error}")
     reason = f"{type(error).__name__}: {error}; log.txt in the run's folder has the rest"
-    return Result(ending=Ending.BAD_INPUT, reason=reason)
+    return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=reason)
 
 
-def _run(folder: RunFolder, beat: _Beat) -> Result:
+def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
     beat("reading")
     spec, job = folder.spec(), folder.job()
     if job.device == "cpu":
@@ -100,14 +107,14 @@ def _run(folder: RunFolder, beat: _Beat) -> Result:
     )
     print(f"committed {ref}")
     shutil.rmtree(folder.trained)
-    return Result(ending=Ending.DONE, adapter_ref=str(ref), provenance=facts)
+    return WorkerResult(ending=WorkerEnding.DONE, adapter_ref=str(ref), provenance=facts)
 
 
 def _train(
     folder: RunFolder, spec: RunSpec, job: Job, examples: list[Example], beat: _Beat
 ) -> None:
     """Makes `trained/`, all at once."""
-    from tuneproof_trainer.pipeline import make_adapter  # noqa: PLC0415 - seconds of imports
+    from tuneproof_trainer.worker.pipeline import make_adapter  # noqa: PLC0415 - seconds of imports
 
     unfinished = folder.path / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)

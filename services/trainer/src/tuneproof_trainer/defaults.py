@@ -1,18 +1,18 @@
-"""Filling in a spec's defaults, and listing all that contradicts in it."""
+"""A spec's defaults that depend on the base, and all the mistakes in a spec at once."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from tuneproof.adapters.hyperparameters import Hyperparameters, out_of_bounds
 from tuneproof.adapters.ref import DIGEST_PATTERN, NAME_PATTERN
 from tuneproof.adapters.shapes import ATTENTION, architecture_of, has_experts
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_trainer.spec import Method, RunSpec
+from tuneproof_trainer.spec import RunSpec
 
 _LARGEST_MICRO_BATCH = 16
 _MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -52,23 +52,13 @@ def complete(spec: RunSpec, base: Base) -> RunSpec:
     Raises:
         InvalidInput: with every mistake in it.
     """
-    batch = spec.effective_batch_size or 16
     full = spec.model_copy(
         update={
             "base_model": spec.base_model or base.name,
-            "rank": spec.rank or 16,
-            "alpha": spec.alpha or 32.0,
-            "target_modules": tuple(sorted(spec.target_modules)) or base.default_targets,
-            "skip_modules": tuple(sorted(spec.skip_modules)),
-            "epochs": spec.epochs or (0.0 if spec.max_steps else 1.0),
-            "effective_batch_size": batch,
-            "micro_batch_size": spec.micro_batch_size or _micro_batch(batch),
-            "learning_rate": spec.learning_rate or 2e-4,
-            "max_grad_norm": spec.max_grad_norm or 0.3,
-            "max_length": spec.max_length or min(1024, base.longest_context or 1024),
+            "hyperparameters": _completed(spec.hyperparameters, base),
         }
     )
-    mistakes = [*_names(full, base), *_modules(full, base), *_numbers(full, base)]
+    mistakes = [*_names(full, base), *_settings(full.hyperparameters, base)]
     if mistakes:
         raise InvalidInput(
             "the spec cannot be run: " + "; ".join(sentence for _, sentence in mistakes),
@@ -76,6 +66,22 @@ def complete(spec: RunSpec, base: Base) -> RunSpec:
             fields=",".join(f"spec.{field}" for field, _ in mistakes),
         )
     return full
+
+
+def _completed(asked: Hyperparameters, base: Base) -> Hyperparameters:
+    """With the defaults that depend on the base or on one another."""
+    given = asked.model_fields_set
+    return asked.model_copy(
+        update={
+            "target_modules": tuple(sorted(asked.target_modules)) or base.default_targets,
+            "skip_modules": tuple(sorted(asked.skip_modules)),
+            "epochs": 0 if asked.max_steps and "epochs" not in given else asked.epochs,
+            "micro_batch_size": asked.micro_batch_size or _micro_batch(asked.effective_batch_size),
+            "max_length": asked.max_length
+            if "max_length" in given
+            else min(asked.max_length, base.longest_context or asked.max_length),
+        }
+    )
 
 
 def _micro_batch(batch: int) -> int:
@@ -103,61 +109,49 @@ def _names(spec: RunSpec, base: Base) -> Iterator[tuple[str, str]]:
             "data.digest",
             f"data.digest {spec.data_digest!r} is not `sha256:` and 64 hexadecimal digits",
         )
+    if spec.seed >= 2**32:
+        yield "seed", f"seed is {spec.seed}, not 0 to {2**32 - 1}"
 
 
-def _modules(spec: RunSpec, base: Base) -> Iterator[tuple[str, str]]:
-    lists = (
-        ("lora.target_modules", spec.target_modules),
-        ("quantization.skip_modules", spec.skip_modules),
-    )
+def _settings(given: Hyperparameters, base: Base) -> Iterator[tuple[str, str]]:
+    for field, sentence in (
+        *out_of_bounds(given),
+        *_modules(given, base),
+        *_combinations(given, base),
+    ):
+        yield f"hyperparameters.{field}", sentence
+
+
+def _modules(given: Hyperparameters, base: Base) -> Iterator[tuple[str, str]]:
+    lists = (("target_modules", given.target_modules), ("skip_modules", given.skip_modules))
     for field, modules in lists:
         odd = [module for module in modules if not _MODULE.fullmatch(module)]
         if odd:
-            yield field, f"{field} holds {odd}, which are no module names"
+            yield field, f"{field} holds {odd}, which are not module names"
         if len(set(modules)) < len(modules):
             yield field, f"{field} names a module twice"
     known = base.linear_layers
     strange = [
-        module for module in spec.target_modules if known and module.split(".")[-1] not in known
+        module for module in given.target_modules if known and module.split(".")[-1] not in known
     ]
     if strange:
         yield (
-            "lora.target_modules",
-            f"lora.target_modules holds {strange}; the base's linear layers are {list(known)}",
+            "target_modules",
+            f"target_modules holds {strange}; the base's linear layers are {list(known)}",
         )
-    if spec.skip_modules and spec.method is not Method.QLORA_NF4:
-        yield (
-            "quantization.skip_modules",
-            "quantization.skip_modules is given, but method LORA quantises nothing",
-        )
+    if given.skip_modules and given.method != "qlora_nf4":
+        yield "skip_modules", "skip_modules is given, but method LORA quantises nothing"
 
 
-def _numbers(spec: RunSpec, base: Base) -> Iterator[tuple[str, str]]:
-    bounds = (
-        ("lora.rank", spec.rank, 1, 512),
-        ("effective_batch_size", spec.effective_batch_size, 1, 65536),
-        ("max_length", spec.max_length, 2, base.longest_context or 1 << 24),
-        ("seed", spec.seed, 0, 2**32 - 1),
-        ("warmup_ratio", spec.warmup_ratio, 0, 1),
-    )
-    for field, value, least, most in bounds:
-        if not least <= value <= most:
-            yield field, f"{field} is {value:g}, not {least} to {most}"
-    positive = (
-        ("lora.alpha", spec.alpha),
-        ("learning_rate", spec.learning_rate),
-        ("max_grad_norm", spec.max_grad_norm),
-    )
-    for field, number in positive:
-        if not (math.isfinite(number) and number > 0):
-            yield field, f"{field} is {number:g}, not a finite number above 0"
-    if not 0 <= spec.dropout < 1:
-        yield "lora.dropout", f"lora.dropout is {spec.dropout:g}, not 0 to below 1"
-    if not (math.isfinite(spec.epochs) and spec.epochs >= 0):
-        yield "epochs", f"epochs is {spec.epochs:g}, not a finite number of 0 or more"
-    batch = f"effective_batch_size {spec.effective_batch_size}"
-    if spec.effective_batch_size % spec.micro_batch_size:
+def _combinations(given: Hyperparameters, base: Base) -> Iterator[tuple[str, str]]:
+    longest = base.longest_context
+    if longest is not None and given.max_length > longest:
+        yield "max_length", f"max_length is {given.max_length:g}, not 2 to {longest}"
+    if not given.epochs and not given.max_steps:
+        yield "epochs", "epochs and max_steps are both 0: nothing would be trained"
+    if given.effective_batch_size % given.micro_batch_size:
+        batch = f"effective_batch_size {given.effective_batch_size}"
         yield (
             "micro_batch_size",
-            f"micro_batch_size is {spec.micro_batch_size}, which does not divide {batch}",
+            f"micro_batch_size is {given.micro_batch_size}, which does not divide {batch}",
         )

@@ -13,8 +13,8 @@ from tuneproof_trainer.data import Example
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
-from tuneproof_trainer.summary import Summary
-from tuneproof_trainer.tokens import tokenise
+from tuneproof_trainer.worker.summary import Summary
+from tuneproof_trainer.worker.tokens import tokenise
 
 
 def make_adapter(
@@ -41,18 +41,20 @@ def make_adapter(
     on_phase("tokenising")
     folder = Path(job.base_folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    sequences = tokenise(tokenizer, examples, max_length=spec.max_length, path=spec.data_path)
+    sequences = tokenise(
+        tokenizer, examples, max_length=spec.hyperparameters.max_length, path=spec.data_path
+    )
     on_phase("loading")
     # Half of the seconds that imports take: data that is too long is told before them.
     import torch  # noqa: PLC0415
 
-    from tuneproof_trainer.basemodel import load_base  # noqa: PLC0415
-    from tuneproof_trainer.provenance import card_of, provenance_of  # noqa: PLC0415
-    from tuneproof_trainer.training import train  # noqa: PLC0415
+    from tuneproof_trainer.worker.base_model import load_base  # noqa: PLC0415
+    from tuneproof_trainer.worker.provenance import card_of, provenance_of  # noqa: PLC0415
+    from tuneproof_trainer.worker.training import train  # noqa: PLC0415
 
     torch.set_num_threads(job.threads)
     begun = time.monotonic()
-    base = load_base(folder, spec, job.device)
+    base = load_base(folder, spec.hyperparameters, job.device)
     loaded = time.monotonic() - begun
     on_phase("training")
     outcome = train(

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from tuneproof.adapters.base import BaseIdentity
-from tuneproof_trainer.basemodel import LoadedBase
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
-from tuneproof_trainer.tokens import Sequences
-from tuneproof_trainer.training import Outcome
+from tuneproof_trainer.worker.base_model import LoadedBase
+from tuneproof_trainer.worker.tokens import Sequences
+from tuneproof_trainer.worker.training import TrainingResult
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
@@ -23,7 +23,7 @@ def provenance_of(
     base: LoadedBase,
     identity: BaseIdentity,
     sequences: Sequence[Sequences],
-    outcome: Outcome,
+    outcome: TrainingResult,
 ) -> dict[str, str]:
     """Everything that identifies the training, as text by name."""
     prompt = sum(one.prompt_length for one in sequences)
@@ -42,7 +42,7 @@ def provenance_of(
         "prompt_tokens": prompt,
         "answer_tokens": total - prompt,
         "longest_example_tokens": max(len(one.input_ids) for one in sequences),
-        "method": str(spec.method),
+        "method": spec.hyperparameters.method,
         "trainable_parameters": outcome.trainable_parameters,
         "optimizer": outcome.optimizer,
         "steps": outcome.steps,
@@ -51,9 +51,8 @@ def provenance_of(
         "train_seconds": f"{outcome.seconds:.2f}",
         "device": base.device,
         "threads": job.threads,
-        "hyper_parameters": spec.model_dump_json(
-            exclude={"base_model", "data_path", "data_digest", "adapter_name", "method"}
-        ),
+        "seed": spec.seed,
+        "hyperparameters": spec.hyperparameters.model_dump_json(),
         "python_version": platform.python_version(),
         "machine": platform.machine(),
         **{f"{package}_version": _version(package) for package in _PACKAGES},

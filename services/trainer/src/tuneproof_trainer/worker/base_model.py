@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_trainer.spec import Method, RunSpec
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,27 @@ class LoadedBase:
         )
 
 
-def load_base(folder: Path, spec: RunSpec, device: str) -> LoadedBase:
-    """Loads the base for a spec.
+def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
+    """Loads the base for a training.
 
     Args:
         device: auto, cpu or cuda.
 
     Raises:
-        InvalidInput: when there is no GPU though one was asked for, or a module that the spec
-            names is none of this model's linear layers.
+        InvalidInput: when there is no GPU though one was asked for, or a module that is
+            named is not one of this model's linear layers.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput("--device is cuda, but this machine shows no GPU", field="device")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     dtype = torch.bfloat16 if on_gpu else torch.float32
     layers, output = _linear_layers(folder)
-    _match(spec.target_modules, layers, "lora.target_modules")
-    skipped = _match(spec.skip_modules, layers, "quantization.skip_modules")
+    _match(asked.target_modules, layers, "target_modules")
+    skipped = _match(asked.skip_modules, layers, "skip_modules")
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
-        quantization_config=_quantisation(spec, skipped, output, dtype),
+        quantization_config=_quantisation(asked, skipped, output, dtype),
         device_map={"": 0} if on_gpu else None,
     )
     model.config.use_cache = False
@@ -69,9 +69,9 @@ def load_base(folder: Path, spec: RunSpec, device: str) -> LoadedBase:
 
 
 def _quantisation(
-    spec: RunSpec, skipped: list[str], output: list[str], dtype: torch.dtype
+    asked: Hyperparameters, skipped: list[str], output: list[str], dtype: torch.dtype
 ) -> BitsAndBytesConfig | None:
-    if spec.method is not Method.QLORA_NF4:
+    if asked.method != "qlora_nf4":
         return None
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -109,7 +109,7 @@ def _match(wanted: tuple[str, ...], layers: list[str], field: str) -> list[str]:
             raise InvalidInput(
                 f"{field} holds {name!r}, which is no linear layer of the base; its kinds are "
                 f"{kinds}, a full name is as {layers[0] if layers else 'none'}",
-                field=f"spec.{field}",
+                field=f"spec.hyperparameters.{field}",
             )
         found += matches
     return found

@@ -1,0 +1,97 @@
+"""The hyper-parameters of a training: names, defaults and bounds, for whoever states, sends, runs
+or records them.
+
+The study file, the client's RunSpec and the trainer all hold this class. The contract's message
+`Hyperparameters` has the same field names, by which `servicekit.messages` translates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Hyperparameters(BaseModel):
+    """What a training is set to. The field's meaning stands in trainer.proto too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
+    """LoRA over a base in 4-bit NormalFloat, or over the base as it is."""
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: float = Field(default=32, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ()
+    """Module names, as `q_proj`; empty: every linear layer but the output, of a mixture of experts
+    the attention."""
+    skip_modules: tuple[str, ...] = ()
+    """Module names (suffixes match) that stay unquantised."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up."""
+    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
+    """Share of the steps over which the learning rate rises."""
+    max_grad_norm: float = Field(default=0.3, gt=0)
+    """Gradients above this norm are scaled down to it."""
+    epochs: float = Field(default=1, ge=0)
+    """Passes over the data; 0: as many as `max_steps` takes."""
+    max_steps: int = Field(default=0, ge=0)
+    """Optimiser steps at most; 0: no limit."""
+    effective_batch_size: int = Field(default=16, ge=1, le=65536)
+    """Examples per optimiser step."""
+    micro_batch_size: int = Field(default=0, ge=0)
+    """Examples per forward pass, a divisor of `effective_batch_size`; 0: the largest up to 16."""
+    max_length: int = Field(default=1024, ge=2)
+    """Longest example in tokens; a longer one is refused, never cut."""
+    gradient_checkpointing: bool = False
+    """Less memory for more time."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Hyperparameters:
+        if not self.epochs and not self.max_steps:
+            raise ValueError("epochs and max_steps are both 0: nothing would be trained")
+        return self
+
+
+def out_of_bounds(hyperparameters: Hyperparameters) -> Iterator[tuple[str, str]]:
+    """Pairs of a field and a sentence for each number that breaks its bounds, of values that were
+    made without validation (`model_construct`), as those of a message."""
+    for name, field in Hyperparameters.model_fields.items():
+        value = getattr(hyperparameters, name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        least = _bound(field.metadata, Ge, "ge")
+        above = _bound(field.metadata, Gt, "gt")
+        most = _bound(field.metadata, Le, "le")
+        below = _bound(field.metadata, Lt, "lt")
+        is_within = (
+            math.isfinite(value)
+            and (least is None or value >= least)
+            and (above is None or value > above)
+            and (most is None or value <= most)
+            and (below is None or value < below)
+        )
+        if not is_within:
+            yield name, f"{name} is {value:g}, not {_range(least, above, most, below)}"
+
+
+def _bound(metadata: list[Any], kind: type, attribute: str) -> float | None:
+    found = [getattr(each, attribute) for each in metadata if isinstance(each, kind)]
+    return found[0] if found else None
+
+
+def _range(
+    least: float | None, above: float | None, most: float | None, below: float | None
+) -> str:
+    if above is not None:
+        return f"a finite number above {above:g}"
+    if most is not None:
+        return f"{least:g} to {most:g}"
+    if below is not None:
+        return f"{least:g} to below {below:g}"
+    return f"a finite number of {least:g} or more"
