@@ -1,5 +1,6 @@
 """The OpenAI door of the running service, asked with the openai client."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -139,3 +140,67 @@ async def test_without_a_known_token_nothing_is_answered(generator):
             asked = {"model": "tiny", "messages": _HELLO}
             reply = await client.post("/chat/completions", json=asked, headers=headers)
             assert reply.status_code == 401
+
+
+async def test_more_answers_than_max_n_are_a_bad_request(client):
+    for ask in (
+        client.chat.completions.create(model="tiny", messages=_HELLO, max_tokens=1, n=65),
+        client.completions.create(model="tiny", prompt="hello", max_tokens=1, n=65),
+    ):
+        with pytest.raises(openai.BadRequestError, match=r"n is 65.* 64 answers .*--max-n") as bad:
+            await ask
+        assert bad.value.param == "n"
+    reply = await client.chat.completions.create(
+        model="tiny", messages=_HELLO, max_tokens=1, temperature=1.0, n=64
+    )
+    assert len(reply.choices) == 64
+
+
+async def test_two_clients_with_one_request_id_do_not_end_each_others_answers(
+    client, adapters, lab
+):
+    one, two = lab.refs["one"], lab.refs["two"]
+    await _declare(adapters, one)
+    await _declare(adapters, two)
+
+    async def ask(model: str, tokens: int, begun: asyncio.Event) -> int:
+        tokens_said = 0
+        async for chunk in await client.chat.completions.create(
+            model=model,
+            messages=_HELLO,
+            max_tokens=tokens,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
+            extra_headers={"X-Request-Id": "same"},
+        ):
+            assert chunk.id == "chatcmpl-same", "the client's id is in the reply"
+            begun.set()
+            if chunk.usage:
+                tokens_said = chunk.usage.completion_tokens
+        return tokens_said
+
+    running = [asyncio.Event(), asyncio.Event()]
+    kept = asyncio.create_task(ask(two, 200, running[1]))
+    ended = asyncio.create_task(ask(one, 200, running[0]))
+    await asyncio.gather(*(event.wait() for event in running))
+    removal = pb.RemoveAdapterRequest(ref=one)
+    removal.drain_timeout.FromMilliseconds(1)
+    await adapters.RemoveAdapter(removal)
+    with pytest.raises(openai.APIError, match="removed while it answered"):
+        await ended
+    assert await kept == 200
+
+
+async def test_an_idle_connection_stays_open(generator):
+    headers = {"authorization": f"Bearer {generator.use_token}"}
+    patient = httpx.Limits(keepalive_expiry=60)
+    async with httpx.AsyncClient(
+        base_url=generator.openai_url, headers=headers, limits=patient
+    ) as http:
+        await http.get("/models")
+        (connection,) = http._transport._pool.connections
+        await asyncio.sleep(6)  # uvicorn's own limit is 5 s.
+        assert (await http.get("/models")).status_code == 200
+        assert http._transport._pool.connections == [connection]

@@ -40,7 +40,7 @@ def weighted_kappa(truth: Sequence[int], given: Sequence[int], levels: Sequence[
     as equally spaced, in the order given.
 
     Where both raters used one and the same level throughout, κ is 0/0; the answer is then 0.0,
-    for nothing was shown beyond chance.
+    because nothing beyond chance was shown.
 
     Args:
         truth: right levels.

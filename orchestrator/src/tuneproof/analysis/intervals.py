@@ -156,7 +156,7 @@ def why_no_interval(found: Estimate) -> str:
 
 
 def interval_of(found: Estimate, confidence: float, limits: Limits | None) -> Interval | None:
-    """The interval for the mean difference, or None where there is no honest one.
+    """The interval for the mean difference, or None where the data support none.
 
     D ± t · √V by Student's t with Satterthwaite's degrees of freedom, cut to `limits`, where at
     least ten clusters differ visibly from the common value. √V says nothing of differences that

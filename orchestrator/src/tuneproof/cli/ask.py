@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from tuneproof.cli.asking import JsonOption, StateOption, TokenOption
-from tuneproof.cli.console import out, plain_errors, print_json, say
+from tuneproof.cli.asking import Asked
+from tuneproof.cli.console import out, print_json, say
+from tuneproof.cli.options import takes_options
 from tuneproof.prompts import rag_messages
 from tuneproof.sdk import (
     Endpoints,
@@ -26,7 +26,9 @@ from tuneproof.servicekit.errors import InvalidInput, NotFound
 from tuneproof.servicekit.tracing import span
 
 
+@takes_options
 def ask(
+    asked: Asked,
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
     corpus: Annotated[
@@ -47,10 +49,6 @@ def ask(
     ] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     retriever: Annotated[str, typer.Option(help="host:port of the retriever.")] = "",
-    generator: Annotated[str, typer.Option(help="host:port of the generator.")] = "",
-    token: TokenOption = "",
-    state: StateOption = Path(".tuneproof"),
-    as_json: JsonOption = False,
 ) -> None:
     """Retrieve passages for a question, and stream the answer with its sources.
 
@@ -60,24 +58,23 @@ def ask(
 
       tuneproof ask "..." --corpus manual --adapter short@sha256:... --json
     """
-    with plain_errors():
-        if not question.strip():
-            raise InvalidInput("the question is empty: give it in quotes after `tuneproof ask`")
-        targets = {"retriever": retriever, "generator": generator, "token": token}
-        endpoints = Endpoints.discover(state, targets)
+    if not question.strip():
+        raise InvalidInput("the question is empty: give it in quotes after `tuneproof ask`")
+    targets = {"retriever": retriever, "generator": asked.generator, "token": asked.token}
+    endpoints = Endpoints.discover(asked.state, targets)
 
-        async def run() -> None:
-            with span("ask"):
-                passages, name = await _retrieve(
-                    endpoints, corpus, question, k=k, mode=mode, alpha=alpha
-                )
-                messages = rag_messages(
-                    question, [p.text for p in passages], passage_words=passage_words or None
-                )
-                final = await _answer(endpoints, adapter, messages, max_tokens, show=not as_json)
-            _show(passages, final, name, as_json=as_json)
+    async def run() -> None:
+        with span("ask"):
+            passages, name = await _retrieve(
+                endpoints, corpus, question, k=k, mode=mode, alpha=alpha
+            )
+            messages = rag_messages(
+                question, [p.text for p in passages], passage_words=passage_words or None
+            )
+            final = await _answer(endpoints, adapter, messages, max_tokens, show=not asked.as_json)
+        _show(passages, final, name, as_json=asked.as_json)
 
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 async def _retrieve(

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 
 from tuneproof.cli import checkup
 from tuneproof.cli.checkup import Finding
 from tuneproof.cli.console import ExitCode, out, plain_errors, print_json
+from tuneproof.cli.options import STATE, JsonOption, StateOption
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.client import is_ready
 
 
 def doctor(
     *,
-    state: Annotated[
-        Path, typer.Option(help="State folder whose services and disk are looked at.")
-    ] = Path(".tuneproof"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at Python, packages, ports, disk, memory, data, tools and services.
 

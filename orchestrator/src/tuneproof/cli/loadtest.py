@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneproof.cli.asking import JsonOption, StateOption, TokenOption
-from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
-from tuneproof.sdk import Endpoints, GeneratorClient
+from tuneproof.cli.asking import Asked
+from tuneproof.cli.console import ExitCode, out, print_json, say
+from tuneproof.cli.options import takes_options
+from tuneproof.sdk import GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 
@@ -24,43 +26,100 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-RateOption = Annotated[float, typer.Option(min=0.01, help="Requests a second, on average.")]
+
 DurationOption = Annotated[float, typer.Option(min=0.1, help="Seconds of a phase of arrivals.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Every phase comes once in each round.")]
-InFlightOption = Annotated[
-    int,
-    typer.Option(min=0, help="Also phases with so many requests under way all the time; 0: none."),
-]
-SkewOption = Annotated[
-    float, typer.Option(min=0, help="Zipf's exponent: how much more the first adapters are asked.")
-]
-WordsOption = Annotated[str, typer.Option(help="Words of a made-up prompt: 40, or 20-200.")]
-TokensOption = Annotated[str, typer.Option(help="Longest answers in tokens: 16, or 8-64.")]
-PromptsOption = Annotated[
-    Path | None, typer.Option(help="File of prompts, one a line, in place of made-up ones.")
-]
-ProbeOption = Annotated[
-    Path | None,
-    typer.Option(
-        help='What adapters say: lines of {"adapter": REF, NAME or "base", "prompt": …, "expect":'
-        " REGEX}; without prompt it holds for every answer."
-    ),
-]
-ProbeShareOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of requests with one of the probes' prompts.")
-]
-SloOption = Annotated[
-    Path | None,
-    typer.Option(help="YAML file of objectives; without it nothing may fail or be wrong."),
-]
-TimeoutOption = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of arrivals, models and prompts.")]
-ReportOption = Annotated[Path, typer.Option(help="Where the HTML page is written.")]
-GeneratorOption = Annotated[str, typer.Option(help="host:port of the generator.")]
+
+
+@dataclass(frozen=True)
+class LoadOptions(Asked):
+    """The load, what is sent, and what is made of it: options of both commands."""
+
+    rate: Annotated[float, typer.Option(min=0.01, help="Requests a second, on average.")] = 20.0
+    duration: DurationOption = 30.0
+    rounds: RoundsOption = 3
+    full_in_flight: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Also phases with so many requests under way all the time; 0: none."
+        ),
+    ] = 0
+    full_duration: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of a phase of full load.")
+    ] = 10.0
+    skew: Annotated[
+        float,
+        typer.Option(min=0, help="Zipf's exponent: how much more the first adapters are asked."),
+    ] = 1.0
+    prompt_words: Annotated[str, typer.Option(help="Words of a made-up prompt: 40, or 20-200.")] = (
+        "40"
+    )
+    answer_tokens: Annotated[str, typer.Option(help="Longest answers in tokens: 16, or 8-64.")] = (
+        "16"
+    )
+    prompts: Annotated[
+        Path | None, typer.Option(help="File of prompts, one a line, in place of made-up ones.")
+    ] = None
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            help='What adapters say: lines of {"adapter": REF, NAME or "base", "prompt": …,'
+            ' "expect": REGEX}; without prompt it holds for every answer.'
+        ),
+    ] = None
+    probe_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests with one of the probes' prompts.")
+    ] = 0.2
+    slo: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of objectives; without it nothing may fail or be wrong."),
+    ] = None
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 60.0
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, models and prompts.")] = 0
+    report: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path(
+        "loadtest.html"
+    )
+
+    def spec(self, base_share: float) -> LoadSpec:
+        """The load, of which a share goes to the base model."""
+        from tuneproof.loadtest import LoadSpec, Span  # noqa: PLC0415 - numpy takes its time
+
+        return LoadSpec(
+            rate=self.rate,
+            seconds=self.duration,
+            rounds=self.rounds,
+            in_flight=self.full_in_flight,
+            full_seconds=self.full_duration,
+            skew=self.skew,
+            base_share=base_share,
+            probe_share=self.probe_share,
+            prompt_words=Span.parse(self.prompt_words, "--prompt-words"),
+            answer_tokens=Span.parse(self.answer_tokens, "--answer-tokens"),
+            timeout=self.timeout,
+            seed=self.seed,
+        )
+
+    def read(self) -> tuple[Sequence[str], Probes | None, Slo]:
+        """Prompts, probes and objectives, from their files."""
+        from tuneproof.loadtest import Slo, read_probes, read_prompts, read_slo  # noqa: PLC0415
+
+        return (
+            read_prompts(self.prompts) if self.prompts else (),
+            read_probes(self.probe) if self.probe else None,
+            read_slo(self.slo) if self.slo else Slo(),
+        )
+
+
+@dataclass(frozen=True)
+class _RunOptions(LoadOptions):
+    duration: DurationOption = 60.0
+    rounds: RoundsOption = 1
 
 
 @app.command("swap")
+@takes_options
 def swap(
+    load: LoadOptions,
     *,
     pool: Annotated[
         Path,
@@ -77,23 +136,9 @@ def swap(
         typer.Option(help="A declared adapter that is asked too and left alone; repeatable."),
     ] = None,
     swaps_per_minute: Annotated[float, typer.Option(min=0.01, help="Swaps under load.")] = 30.0,
-    rate: RateOption = 20.0,
-    duration: DurationOption = 30.0,
-    rounds: RoundsOption = 3,
-    full_in_flight: InFlightOption = 0,
-    full_duration: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of a phase of full load.")
-    ] = 10.0,
-    skew: SkewOption = 1.0,
     base_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of requests to the base model.")
     ] = 0.1,
-    prompt_words: WordsOption = "40",
-    answer_tokens: TokensOption = "16",
-    prompts: PromptsOption = None,
-    probe: ProbeOption = None,
-    probe_share: ProbeShareOption = 0.2,
-    slo: SloOption = None,
     alias_prefix: Annotated[
         str, typer.Option(help="The aliases are called PREFIX-0, PREFIX-1 …")
     ] = "loadtest",
@@ -105,17 +150,10 @@ def swap(
             " and a little more; 0 for one replica.",
         ),
     ] = 0.0,
-    timeout: TimeoutOption = 60.0,
-    seed: SeedOption = 0,
     keep: Annotated[bool, typer.Option(help="Leave the adapters declared at the end.")] = False,
     url: Annotated[
         str, typer.Option(help="Send requests to this OpenAI URL of the generator, not to gRPC.")
     ] = "",
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = Path(".tuneproof"),
-    report: ReportOption = Path("loadtest.html"),
-    as_json: JsonOption = False,
 ) -> None:
     """Load a generator, with and without swaps in turn, and say whether the objectives are met.
 
@@ -129,48 +167,35 @@ def swap(
     """
     from tuneproof.loadtest import SwapSpec, run_swaps  # noqa: PLC0415 - numpy takes its time
 
-    with plain_errors():
-        load = _load(
-            rate=rate,
-            seconds=duration,
-            rounds=rounds,
-            in_flight=full_in_flight,
-            full_seconds=full_duration,
-            skew=skew,
-            base_share=base_share,
-            probe_share=probe_share,
-            prompt_words=prompt_words,
-            answer_tokens=answer_tokens,
-            timeout=timeout,
-            seed=seed,
-        )
-        refs = _references(pool)
-        swaps = SwapSpec(
-            adapters=refs[:adapters],
-            supply=refs[adapters:],
-            rate=swaps_per_minute / 60.0,
-            residents=tuple(resident or ()),
-            alias_prefix=alias_prefix,
-            lag=alias_lag,
-            keep=keep,
-        )
-        given, probes, objectives = _read(prompts, probe, slo)
-        endpoints = Endpoints.discover(state, {"generator": generator, "token": token})
-        target = endpoints.target("generator")
+    spec = load.spec(base_share)
+    refs = _references(pool)
+    swaps = SwapSpec(
+        adapters=refs[:adapters],
+        supply=refs[adapters:],
+        rate=swaps_per_minute / 60.0,
+        residents=tuple(resident or ()),
+        alias_prefix=alias_prefix,
+        lag=alias_lag,
+        keep=keep,
+    )
+    given, probes, objectives = load.read()
+    endpoints = load.endpoints
+    target = endpoints.target("generator")
 
-        async def run() -> LoadResult:
-            async with GeneratorClient(target, token=endpoints.token) as client:
-                base = (await client.pool()).base_model if url else ""
-                async with aclosing(_door(target, url, base, endpoints.token)) as door:
-                    return await run_swaps(
-                        door, client, load, swaps, prompts=given, probes=probes, progress=say
-                    )
+    async def work(client: GeneratorClient) -> LoadResult:
+        base = (await client.pool()).base_model if url else ""
+        async with aclosing(_door(target, url, base, endpoints.token)) as door:
+            return await run_swaps(
+                door, client, spec, swaps, prompts=given, probes=probes, progress=say
+            )
 
-        _deliver(asyncio.run(run()), objectives, report, url or target, as_json=as_json)
+    _deliver(load.run(work), objectives, load, url or target)
 
 
 @app.command("run")
+@takes_options
 def run(
+    load: _RunOptions,
     *,
     model: Annotated[
         list[str] | None,
@@ -179,27 +204,6 @@ def run(
     url: Annotated[
         str, typer.Option(help="Base URL of an OpenAI endpoint, as http://HOST:8000/v1.")
     ] = "",
-    rate: RateOption = 20.0,
-    duration: DurationOption = 60.0,
-    rounds: RoundsOption = 1,
-    full_in_flight: InFlightOption = 0,
-    full_duration: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of a phase of full load.")
-    ] = 10.0,
-    skew: SkewOption = 1.0,
-    prompt_words: WordsOption = "40",
-    answer_tokens: TokensOption = "16",
-    prompts: PromptsOption = None,
-    probe: ProbeOption = None,
-    probe_share: ProbeShareOption = 0.2,
-    slo: SloOption = None,
-    timeout: TimeoutOption = 60.0,
-    seed: SeedOption = 0,
-    generator: GeneratorOption = "",
-    token: TokenOption = "",
-    state: StateOption = Path(".tuneproof"),
-    report: ReportOption = Path("loadtest.html"),
-    as_json: JsonOption = False,
 ) -> None:
     """Load an endpoint without swapping anything, so that servers can be compared.
 
@@ -211,66 +215,26 @@ def run(
     """
     from tuneproof.loadtest import run_load  # noqa: PLC0415 - numpy takes its time
 
-    with plain_errors():
-        models = tuple(model or ())
-        if url and not models:
-            raise InvalidInput("an OpenAI endpoint is asked for a model by name: give --model")
-        load = _load(
-            rate=rate,
-            seconds=duration,
-            rounds=rounds,
-            in_flight=full_in_flight,
-            full_seconds=full_duration,
-            skew=skew,
-            base_share=0.0 if models else 1.0,
-            probe_share=probe_share,
-            prompt_words=prompt_words,
-            answer_tokens=answer_tokens,
-            timeout=timeout,
-            seed=seed,
-        )
-        given, probes, objectives = _read(prompts, probe, slo)
-        endpoints = Endpoints.discover(state, {"generator": generator, "token": token})
-        target = "" if url else endpoints.target("generator")
+    models = tuple(model or ())
+    if url and not models:
+        raise InvalidInput("an OpenAI endpoint is asked for a model by name: give --model")
+    spec = load.spec(0.0 if models else 1.0)
+    given, probes, objectives = load.read()
+    endpoints = load.endpoints
+    target = "" if url else endpoints.target("generator")
 
-        async def ask() -> LoadResult:
-            async with AsyncExitStack() as held:
-                points: dict[str, str] = {}
-                if target:
-                    client = await held.enter_async_context(
-                        GeneratorClient(target, token=endpoints.token)
-                    )
-                    points = {alias.name: alias.ref for alias in await client.aliases()}
-                    points[(await client.pool()).base_model] = ""
-                door = _door(target, url, "", endpoints.token)
-                await held.enter_async_context(aclosing(door))
-                return await run_load(
-                    door, load, models, prompts=given, probes=probes, points=points, progress=say
-                )
+    async def ask(client: GeneratorClient | None = None) -> LoadResult:
+        points: dict[str, str] = {}
+        if client is not None:
+            points = {alias.name: alias.ref for alias in await client.aliases()}
+            points[(await client.pool()).base_model] = ""
+        async with aclosing(_door(target, url, "", endpoints.token)) as door:
+            return await run_load(
+                door, spec, models, prompts=given, probes=probes, points=points, progress=say
+            )
 
-        _deliver(asyncio.run(ask()), objectives, report, url or target, as_json=as_json)
-
-
-def _load(*, prompt_words: str, answer_tokens: str, **rest: float) -> LoadSpec:
-    from tuneproof.loadtest import LoadSpec, Span  # noqa: PLC0415 - see above
-
-    return LoadSpec(
-        prompt_words=Span.parse(prompt_words, "--prompt-words"),
-        answer_tokens=Span.parse(answer_tokens, "--answer-tokens"),
-        **rest,  # type: ignore[arg-type]
-    )
-
-
-def _read(
-    prompts: Path | None, probe: Path | None, slo: Path | None
-) -> tuple[Sequence[str], Probes | None, Slo]:
-    from tuneproof.loadtest import Slo, read_probes, read_prompts, read_slo  # noqa: PLC0415
-
-    return (
-        read_prompts(prompts) if prompts else (),
-        read_probes(probe) if probe else None,
-        read_slo(slo) if slo else Slo(),
-    )
+    result = asyncio.run(ask()) if url else load.run(ask)
+    _deliver(result, objectives, load, url or target)
 
 
 def _references(path: Path) -> tuple[str, ...]:
@@ -285,27 +249,27 @@ def _references(path: Path) -> tuple[str, ...]:
 
 
 def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
-    from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - see above
+    from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - numpy takes its time
 
     if url:
         return OpenAIDoor(url, base_model=base_model, token=token, of_generator=bool(base_model))
     return GrpcDoor(target, token=token)
 
 
-def _deliver(result: LoadResult, slo: Slo, path: Path, address: str, *, as_json: bool) -> None:
+def _deliver(result: LoadResult, slo: Slo, load: LoadOptions, address: str) -> None:
     """Writes the page, prints what it found, and ends with 1 where an objective is missed."""
-    from tuneproof import loadtest  # noqa: PLC0415 - see above
+    from tuneproof import loadtest  # noqa: PLC0415 - numpy takes its time
 
     result = loadtest.with_settings(result, Address=address)
     checks = loadtest.checks_of(slo, result.figures)
-    write_atomically(path, loadtest.build_page(result, checks).encode("utf-8", "replace"))
-    if as_json:
-        print_json({**loadtest.result_json(result, checks), "report": str(path)})
+    write_atomically(load.report, loadtest.build_page(result, checks).encode("utf-8", "replace"))
+    if load.as_json:
+        print_json({**loadtest.result_json(result, checks), "report": str(load.report)})
     else:
         for note in loadtest.notes(result):
             say(note)
         _show(checks)
-        out.print(f"{loadtest.headline(checks)} report: {path}", markup=False)
+        out.print(f"{loadtest.headline(checks)} report: {load.report}", markup=False)
     if not all(check.met for check in checks):
         raise typer.Exit(ExitCode.FAILED)
 

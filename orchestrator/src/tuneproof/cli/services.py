@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ import typer
 from rich.table import Table
 
 from tuneproof.cli.console import out, plain_errors, print_json, say
+from tuneproof.cli.options import STATE, ServiceOptions, StateOption, takes_options
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.local.supervisor import Progress
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
@@ -26,32 +28,14 @@ StudyFile = Annotated[
     Path | None,
     typer.Argument(help="A study file, whose section `services` names model and rubrics."),
 ]
-ModelOption = Annotated[
-    str, typer.Option(help="The base model: a folder or a Hugging Face id; wins over the file.")
-]
-JudgeUrlOption = Annotated[
-    str,
-    typer.Option(
-        help="Base URL of an OpenAI-compatible endpoint for the judge; without it the base model"
-        " judges. Its key: TUNEPROOF_JUDGE_API_KEY."
-    ),
-]
-JudgeModelOption = Annotated[str, typer.Option(help="The judge's model at that endpoint.")]
-RubricsOption = Annotated[Path | None, typer.Option(help="Folder of more rubric files.")]
-StateOption = Annotated[
-    Path, typer.Option(help="Folder of everything that is kept: state, corpora, adapters, logs.")
-]
 UpJson = Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")]
 
 
+@partial(takes_options, on_interrupt="interrupted; what was started now has been ended")
 def up(
+    given: ServiceOptions,
     study: StudyFile = None,
     *,
-    model: ModelOption = "",
-    judge_url: JudgeUrlOption = "",
-    judge_model: JudgeModelOption = "",
-    rubrics: RubricsOption = None,
-    state: StateOption = Path(".tuneproof"),
     detach: Annotated[
         bool, typer.Option(help="Return once the services are ready; `tuneproof down` ends them.")
     ] = False,
@@ -67,19 +51,10 @@ def up(
 
       tuneproof up --model Qwen/Qwen3-0.6B --detach
     """
-    with plain_errors(on_interrupt="interrupted; what was started now has been ended"):
-        options = _options(
-            study,
-            model=model,
-            judge_url=judge_url,
-            judge_model=judge_model,
-            rubrics=rubrics,
-            state=state,
-        )
-        asyncio.run(_up(Supervisor(state), options, detach=detach, as_json=as_json))
+    asyncio.run(_up(Supervisor(given.state), _local(study, given), detach=detach, as_json=as_json))
 
 
-def down(*, state: StateOption = Path(".tuneproof")) -> None:
+def down(*, state: StateOption = STATE) -> None:
     """End the services that `up` or an interrupted study left running.
 
     Example:
@@ -132,25 +107,18 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _options(
-    study: Path | None,
-    *,
-    model: str,
-    judge_url: str,
-    judge_model: str,
-    rubrics: Path | None,
-    state: Path,
-) -> LocalOptions:
-    if bool(judge_url) != bool(judge_model):
+def _local(study: Path | None, given: ServiceOptions) -> LocalOptions:
+    if bool(given.judge_url) != bool(given.judge_model):
         raise InvalidInput("--judge-url and --judge-model belong together: give both or none")
+    model, rubrics = given.model, given.rubrics
     if study is not None:
         sources = resolve_sources(
             load_spec(study),
             study.parent,
             model=model,
             rubrics=rubrics,
-            judge_url=judge_url,
-            judge_model=judge_model,
+            judge_url=given.judge_url,
+            judge_model=given.judge_model,
         )
         model, rubrics = sources.model, sources.rubrics
     if not model:
@@ -158,7 +126,7 @@ def _options(
             "no base model is named: give a study file whose `services` name one, or --model"
         )
     model_folder(model)
-    return LocalOptions(state.resolve(), model, judge_url, judge_model, rubrics)
+    return LocalOptions(given.state.resolve(), model, given.judge_url, given.judge_model, rubrics)
 
 
 def _tell() -> Progress:

@@ -7,17 +7,25 @@ import os
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from tuneproof.cli.asking import JsonOption, TokenOption
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
+from tuneproof.cli.options import (
+    STATE,
+    JsonOption,
+    ServiceOptions,
+    StateOption,
+    TokenOption,
+    takes_options,
+)
 from tuneproof.cli.outcome import deliver, outcome_of
 from tuneproof.cli.progress import progress_on
-from tuneproof.cli.services import JudgeModelOption, JudgeUrlOption, ModelOption, RubricsOption
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
@@ -45,9 +53,6 @@ app = typer.Typer(
 )
 
 FileArgument = Annotated[Path, typer.Argument(help="The study file (YAML).")]
-StateOption = Annotated[
-    Path, typer.Option(help="Folder of everything that is kept: state, corpora, adapters, logs.")
-]
 DataOption = Annotated[
     Path | None, typer.Option(help="The data set's file; wins over the study file.")
 ]
@@ -56,11 +61,12 @@ RubricOption = Annotated[
     typer.Option("--rubric", help="Judge by this rubric instead; may be repeated."),
 ]
 TargetOption = Annotated[str, typer.Option(help="host:port of a service that runs already.")]
-_STATE = Path(".tuneproof")
 
 
 @app.command("run")
+@partial(takes_options, on_interrupt="interrupted; the same command goes on where this one stopped")
 def run_command(
+    given: ServiceOptions,
     file: FileArgument,
     *,
     up: Annotated[
@@ -68,12 +74,7 @@ def run_command(
     ] = False,
     keep_up: Annotated[bool, typer.Option(help="Leave the services running at the end.")] = False,
     data: DataOption = None,
-    model: ModelOption = "",
-    judge_url: JudgeUrlOption = "",
-    judge_model: JudgeModelOption = "",
-    rubrics: RubricsOption = None,
     rubric: RubricOption = None,
-    state: StateOption = _STATE,
     artifacts: Annotated[
         str, typer.Option(help="Artifact store of trainer and generator; <state>/artifacts.")
     ] = "",
@@ -102,26 +103,28 @@ def run_command(
     """
     targets = {"retriever": retriever, "generator": generator, "trainer": trainer, "judge": judge}
     request = Request(
-        file, state, data, model, judge_url, judge_model, rubrics, tuple(rubric or ()),
-        {**targets, "token": token},
-    )  # fmt: skip
-    with plain_errors(on_interrupt="interrupted; the same command goes on where this one stopped"):
-        _check_flags(request, artifacts, up=up)
-        prepared = prepare(request)
-        with exclusive(state), open_state(state, write=True) as results:
-            work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
-            chain = asyncio.run(_until_terminated(work))
-            outcome = outcome_of(chain)
-            path = report or state / "reports" / f"{prepared.spec.study}.html"
-            deliver(outcome, path, as_json=as_json)
-            complete = is_complete(status_of(chain))
+        file,
+        data=data,
+        rubric_ids=tuple(rubric or ()),
+        targets={**targets, "token": token},
+        **asdict(given),
+    )
+    _check_flags(request, artifacts, up=up)
+    prepared = prepare(request)
+    with exclusive(given.state), open_state(given.state, write=True) as results:
+        work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
+        chain = asyncio.run(_until_terminated(work))
+        outcome = outcome_of(chain)
+        path = report or given.state / "reports" / f"{prepared.spec.study}.html"
+        deliver(outcome, path, as_json=as_json)
+        complete = is_complete(status_of(chain))
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
 
 @app.command("status")
 def status_command(
-    file: FileArgument, *, state: StateOption = _STATE, as_json: JsonOption = False
+    file: FileArgument, *, state: StateOption = STATE, as_json: JsonOption = False
 ) -> None:
     """Tell how far a study is, and which services run.
 
@@ -155,7 +158,7 @@ def report_command(
         Path | None, typer.Option("--out", help="Where it goes; <state>/reports/<study>.html.")
     ] = None,
     data: DataOption = None,
-    state: StateOption = _STATE,
+    state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of what a study found so far; no service is needed.
@@ -186,7 +189,7 @@ def plan_command(
       tuneproof study plan studies/demo.yaml
     """
     with plain_errors():
-        prepared = prepare(Request(file, _STATE, data))
+        prepared = prepare(Request(file, STATE, data))
         plan, judge = prepared.plan, prepared.spec.judge
         answers = len(plan.cells) * len(plan.test)
         counts = {

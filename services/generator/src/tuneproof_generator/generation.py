@@ -15,7 +15,7 @@ from tuneproof_generator.engine.protocol import Engine, Finish, Message, Samplin
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 
 _MAX_STOPS = 16
-# Above it, tokenizing takes so long that it must not hold up the streams of others.
+# A longer text is tokenized in a thread, so that it does not delay other streams.
 _LONG_TEXT = 20_000
 _MAX_SEED = 2**64 - 1
 
@@ -137,9 +137,7 @@ class Generator:
     def _check_prompt(self, prompt: list[int]) -> None:
         facts = self._engine.facts
         if not prompt:
-            raise InvalidInput(
-                "the prompt has no tokens; set chat, text or token_ids", field="prompt"
-            )
+            raise InvalidInput("the prompt is empty; set chat, text or token_ids", field="prompt")
         if len(prompt) >= facts.max_model_len:
             raise InvalidInput(
                 f"the prompt has {len(prompt)} tokens; the model's context of"
@@ -195,7 +193,7 @@ def _check_messages(messages: Sequence[Message]) -> None:
     for index, message in enumerate(messages):
         if not message.role:
             raise InvalidInput(
-                f"chat.messages[{index}] has no role; set system, user or assistant",
+                f"chat.messages[{index}] lacks a role; set system, user or assistant",
                 field=f"chat.messages[{index}].role",
             )
     if not any(message.content.strip() for message in messages):

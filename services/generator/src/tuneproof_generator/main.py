@@ -95,6 +95,8 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
                 traffic,
                 door,
                 tokens=[token.decode() for token, _ in tokens.roles] if tokens else [],
+                max_n=settings.max_n,
+                keep_alive_seconds=settings.keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
             )
         )

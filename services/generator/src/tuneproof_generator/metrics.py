@@ -18,16 +18,16 @@ FAILURES = Counter(
 )
 CAPACITY = Gauge(
     "tuneproof_generator_capacity",
-    "Adapters that the engine can hold: `host` memory, `slots` of one batch.",
+    "Capacity: adapters that fit into `host` memory, and `slots` of one batch.",
     ["kind"],
 )
 CAPACITY_USED = Gauge(
     "tuneproof_generator_capacity_used",
-    "Adapters held or on their way (`host`), and adapters with requests in the engine (`slots`).",
+    "Adapters in host memory or on their way (`host`), with requests in the engine (`slots`).",
     ["kind"],
 )
 SLOT_WAITING = Gauge(
-    "tuneproof_generator_slot_waiting", "Requests that wait for a slot for their adapter."
+    "tuneproof_generator_slot_waiting", "Requests that wait until their adapter has a slot."
 )
 REQUESTS = Counter(
     "tuneproof_generator_requests",
@@ -54,11 +54,11 @@ RECONCILE_ERRORS = Counter(
 )
 RETRIES = Counter("tuneproof_generator_load_retries", "Adapters that FAILED and were tried again.")
 EVICTIONS = Counter(
-    "tuneproof_generator_evictions", "Idle adapters that went for one without a place."
+    "tuneproof_generator_evictions", "Idle adapters that were evicted for a newly declared one."
 )
 IGNORED_OBJECTS = Counter(
     "tuneproof_generator_ignored_objects",
-    "Objects of the pool's folder that could not be read, each time they were met.",
+    "Objects of the pool's folder that could not be read, counted at each attempt.",
     ["kind"],
 )
 LIVE_REPLICAS = Gauge(
@@ -67,6 +67,6 @@ LIVE_REPLICAS = Gauge(
 
 
 def forget(ref: str) -> None:
-    """Removes the series of an adapter that is gone, so that adapters may come and go for ever."""
+    """Removes the series of an adapter that is gone, so that their number stays bounded."""
     for metric in (REQUESTS, TOKENS, FIRST_TOKEN_SECONDS, ANSWER_SECONDS):
         metric.remove_by_labels({"adapter": ref})

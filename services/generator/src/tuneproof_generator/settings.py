@@ -49,15 +49,16 @@ class GeneratorSettings(ServiceSettings):
     )
     replica: str = Field(
         default_factory=socket.gethostname,
-        description="Name of this replica in its pool, its own alone; the host's name by default.",
+        description="Name of this replica in its pool; no two may share it. The host's name by"
+        " default.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$",
     )
     lease_seconds: float = Field(
         15.0,
         ge=0.5,
         le=3600,
-        description="How long this replica counts as alive after it last told the others; an alias"
-        " cannot be moved so long after a replica died before its adapters were READY.",
+        description="How long this replica counts as alive after it last told the others. For as"
+        " long after a replica died, no alias can move to an adapter that it did not have READY.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -75,7 +76,7 @@ class GeneratorSettings(ServiceSettings):
     max_loras: int = Field(
         4,
         ge=1,
-        description="Slots: different adapters in one batch. Beyond them adapters take turns.",
+        description="Slots: different adapters in one batch. More adapters in use take turns.",
     )
     slot_seconds: float = Field(
         1.0,
@@ -84,7 +85,10 @@ class GeneratorSettings(ServiceSettings):
         " fairer, longer gives more tokens per second.",
     )
     max_cpu_loras: int = Field(
-        16, ge=1, description="Adapters in host memory; declaring more is refused."
+        16,
+        ge=1,
+        description="Capacity: adapters in host memory. A declaration beyond it is refused, or"
+        " evicts an idle adapter.",
     )
     max_num_seqs: int = Field(
         64, ge=1, description="Requests in one batch; more of them wait in the engine's queue."
@@ -108,17 +112,30 @@ class GeneratorSettings(ServiceSettings):
     )
     openai_bind: str = Field(
         "127.0.0.1:0",
-        description="host:port of the OpenAI API; port 0 takes a free one. Asks for the same tokens"
+        description="host:port of the OpenAI API; port 0 takes a free one. It takes the same tokens"
         " as gRPC.",
+    )
+    max_n: int = Field(
+        64,
+        ge=1,
+        le=16384,
+        description="Largest n of a request to the OpenAI API: answers to one prompt. Each"
+        " of them takes one of max_num_seqs.",
+    )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        description="How long an idle connection to the OpenAI API stays open. Set it above the"
+        " idle time of a load balancer in front: else requests fail on connections just closed.",
     )
     fetch_seconds: float = Field(
         600.0,
         gt=0,
-        description="How long the registry may take to give one adapter; then it FAILED, and is"
-        " tried again.",
+        description="How long the registry may take to give one adapter; after that the adapter"
+        " FAILED, and is tried again.",
     )
     reconcile_seconds: float = Field(
-        5.0, gt=0, description="Time between two looks at the pool's folder for others' changes."
+        5.0, gt=0, description="Time between two reads of the pool's folder for others' changes."
     )
     store_seconds: float = Field(
         10.0,
@@ -152,7 +169,7 @@ class GeneratorSettings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
-    def _places_fit(self) -> GeneratorSettings:
+    def _slots_fit(self) -> GeneratorSettings:
         if self.max_cpu_loras < self.max_loras:
             raise ValueError(
                 f"max_cpu_loras {self.max_cpu_loras} is below max_loras {self.max_loras}: every"

@@ -5,5 +5,5 @@ loading           fetch, verify, load, warm; `admission` checks the files
 local_adapter     one adapter: its record and its tasks
 local_adapters    all adapters of this replica, each moved on by a task of its own
 capacity          how many fit into host memory, and which one may be evicted
-traffic           requests under way: who is let in, and the drain
+traffic           requests under way, and the drain
 """

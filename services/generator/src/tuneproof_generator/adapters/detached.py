@@ -16,8 +16,8 @@ T = TypeVar("T")
 def detached(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
     """Runs a call in a thread of its own.
 
-    Unlike one of `asyncio.to_thread`, a thread that hangs in a dead network file system takes no
-    place from other work, and the process ends without it.
+    It takes no worker from other calls, unlike `asyncio.to_thread`, when it hangs in a dead network
+    file system; and the process ends without waiting for it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

@@ -4,7 +4,7 @@
        ╰─────────┴───────────┴──────────┴────────┴──→ FAILED → PENDING (declared, or tried, again)
     every one of them → DRAINING → gone
 
-A record never changes; a step makes the next one. So what a watcher was given stays what it was.
+A record never changes; a step makes the next one. So a watcher's copy stays as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuneproof.servicekit.errors import Internal
 
 
 class AdapterState(StrEnum):
-    """Where an adapter is in its life; the status is always what is true."""
+    """Where an adapter is in its life."""
 
     PENDING = "PENDING"
     FETCHING = "FETCHING"
@@ -30,34 +30,27 @@ class AdapterState(StrEnum):
     FAILED = "FAILED"
 
 
+_END = frozenset({AdapterState.FAILED, AdapterState.DRAINING})
 _NEXT: Mapping[AdapterState, frozenset[AdapterState]] = MappingProxyType(
     {
-        AdapterState.PENDING: frozenset(
-            {AdapterState.FETCHING, AdapterState.FAILED, AdapterState.DRAINING}
-        ),
-        AdapterState.FETCHING: frozenset(
-            {AdapterState.VERIFYING, AdapterState.FAILED, AdapterState.DRAINING}
-        ),
-        AdapterState.VERIFYING: frozenset(
-            {AdapterState.LOADING, AdapterState.FAILED, AdapterState.DRAINING}
-        ),
-        AdapterState.LOADING: frozenset(
-            {AdapterState.READY, AdapterState.FAILED, AdapterState.DRAINING}
-        ),
-        AdapterState.READY: frozenset({AdapterState.FAILED, AdapterState.DRAINING}),
+        AdapterState.PENDING: _END | {AdapterState.FETCHING},
+        AdapterState.FETCHING: _END | {AdapterState.VERIFYING},
+        AdapterState.VERIFYING: _END | {AdapterState.LOADING},
+        AdapterState.LOADING: _END | {AdapterState.READY},
+        AdapterState.READY: _END,
         AdapterState.FAILED: frozenset({AdapterState.PENDING, AdapterState.DRAINING}),
         AdapterState.DRAINING: frozenset(),
     }
 )
 
 HOLDS_CAPACITY = frozenset(AdapterState) - {AdapterState.FAILED}
-"""States in which an adapter takes one of the engine's places, or is about to."""
+"""States in which an adapter takes some of the engine's capacity, or is about to."""
 _KEPT_TRANSITIONS = 32
 
 
 @dataclass(frozen=True)
 class Transition:
-    """One step."""
+    """A step into a state, with its reason and time."""
 
     state: AdapterState
     reason: str

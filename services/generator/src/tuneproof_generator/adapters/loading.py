@@ -22,7 +22,7 @@ from tuneproof_generator.engine.protocol import Engine, LoadedAdapter, Sampling
 from tuneproof_generator.metrics import LOAD_SECONDS
 
 FETCH_SECONDS = 600.0
-"""How long the registry may take to give one adapter when nobody says otherwise."""
+"""How long the registry may take to give one adapter, by default."""
 _FETCHES_AT_ONCE = 2
 _WARM_TOKEN = 0
 
@@ -45,7 +45,7 @@ class AdapterSource(Protocol):
 
 Run = Callable[..., Awaitable[Any]]
 Inspect = Callable[[Path, AdapterRef], AdmissionResult]
-"""Raises InvalidInput with every defect of an adapter that may not be served."""
+"""Raises InvalidInput with all defects of an adapter that may not be served."""
 
 
 class LoadProgress(Protocol):
@@ -69,7 +69,7 @@ class LoadProgress(Protocol):
 
 
 class Loader:
-    """Fetches, checks, loads and warms adapters; knows which files may go.
+    """Fetches, checks, loads and warms adapters; deletes files that no adapter needs.
 
     Args:
         cache: a folder of this process alone.

@@ -30,7 +30,7 @@ class LocalAdapter:
         self.ref = ref
         self.record = record
         self.loaded: LoadedAdapter | None = None
-        """Set while the engine may hold it."""
+        """None unless the engine may hold it."""
         self.loading: asyncio.Task[None] | None = None
         self.removal: asyncio.Task[None] | None = None
         self.gone = False

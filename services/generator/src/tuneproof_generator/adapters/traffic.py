@@ -18,7 +18,7 @@ from tuneproof_generator.clock import now
 Abort = Callable[[], Awaitable[None]]
 
 DRAIN_SECONDS = 30.0
-"""How long running requests may take when nobody says otherwise."""
+"""How long running requests may take by default."""
 _ABORT_SECONDS = 10.0
 
 

@@ -1,7 +1,13 @@
-"""The engine as vLLM's endpoints see it: requests let in, counted, and named in their reply."""
+"""The engine as vLLM's endpoints see it: requests are admitted, counted, named in their reply.
+
+vLLM's endpoints take a request's id from the client's header `X-Request-Id`, and vLLM (0.32) aborts
+by that id: one client could end the requests of another that sends the same id. So the engine gets
+an id of ours. The client's id stays in the reply.
+"""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
 from contextvars import ContextVar
@@ -21,11 +27,11 @@ from tuneproof_generator.engine.vllm_engine import VllmEngine, stages_of
 
 ADAPTER_HEADER = "x-tuneproof-adapter"
 """Header of a reply: `name@sha256:<hex>` of what served, absent for the base model. An alias may
-point to two adapters; so who wants to know asks the reply."""
+point to two adapters, so the reply tells which one it was."""
 
 
 class CountingClient:
-    """vLLM's client, whose requests for an adapter are let in and counted like those of gRPC."""
+    """vLLM's client, whose requests for an adapter are admitted and counted like those of gRPC."""
 
     def __init__(self, engine: VllmEngine, traffic: Traffic) -> None:
         self._engine = engine
@@ -39,20 +45,21 @@ class CountingClient:
         self,
         prompt: Any,
         sampling_params: Any,
-        request_id: str,
+        request_id: str,  # noqa: ARG002 - the client's, see above
         *,
         lora_request: LoRARequest | None = None,
         trace_headers: Mapping[str, str] | None = None,
         **others: Any,
     ) -> AsyncGenerator[Any, None]:
-        # Not in the generator, which runs when the reply has begun.
+        # Not in the generator below: it runs after the reply has begun.
         if lora_request is not None and (reply := _reply.get()) is not None:
             reply.adapter = lora_request.lora_name
+        own_id = f"openai-{uuid.uuid4().hex}"
         outputs = self._client.generate(
-            prompt, sampling_params, request_id, lora_request=lora_request, **others
+            prompt, sampling_params, own_id, lora_request=lora_request, **others
         )
         in_deltas = sampling_params.output_kind is RequestOutputKind.DELTA
-        return self._counted(outputs, request_id, lora_request, trace_headers, in_deltas)
+        return self._counted(outputs, own_id, lora_request, trace_headers, in_deltas)
 
     async def _counted(
         self,
@@ -65,7 +72,7 @@ class CountingClient:
         ref = adapter.lora_name if adapter else ""
         within = from_headers(trace_headers) if trace_headers else None
         async with aclosing(outputs):
-            with self._let_in(adapter, request_id), account(ref, "openai", within) as used:
+            with self._admitted(adapter, request_id), account(ref, "openai", within) as used:
                 async for output in outputs:
                     parts = output.outputs
                     if not used.prompt_tokens:
@@ -82,7 +89,7 @@ class CountingClient:
                     yield output
 
     @contextmanager
-    def _let_in(self, adapter: LoRARequest | None, request_id: str) -> Iterator[None]:
+    def _admitted(self, adapter: LoRARequest | None, request_id: str) -> Iterator[None]:
         if adapter is None:
             yield
             return

@@ -1,8 +1,8 @@
 """vLLM's own OpenAI endpoints on the engine of this process.
 
-Names are answered by the pool alone: base model, READY adapters, aliases. vLLM's own bookkeeping
-of adapters is not used: it counts engine ids by itself, so that beside another allocator the wrong
-adapter answers (vLLM 0.32, `OpenAIServingModels.resolve_lora`).
+Only the pool answers for names: base model, READY adapters, aliases. vLLM's own bookkeeping of
+adapters counts engine ids by itself, so beside another allocator the wrong adapter answers (vLLM
+0.32, `OpenAIServingModels.resolve_lora`). It is not used.
 """
 
 from __future__ import annotations
@@ -32,13 +32,19 @@ from tuneproof_generator.doors.openai_client import CountingClient, NamesAdapter
 from tuneproof_generator.engine.vllm_engine import VllmEngine, lora_request
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 
+_GENERATING = {
+    "openai_serving_chat": "create_chat_completion",
+    "openai_serving_completion": "create_completion",
+}
+"""vLLM's endpoints that take `n` (0.32): their names in the app's state, and the methods that
+answer. The batch endpoint refuses every `n` above 1 itself."""
+
 
 def listen(bind: tuple[str, int]) -> socket.socket:
-    """A bound socket that does not accept yet; so a port that is taken shows before the engine
-    starts.
+    """A bound socket that does not accept yet: a port in use is noticed before the engine starts.
 
     Raises:
-        InvalidInput: when the address cannot be had.
+        InvalidInput: when the address cannot be bound.
     """
     host, port = bind
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -68,19 +74,24 @@ async def openai_door(
     door: socket.socket,
     *,
     tokens: Sequence[str],
+    max_n: int,
+    keep_alive_seconds: int,
     drain_seconds: float,
 ) -> AsyncIterator[None]:
     """Serves the OpenAI API until the context ends, then lets running requests end.
 
     Args:
-        tokens: bearer tokens, one of which a request must carry; none: nothing is asked.
+        tokens: bearer tokens, one of which a request must carry; empty: no token is needed.
+        max_n: the largest `n` of a request.
+        keep_alive_seconds: how long an idle connection stays open.
     """
-    app = await _app(engine, pool, traffic, tokens)
+    app = await _app(engine, pool, traffic, tokens=tokens, max_n=max_n)
     config = uvicorn.Config(
         app,
         lifespan="off",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=keep_alive_seconds,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
     )
     server = NoSignalServer(config)
@@ -93,7 +104,7 @@ async def openai_door(
 
 
 async def _app(
-    engine: VllmEngine, pool: AdapterPool, traffic: Traffic, tokens: Sequence[str]
+    engine: VllmEngine, pool: AdapterPool, traffic: Traffic, *, tokens: Sequence[str], max_n: int
 ) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     model = engine.client.vllm_config.model_config
@@ -103,6 +114,8 @@ async def _app(
     client: Any = CountingClient(engine, traffic)
     await init_app_state(client, app.state, arguments, await client.get_supported_tasks())
     app.state.openai_serving_models.lora_requests = _ReadyAdapters(pool)
+    for endpoint, call in _GENERATING.items():
+        limit_n(getattr(app.state, endpoint), call, max_n)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -115,6 +128,23 @@ async def _app(
     if tokens:
         app.add_middleware(AuthenticationMiddleware, tokens=list(tokens))
     return app
+
+
+def limit_n(endpoint: Any, call: str, max_n: int) -> None:
+    """Makes an endpoint of vLLM refuse requests for more answers than `max_n`; vLLM itself takes
+    16,384 (0.32)."""
+    answer = getattr(endpoint, call)
+
+    async def limited(request: Any, *others: Any, **more: Any) -> Any:
+        if (request.n or 1) > max_n:
+            return endpoint.create_error_response(
+                f"n is {request.n}; this generator gives {max_n} answers to a request at most"
+                " (--max-n): send several requests",
+                param="n",
+            )
+        return await answer(request, *others, **more)
+
+    setattr(endpoint, call, limited)
 
 
 def _cards(pool: AdapterPool, max_model_len: int) -> Iterator[dict[str, Any]]:
@@ -141,7 +171,7 @@ def _ready_names(pool: AdapterPool) -> dict[str, str]:
 
 
 class _ReadyAdapters(Mapping[str, LoRARequest]):
-    """What vLLM's endpoints look names up in: the pool, as it is at that moment."""
+    """Where vLLM's endpoints look names up: the pool, as it is at that moment."""
 
     def __init__(self, pool: AdapterPool) -> None:
         self._pool = pool
@@ -162,5 +192,5 @@ class _ReadyAdapters(Mapping[str, LoRARequest]):
         return len(_ready_names(self._pool))
 
     def values(self) -> ValuesView[LoRARequest]:
-        """None: vLLM looks through them, for each request, for adapters of other modalities."""
+        """Empty: for each request vLLM searches them for adapters of other modalities."""
         return {}.values()

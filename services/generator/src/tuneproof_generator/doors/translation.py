@@ -76,7 +76,7 @@ def request_of(request: pb.GenerateRequest) -> GenerationRequest:
 
 
 def delta_of(piece: Piece) -> pb.Delta | None:
-    """A part of an answer; None where nothing came."""
+    """A part of an answer; None when it is empty."""
     if not (piece.text or piece.token_ids):
         return None
     return pb.Delta(text=piece.text, token_ids=piece.token_ids)
@@ -131,10 +131,10 @@ def adapter_of(view: AdapterView, residency: Residency = Residency.UNKNOWN) -> p
 
 
 def target_of(request: pb.SetAliasRequest) -> Target:
-    """Where an alias shall point.
+    """Where a request asks an alias to point.
 
     Raises:
-        InvalidInput: for what is no reference, or a percentage that does not fit.
+        InvalidInput: for a malformed reference, or a percentage that does not fit.
     """
     ref, canary = (
         AdapterRef.parse(text) if text else None for text in (request.ref, request.canary_ref)

@@ -52,7 +52,7 @@ def engine_arguments(options: EngineOptions) -> AsyncEngineArgs:
     """vLLM's arguments.
 
     Raises:
-        InvalidInput: when the model's config does not tell its context and nobody said it.
+        InvalidInput: when neither the options nor the model's config give the context length.
     """
     on_cpu = bool(current_platform.is_cpu())
     special = _on_cpu(options) if on_cpu else _on_gpu(options)

@@ -1,9 +1,9 @@
 """Lets mixtures of experts be served with adapters on a CPU.
 
-As soon as adapters are enabled, vLLM 0.32 takes Triton for the experts, on every platform
+With adapters enabled, vLLM 0.32 uses Triton for the experts on every platform
 (`fused_moe/oracle/unquantized.py`); on a CPU the first request then ends the engine: "module
-'triton.language' has no attribute 'float32'". Adapters for experts are not admitted, so the experts
-are computed as they are without adapters.
+'triton.language' has no attribute 'float32'". Admission refuses adapters for experts, so the
+experts are computed as without adapters.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method
 
 
 def keep_experts_plain() -> None:
-    """Takes the CPU's own kernel for experts, in this process.
+    """Makes this process use the CPU's own kernel for experts.
 
     Raises:
-        AttributeError: when another vLLM has no such choice; then this has to be looked at again.
+        AttributeError: when another vLLM lacks that choice; then check whether this is needed.
     """
     chosen = unquantized_fused_moe_method.select_unquantized_moe_backend
     unquantized_fused_moe_method.select_unquantized_moe_backend = _without_adapters(chosen)

@@ -17,10 +17,10 @@ from vllm.lora.punica_wrapper import punica_cpu
 
 
 def protect_base() -> None:
-    """Makes the CPU kernels leave base tokens alone, in this process.
+    """Makes the CPU kernels of this process skip base tokens.
 
     Raises:
-        AttributeError: when another vLLM has no such kernels; then this has to be looked at again.
+        AttributeError: when another vLLM lacks those kernels; then check whether this is needed.
     """
     protected = _without_base(lora_ops.bgmv_shrink)
     # The prefill kernels look it up in their module, the decode path in the one that imported it.

@@ -19,7 +19,7 @@ def environment(*, threads: int, verbose: bool) -> Mapping[str, str]:
         "VLLM_LOGGING_LEVEL": "INFO" if verbose else "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        # The doors answer for names themselves: no plugins, no loading by HTTP, no name unchecked.
+        # The doors check names themselves: no plugins, no loading by HTTP, no unchecked names.
         "VLLM_PLUGINS": "",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
         "VLLM_SERVER_DEV_MODE": "0",

@@ -47,7 +47,7 @@ class Chunk:
     finish: Finish | None = None
     """Set in the last chunk."""
     cached_tokens: int = 0
-    """Prompt tokens that the prefix cache spared; counts in the last chunk."""
+    """Prompt tokens that came from the prefix cache; in the last chunk."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """`queue`, `first_token`, `decode`; in the last chunk."""
 
@@ -62,8 +62,8 @@ class LoadedAdapter:
     engine_id: int
     """Positive; given once in the life of the process."""
     folder: Path
-    """The engine may read it again at any time until `unload` has returned (vLLM 0.32 ends when a
-    folder of an evicted adapter is gone)."""
+    """The engine may read it again at any time until `unload` has returned (vLLM 0.32 ends when the
+    folder of an adapter that it evicted is gone)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class WorkerAdapters:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine is and can hold."""
+    """What an engine is, and its limits."""
 
     dtype: str
     """Of the weights as served: `float32`, `bfloat16` …"""
@@ -99,7 +99,7 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> EngineFacts:
-        """What it is."""
+        """What it is, and its limits."""
         ...
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
@@ -141,14 +141,14 @@ class Engine(Protocol):
         ...
 
     async def unload(self, adapter: LoadedAdapter) -> None:
-        """Lets an adapter go; afterwards its files may go."""
+        """Unloads an adapter; afterwards its files may be deleted."""
         ...
 
     async def workers(self) -> Sequence[WorkerAdapters]:
         """What each worker holds. Answered between two steps of the engine.
 
         Raises:
-            Unavailable: when they cannot tell.
+            Unavailable: when they do not answer.
         """
         ...
 

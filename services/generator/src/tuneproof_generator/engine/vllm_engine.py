@@ -34,11 +34,11 @@ from tuneproof_generator.engine.scheduled_client import ScheduledClient
 from tuneproof_generator.engine.slots import SlotScheduler
 
 _SHUTDOWN_SECONDS = 10.0
-_DEAD = "the engine is dead; the service must be started again"
+_DEAD = "the engine is dead; restart the service"
 
 
 def lora_request(adapter: LoadedAdapter) -> LoRARequest:
-    """An adapter in vLLM's words. Never with `load_inplace`, which reads the disk again on each
+    """An adapter as vLLM takes it. Never with `load_inplace`, which reads the disk again for each
     request."""
     return LoRARequest(
         lora_name=adapter.ref, lora_int_id=adapter.engine_id, lora_path=str(adapter.folder)
@@ -65,10 +65,10 @@ async def start_engine(options: EngineOptions) -> AsyncIterator[VllmEngine]:
         raise
     try:
         tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, str(options.folder))
-        turns = SlotScheduler(options.max_loras, options.slot_seconds)
-        yield VllmEngine(ScheduledClient(client, turns), tokenizer)
+        scheduler = SlotScheduler(options.max_loras, options.slot_seconds)
+        yield VllmEngine(ScheduledClient(client, scheduler), tokenizer)
     finally:
-        # Else it takes the end of the engine core for its death, and says so.
+        # Else it logs the end of the engine core as its death.
         if client.output_handler is not None:
             client.output_handler.cancel()
         await asyncio.to_thread(client.shutdown, _SHUTDOWN_SECONDS)
@@ -167,9 +167,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise Unavailable(_DEAD) from error
         except Exception as error:  # vLLM hands on what its worker raised.
-            raise Unavailable(
-                f"the engine's workers do not tell what they hold: {error}"
-            ) from error
+            raise Unavailable(f"the engine's workers do not say what they hold: {error}") from error
         return [WorkerAdapters(frozenset(host), frozenset(slots)) for host, slots in told]
 
     async def check(self) -> None:

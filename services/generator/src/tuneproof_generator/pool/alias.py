@@ -1,4 +1,4 @@
-"""Where an alias points, or shall point."""
+"""Where an alias points, and where it is asked to point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_REASON = 1024
 
 @dataclass(frozen=True)
 class Target:
-    """Where an alias shall point."""
+    """Where an alias is asked to point."""
 
     ref: AdapterRef | None
     """None retires it."""
@@ -43,7 +43,7 @@ class Target:
 
     @property
     def refs(self) -> tuple[AdapterRef, ...]:
-        """Target and canary, as far as there are."""
+        """Target and canary, as far as they are set."""
         return tuple(ref for ref in (self.ref, self.canary) if ref is not None)
 
 
@@ -68,7 +68,7 @@ class Alias:
 
     @property
     def refs(self) -> tuple[str, ...]:
-        """What it points to: target and canary, as far as there are."""
+        """Target and canary, as far as they are set."""
         return tuple(filter(None, (self.ref, self.canary_ref)))
 
     @property
@@ -78,10 +78,10 @@ class Alias:
         return Target(AdapterRef.parse(self.ref) if self.ref else None, canary, self.canary_percent)
 
     def pick(self, draw: Callable[[], float]) -> str:
-        """Who serves a request.
+        """The reference that serves a request.
 
         Args:
-            draw: gives a number from [0, 1); asked only where there is a canary.
+            draw: gives a number from [0, 1); called only when there is a canary.
         """
         if self.canary_ref and draw() * 100 < self.canary_percent:
             return self.canary_ref
@@ -94,7 +94,7 @@ def may_be_called(name: str) -> bool:
 
 
 def check_alias(name: str, reason: str) -> None:
-    """Raises InvalidInput unless an alias may be called that, for that reason."""
+    """Raises InvalidInput unless an alias may have that name and that reason."""
     if not may_be_called(name):
         raise InvalidInput(
             f"alias {name!r} is not 1 to 63 characters of a-z, 0-9, `.` and `-`, beginning with a"

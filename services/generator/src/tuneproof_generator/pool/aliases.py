@@ -1,8 +1,8 @@
 """Aliases: names that point to an adapter and can be moved.
 
-Each change is an object of its own with the next number, made only if it is not there; so of two
-who move an alias at once one fails, and the history stays. An alias may give a part of its requests
-to a second adapter, the canary; one that points to nothing is retired.
+Each change is an object of its own with the next number, created only if it does not exist. So when
+two callers move an alias at once, one of them fails, and the history stays. An alias may give a
+part of its requests to a second adapter, the canary. An alias that points to nothing is retired.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Aliases:
         self._store = store
 
     def list(self, known: Mapping[str, Alias] = MappingProxyType({})) -> dict[str, Alias]:
-        """Every alias as it is now, by name, but not the retired ones.
+        """Every alias as it is now, by name, without the retired ones.
 
         Args:
-            known: what was read before. An alias whose last change cannot be read is logged, and
-                stays as it is there, or is left out: an older change is never taken for the last.
+            known: what was read before. An alias whose last change cannot be read is logged and
+                taken from here, or left out: an older change never stands in for the last.
 
         Raises:
             Unavailable: when the store does not answer.
@@ -65,8 +65,8 @@ class Aliases:
         return numbers
 
     def read(self, name: str, versions: Iterable[int]) -> builtins.list[Alias]:
-        """Changes of an alias, in the order asked for. One that cannot be read is logged and left
-        out.
+        """Changes of an alias, in the order of `versions`. One that cannot be read is logged and
+        left out.
         """
         found = []
         for version in versions:

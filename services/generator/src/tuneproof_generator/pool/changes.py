@@ -30,7 +30,7 @@ class AdapterView:
     aliases: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
     replicas: tuple[OnReplica, ...] = ()
-    """Every live one, this one included, sorted by name; none where replicas are not known."""
+    """Every live one, this one included, sorted by name."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Change:
 class Changes:
     """Hands each change to every watcher.
 
-    A slow watcher gets the newest state of an adapter instead of all in between (its transitions
-    tell them), so that nobody makes the queue grow without end.
+    A slow watcher gets the newest state of an adapter and skips those in between (the transitions
+    list them). So the queue stays short.
     """
 
     def __init__(self, current: Callable[[], Iterable[AdapterView]]) -> None:
@@ -54,7 +54,7 @@ class Changes:
         self._watchers: set[_Watcher] = set()
 
     def tell(self, change: Change) -> None:
-        """Gives a change to all who watch."""
+        """Gives a change to all watchers."""
         for watcher in self._watchers:
             watcher.waiting[change.ref] = change
             watcher.news.set()

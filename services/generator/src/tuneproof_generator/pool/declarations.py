@@ -1,4 +1,4 @@
-"""The declared set: which adapters the pool shall serve, whatever a replica holds right now."""
+"""The declared set: the adapters that every replica of the pool should serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Declaration:
-    """One adapter that the pool shall serve."""
+    """One adapter that the pool should serve."""
 
     ref: AdapterRef
     required: bool
@@ -39,8 +39,8 @@ class Declarations:
         """All declarations, sorted by reference.
 
         Args:
-            known: what is served now. A declaration that cannot be read is logged, and stays as
-                it is there, or is left out: a spoilt object removes no adapter and adds none.
+            known: what is served now. A declaration that cannot be read is logged and taken from
+                here, or left out: a damaged object removes no adapter and adds none.
 
         Raises:
             Unavailable: when the store does not answer.
@@ -61,7 +61,7 @@ class Declarations:
         return sorted(found, key=lambda declaration: declaration.ref)
 
     def get(self, ref: AdapterRef) -> Declaration | None:
-        """An adapter's declaration; None when there is none, or none that can be read."""
+        """An adapter's declaration; None when it does not exist or cannot be read."""
         try:
             return self._read(_path(ref))
         except Corrupted:

@@ -1,4 +1,4 @@
-"""What all live replicas of the pool say of an adapter."""
+"""An adapter on all live replicas of the pool."""
 
 from __future__ import annotations
 

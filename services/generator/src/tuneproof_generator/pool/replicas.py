@@ -202,7 +202,7 @@ class Replicas:
         if exists:
             await asyncio.to_thread(self._store.write, mine.path, mine.dump())
         elif not await asyncio.to_thread(self._store.create, mine.path, mine.dump()):
-            # Of two that come at once one wins; the other learns at its next turn who it is.
+            # Of two processes at once one wins; the other reads its name at its next attempt.
             raise Unavailable(f"another process became replica {self.name} at this moment")
         self._obstacle, self._was_written = "", True
         self._lease_ends_at = begun + self._lease

@@ -97,8 +97,7 @@ class AdapterViews:
         self._count()
 
     def tell_all(self, refs: Iterable[str]) -> None:
-        """Tells watchers that what is known of some adapters changed; those that are not here do
-        not count."""
+        """Tells watchers that what is known of some adapters changed; skips those not held here."""
         for ref in set(refs) & self._held.keys():
             self.tell(ref)
 

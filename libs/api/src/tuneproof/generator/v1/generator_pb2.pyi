@@ -70,37 +70,38 @@ class _AdapterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdapterS
     DESCRIPTOR: _descriptor.EnumDescriptor
     ADAPTER_STATE_UNSPECIFIED: _AdapterState.ValueType  # 0
     ADAPTER_STATE_PENDING: _AdapterState.ValueType  # 1
-    """Declared; nothing has been done yet."""
+    """Declared; nothing has happened yet."""
     ADAPTER_STATE_FETCHING: _AdapterState.ValueType  # 2
     """Being copied from the registry."""
     ADAPTER_STATE_VERIFYING: _AdapterState.ValueType  # 3
     """Being checked: digest, format, base model, shapes, finite values."""
     ADAPTER_STATE_LOADING: _AdapterState.ValueType  # 4
-    """In the engine's hands; one token is generated with it."""
+    """Being loaded into the engine, which then generates one token with it."""
     ADAPTER_STATE_READY: _AdapterState.ValueType  # 5
     """Served."""
     ADAPTER_STATE_DRAINING: _AdapterState.ValueType  # 6
-    """Not served any more; running requests end."""
+    """Draining: not served any more, while running requests end."""
     ADAPTER_STATE_FAILED: _AdapterState.ValueType  # 7
-    """Not served; the reason tells why."""
+    """Not served; the reason says why."""
 
-class AdapterState(_AdapterState, metaclass=_AdapterStateEnumTypeWrapper): ...
+class AdapterState(_AdapterState, metaclass=_AdapterStateEnumTypeWrapper):
+    """The observed state of an adapter on one replica."""
 
 ADAPTER_STATE_UNSPECIFIED: AdapterState.ValueType  # 0
 ADAPTER_STATE_PENDING: AdapterState.ValueType  # 1
-"""Declared; nothing has been done yet."""
+"""Declared; nothing has happened yet."""
 ADAPTER_STATE_FETCHING: AdapterState.ValueType  # 2
 """Being copied from the registry."""
 ADAPTER_STATE_VERIFYING: AdapterState.ValueType  # 3
 """Being checked: digest, format, base model, shapes, finite values."""
 ADAPTER_STATE_LOADING: AdapterState.ValueType  # 4
-"""In the engine's hands; one token is generated with it."""
+"""Being loaded into the engine, which then generates one token with it."""
 ADAPTER_STATE_READY: AdapterState.ValueType  # 5
 """Served."""
 ADAPTER_STATE_DRAINING: AdapterState.ValueType  # 6
-"""Not served any more; running requests end."""
+"""Draining: not served any more, while running requests end."""
 ADAPTER_STATE_FAILED: AdapterState.ValueType  # 7
-"""Not served; the reason tells why."""
+"""Not served; the reason says why."""
 Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
 
 class _OnFull:
@@ -112,22 +113,24 @@ class _OnFullEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFull.ValueTy
     ON_FULL_UNSPECIFIED: _OnFull.ValueType  # 0
     """The same as ON_FULL_REFUSE."""
     ON_FULL_REFUSE: _OnFull.ValueType  # 1
-    """RESOURCE_EXHAUSTED, naming the limit and who holds it."""
+    """RESOURCE_EXHAUSTED, naming the limit and the adapters that hold the capacity."""
     ON_FULL_EVICT_IDLE: _OnFull.ValueType  # 2
-    """The adapter that has been idle for longest is removed from the pool. Never one that is required,
-    that an alias points to, or that answers a request.
+    """Evicts the adapter that has been idle for longest: it leaves the declared set and is drained.
+    An adapter is never evicted while it is required, an alias points to it, or it answers a request.
     """
 
 class OnFull(_OnFull, metaclass=_OnFullEnumTypeWrapper):
-    """What to do with a declaration for which the engine has no place."""
+    """What to do with a declaration when the capacity is used up: max_cpu_loras adapters are in host
+    memory, or on their way into it.
+    """
 
 ON_FULL_UNSPECIFIED: OnFull.ValueType  # 0
 """The same as ON_FULL_REFUSE."""
 ON_FULL_REFUSE: OnFull.ValueType  # 1
-"""RESOURCE_EXHAUSTED, naming the limit and who holds it."""
+"""RESOURCE_EXHAUSTED, naming the limit and the adapters that hold the capacity."""
 ON_FULL_EVICT_IDLE: OnFull.ValueType  # 2
-"""The adapter that has been idle for longest is removed from the pool. Never one that is required,
-that an alias points to, or that answers a request.
+"""Evicts the adapter that has been idle for longest: it leaves the declared set and is drained.
+An adapter is never evicted while it is required, an alias points to it, or it answers a request.
 """
 Global___OnFull: _TypeAlias = OnFull  # noqa: Y015
 
@@ -138,7 +141,7 @@ class _Residency:
 class _ResidencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Residency.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RESIDENCY_UNSPECIFIED: _Residency.ValueType  # 0
-    """The workers cannot be asked, or do not agree."""
+    """Unknown: the workers do not answer in time, or do not agree."""
     RESIDENCY_NONE: _Residency.ValueType  # 1
     """Not in the engine."""
     RESIDENCY_HOST: _Residency.ValueType  # 2
@@ -147,10 +150,10 @@ class _ResidencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Residency.V
     """In one of the slots from which a batch computes."""
 
 class Residency(_Residency, metaclass=_ResidencyEnumTypeWrapper):
-    """Where an adapter's weights are, as the engine's workers tell it."""
+    """Where an adapter's weights are, as the engine's workers report it."""
 
 RESIDENCY_UNSPECIFIED: Residency.ValueType  # 0
-"""The workers cannot be asked, or do not agree."""
+"""Unknown: the workers do not answer in time, or do not agree."""
 RESIDENCY_NONE: Residency.ValueType  # 1
 """Not in the engine."""
 RESIDENCY_HOST: Residency.ValueType  # 2
@@ -235,7 +238,7 @@ class Sampling(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
-    """1 to the model's context. 0 means 256."""
+    """1 up to the model's context. 0 means 256."""
     temperature: _builtins.float
     """0 (the default) is greedy; at most 2."""
     top_p: _builtins.float
@@ -281,8 +284,8 @@ class GenerateRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     RETURN_PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Empty or the base model's name, an adapter reference `name@sha256:<hex>`, or an alias. What
-    is not READY is NOT_FOUND or UNAVAILABLE, never the base model instead.
+    """The base model's name (or empty), an adapter reference `name@sha256:<hex>`, or an alias. An
+    adapter that is not READY is NOT_FOUND or UNAVAILABLE; the base model never answers instead.
     """
     text: _builtins.str
     """Raw text, no template."""
@@ -349,7 +352,7 @@ class Usage(_message.Message):
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
     cached_tokens: _builtins.int
-    """Prompt tokens that the prefix cache spared."""
+    """Prompt tokens that came from the prefix cache."""
     def __init__(
         self,
         *,
@@ -437,7 +440,7 @@ class Final(_message.Message):
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only when asked for."""
+        """Only when return_prompt_token_ids is set."""
 
     def __init__(
         self,
@@ -464,7 +467,9 @@ class GenerateResponse(_message.Message):
     FINAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delta(self) -> Global___Delta:
-        """What came since the message before. Absent where the answer ended without another token."""
+        """The text and tokens since the previous message. Absent when the answer ends without another
+        token.
+        """
 
     @_builtins.property
     def final(self) -> Global___Final:
@@ -491,7 +496,7 @@ class GenerateBatchRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     GENERATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's, repeated in the answer; unique in the stream."""
+    """Chosen by the caller, unique in the stream, repeated in the answer."""
     @_builtins.property
     def generate(self) -> Global___GenerateRequest: ...
     def __init__(
@@ -612,8 +617,9 @@ class Pool(_message.Message):
     """Longest prompt and answer together, in tokens."""
     max_lora_rank: _builtins.int
     max_loras: _builtins.int
-    """Adapters that one batch can hold, and that stay in host memory."""
+    """Slots: different adapters in one batch."""
     max_cpu_loras: _builtins.int
+    """Capacity: adapters in host memory."""
     engine_version: _builtins.str
     replica: _builtins.str
     process_id: _builtins.int
@@ -674,6 +680,8 @@ Global___GetPoolResponse: _TypeAlias = GetPoolResponse  # noqa: Y015
 
 @_typing.final
 class StateTransition(_message.Message):
+    """A step from one state to the next, with its reason and time."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -701,7 +709,7 @@ Global___StateTransition: _TypeAlias = StateTransition  # noqa: Y015
 
 @_typing.final
 class ReplicaStatus(_message.Message):
-    """An adapter on one replica."""
+    """The observed state of an adapter on one replica of the pool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -711,7 +719,7 @@ class ReplicaStatus(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     state: Global___AdapterState.ValueType
-    """PENDING, with the reason `not seen yet`, where the replica has not read the declaration."""
+    """PENDING, with the reason `not seen yet`, until the replica has read the declaration."""
     reason: _builtins.str
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -735,6 +743,8 @@ Global___ReplicaStatus: _TypeAlias = ReplicaStatus  # noqa: Y015
 
 @_typing.final
 class Adapter(_message.Message):
+    """A declared adapter, and its observed state on the answering replica."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REF_FIELD_NUMBER: _builtins.int
@@ -753,10 +763,11 @@ class Adapter(_message.Message):
     ref: _builtins.str
     """`name@sha256:<hex>`."""
     state: Global___AdapterState.ValueType
-    """On this replica."""
+    """Observed on this replica."""
     reason: _builtins.str
+    """Why it is in that state; always set for FAILED."""
     required: _builtins.bool
-    """Readiness of the service waits for required adapters."""
+    """Declared: the service is not ready before the adapter is, and the adapter is never evicted."""
     rank: _builtins.int
     size_bytes: _builtins.int
     running_requests: _builtins.int
@@ -765,13 +776,13 @@ class Adapter(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateTransition]:
-        """Oldest first, since the last declaration."""
+        """Oldest first, since the last declaration; at most 32."""
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]:
-        """Every live replica of the pool, this one included."""
+        """Observed on every live replica of the pool, this one included."""
 
     @_builtins.property
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
@@ -814,7 +825,7 @@ class DeclareAdapterRequest(_message.Message):
     """`name@sha256:<hex>`, in the registry."""
     required: _builtins.bool
     request_id: _builtins.str
-    """Makes a repeated call recognisable in the logs; any text up to 128 characters."""
+    """Identifies a repeated call in the logs; any text up to 128 characters."""
     on_full: Global___OnFull.ValueType
     def __init__(
         self,
@@ -968,7 +979,7 @@ class WatchAdaptersResponse(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     removed: _builtins.bool
-    """The adapter is gone; only its ref is set."""
+    """The adapter is gone; only adapter.ref is set."""
     @_builtins.property
     def adapter(self) -> Global___Adapter: ...
     def __init__(
@@ -1045,10 +1056,10 @@ class Alias(_message.Message):
     """Counts the alias's changes from 1."""
     reason: _builtins.str
     set_by: _builtins.str
-    """Who set it: the name of the token, or the caller's address where no token is asked."""
+    """Who set it: the name of the token, or the caller's address when the service asks for no token."""
     canary_ref: _builtins.str
-    """Serves canary_percent of the requests, chosen at random; empty when ref serves all. A request
-    that meets it while it is not READY is UNAVAILABLE: what the canary lacks is not hidden by ref.
+    """Serves canary_percent of the requests, drawn at random; empty when ref serves all. While it is
+    not READY, its requests are UNAVAILABLE: ref does not answer for it.
     """
     canary_percent: _builtins.int
     @_builtins.property
@@ -1088,27 +1099,30 @@ class SetAliasRequest(_message.Message):
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     ref: _builtins.str
-    """`name@sha256:<hex>`; must be READY. Empty, with force, retires the alias: its name is NOT_FOUND
-    until it is set again.
+    """`name@sha256:<hex>`; must be READY. Empty, together with force, retires the alias: its name is
+    NOT_FOUND until it is set again.
     """
     expected_ref: _builtins.str
-    """The ref to which the alias points now, empty when it does not exist; else FAILED_PRECONDITION."""
+    """The ref to which the alias must point now, empty when it must not exist; else
+    FAILED_PRECONDITION.
+    """
     force: _builtins.bool
-    """Moves the alias to adapters that are not READY everywhere; requests that meet one which is not
+    """Moves the alias even if an adapter is not READY on every replica; requests for one that is not
     READY are UNAVAILABLE or NOT_FOUND.
     """
     reason: _builtins.str
     """Why, e.g. the digest of a gate's report; up to 1,024 characters."""
     request_id: _builtins.str
     canary_ref: _builtins.str
-    """A second adapter that serves a part of the requests; must be READY too. Each reply tells which
-    one served.
+    """A second adapter that serves a part of the requests; must be READY too. Each reply names the
+    adapter that served it.
     """
     canary_percent: _builtins.int
     """1 to 99 with canary_ref, else 0."""
     expected_version: _builtins.int
-    """The number of the alias's newest version, 0 when it was never set; else FAILED_PRECONDITION.
-    Tells two changes of the canary apart, which expected_ref does not. Absent: not compared.
+    """The newest version that the alias must have now, 0 when it was never set; else
+    FAILED_PRECONDITION. Unlike expected_ref, it notices a change of the canary. Absent: not
+    compared.
     """
     def __init__(
         self,

@@ -61,23 +61,23 @@ class GeneratorServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
-        engine.
+        """Streams text deltas; the last message holds Final. Cancelling the call stops the engine's work
+        on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GenerateBatch(self, request_iterator, context):
-        """Answers many requests over one stream, in any order, each under its caller's id and without
-        deltas.
+        """Answers many requests over one stream, in any order. Each answer is one message and carries the
+        caller's id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPool(self, request, context):
-        """Tells what this replica serves.
+        """Returns the base model, the engine's limits and the live replicas of this replica's pool.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,8 +198,11 @@ class GeneratorService(object):
 
 
 class AdapterServiceStub(object):
-    """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
-    `manage`, the others the role `use`.
+    """Manages LoRA adapters and aliases while the engine runs.
+
+    The pool's declared state is its set of declared adapters and its aliases. Each replica makes its
+    own, observed state equal to it. Calls that change declared state need the role `manage`, the
+    others the role `use`.
     """
 
     def __init__(self, channel):
@@ -251,26 +254,31 @@ class AdapterServiceStub(object):
 
 
 class AdapterServiceServicer(object):
-    """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
-    `manage`, the others the role `use`.
+    """Manages LoRA adapters and aliases while the engine runs.
+
+    The pool's declared state is its set of declared adapters and its aliases. Each replica makes its
+    own, observed state equal to it. Calls that change declared state need the role `manage`, the
+    others the role `use`.
     """
 
     def DeclareAdapter(self, request, context):
-        """Adds an adapter of the registry to the pool. Returns at once; the adapter is served when its
-        state is READY. Repeatable.
+        """Adds an adapter of the registry to the declared set. Returns at once; the adapter is served when
+        its state is READY. Repeatable. RESOURCE_EXHAUSTED when the capacity of this replica is used up,
+        see OnFull.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAdapter(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one adapter, as observed on this replica.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAdapters(self, request, context):
-        """Lists adapters by name, in pages.
+        """Lists adapters by reference, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,33 +292,35 @@ class AdapterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveAdapter(self, request, context):
-        """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
-        running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
-        while an alias points to it, as its target or its canary: move the alias first, or retire it.
-        Repeatable: OK when there is no such adapter, or no more.
+        """Takes an adapter out of the declared set and drains it: this replica refuses new requests for
+        it, waits for the running ones, then unloads it. The other replicas do the same when they next
+        read the declared set. FAILED_PRECONDITION while an alias points to the adapter, as its target
+        or its canary: move the alias first, or retire it. Repeatable: OK when the adapter is not
+        declared.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-        and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
-        the answering replica at once, by the others once they see it; until then they answer as before.
-        Repeatable with the same request_id.
+        """Points an alias to an adapter, or splits it between two. FAILED_PRECONDITION unless the alias
+        points where the caller expects, and its new target is READY on every live replica. The
+        answering replica serves the change at once, the others when they next read the aliases; until
+        then they answer as before. Repeatable with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAliases(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the aliases by name, in pages, without retired ones.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAliasVersions(self, request, context):
-        """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set.
+        """Lists the versions of an alias, the newest first, in pages. NOT_FOUND if it was never set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,8 +378,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdapterService(object):
-    """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
-    `manage`, the others the role `use`.
+    """Manages LoRA adapters and aliases while the engine runs.
+
+    The pool's declared state is its set of declared adapters and its aliases. Each replica makes its
+    own, observed state equal to it. Calls that change declared state need the role `manage`, the
+    others the role `use`.
     """
 
     @staticmethod

@@ -37,15 +37,15 @@ class GeneratorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
-    """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
-    engine.
+    """Streams text deltas; the last message holds Final. Cancelling the call stops the engine's work
+    on it.
     """
     GenerateBatch: _grpc.StreamStreamMultiCallable[_generator_pb2.GenerateBatchRequest, _generator_pb2.GenerateBatchResponse]
-    """Answers many requests over one stream, in any order, each under its caller's id and without
-    deltas.
+    """Answers many requests over one stream, in any order. Each answer is one message and carries the
+    caller's id.
     """
     GetPool: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetPoolRequest, _generator_pb2.GetPoolResponse]
-    """Tells what this replica serves."""
+    """Returns the base model, the engine's limits and the live replicas of this replica's pool."""
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -56,15 +56,15 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
-    engine.
+    """Streams text deltas; the last message holds Final. Cancelling the call stops the engine's work
+    on it.
     """
     GenerateBatch: _aio.StreamStreamMultiCallable[_generator_pb2.GenerateBatchRequest, _generator_pb2.GenerateBatchResponse]  # type: ignore[assignment]
-    """Answers many requests over one stream, in any order, each under its caller's id and without
-    deltas.
+    """Answers many requests over one stream, in any order. Each answer is one message and carries the
+    caller's id.
     """
     GetPool: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetPoolRequest, _generator_pb2.GetPoolResponse]  # type: ignore[assignment]
-    """Tells what this replica serves."""
+    """Returns the base model, the engine's limits and the live replicas of this replica's pool."""
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates text with the base model or with one of its adapters. Needs the role `use`.
@@ -78,8 +78,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
-        """Streams text deltas; the last message holds Final. Cancelling the call stops the work in the
-        engine.
+        """Streams text deltas; the last message holds Final. Cancelling the call stops the engine's work
+        on it.
         """
 
     @_abc_1.abstractmethod
@@ -88,8 +88,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_generator_pb2.GenerateBatchRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateBatchResponse], _abc.AsyncIterator[_generator_pb2.GenerateBatchResponse]]:
-        """Answers many requests over one stream, in any order, each under its caller's id and without
-        deltas.
+        """Answers many requests over one stream, in any order. Each answer is one message and carries the
+        caller's id.
         """
 
     @_abc_1.abstractmethod
@@ -98,13 +98,16 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GetPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.GetPoolResponse, _abc.Awaitable[_generator_pb2.GetPoolResponse]]:
-        """Tells what this replica serves."""
+        """Returns the base model, the engine's limits and the live replicas of this replica's pool."""
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AdapterServiceStub:
-    """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
-    `manage`, the others the role `use`.
+    """Manages LoRA adapters and aliases while the engine runs.
+
+    The pool's declared state is its set of declared adapters and its aliases. Each replica makes its
+    own, observed state equal to it. Calls that change declared state need the role `manage`, the
+    others the role `use`.
     """
 
     @_typing.overload
@@ -112,65 +115,79 @@ class AdapterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdapterServiceAsyncStub: ...
     DeclareAdapter: _grpc.UnaryUnaryMultiCallable[_generator_pb2.DeclareAdapterRequest, _generator_pb2.DeclareAdapterResponse]
-    """Adds an adapter of the registry to the pool. Returns at once; the adapter is served when its
-    state is READY. Repeatable.
+    """Adds an adapter of the registry to the declared set. Returns at once; the adapter is served when
+    its state is READY. Repeatable. RESOURCE_EXHAUSTED when the capacity of this replica is used up,
+    see OnFull.
     """
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetAdapterRequest, _generator_pb2.GetAdapterResponse]
+    """Returns one adapter, as observed on this replica."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAdaptersRequest, _generator_pb2.ListAdaptersResponse]
-    """Lists adapters by name, in pages."""
+    """Lists adapters by reference, in pages."""
     WatchAdapters: _grpc.UnaryStreamMultiCallable[_generator_pb2.WatchAdaptersRequest, _generator_pb2.WatchAdaptersResponse]
     """Streams the adapters as they are now, then each change."""
     RemoveAdapter: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RemoveAdapterRequest, _generator_pb2.RemoveAdapterResponse]
-    """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
-    running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
-    while an alias points to it, as its target or its canary: move the alias first, or retire it.
-    Repeatable: OK when there is no such adapter, or no more.
+    """Takes an adapter out of the declared set and drains it: this replica refuses new requests for
+    it, waits for the running ones, then unloads it. The other replicas do the same when they next
+    read the declared set. FAILED_PRECONDITION while an alias points to the adapter, as its target
+    or its canary: move the alias first, or retire it. Repeatable: OK when the adapter is not
+    declared.
     """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_generator_pb2.SetAliasRequest, _generator_pb2.SetAliasResponse]
-    """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-    and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
-    the answering replica at once, by the others once they see it; until then they answer as before.
-    Repeatable with the same request_id.
+    """Points an alias to an adapter, or splits it between two. FAILED_PRECONDITION unless the alias
+    points where the caller expects, and its new target is READY on every live replica. The
+    answering replica serves the change at once, the others when they next read the aliases; until
+    then they answer as before. Repeatable with the same request_id.
     """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAliasesRequest, _generator_pb2.ListAliasesResponse]
+    """Lists the aliases by name, in pages, without retired ones."""
     ListAliasVersions: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAliasVersionsRequest, _generator_pb2.ListAliasVersionsResponse]
-    """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set."""
+    """Lists the versions of an alias, the newest first, in pages. NOT_FOUND if it was never set."""
 
 @_typing.type_check_only
 class AdapterServiceAsyncStub(AdapterServiceStub):
-    """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
-    `manage`, the others the role `use`.
+    """Manages LoRA adapters and aliases while the engine runs.
+
+    The pool's declared state is its set of declared adapters and its aliases. Each replica makes its
+    own, observed state equal to it. Calls that change declared state need the role `manage`, the
+    others the role `use`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DeclareAdapter: _aio.UnaryUnaryMultiCallable[_generator_pb2.DeclareAdapterRequest, _generator_pb2.DeclareAdapterResponse]  # type: ignore[assignment]
-    """Adds an adapter of the registry to the pool. Returns at once; the adapter is served when its
-    state is READY. Repeatable.
+    """Adds an adapter of the registry to the declared set. Returns at once; the adapter is served when
+    its state is READY. Repeatable. RESOURCE_EXHAUSTED when the capacity of this replica is used up,
+    see OnFull.
     """
     GetAdapter: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetAdapterRequest, _generator_pb2.GetAdapterResponse]  # type: ignore[assignment]
+    """Returns one adapter, as observed on this replica."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAdaptersRequest, _generator_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists adapters by name, in pages."""
+    """Lists adapters by reference, in pages."""
     WatchAdapters: _aio.UnaryStreamMultiCallable[_generator_pb2.WatchAdaptersRequest, _generator_pb2.WatchAdaptersResponse]  # type: ignore[assignment]
     """Streams the adapters as they are now, then each change."""
     RemoveAdapter: _aio.UnaryUnaryMultiCallable[_generator_pb2.RemoveAdapterRequest, _generator_pb2.RemoveAdapterResponse]  # type: ignore[assignment]
-    """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
-    running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
-    while an alias points to it, as its target or its canary: move the alias first, or retire it.
-    Repeatable: OK when there is no such adapter, or no more.
+    """Takes an adapter out of the declared set and drains it: this replica refuses new requests for
+    it, waits for the running ones, then unloads it. The other replicas do the same when they next
+    read the declared set. FAILED_PRECONDITION while an alias points to the adapter, as its target
+    or its canary: move the alias first, or retire it. Repeatable: OK when the adapter is not
+    declared.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_generator_pb2.SetAliasRequest, _generator_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-    and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
-    the answering replica at once, by the others once they see it; until then they answer as before.
-    Repeatable with the same request_id.
+    """Points an alias to an adapter, or splits it between two. FAILED_PRECONDITION unless the alias
+    points where the caller expects, and its new target is READY on every live replica. The
+    answering replica serves the change at once, the others when they next read the aliases; until
+    then they answer as before. Repeatable with the same request_id.
     """
     ListAliases: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAliasesRequest, _generator_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    """Lists the aliases by name, in pages, without retired ones."""
     ListAliasVersions: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAliasVersionsRequest, _generator_pb2.ListAliasVersionsResponse]  # type: ignore[assignment]
-    """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set."""
+    """Lists the versions of an alias, the newest first, in pages. NOT_FOUND if it was never set."""
 
 class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Loads, lists and removes LoRA adapters while the engine runs. Mutating calls need the role
-    `manage`, the others the role `use`.
+    """Manages LoRA adapters and aliases while the engine runs.
+
+    The pool's declared state is its set of declared adapters and its aliases. Each replica makes its
+    own, observed state equal to it. Calls that change declared state need the role `manage`, the
+    others the role `use`.
     """
 
     @_abc_1.abstractmethod
@@ -179,8 +196,9 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.DeclareAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.DeclareAdapterResponse, _abc.Awaitable[_generator_pb2.DeclareAdapterResponse]]:
-        """Adds an adapter of the registry to the pool. Returns at once; the adapter is served when its
-        state is READY. Repeatable.
+        """Adds an adapter of the registry to the declared set. Returns at once; the adapter is served when
+        its state is READY. Repeatable. RESOURCE_EXHAUSTED when the capacity of this replica is used up,
+        see OnFull.
         """
 
     @_abc_1.abstractmethod
@@ -188,7 +206,8 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _generator_pb2.GetAdapterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_generator_pb2.GetAdapterResponse, _abc.Awaitable[_generator_pb2.GetAdapterResponse]]: ...
+    ) -> _typing.Union[_generator_pb2.GetAdapterResponse, _abc.Awaitable[_generator_pb2.GetAdapterResponse]]:
+        """Returns one adapter, as observed on this replica."""
 
     @_abc_1.abstractmethod
     def ListAdapters(
@@ -196,7 +215,7 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.ListAdaptersResponse, _abc.Awaitable[_generator_pb2.ListAdaptersResponse]]:
-        """Lists adapters by name, in pages."""
+        """Lists adapters by reference, in pages."""
 
     @_abc_1.abstractmethod
     def WatchAdapters(
@@ -212,10 +231,11 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.RemoveAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.RemoveAdapterResponse, _abc.Awaitable[_generator_pb2.RemoveAdapterResponse]]:
-        """Takes the adapter out of the pool: this replica refuses new requests for it, waits for the
-        running ones, then lets it go; the others do the same once they see it. FAILED_PRECONDITION
-        while an alias points to it, as its target or its canary: move the alias first, or retire it.
-        Repeatable: OK when there is no such adapter, or no more.
+        """Takes an adapter out of the declared set and drains it: this replica refuses new requests for
+        it, waits for the running ones, then unloads it. The other replicas do the same when they next
+        read the declared set. FAILED_PRECONDITION while an alias points to the adapter, as its target
+        or its canary: move the alias first, or retire it. Repeatable: OK when the adapter is not
+        declared.
         """
 
     @_abc_1.abstractmethod
@@ -224,10 +244,10 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.SetAliasResponse, _abc.Awaitable[_generator_pb2.SetAliasResponse]]:
-        """Points an alias to an adapter, or in parts to two, if the alias points where the caller expects
-        and what it shall point to is READY on every live replica; else FAILED_PRECONDITION. Served by
-        the answering replica at once, by the others once they see it; until then they answer as before.
-        Repeatable with the same request_id.
+        """Points an alias to an adapter, or splits it between two. FAILED_PRECONDITION unless the alias
+        points where the caller expects, and its new target is READY on every live replica. The
+        answering replica serves the change at once, the others when they next read the aliases; until
+        then they answer as before. Repeatable with the same request_id.
         """
 
     @_abc_1.abstractmethod
@@ -235,7 +255,8 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _generator_pb2.ListAliasesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_generator_pb2.ListAliasesResponse, _abc.Awaitable[_generator_pb2.ListAliasesResponse]]: ...
+    ) -> _typing.Union[_generator_pb2.ListAliasesResponse, _abc.Awaitable[_generator_pb2.ListAliasesResponse]]:
+        """Lists the aliases by name, in pages, without retired ones."""
 
     @_abc_1.abstractmethod
     def ListAliasVersions(
@@ -243,6 +264,6 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.ListAliasVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.ListAliasVersionsResponse, _abc.Awaitable[_generator_pb2.ListAliasVersionsResponse]]:
-        """Lists what an alias was set to, the newest first, in pages. NOT_FOUND if it was never set."""
+        """Lists the versions of an alias, the newest first, in pages. NOT_FOUND if it was never set."""
 
 def add_AdapterServiceServicer_to_server(servicer: AdapterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

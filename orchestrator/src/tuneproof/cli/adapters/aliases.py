@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli.adapter_tables import json_of, show_aliases, target_of
-from tuneproof.cli.adapters import RefArgument
-from tuneproof.cli.asking import Asked, asks_generator
+from tuneproof.cli.adapters.commands import RefArgument
+from tuneproof.cli.adapters.tables import json_of, show_aliases, target_of
+from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import out, print_json
+from tuneproof.cli.options import takes_options
 from tuneproof.sdk import AliasInfo, GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 
@@ -21,7 +22,7 @@ ForceOption = Annotated[bool, typer.Option(help="Even if an adapter is not ready
 
 
 @app.command("alias")
-@asks_generator
+@takes_options
 def alias_command(
     asked: Asked,
     name: AliasArgument,
@@ -74,7 +75,7 @@ def alias_command(
 
 
 @app.command("aliases")
-@asks_generator
+@takes_options
 def aliases_command(asked: Asked) -> None:
     """List the aliases: where each points, since when, by whom, and why.
 
@@ -90,7 +91,7 @@ def aliases_command(asked: Asked) -> None:
 
 
 @app.command("history")
-@asks_generator
+@takes_options
 def history_command(asked: Asked, alias: AliasArgument) -> None:
     """List what an alias was set to, the newest first.
 
@@ -106,7 +107,7 @@ def history_command(asked: Asked, alias: AliasArgument) -> None:
 
 
 @app.command("rollback")
-@asks_generator
+@takes_options
 def rollback_command(
     asked: Asked,
     alias: AliasArgument,
@@ -148,7 +149,7 @@ def rollback_command(
 
 
 @app.command("retire")
-@asks_generator
+@takes_options
 def retire_command(
     asked: Asked,
     alias: AliasArgument,

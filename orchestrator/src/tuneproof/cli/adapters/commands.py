@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneproof.cli.adapter_tables import json_of, show_adapter, show_adapters, told
-from tuneproof.cli.adapter_watch import watch_on
-from tuneproof.cli.admission import show_report, verify_folder
-from tuneproof.cli.asking import Asked, JsonOption, asks_generator
+from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, told
+from tuneproof.cli.adapters.verify import show_report, verify_folder
+from tuneproof.cli.adapters.watch import watch_on
+from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
+from tuneproof.cli.options import JsonOption, takes_options
 from tuneproof.sdk import AdapterInfo, GeneratorClient
 from tuneproof.sdk.readiness import states_of
 
@@ -36,7 +37,7 @@ class _Watched(Asked):
 
 
 @app.command("list")
-@asks_generator
+@takes_options
 def list_command(asked: Asked) -> None:
     """List the pool's adapters, with their state on each replica.
 
@@ -56,7 +57,7 @@ def list_command(asked: Asked) -> None:
 
 
 @app.command("show")
-@asks_generator
+@takes_options
 def show_command(
     asked: Asked,
     ref: Annotated[str, typer.Argument(help="`name@sha256:…` or an alias.")],
@@ -75,7 +76,7 @@ def show_command(
 
 
 @app.command("declare")
-@asks_generator
+@takes_options
 def declare_command(
     asked: Asked,
     ref: RefArgument,
@@ -120,7 +121,7 @@ def declare_command(
 
 
 @app.command("remove")
-@asks_generator
+@takes_options
 def remove_command(
     asked: Asked,
     ref: RefArgument,
@@ -147,7 +148,7 @@ def remove_command(
 
 
 @app.command("watch")
-@asks_generator
+@takes_options
 def watch_command(
     asked: _Watched,
     refs: Annotated[list[str] | None, typer.Argument(help="Only these; none: all.")] = None,

@@ -1,0 +1,77 @@
+"""Options that several commands share, each written once.
+
+A dataclass whose fields are options is the first parameter of a command under `takes_options`;
+its fields become options of the command, after the command's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, TypeVar, get_type_hints
+
+import typer
+
+from tuneproof.cli.console import plain_errors
+
+OptionsT = TypeVar("OptionsT")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
+StateOption = Annotated[
+    Path, typer.Option(help="Folder of everything that is kept: state, corpora, adapters, logs.")
+]
+STATE = Path(".tuneproof")
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """What the services of this machine are started with."""
+
+    model: Annotated[
+        str, typer.Option(help="The base model: a folder or a Hugging Face id; wins over the file.")
+    ] = ""
+    judge_url: Annotated[
+        str,
+        typer.Option(
+            help="Base URL of an OpenAI-compatible endpoint for the judge; without it the base"
+            " model judges. Its key: TUNEPROOF_JUDGE_API_KEY."
+        ),
+    ] = ""
+    judge_model: Annotated[str, typer.Option(help="The judge's model at that endpoint.")] = ""
+    rubrics: Annotated[Path | None, typer.Option(help="Folder of more rubric files.")] = None
+    state: StateOption = STATE
+
+
+def takes_options(
+    command: Callable[Concatenate[OptionsT, ...], None],
+    *,
+    on_interrupt: str = "interrupted",
+) -> Callable[..., None]:
+    """The command as typer reads it: its own options, then the fields of its first parameter.
+
+    Its errors are plain.
+
+    Args:
+        on_interrupt: what Ctrl-C makes it say.
+    """
+    first, *own = signature(command, eval_str=True).parameters.values()
+    kind: type[Any] = first.annotation
+    hints = get_type_hints(kind, include_extras=True)
+    options = [
+        Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
+        for one in fields(kind)
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        with plain_errors(on_interrupt=on_interrupt):
+            command(kind(**{one.name: given.pop(one.name) for one in options}), **given)
+
+    # typer 0.29 reads both.
+    run.__signature__ = Signature([*own, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in (*own, *options)}
+    return run
