@@ -15,7 +15,7 @@ import pytest
 from fake_pool import CAPACITY
 from small_study import invoke
 
-from tuneproof.cli.adapter_watch import watch_on
+from tuneproof.cli.adapters.watch import watch_on
 from tuneproof.sdk import AdapterInfo
 from tuneproof.servicekit.errors import Unavailable
 
