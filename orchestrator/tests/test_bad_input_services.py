@@ -62,7 +62,7 @@ async def test_a_model_id_that_nobody_has_is_named_and_nothing_stays(
     assert code == 4, err
     told = complaint(err)
     assert "ended while it started. The end of" in told
-    assert "--model no/such-model is no folder here, and the hub does not give it: " in told
+    assert "--model no/such-model is not a folder here, and the hub does not give it: " in told
     assert "Give a folder in Hugging Face format or another id" in told
     assert out == ""
     assert left_of(small.state) == []

@@ -146,7 +146,7 @@ def test_a_revision_is_pinned_and_its_commit_is_told(hub: str, tmp_path: Path) -
     assert resolved(hub, tmp_path, "some/model", "v1").split()[1] == COMMITS["v1"]
     assert resolved(hub, tmp_path, "some/model", COMMITS["v1"]).split()[1] == COMMITS["v1"]
     told = resolved(hub, tmp_path, "some/model", "v9")
-    assert told.startswith("InvalidInput --model some/model is no folder here")
+    assert told.startswith("InvalidInput --model some/model is not a folder here")
     assert "v9" in told
 
 
@@ -163,7 +163,7 @@ def test_a_model_of_pickles_is_refused(hub: str, tmp_path: Path) -> None:
 
 def test_a_model_that_the_hub_has_not_is_told_in_one_line(hub: str, tmp_path: Path) -> None:
     told = resolved(hub, tmp_path, "some/other")
-    assert told.startswith("InvalidInput --model some/other is no folder here, and the hub does")
+    assert told.startswith("InvalidInput --model some/other is not a folder here, and the hub does")
     assert "\n" not in told
 
 

@@ -186,7 +186,7 @@ async def test_data_that_cannot_be_trained_on_is_told(
         with pytest.raises(InvalidInput, match="has the digest sha256:"), typed_errors():
             await stub.CreateRun(pb.CreateRunRequest(run_id="other", spec=asked))
         bad = spec(write_data(raw=b'{"messages": []}\n{'))
-        said = r"line 1 does not end .* line 2 is no JSON"
+        said = r"line 1 does not end .* line 2 is not JSON"
         with pytest.raises(InvalidInput, match=said), typed_errors():
             await stub.CreateRun(pb.CreateRunRequest(run_id="bad", spec=bad))
     assert runs[-1].state == pb.RUN_STATE_FAILED

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,9 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from opentelemetry.trace import SpanKind
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.retries import Retries, Sleep
 from tuneproof.servicekit.tracing import headers, span
 from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
 from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
@@ -24,8 +23,6 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 20.0
 _LONGEST_RETRY_AFTER_SECONDS = 120.0
 _PROBE_SECONDS = 5.0
-
-Sleep = Callable[[float], Awaitable[None]]
 
 
 class ChatEndpoint(Protocol):
@@ -87,6 +84,14 @@ class OpenAIEndpoint:
         self._url = url
         self._model = model
         self._limits = limits
+        self._retries = Retries(
+            first=_FIRST_PAUSE_SECONDS,
+            longest=_LONGEST_PAUSE_SECONDS,
+            jitter=0.5,
+            attempts=limits.max_attempts,
+            longest_asked=_LONGEST_RETRY_AFTER_SECONDS,
+            passing=lambda error: isinstance(error, CallFailed) and error.passing,
+        )
         self._sleep = sleep
         self._clock = clock
         self._slots = asyncio.Semaphore(limits.concurrency)
@@ -134,15 +139,9 @@ class OpenAIEndpoint:
                     )
                     return completion
 
-        retrying = AsyncRetrying(
-            sleep=self._sleep,
-            wait=_pause,
-            stop=lambda state: self._is_enough(state, deadline),
-            retry=retry_if_exception(lambda error: isinstance(error, CallFailed) and error.passing),
-            reraise=True,
-        )
+        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
         try:
-            completion: Completion = await retrying(attempt)
+            completion = await self._retries.call(attempt, timeout=left, sleep=self._sleep)
         except CallFailed as failed:
             failed.requests = requests
             raise
@@ -227,28 +226,11 @@ class OpenAIEndpoint:
             with IN_FLIGHT.track_inprogress():
                 yield
 
-    def _is_enough(self, state: RetryCallState, deadline: float | None) -> bool:
-        if state.attempt_number >= self._limits.max_attempts:
-            return True
-        pause = state.upcoming_sleep
-        if pause > _LONGEST_RETRY_AFTER_SECONDS * 1.1:
-            return True
-        return deadline is not None and asyncio.get_running_loop().time() + pause >= deadline
-
 
 def without_credentials(url: str) -> str:
     """The URL without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds before the next attempt, with jitter: what the endpoint asks for, else growing."""
-    failed = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(failed, CallFailed) and failed.retry_after is not None:
-        return failed.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
 
 
 def _outcome_of(error: openai.APIError) -> str:
