@@ -34,7 +34,7 @@ async def _full(replica: Replica) -> None:
         await asyncio.sleep(1)
 
 
-def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
+def test_a_refusal_names_the_limit_and_the_holders(loop, replica):
     async def scene():
         await replica.declare(A, required=True)
         await replica.declare(B)
@@ -50,7 +50,7 @@ def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
     loop.run_until_complete(scene())
 
 
-def test_the_longest_idle_goes_for_one_without_a_place(loop, replica):
+def test_the_longest_idle_is_evicted_for_a_new_one(loop, replica):
     async def scene():
         await _full(replica)
         assert await replica.declare(C, evict=True) is AdapterState.READY
@@ -98,7 +98,7 @@ def test_one_that_was_never_asked_is_idle_after_a_while(loop, replica):
     loop.run_until_complete(scene())
 
 
-def test_nobody_goes_for_an_adapter_that_cannot_be_served(loop, replica):
+def test_nothing_is_evicted_for_an_adapter_that_cannot_be_served(loop, replica):
     async def scene():
         await _full(replica)
         replica.faults.unfit.add(C)
@@ -168,7 +168,7 @@ def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replic
     loop.run_until_complete(scene())
 
 
-def test_one_whose_requests_do_not_end_keeps_its_place_and_goes_when_they_have(loop, replica):
+def test_one_whose_requests_do_not_end_keeps_its_capacity_until_they_have(loop, replica):
     async def scene():
         await _full(replica)
         replica.engine.go.clear()
@@ -197,9 +197,9 @@ async def _nothing(request_id: str) -> None:
     pass
 
 
-def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, replica, tmp_path):
+def test_what_another_replica_declared_beyond_the_capacity_waits_for_it(loop, replica, tmp_path):
     async def scene():
-        large = Replica(tmp_path, Faults(), clock=loop.clock, places=3, cache="large")
+        large = Replica(tmp_path, Faults(), clock=loop.clock, capacity=3, cache="large")
         await large.pool.reconciler.reconcile()
         for wanted in (C, B, A):
             assert await large.declare(wanted) is AdapterState.READY
@@ -218,7 +218,7 @@ def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, rep
     loop.run_until_complete(scene())
 
 
-def test_what_was_removed_elsewhere_is_declared_again_in_earnest(loop, replica, tmp_path):
+def test_what_was_removed_elsewhere_is_declared_again(loop, replica, tmp_path):
     async def scene():
         other = Replica(tmp_path, Faults(), clock=loop.clock, cache="other")
         await replica.declare(A)

@@ -230,8 +230,8 @@ async def test_an_adapter_that_is_not_there_yet_is_served_when_it_comes(store, t
 
 @pytest.fixture
 async def called(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
-    """A replica with twenty places behind a real server."""
-    replica = Replica(tmp_path, Faults(), places=20)
+    """A replica with a capacity of twenty behind a real server."""
+    replica = Replica(tmp_path, Faults(), capacity=20)
     await replica.pool.reconciler.reconcile()
     servicer = AdapterServicer(replica.pool)
 

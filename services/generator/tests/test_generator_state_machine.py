@@ -248,7 +248,7 @@ class Pool(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
     def _calm_down(self) -> None:
-        """In the end every fit adapter that was declared is served, as far as there are places,
+        """In the end every fit adapter that was declared is served, as far as there is capacity,
         and nothing else is left anywhere."""
         self.faults.is_down = self.faults.is_slow = False
         for replica in self.replicas:
@@ -274,7 +274,9 @@ class Pool(RuleBasedStateMachine):
             assert replica.files() <= {AdapterRef.parse(one).hex for one in stored}
 
     def _new(self, cache: str) -> Replica:
-        return Replica(self.root, self.faults, places=CAPACITY, cache=cache, clock=self.loop.clock)
+        return Replica(
+            self.root, self.faults, capacity=CAPACITY, cache=cache, clock=self.loop.clock
+        )
 
     def _replace(self, n: int, cache: Path) -> None:
         """A new process in place of a replica that ended; nobody of the old one is left."""

@@ -99,8 +99,7 @@ def _quality(results: StudyResults) -> list[str]:
     lost = expected - sum(not answer.error for answer in results.answers)
     if lost:
         found.append(
-            f"{lost} of {expected} answers are missing or without a grade; each says why "
-            "below."
+            f"{lost} of {expected} answers are missing or without a grade; each says why below."
         )
     criteria = [
         score

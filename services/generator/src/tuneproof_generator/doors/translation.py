@@ -70,7 +70,9 @@ def request_of(request: pb.GenerateRequest) -> GenerationRequest:
         case "token_ids":
             return GenerationRequest(request.model, Tokens(tuple(request.token_ids.ids)), chosen)
         case _:
-            raise InvalidInput("the request has no prompt; set chat, text or token_ids", field="prompt")
+            raise InvalidInput(
+                "the request has no prompt; set chat, text or token_ids", field="prompt"
+            )
 
 
 def delta_of(piece: Piece) -> pb.Delta | None:
