@@ -1,4 +1,4 @@
-"""HostCapacity in the engine: who holds one, who goes for whom, and where the weights are."""
+"""The engine's capacity: who holds it, who is evicted for whom, and where the weights are."""
 
 from __future__ import annotations
 
