@@ -235,7 +235,7 @@ class Replica:
         raise AssertionError
 
     async def settled(self, wanted: AdapterRef) -> AdapterState:
-        async with aclosing(self.pool.watch(frozenset({str(wanted)}))) as changes:
+        async with aclosing(self.pool.views.watch(frozenset({str(wanted)}))) as changes:
             async for change in changes:
                 if change.view and change.view.record.state in (
                     AdapterState.READY,

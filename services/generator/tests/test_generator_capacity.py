@@ -139,7 +139,7 @@ def test_one_that_is_leaving_anyway_spares_another(loop, replica):
         await asyncio.sleep(1)
         await replica.pool.declare(C, required=False, request_id="", evict=True)
         await asyncio.sleep(1)
-        assert replica.pool.get(str(C)).record.state is not AdapterState.READY
+        assert replica.pool.views.get(str(C)).record.state is not AdapterState.READY
         replica.engine.go.set()
         await asyncio.gather(running, removal)
         assert await replica.settled(C) is AdapterState.READY
@@ -158,7 +158,7 @@ def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replic
         running = [asyncio.create_task(replica.ask(str(one))) for one in (A, B)]
         replica.faults.is_slow = False
         assert await replica.settled(C) is AdapterState.FAILED
-        assert "1 requests running" in replica.pool.get(str(C)).record.reason
+        assert "1 requests running" in replica.pool.views.get(str(C)).record.reason
         replica.engine.go.set()
         await asyncio.gather(*running)
         await replica.pool.remove(A)
@@ -178,7 +178,7 @@ def test_one_whose_requests_do_not_end_keeps_its_capacity_until_they_have(loop, 
         with pytest.raises(Unavailable, match="do not end 10 s after they were aborted"):
             await replica.pool.remove(A, 1)
         await replica.pool.reconciler.reconcile()
-        assert replica.pool.get(str(A)).record.state is AdapterState.DRAINING
+        assert replica.pool.views.get(str(A)).record.state is AdapterState.DRAINING
         with pytest.raises(Overloaded, match=r"a@\S+ \(DRAINING\)"):
             await replica.pool.declare(C, required=False, request_id="")
         await asyncio.sleep(60)
@@ -187,7 +187,7 @@ def test_one_whose_requests_do_not_end_keeps_its_capacity_until_they_have(loop, 
         assert await running == ("a", str(A))
         await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
-        assert {view.record.ref for view in replica.pool.list()} == {str(B)}
+        assert {view.record.ref for view in replica.pool.views.list()} == {str(B)}
         assert await replica.declare(C) is AdapterState.READY
 
     loop.run_until_complete(scene())
@@ -207,7 +207,7 @@ def test_what_another_replica_declared_beyond_the_capacity_waits_for_it(loop, re
         await replica.pool.reconciler.reconcile()
         assert await replica.settled(C) is AdapterState.READY
         assert await replica.settled(A) is AdapterState.FAILED
-        assert "tried again when there is capacity" in replica.pool.get(str(A)).record.reason
+        assert "tried again when there is capacity" in replica.pool.views.get(str(A)).record.reason
         await large.pool.remove(C)
         await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
@@ -224,7 +224,7 @@ def test_what_was_removed_elsewhere_is_declared_again(loop, replica, tmp_path):
         await replica.declare(A)
         await other.pool.reconciler.reconcile()
         await other.pool.remove(A)
-        assert replica.pool.get(str(A)).record.state is AdapterState.READY
+        assert replica.pool.views.get(str(A)).record.state is AdapterState.READY
         await replica.declare(A)
         await replica.pool.reconciler.reconcile()
         assert replica.declared() == {str(A)}
@@ -238,16 +238,16 @@ def test_use_and_residency_are_told(loop, replica):
     async def scene():
         await replica.declare(A)
         await replica.declare(B)
-        assert replica.pool.get(str(A)).usage.last_used is None
+        assert replica.pool.views.get(str(A)).usage.last_used is None
         replica.engine.go.clear()
         running = asyncio.create_task(replica.ask(str(A)))
         await asyncio.sleep(1)
-        assert replica.pool.get(str(A)).usage.running == 1
+        assert replica.pool.views.get(str(A)).usage.running == 1
         replica.engine.go.set()
         await running
-        assert replica.pool.get(str(A)).usage.running == 0
-        assert replica.pool.get(str(A)).usage.last_used == loop.clock()
-        where = await replica.pool.residency()
+        assert replica.pool.views.get(str(A)).usage.running == 0
+        assert replica.pool.views.get(str(A)).usage.last_used == loop.clock()
+        where = await replica.pool.views.residency()
         assert where == {str(A): Residency.SLOT, str(B): Residency.HOST}
 
         async def silent():
@@ -255,7 +255,7 @@ def test_use_and_residency_are_told(loop, replica):
 
         replica.engine.workers = silent
         before = loop.time()
-        assert set((await replica.pool.residency()).values()) == {Residency.UNKNOWN}
+        assert set((await replica.pool.views.residency()).values()) == {Residency.UNKNOWN}
         assert loop.time() - before < 10
 
     loop.run_until_complete(scene())
@@ -348,4 +348,4 @@ async def test_what_another_replica_uses_is_not_idle(tmp_path):
         await one.pool.reconciler.reconcile()
         await one.pool.declare(C, required=False, request_id="", evict=True)
         await one.ready(C)
-        assert [view.record.ref for view in one.pool.list()] == [str(B), str(C)]
+        assert [view.record.ref for view in one.pool.views.list()] == [str(B), str(C)]

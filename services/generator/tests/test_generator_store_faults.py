@@ -107,5 +107,5 @@ async def test_spoilt_objects_change_nothing_that_is_served(tmp_path, clock, spo
         (pool / "aliases" / "live" / "00000002.json").write_bytes(spoilt)
         await one.pool.reconciler.reconcile()
         assert await one.served_by("live") == str(A)
-        assert [view.record.ref for view in one.pool.list()] == [str(A)]
-        assert one.pool.aliases["live"].version == 1
+        assert [view.record.ref for view in one.pool.views.list()] == [str(A)]
+        assert one.pool.routes.table["live"].version == 1
