@@ -176,7 +176,7 @@ def _without(name: str) -> dict[str, np.ndarray]:
 
 
 WEIGHTS = [
-    (_without(f"{Q0}.lora_B.weight"), "pair", "has no lora_B"),
+    (_without(f"{Q0}.lora_B.weight"), "pair", "lacks lora_B"),
     (lora_tensors(layers=3), "layer", "is in layer 2; the base has 2"),
     (
         lora_tensors() | {f"{Q0}.lora_A.weight": np.ones((4, 17), "f4")},
@@ -191,7 +191,7 @@ WEIGHTS = [
     (
         lora_tensors() | {"base_model.model.lm_head.weight": np.ones((32, 16), "f4")},
         "module",
-        "is no LoRA matrix of a linear layer",
+        "is not a LoRA matrix of a linear layer",
     ),
     (
         lora_tensors()
@@ -200,7 +200,7 @@ WEIGHTS = [
             for part, shape in (("A", (4, 16)), ("B", (16, 4)))
         },
         "module",
-        "is no linear layer of a llama model",
+        "is not a linear layer of a llama model",
     ),
 ]
 
@@ -283,7 +283,7 @@ def test_every_truncation_is_told(length: int, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("cut") / "adapter_model.safetensors"
     data = whole.read_bytes()
     path.write_bytes(data[: min(length, len(data) - 1)])
-    with pytest.raises(InvalidInput, match=r"is cut off|no JSON"):
+    with pytest.raises(InvalidInput, match=r"is cut off|not JSON"):
         read_header(path)
 
 
@@ -315,7 +315,7 @@ def test_a_damaged_header_is_refused_or_read_within_the_file(
         ({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}, "is cut off"),
         ({"a": {"dtype": "F32"}}, "malformed entry for tensor 'a'"),
         ({}, "holds no tensor"),
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
     ],
 )
 def test_insane_headers_are_told(tmp_path: Path, header: object, said_of_it: str) -> None:
@@ -341,7 +341,7 @@ def _whole_file(factory: pytest.TempPathFactory) -> Path:
 def test_the_configuration_must_be_there(make_adapter: Adapters) -> None:
     folder = make_adapter()
     (folder / "adapter_config.json").write_text("[" * 100_000)
-    assert "adapter_config.json is no JSON" in said(check(folder))
+    assert "adapter_config.json is not JSON" in said(check(folder))
     (folder / "adapter_config.json").unlink()
     assert "no adapter_config.json" in said(check(folder))
     assert LORA_CONFIG["r"] == 4

@@ -170,7 +170,7 @@ def test_a_model_that_nobody_has_is_told_in_one_line(model, monkeypatch, tmp_pat
     with pytest.raises(InvalidInput) as caught:
         resolve_model(model)
     told = caught.value.message
-    assert told.startswith(f"--model {model} is no folder here, and the hub does not give it: ")
+    assert told.startswith(f"--model {model} is not a folder here, and the hub does not give it: ")
     assert told.endswith(
         "Give a folder in Hugging Face format or another id; a gated model needs HF_TOKEN"
     )

@@ -156,7 +156,7 @@ async def _answer(ask, model, question):
     [
         ("mixtral", _ATTENTION, None),
         ("mixtral", "all-linear", "name the linear layers in target_modules"),
-        ("mistral", ["gate_proj"], "mlp.gate_proj is no linear layer of a mixtral model"),
+        ("mistral", ["gate_proj"], "mlp.gate_proj is not a linear layer of a mixtral model"),
     ],
 )
 def test_adapters_of_experts_are_refused(made_for, targets, defect, tokenizer, tmp_path) -> None:

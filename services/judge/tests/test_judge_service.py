@@ -66,6 +66,50 @@ async def test_a_grade_says_all_that_is_known(fake, judge, reply) -> None:
     assert {time.stage for time in grade.stage_times} == {"lexical", "judge"}
 
 
+TONE = """
+id: tone@1
+criterion: tone
+description: Is it polite?
+scale: {scale}
+steps: [Read it.]
+template: "{{{{scale}}}} from {{{{low}}}} to {{{{high}}}}: {{{{answer}}}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("scale", "range_", "said", "mean", "lost"),
+    [
+        (
+            "{0: rude, 5: so, 10: kind}\nlow: 0\nhigh: 10\nunit: stars",
+            (0, 10),
+            "0 10 7 11",
+            17 / 3,
+            1,
+        ),
+        ("{1: rude, 2: so, 3: kind}\ndecimals: 1", (1, 3), "3 1 0 4", 2, 2),
+    ],
+)
+async def test_a_rubric_of_another_scale_works_from_file_to_grade(
+    fake, judge, reply, tmp_path, *, scale, range_, said, mean, lost
+) -> None:
+    (tmp_path / "tone.yaml").write_text(TONE.format(scale=scale))
+    scores = iter(said.split())
+    fake.script = lambda _: reply.says(f"Reasons: so.\nScore: {next(scores)}")
+    async with judge(rubrics=tmp_path) as target, client(target) as stub:
+        rubric = (await stub.GetRubric(pb.GetRubricRequest(id="tone@1"))).rubric
+        listed = (await stub.ListRubrics(pb.ListRubricsRequest())).rubrics
+        grade = (await stub.Grade(asked("Please.", "tone@1", repeats=4))).grade
+    assert (rubric.low, rubric.high) == range_
+    assert (rubric.unit, rubric.decimals) == (("stars", 2) if "stars" in scale else ("points", 1))
+    assert rubric in listed
+    assert f"from {range_[0]} to {range_[1]}: Please." in fake.asked[0].prompt
+    (criterion,) = grade.criteria
+    assert criterion.mean == pytest.approx(mean)
+    assert (criterion.scored_repeats, criterion.lost_repeats) == (4 - lost, lost)
+    failed = [one.failure.kind for one in criterion.repeats if one.HasField("failure")]
+    assert failed == [pb.FAILURE_KIND_OUT_OF_RANGE] * lost
+
+
 async def test_unscored_is_absent_and_not_zero(fake, judge, reply) -> None:
     fake.script = lambda _: reply.says("")
     async with judge() as target, client(target) as stub:
@@ -235,6 +279,7 @@ def start(*flags: str, **environment: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -242,7 +287,7 @@ def start(*flags: str, **environment: str) -> "subprocess.Popen[str]":
         (["--endpoint-model", "m"], ["endpoint_url is not"]),
         (
             ["--endpoint-url", "ftp://x", "--concurrency", "0"],
-            ["--endpoint-url: is no http", "--concurrency: "],
+            ["--endpoint-url: is not an http", "--concurrency: "],
         ),
     ],
 )
@@ -255,6 +300,7 @@ def test_contradictory_settings_end_the_start_with_all_mistakes(
     assert all(text in errors for text in said)
 
 
+@pytest.mark.process
 def test_a_bad_rubric_ends_the_start_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("id: x@1\n")
     process = start("--rubrics", str(tmp_path))
@@ -264,6 +310,7 @@ def test_a_bad_rubric_ends_the_start_with_its_file(tmp_path: Path) -> None:
     assert "template" in errors
 
 
+@pytest.mark.process
 async def test_the_process_serves_becomes_ready_and_drains(fake, reply, tmp_path: Path) -> None:
     announced = tmp_path / "judge.json"
     fake.script = lambda _: reply.says("Score: 2")
@@ -295,6 +342,7 @@ async def test_the_process_serves_becomes_ready_and_drains(fake, reply, tmp_path
         process.wait()
 
 
+@pytest.mark.process
 def test_the_judge_imports_no_model_library() -> None:
     heavy = ["torch", "vllm", "transformers", "lancedb", "nltk", "tuneproof.sdk"]
     others = ["tuneproof_generator", "tuneproof_trainer", "tuneproof_retriever"]
@@ -308,6 +356,7 @@ def test_the_judge_imports_no_model_library() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.process
 def test_scoring_by_words_imports_no_model_library() -> None:
     program = (
         "import sys; from tuneproof_judge.lexical import score; score('a', ['b']);"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tuneproof_retriever.corpus import Chunking, Corpus, EmbedderIdentity
-from tuneproof_retriever.lance_store import LanceStore, open_lance_store
-from tuneproof_retriever.model_folder import PACKAGED_MODEL
-from tuneproof_retriever.sentence_embedder import SentenceEmbedder, load_sentence_embedder
+from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
+from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
+from tuneproof_retriever.stores.lance_store import LanceStore, open_lance_store
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from tuneproof_retriever.chunking import cut
 from tuneproof_retriever.corpus import Chunking
-from tuneproof_retriever.model_folder import PACKAGED_MODEL, find_model
+from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL, find_model
 
 
 class WordPieces:

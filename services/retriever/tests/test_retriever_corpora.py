@@ -19,12 +19,12 @@ from tuneproof_retriever.corpus import (
     PreparedDocument,
     passage_of,
 )
+from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder
 from tuneproof_retriever.freezing import read_content
 from tuneproof_retriever.ingestion import Ingestion, IngestReport
-from tuneproof_retriever.lance_store import LanceStore
 from tuneproof_retriever.searching import Query, Searcher, SearchMode
-from tuneproof_retriever.sentence_embedder import SentenceEmbedder
-from tuneproof_retriever.store import StoredPassage, VectorStore
+from tuneproof_retriever.stores.lance_store import LanceStore
+from tuneproof_retriever.stores.protocol import StoredPassage, VectorStore
 
 DOCUMENTS = [
     Document(

@@ -12,9 +12,9 @@ import pytest
 
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_retriever.corpus import Vectors
-from tuneproof_retriever.model_folder import PACKAGED_MODEL, digest_of_model, find_model
-from tuneproof_retriever.query_batches import QueryBatches
-from tuneproof_retriever.sentence_embedder import SentenceEmbedder, load_sentence_embedder
+from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL, digest_of_model, find_model
+from tuneproof_retriever.embedders.query_batches import QueryBatches
+from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
 
 TEXTS = [
     "The antenna gain is nine decibels.",

@@ -11,7 +11,7 @@ import pytest
 
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, Unavailable
 from tuneproof_retriever.corpus import Corpus, Document, PreparedDocument, passage_of
-from tuneproof_retriever.lance_store import LanceStore, open_lance_store
+from tuneproof_retriever.stores.lance_store import LanceStore, open_lance_store
 
 
 def one_passage_each(vectors: np.ndarray) -> list[PreparedDocument]:

@@ -22,11 +22,11 @@ from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.status import error_of
 from tuneproof.servicekit.testing import serving
 from tuneproof_retriever.corpora import Corpora
+from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder
 from tuneproof_retriever.ingestion import Ingestion
-from tuneproof_retriever.lance_store import LanceStore
 from tuneproof_retriever.searching import Searcher
-from tuneproof_retriever.sentence_embedder import SentenceEmbedder
 from tuneproof_retriever.servicer import RetrieverServicer
+from tuneproof_retriever.stores.lance_store import LanceStore
 
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 DOCUMENTS = [

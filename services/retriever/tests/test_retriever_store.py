@@ -16,7 +16,7 @@ from tuneproof_retriever.corpus import (
     PreparedDocument,
     passage_of,
 )
-from tuneproof_retriever.store import Counts, VectorStore
+from tuneproof_retriever.stores.protocol import Counts, VectorStore
 
 STRANGE = 'it\'s "q" \\ % _ ; -- \x01 \u65e5\u672c \U0001f389'
 

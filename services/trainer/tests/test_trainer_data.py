@@ -18,10 +18,10 @@ Data = Callable[..., dict[str, str]]
 GOOD = {"messages": [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]}
 USER = {"role": "user", "content": "w1"}
 BAD = [
-    (b'{"messages": [', "line 2 is no JSON: "),
-    (b"[1, 2]", 'line 2 is no object with a list "messages"'),
+    (b'{"messages": [', "line 2 is not JSON: "),
+    (b"[1, 2]", 'line 2 is not an object with a list "messages"'),
     (b"\xff\xfe", "line 2 is not UTF-8"),
-    (b"9" * 5000, "line 2 is no JSON that can be read"),
+    (b"9" * 5000, "line 2 is not readable JSON"),
     (json.dumps({"messages": [USER]}).encode(), "line 2 does not end with the assistant's message"),
     (b'{"messages": []}', "line 2 does not end with the assistant's message"),
     (
@@ -57,7 +57,7 @@ def test_a_bad_line_is_told_with_its_number(line: bytes, said: str) -> None:
 def test_all_bad_lines_are_told_the_first_ten_in_words() -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_examples(b"{}\n" * 12, "train.jsonl")
-    assert caught.value.message.count("is no object with a list") == 10
+    assert caught.value.message.count("is not an object with a list") == 10
     assert caught.value.message.endswith("; and 2 more")
 
 

@@ -25,7 +25,7 @@ DONE = WorkerResult(
 )
 KILLED = WorkerResult(ending=WorkerEnding.RETRY, reason="the worker was ended by SIGKILL")
 STOPPED = WorkerResult(ending=WorkerEnding.STOPPED, reason="the worker was told to stop")
-BAD = WorkerResult(ending=WorkerEnding.BAD_INPUT, reason="line 3 is no JSON")
+BAD = WorkerResult(ending=WorkerEnding.BAD_INPUT, reason="line 3 is not JSON")
 
 
 def job(run_id: str) -> Job:
@@ -117,7 +117,7 @@ async def test_what_was_running_goes_first_after_a_restart(tmp_path: Path) -> No
             "3 workers ended early; the last: the worker",
             3,
         ),
-        ((BAD,), RunState.FAILED, "line 3 is no JSON", 1),
+        ((BAD,), RunState.FAILED, "line 3 is not JSON", 1),
     ],
 )
 async def test_an_attempt_is_repeated_where_that_may_help(
@@ -190,6 +190,7 @@ async def test_closing_puts_what_runs_back_into_the_queue(tmp_path: Path) -> Non
     assert RunFolder(tmp_path / "a").status().state is RunState.QUEUED
 
 
+@pytest.mark.process
 async def test_a_worker_whose_data_is_gone_says_so(tmp_path: Path, base_folder: Path) -> None:
     spec = RunSpec(data_path="data/gone.jsonl", data_digest="sha256:" + "0" * 64)
     status = RunStatus(id="a", state=RunState.RUNNING, create_time=datetime.now(UTC))
@@ -199,13 +200,14 @@ async def test_a_worker_whose_data_is_gone_says_so(tmp_path: Path, base_folder: 
     )
     result = await LocalExecutor().execute(folder, work)
     assert result.ending is WorkerEnding.BAD_INPUT
-    assert result.reason == "no data at data/gone.jsonl in the artifact store"
+    assert result.reason == "there is no data at data/gone.jsonl in the artifact store"
     # Its last word counts when no service was there to hear it.
     folder.log.unlink()
     assert await LocalExecutor().execute(folder, work) == result
     assert not folder.log.exists()
 
 
+@pytest.mark.process
 async def test_a_worker_that_cannot_even_start_is_told_by_its_log(
     tmp_path: Path, base_folder: Path
 ) -> None:

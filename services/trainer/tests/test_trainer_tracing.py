@@ -47,7 +47,7 @@ class Executor:
 
     async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
         self.told[job.run_id] = tracing.variables()["TRACEPARENT"]
-        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason="line 3 is no JSON")
+        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason="line 3 is not JSON")
 
 
 async def test_a_run_belongs_to_the_call_that_created_it(
@@ -71,10 +71,11 @@ async def test_a_run_belongs_to_the_call_that_created_it(
         assert run.parent_span_id == collector.one(f"create {run_id}").span_id
         assert attributes_of(run)["tuneproof.run.state"] == "failed"
         assert run.status.code == Status.STATUS_CODE_ERROR
-        assert run.status.message == "line 3 is no JSON"
+        assert run.status.message == "line 3 is not JSON"
         assert executor.told[run_id].split("-")[1:3] == [run.trace_id.hex(), run.span_id.hex()]
 
 
+@pytest.mark.process
 def test_a_workers_phases_go_on_with_the_trace(tmp_path: Path, collector: Collector) -> None:
     folder, _, _ = folder_of(tmp_path, "broken")
     folder.begin_attempt(job("broken"))

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli import adapters, aliases, ask, doctor, loadtest, services, study
+from tuneproof.cli import ask, doctor, loadtest, services, study
+from tuneproof.cli.adapters import aliases
+from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.servicekit.tracing import tracing
 

@@ -1,8 +1,10 @@
 """A study: from its file to what it found.
 
-design ──→ steps.chain ──→ run ──→ collect ──→ tuneproof.results
-  │            │            │
-the file,    each piece    asks the services
-its plan     of work by    for what is missing
-             its inputs    and keeps it in `state`
+    design ──→ steps.chain ──→ run ──→ collect ──→ tuneproof.results
+    the file,    each piece     asks the services for what is missing,
+    its plan     of work by     and keeps each answer in `state`
+                 its inputs
+
+services   connects to the services; `local` starts them on this machine
+progress   how a study tells what it does; `status` tells how far it is, from the state alone
 """

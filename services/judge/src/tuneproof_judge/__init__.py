@@ -1,1 +1,1 @@
-"""The judge: scores answers by G-Eval and by their words."""
+"""The judge: grades answers by G-Eval, and scores them by their words."""

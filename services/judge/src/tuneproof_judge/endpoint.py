@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,9 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from opentelemetry.trace import SpanKind
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.retries import Retries, Sleep
 from tuneproof.servicekit.tracing import headers, span
 from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
 from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
@@ -25,15 +24,13 @@ _LONGEST_PAUSE_SECONDS = 20.0
 _LONGEST_RETRY_AFTER_SECONDS = 120.0
 _PROBE_SECONDS = 5.0
 
-Sleep = Callable[[float], Awaitable[None]]
-
 
 class ChatEndpoint(Protocol):
     """A judge model."""
 
     @property
     def url(self) -> str:
-        """Its base URL, fit to be shown."""
+        """Its base URL, without credentials."""
 
     @property
     def model(self) -> str:
@@ -54,21 +51,21 @@ class ChatEndpoint(Protocol):
             deadline: the event loop's time after which no further attempt begins.
 
         Raises:
-            CallFailed: after the attempts that it is worth.
-            WrongState: when the set-up is broken.
+            CallFailed: after all attempts that may help.
+            WrongState: the set-up is broken.
         """
 
 
 @dataclass(frozen=True)
 class EndpointLimits:
-    """How much is asked of an endpoint."""
+    """How hard the judge may press an endpoint."""
 
     concurrency: int
     """Requests in flight, over all calls."""
     request_timeout: float
     """Seconds for one HTTP request, body included."""
     max_attempts: int
-    """HTTP requests for one completion at most."""
+    """Most HTTP requests for one completion."""
 
 
 class OpenAIEndpoint:
@@ -87,12 +84,20 @@ class OpenAIEndpoint:
         self._url = url
         self._model = model
         self._limits = limits
+        self._retries = Retries(
+            first=_FIRST_PAUSE_SECONDS,
+            longest=_LONGEST_PAUSE_SECONDS,
+            jitter=0.5,
+            attempts=limits.max_attempts,
+            longest_asked=_LONGEST_RETRY_AFTER_SECONDS,
+            passing=lambda error: isinstance(error, CallFailed) and error.passing,
+        )
         self._sleep = sleep
         self._clock = clock
-        self._places = asyncio.Semaphore(limits.concurrency)
+        self._slots = asyncio.Semaphore(limits.concurrency)
         self._probed: tuple[float, TuneproofError | None] | None = None
-        # The client wants some key; endpoints without one ignore it. Retries are ours: the
-        # client's know neither the call's deadline nor the limit of requests in flight.
+        # The client insists on a key; an endpoint without one ignores it. We retry ourselves,
+        # because the client knows neither the call's deadline nor our limit of requests in flight.
         self._client = openai.AsyncOpenAI(
             base_url=url, api_key=api_key or "none", max_retries=0, timeout=limits.request_timeout
         )
@@ -122,7 +127,7 @@ class OpenAIEndpoint:
 
         async def attempt() -> Completion:
             nonlocal requests
-            async with self._place():
+            async with self._slot():
                 requests += 1
                 with span(
                     f"chat {self._model}", self._attributes(seed), kind=SpanKind.CLIENT
@@ -134,25 +139,19 @@ class OpenAIEndpoint:
                     )
                     return completion
 
-        retrying = AsyncRetrying(
-            sleep=self._sleep,
-            wait=_pause,
-            stop=lambda state: self._is_enough(state, deadline),
-            retry=retry_if_exception(lambda error: isinstance(error, CallFailed) and error.passing),
-            reraise=True,
-        )
+        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
         try:
-            completion: Completion = await retrying(attempt)
+            completion = await self._retries.call(attempt, timeout=left, sleep=self._sleep)
         except CallFailed as failed:
             failed.requests = requests
             raise
         return replace(completion, usage=replace(completion.usage, requests=requests))
 
     async def check_ready(self) -> None:
-        """Returns when the endpoint answers GET /models; an answer counts for some seconds.
+        """Asks the endpoint for GET /models, and remembers what it said for some seconds.
 
-        An endpoint without that path (404) counts as answering, and a model that is missing in
-        its list does not count against it: gateways list a part of what they serve.
+        An endpoint without that path (404) is ready too. A model that its list lacks does not
+        count against it: gateways list only a part of what they serve.
 
         Raises:
             Unavailable: with the URL and what to do.
@@ -182,14 +181,14 @@ class OpenAIEndpoint:
 
     async def _ask(self, prompt: str, seed: int, temperature: float, max_tokens: int) -> Completion:
         try:
-            # The client's own timeout is per read; a server that drips would never meet it.
+            # The client's own time-out is per read; a server that drips never reaches it.
             async with asyncio.timeout(self._limits.request_timeout):
                 raw = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[{"role": "user", "content": prompt}],
                     seed=seed,
                     temperature=temperature,
-                    # Servers may have another default, as the model's generation config in vLLM.
+                    # Servers have other defaults: vLLM takes the model's generation config.
                     top_p=1.0,
                     max_tokens=max_tokens,
                     extra_headers=headers(),
@@ -221,34 +220,17 @@ class OpenAIEndpoint:
         }
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        # Held for one request only: one that waits to be repeated takes no other's place.
-        async with self._places:
+    async def _slot(self) -> AsyncIterator[None]:
+        # Held during a request only: one that waits for its next attempt blocks no other.
+        async with self._slots:
             with IN_FLIGHT.track_inprogress():
                 yield
 
-    def _is_enough(self, state: RetryCallState, deadline: float | None) -> bool:
-        if state.attempt_number >= self._limits.max_attempts:
-            return True
-        pause = state.upcoming_sleep
-        if pause > _LONGEST_RETRY_AFTER_SECONDS * 1.1:
-            return True
-        return deadline is not None and asyncio.get_running_loop().time() + pause >= deadline
-
 
 def without_credentials(url: str) -> str:
-    """A URL without the user and password that it may carry."""
+    """The URL without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds before the next attempt: what the endpoint asks for, else growing; with jitter."""
-    failed = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(failed, CallFailed) and failed.retry_after is not None:
-        return failed.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
 
 
 def _outcome_of(error: openai.APIError) -> str:

@@ -1,9 +1,9 @@
 """Reading the form at the end of a judge's completion.
 
 One strict parser for all rubrics: the completion holds exactly one `Score:`, after it a whole
-number of the scale, and after that nothing but the end of Markdown emphasis. What is not exactly
-this is a failure, so a reason that mentions a score, a form that the judged answer smuggled in,
-`4/5` or `10` never become a score.
+number of the scale, and after that nothing but the end of Markdown emphasis. Everything else is a
+failure. So a reason that mentions a score, a form that the judged answer smuggled in, or `4/5`
+never becomes a score.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from tuneproof_judge.grade import Failure, FailureKind
 
-# Wider than what is accepted, so that a second form in another dress still makes two.
+# Wider than what is accepted, so that a second form in another spelling still makes two.
 _MARKER = re.compile(r"score[\s*_]*[:\uff1a]", re.IGNORECASE)
 _FORM = re.compile(
     r"(?<!\w)(?:\*{1,3}|_{1,3})?Score[*_]{0,3}:[*_]{0,3}\s*[*_]{0,3}(?P<value>[^\s*_]+)[*_]{0,3}\s*\Z"
@@ -23,10 +23,10 @@ _SHOWN = 60
 
 
 def read_score(completion: str, scale: Collection[int]) -> int | Failure:
-    """The score that a completion ends with, or why it has none.
+    """The score at the end of a completion, or why there is none.
 
     Args:
-        scale: the scores that the rubric knows.
+        scale: all scores that the rubric allows.
     """
     markers = len(_MARKER.findall(completion))
     if markers != 1:
@@ -48,9 +48,11 @@ def read_score(completion: str, scale: Collection[int]) -> int | Failure:
     if _NUMBER.fullmatch(value):
         return Failure(
             FailureKind.OUT_OF_RANGE,
-            f"{value[:_SHOWN]!r} is no whole number from {min(scale)} to {max(scale)}",
+            f"{value[:_SHOWN]!r} is not a whole number from {min(scale)} to {max(scale)}",
         )
-    return Failure(FailureKind.NO_FORM, f"after `Score:` stands {value[:_SHOWN]!r}, no number")
+    return Failure(
+        FailureKind.NO_FORM, f"`Score:` is followed by {value[:_SHOWN]!r}, not by a number"
+    )
 
 
 def _end(completion: str) -> str:

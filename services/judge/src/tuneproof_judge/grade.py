@@ -1,4 +1,4 @@
-"""What the judge finds: plain values, without gRPC and without the endpoint."""
+"""What the judge finds, as plain values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from enum import Enum
 
 
 class FailureKind(Enum):
-    """Why a repeat has no score."""
+    """Why a repeat is lost."""
 
     NO_FORM = "no_form"
     """The completion holds no score, or more than one, or goes on after it."""
     OUT_OF_RANGE = "out_of_range"
-    """The score is a number, but no whole number of the rubric's scale."""
+    """There is a number, but it is not on the rubric's scale."""
     CUT_OFF = "cut_off"
     """The completion was cut off at max_tokens."""
     REFUSED = "refused"
@@ -41,7 +41,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    """Those of the prompt tokens that the endpoint says it had cached; 0 where it does not say."""
+    """Prompt tokens that the endpoint reports as cached; 0 where it does not say."""
     requests: int = 0
     """HTTP requests, retries included."""
 
@@ -71,7 +71,7 @@ class Repeat:
     """The judge's whole text; empty where none came."""
     usage: Usage = Usage()
     outage: bool = False
-    """Whether the endpoint took the request on at no attempt."""
+    """Whether the endpoint accepted none of the attempts."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CriterionGrade:
     """`sha256:<hex>` of the rubric's content."""
     criterion: str
     repeats: Sequence[Repeat]
-    """In the order of their index, the failed ones included."""
+    """In the order of their index, the lost ones included."""
 
     @property
     def scores(self) -> list[int]:
@@ -127,7 +127,7 @@ class LexicalScores:
 
 @dataclass(frozen=True)
 class Grade:
-    """All that the judge says about one answer."""
+    """Everything that the judge says about one answer."""
 
     criteria: Sequence[CriterionGrade]
     """In the order of the request's rubrics."""

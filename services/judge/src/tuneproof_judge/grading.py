@@ -1,14 +1,14 @@
-"""Grading one answer: lexical scores, and n sampled repeats of every rubric asked for.
+"""Grading one answer: lexical scores, and n sampled repeats for every rubric.
 
-When does a grade fail as a whole, and when are its repeats merely unscored? The line is whether
-the endpoint ever took one of its requests on:
+When does grading fail as a whole, and when does it only lose repeats? That depends on whether the
+endpoint ever accepted a request:
 
-- A broken set-up (key refused, model unknown) fails the grade with `WrongState` at once.
-- If *every* repeat of *every* rubric ended without the endpoint taking the request on (no
-  connection, or 429, 502, 503, 504 at the last attempt), the grade fails with `Unavailable`: the
-  answer was not judged, and asking again later is right.
-- Everything else, time-outs and HTTP 500 too, since the prompt itself may cause them, is a
-  counted failure of its repeat. Such a repeat is lost; it is never a score.
+- A broken set-up (key refused, model unknown) raises `WrongState` at once.
+- If the endpoint accepted no request for *any* repeat of *any* rubric (no connection, or 429, 502,
+  503, 504 at the last attempt), grading raises `Unavailable`: the answer was not judged, and
+  asking again later is right.
+- Every other failure costs its repeat, time-outs and HTTP 500 included, because the prompt itself
+  may cause them. A lost repeat is counted by its kind and is never a score.
 
 A criterion whose lost repeats are more than half is unscored.
 """
@@ -39,7 +39,7 @@ class Grader:
     """Grades answers by the rubrics of a shelf.
 
     Args:
-        endpoint: the judge model; without one only lexical scores are given.
+        endpoint: the judge model; without one the grader computes lexical scores only.
     """
 
     def __init__(self, rubrics: RubricShelf, endpoint: ChatEndpoint | None) -> None:
@@ -47,16 +47,16 @@ class Grader:
         self._endpoint = endpoint
 
     async def grade(self, task: GradeTask, *, deadline: float | None = None) -> Grade:
-        """One answer's grade.
+        """Grades one answer.
 
         Args:
-            deadline: the event loop's time after which nothing is tried again.
+            deadline: the event loop's time after which no new attempt begins.
 
         Raises:
-            InvalidInput: for a task that breaks a limit or lacks what a rubric reads.
-            NotFound: for an unknown rubric.
-            WrongState: without an endpoint, or with one whose set-up is broken.
-            Unavailable: when the endpoint took on none of the requests.
+            InvalidInput: the task breaks a limit, or lacks what a rubric reads.
+            NotFound: a rubric is unknown.
+            WrongState: there is no endpoint, or its set-up is broken.
+            Unavailable: the endpoint accepted none of the requests.
         """
         task.check()
         rubrics = [self._rubrics.get(rubric_id) for rubric_id in task.rubrics]
@@ -64,8 +64,9 @@ class Grader:
             task.check_for(rubric)
         if rubrics and self._endpoint is None:
             raise WrongState(
-                "this judge has no model to ask: start it with --endpoint-url and --endpoint-model"
-                " (any OpenAI-compatible endpoint), or ask for no rubric to get lexical scores",
+                "this judge was started without a model: start it with --endpoint-url and"
+                " --endpoint-model (any OpenAI-compatible endpoint), or name no rubric to get"
+                " lexical scores",
                 reason="NO_ENDPOINT",
             )
         stages = Stages("judge")
@@ -101,7 +102,7 @@ class Grader:
             outcome = outcome_of(completion, rubric)
             return Repeat(index, seed, outcome, completion.text, completion.usage)
 
-        # All repeats of one rubric follow each other, so that they find their prompt cached.
+        # Repeats of one rubric follow each other, so that the endpoint has their prompt cached.
         running: list[list[asyncio.Task[Repeat]]] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -128,10 +129,10 @@ class Grader:
 
 
 def seeds(seed: int, rubric_digest: str, count: int) -> list[int]:
-    """The repeats' seeds: 31 bits, all different, and the same for the same three arguments.
+    """The repeats' seeds: 31 bits, all different, and equal for equal arguments.
 
-    More repeats begin with the seeds of fewer. Derived from the rubric too, so that two criteria
-    do not share their chance.
+    More repeats begin with the seeds of fewer. The rubric is part of the seed, so that two criteria
+    do not share their luck.
     """
     found: list[int] = []
     for index in range(count):
@@ -170,7 +171,7 @@ def _raise_if_down(endpoint: ChatEndpoint, repeats: Sequence[Repeat]) -> None:
     last = repeats[-1].outcome
     detail = last.detail if isinstance(last, Failure) else ""
     raise Unavailable(
-        f"the judge's endpoint {endpoint.url} took on none of {len(repeats)} requests, after"
+        f"the judge's endpoint {endpoint.url} accepted none of {len(repeats)} requests, after"
         f" retries ({detail}); see that it is up and that --endpoint-url is right",
         retry_after=_RETRY_SECONDS,
         reason="ENDPOINT_DOWN",

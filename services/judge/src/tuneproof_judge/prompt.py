@@ -25,8 +25,8 @@ class Subject:
 def render(rubric: Rubric, subject: Subject) -> str:
     """The user message.
 
-    All placeholders are replaced in one pass over the template, so that one which stands inside
-    an answer stays the text that it is.
+    One pass over the template replaces all placeholders, so that a placeholder inside an answer
+    stays text.
     """
     given = {
         "question": subject.question,
@@ -52,10 +52,10 @@ def _own_words(rubric: Rubric) -> Mapping[str, str]:
 
 
 def _fence(rubric: Rubric, given: Mapping[str, str]) -> str:
-    """A word that stands in none of the given texts.
+    """A word that none of the given texts contains.
 
-    It depends on all of them, so that an answer would have to contain a digest of itself to close
-    its own frame; and it is the same for all repeats, which share the whole prompt.
+    It depends on all of them, so that an answer that closes its own frame must contain a digest of
+    itself. It is the same for all repeats, so that these share the whole prompt.
     """
     digest = sha256_of_json([rubric.digest, given])
     while any(_word(digest) in text for text in given.values()):

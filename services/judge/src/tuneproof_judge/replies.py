@@ -1,8 +1,9 @@
-"""What an OpenAI-compatible endpoint answers, and what each failure of it means.
+"""What an OpenAI-compatible endpoint answers, and what each of its failures means.
 
-A failure is one of three. *Broken set-up* (a wrong key, an unknown model) concerns all requests
-and is raised as `WrongState`. *Passing* ones (429, 5xx, a lost connection, no answer in time) are
-worth another attempt. The rest concern this one prompt, and another attempt would change nothing.
+There are three kinds of failure. A *broken set-up* (a wrong key, an unknown model) concerns all
+requests and raises `WrongState`. A *passing* failure (429, 5xx, a lost connection, no answer in
+time) is worth another attempt. Every other failure concerns this one prompt, and another attempt
+changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tuneproof.servicekit.errors import WrongState
 from tuneproof_judge.grade import Failure, FailureKind, Usage
 
-_NEVER_TAKEN_ON = frozenset({429, 502, 503, 504})
+_NOT_ACCEPTED = frozenset({429, 502, 503, 504})
 _PASSING = frozenset({408, 409})
 _CONTENT_CODES = frozenset({"content_filter", "content_policy_violation"})
 _SHOWN = 300
@@ -26,18 +27,18 @@ _SHOWN = 300
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion that came, whole or not."""
+    """A completion that arrived, whole or not."""
 
     text: str
     finish_reason: str
-    """`stop`, or why it ended otherwise, as `length` or `content_filter`."""
+    """`stop`, or another reason to end, as `length` or `content_filter`."""
     refusal: str
-    """The endpoint's words where it refused, else empty."""
+    """The endpoint's words when it refused, else empty."""
     usage: Usage
 
 
 class CallFailed(Exception):
-    """A completion that did not come."""
+    """A completion that did not arrive."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class CallFailed(Exception):
         self.passing = passing
         """Whether another attempt may help."""
         self.outage = outage
-        """Whether the endpoint did not take the request on: no connection, 429, 502, 503, 504."""
+        """Whether the endpoint did not accept the request: no connection, 429, 502, 503, 504."""
         self.retry_after = retry_after
         """Seconds that the endpoint asks to wait."""
         self.requests = requests
@@ -89,7 +90,7 @@ def read_reply(body: bytes) -> Completion:
     """Reads the JSON of a chat completion.
 
     Raises:
-        CallFailed: when it is none; another attempt may help, since proxies cut and garble.
+        CallFailed: it is not one; another attempt may help, since proxies cut and garble.
     """
     try:
         reply = _Reply.model_validate_json(body)
@@ -98,7 +99,7 @@ def read_reply(body: bytes) -> Completion:
         where = ".".join(map(str, first["loc"]))
         failure = Failure(
             FailureKind.ENDPOINT,
-            f"the endpoint's answer is no chat completion: {where} {first['msg']}".strip(),
+            f"the endpoint's answer is not a chat completion: {where} {first['msg']}".strip(),
         )
         raise CallFailed(failure, passing=True, outage=False) from None
     choice, used = reply.choices[0], reply.usage or _Usage()
@@ -120,7 +121,7 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
     """What a failed request means.
 
     Raises:
-        WrongState: when no request can succeed before the set-up is corrected.
+        WrongState: no request can succeed before somebody corrects the set-up.
     """
     if isinstance(error, openai.APITimeoutError):
         return timed_out("the endpoint did not answer in time")
@@ -140,8 +141,8 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
     said = f"the endpoint answered HTTP {code}: {error.message}"
     return CallFailed(
         Failure(FailureKind.ENDPOINT, said[:_SHOWN]),
-        passing=code in _NEVER_TAKEN_ON or code in _PASSING or code >= 500,
-        outage=code in _NEVER_TAKEN_ON,
+        passing=code in _NOT_ACCEPTED or code in _PASSING or code >= 500,
+        outage=code in _NOT_ACCEPTED,
         retry_after=retry_after(error.response.headers.get("retry-after", "")),
     )
 
@@ -152,7 +153,7 @@ def timed_out(detail: str) -> CallFailed:
 
 
 def retry_after(header: str) -> float | None:
-    """Seconds to wait by a Retry-After header (RFC 9110, 10.2.3), None for none or nonsense."""
+    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3); None for nonsense."""
     try:
         seconds = float(header)
     except ValueError:
@@ -173,14 +174,14 @@ def _raise_if_set_up_is_broken(error: openai.APIStatusError, url: str, model: st
         )
     if code == 404:
         raise WrongState(
-            f"the judge's endpoint {url} knows no model {model!r}, or is no OpenAI-compatible"
-            " base URL (HTTP 404): compare --endpoint-model with what its /models lists; the URL"
-            " usually ends in /v1",
+            f"the judge's endpoint {url} does not know the model {model!r}, or is not an"
+            " OpenAI-compatible base URL (HTTP 404): compare --endpoint-model with what its"
+            " /models lists; the URL usually ends in /v1",
             reason="ENDPOINT_MODEL_UNKNOWN",
         )
     if error.code == "insufficient_quota":
         raise WrongState(
-            f"the account behind the judge's endpoint {url} has no quota left (HTTP {code}):"
+            f"the account behind the judge's endpoint {url} has used up its quota (HTTP {code}):"
             " raise it, or set another key",
             reason="ENDPOINT_QUOTA_SPENT",
         )

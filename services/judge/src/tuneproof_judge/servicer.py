@@ -37,7 +37,7 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
     """JudgeService on a grader and a shelf.
 
     Args:
-        batch_concurrency: items of one stream under way or read ahead.
+        batch_concurrency: most items of one stream in flight.
     """
 
     def __init__(self, grader: Grader, rubrics: RubricShelf, *, batch_concurrency: int) -> None:
@@ -57,7 +57,9 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
 
         async def answer(request: pb.GradeBatchRequest) -> pb.GradeBatchResponse:
             if not request.id:
-                raise InvalidInput("id is empty; answers come in any order", field="id")
+                raise InvalidInput(
+                    "id is empty: give each item one, since answers come in any order", field="id"
+                )
             if request.id in seen:
                 raise AlreadyExists(f"the id {request.id[:100]!r} came before in this stream")
             seen.add(request.id)
@@ -105,7 +107,7 @@ def task_of(request: pb.GradeRequest) -> GradeTask:
 
 
 def grade_to_proto(grade: Grade) -> pb.Grade:
-    """The contract's grade; what is None stays absent."""
+    """The grade as a message; what is None stays absent."""
     usage = grade.usage
     message = pb.Grade(
         criteria=map(_criterion_to_proto, grade.criteria),
@@ -129,7 +131,7 @@ def grade_to_proto(grade: Grade) -> pb.Grade:
 
 
 def rubric_to_proto(rubric: Rubric) -> pb.Rubric:
-    """The contract's rubric; the template as it is, with its placeholders."""
+    """The rubric as a message; the template keeps its placeholders."""
     return pb.Rubric(
         id=rubric.id,
         digest=rubric.digest,

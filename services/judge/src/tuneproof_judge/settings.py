@@ -11,22 +11,22 @@ from tuneproof.servicekit.settings import ServiceSettings, settings_config
 
 
 class JudgeSettings(ServiceSettings):
-    """Scores answers by rubrics, with a model at an OpenAI-compatible endpoint, and by words."""
+    """Grades answers by rubrics, with a model at an OpenAI-compatible endpoint, and by words."""
 
     model_config = settings_config("judge")
 
     endpoint_url: str = Field(
         "",
         description="Base URL of an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1."
-        " Without it only lexical scores are given, and grading by a rubric is refused.",
+        " Without it the judge gives lexical scores only and refuses to grade by a rubric.",
     )
     endpoint_model: str = Field(
         "", description="The judge model's name at the endpoint; every grade names it."
     )
     api_key: SecretStr = Field(
         SecretStr(""),
-        description="The endpoint's key. Set it by the environment, since flags are seen by other"
-        " users of the machine.",
+        description="The endpoint's key. Set it in the environment: other users of the machine can"
+        " see flags.",
     )
     rubrics: Path | None = Field(
         None,
@@ -36,13 +36,13 @@ class JudgeSettings(ServiceSettings):
         32,
         ge=1,
         le=4096,
-        description="Requests to the endpoint in flight over all calls; fewer than repeats makes"
-        " one grade wait for itself.",
+        description="Requests to the endpoint in flight over all calls. A number below the repeats"
+        " of one grade makes that grade wait for itself.",
     )
     request_timeout: float = Field(
         120.0,
         gt=0,
-        description="Seconds for one request to the endpoint; a longer one is tried again.",
+        description="Seconds for one request to the endpoint; the judge repeats a longer one.",
     )
     max_attempts: int = Field(
         5, ge=1, le=20, description="Requests for one repeat before it counts as failed."
@@ -54,7 +54,7 @@ class JudgeSettings(ServiceSettings):
         if value:
             parts = urlsplit(value)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("is no http:// or https:// URL")
+                raise ValueError("is not an http:// or https:// URL")
         return value
 
     @model_validator(mode="after")

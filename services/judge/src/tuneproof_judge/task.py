@@ -19,7 +19,7 @@ MAX_REPEATS = 100
 
 @dataclass(frozen=True)
 class GradeTask:
-    """One answer to be graded."""
+    """One answer to grade."""
 
     subject: Subject
     rubrics: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class GradeTask:
     repeats: int = 10
     """1 to 100, for each rubric."""
     seed: int = 0
-    """From which each repeat's seed is derived."""
+    """Each repeat's seed is derived from it."""
     temperature: float = 1.0
     """0 to 2."""
 
@@ -81,12 +81,12 @@ class GradeTask:
         ):
             if len(texts) > MAX_TEXTS:
                 raise InvalidInput(
-                    f"{name} holds {len(texts)} texts, at most {MAX_TEXTS} are taken", field=name
+                    f"{name} holds {len(texts)} texts; the most is {MAX_TEXTS}", field=name
                 )
             longest = max(map(len, texts), default=0)
             if longest > MAX_CHARACTERS:
                 raise InvalidInput(
-                    f"{name} has {longest:,} characters, at most {MAX_CHARACTERS:,} are taken; a"
-                    " longer text is refused rather than cut, since a cut one is another text",
+                    f"{name} has {longest:,} characters; the most is {MAX_CHARACTERS:,}."
+                    " The judge refuses longer texts and never cuts them: a cut text is another",
                     field=name,
                 )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from tuneproof.servicekit.errors import AlreadyExists, WrongState
 from tuneproof_retriever.corpus import Chunking, Corpus, CorpusState, EmbedderIdentity
 from tuneproof_retriever.freezing import read_content
-from tuneproof_retriever.store import VectorStore
+from tuneproof_retriever.stores.protocol import VectorStore
 
 T = TypeVar("T")
 

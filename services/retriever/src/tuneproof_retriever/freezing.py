@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from tuneproof.servicekit.digests import canonical_json
 from tuneproof.servicekit.errors import Corrupted
 from tuneproof_retriever.corpus import Corpus
-from tuneproof_retriever.store import StoredPassage
+from tuneproof_retriever.stores.protocol import StoredPassage
 
 _FORMAT = "tuneproof corpus 1"
 

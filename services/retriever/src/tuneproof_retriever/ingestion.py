@@ -19,9 +19,9 @@ from tuneproof_retriever.corpus import (
     PreparedDocument,
     passage_of,
 )
-from tuneproof_retriever.embedder import Embedder
+from tuneproof_retriever.embedders.protocol import Embedder
 from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
-from tuneproof_retriever.store import VectorStore
+from tuneproof_retriever.stores.protocol import VectorStore
 
 _PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from tuneproof.servicekit.server import Service, run
 from tuneproof_retriever.corpora import Corpora
+from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
 from tuneproof_retriever.ingestion import Ingestion
 from tuneproof_retriever.searching import Searcher
-from tuneproof_retriever.sentence_embedder import SentenceEmbedder, load_sentence_embedder
 from tuneproof_retriever.servicer import RetrieverServicer
 from tuneproof_retriever.settings import RetrieverSettings
-from tuneproof_retriever.store import VectorStore
+from tuneproof_retriever.stores.protocol import VectorStore
 
 _EXAMPLES = """examples:
   tuneproof-retriever --bind 127.0.0.1:7101 --store-dir /var/lib/tuneproof/corpora
@@ -65,7 +65,7 @@ async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def _open_store(settings: RetrieverSettings) -> AsyncIterator[VectorStore]:
     # LanceDB's import takes most of a second, and --help needs none of it.
-    from tuneproof_retriever.lance_store import open_lance_store  # noqa: PLC0415
+    from tuneproof_retriever.stores.lance_store import open_lance_store  # noqa: PLC0415
 
     async with open_lance_store(
         settings.store_dir, ann_min_passages=settings.ann_min_passages

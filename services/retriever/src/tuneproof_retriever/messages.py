@@ -82,7 +82,7 @@ def query_of(request: pb.SearchRequest) -> Query:
         InvalidInput: naming the field that is not.
     """
     if request.mode not in _MODES:
-        raise InvalidInput(f"mode is {request.mode}, which is no SearchMode", field="mode")
+        raise InvalidInput(f"mode is {request.mode}, which is not a SearchMode", field="mode")
     return Query(
         corpus=check_name(request.corpus, "corpus"),
         text=check_query(request.query),

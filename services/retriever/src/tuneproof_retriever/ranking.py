@@ -7,8 +7,8 @@ digits of a float32 similarity; six decimals do not see it.
 
     score(p) = alpha / (60 + rank in the dense list) + (1 - alpha) / (60 + rank in the keyword list)
 
-with ranks from 1 within the first `depth_for(k)` hits of each list; a list that lacks p adds 0, and
-a passage with score 0 is no result. The depth is 50 for every k up to 12, so that asking for fewer
+with ranks from 1 within the first `depth_for(k)` hits of each list; a list that lacks p adds 0.
+Passages with score 0 are left out. The depth is 50 for every k up to 12, so that asking for fewer
 passages changes neither a score nor the order.
 """
 

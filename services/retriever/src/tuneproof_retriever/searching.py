@@ -11,9 +11,9 @@ from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Vector
-from tuneproof_retriever.embedder import Embedder
+from tuneproof_retriever.embedders.protocol import Embedder
 from tuneproof_retriever.ranking import best, depth_for, fuse
-from tuneproof_retriever.store import VectorStore
+from tuneproof_retriever.stores.protocol import VectorStore
 
 
 class SearchMode(StrEnum):

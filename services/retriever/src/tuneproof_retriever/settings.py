@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuneproof.servicekit.settings import ServiceSettings, settings_config
-from tuneproof_retriever.model_folder import PACKAGED_MODEL
+from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 
 
 class RetrieverSettings(ServiceSettings):
@@ -43,17 +43,17 @@ class RetrieverSettings(ServiceSettings):
         32,
         ge=1,
         le=1024,
-        description="Texts that are embedded at once; more is faster on a GPU and takes its memory,"
-        " and a query waits longer during ingestion.",
+        description="Texts that are embedded at once. More is faster on a GPU and takes more of its"
+        " memory; during ingestion queries wait longer.",
     )
     write_passages: int = Field(
         512,
         ge=1,
-        description="Passages that are gathered for one write; what a crash in mid-ingest loses,"
-        " and a stream sent again stores anew.",
+        description="Passages in one write. A crash during ingestion loses at most so many; sending"
+        " the stream again stores them.",
     )
     search_concurrency: int = Field(
-        16, ge=1, description="Searches of one SearchBatch stream that are under way at once."
+        16, ge=1, description="Searches of one SearchBatch stream that run at the same time."
     )
     ann_min_passages: int = Field(
         100_000,

@@ -36,7 +36,9 @@ def load_examples(store: Storage, path: str, digest: str) -> list[Example]:
         Unavailable: when the store does not answer.
     """
     if store.size(path) is None:
-        raise InvalidInput(f"no data at {path} in the artifact store", field="spec.data.path")
+        raise InvalidInput(
+            f"there is no data at {path} in the artifact store", field="spec.data.path"
+        )
     content = store.read(path)
     found = sha256_of_bytes(content)
     if found != digest:
@@ -49,7 +51,7 @@ def load_examples(store: Storage, path: str, digest: str) -> list[Example]:
 
 
 def parse_examples(content: bytes, path: str) -> list[Example]:
-    """The examples of a file's content; empty lines are passed over.
+    """The examples of a file's content; empty lines are skipped.
 
     Raises:
         InvalidInput: see `load_examples`.
@@ -81,7 +83,7 @@ def _messages(line: bytes) -> tuple[dict[str, str], ...]:
     """Raises ValueError whose text goes on after "line 7"."""
     value = _parse(line)
     if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
-        raise ValueError('is no object with a list "messages"')  # noqa: TRY004
+        raise ValueError('is not an object with a list "messages"')  # noqa: TRY004
     messages = value["messages"]
     for place, message in enumerate(messages, 1):
         match message:
@@ -117,8 +119,8 @@ def _parse(line: bytes) -> Any:
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error.msg} at column {error.colno}") from None
+        raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from None
     except (RecursionError, ValueError):
         raise ValueError(
-            "is no JSON that can be read: nested too deep, or a number too long"
+            "is not readable JSON: nested too deep, or with too long a number"
         ) from None

@@ -29,9 +29,9 @@ class Executor(Protocol):
     """Runs a run's worker to its end, one attempt."""
 
     async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
-        """Starts the run's worker, or finds the one that is at it already, and waits for its end.
+        """Starts the run's worker, or finds the live one, and waits for its end.
 
-        When this call is cancelled the worker is stopped, and is gone when the call returns.
+        When the call is cancelled, it stops the worker and returns when that has ended.
 
         Returns:
             how it ended; RETRY when it was killed or could not be started.
@@ -42,14 +42,14 @@ class Executor(Protocol):
 class LocalExecutor:
     """Each worker is a process of its own, in a process group of its own.
 
-    The worker holds the run's lock as long as it lives: it is given the locked file, so there is
-    no moment in which it runs and does not. A service that was killed finds it that way.
+    The worker holds the run's lock from its first moment to its end, because it inherits the locked
+    file. By the lock a restarted service finds the worker.
     """
 
     grace_seconds: float = 10.0
     """From SIGTERM to SIGKILL."""
     poll_seconds: float = 0.2
-    """Between two looks at a worker that is no child of this process."""
+    """Between two looks at a worker that another process started."""
 
     async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
         with FileLock(folder.lock) as lock:
@@ -57,7 +57,7 @@ class LocalExecutor:
                 return await self._follow(folder, lock)
             result = folder.result()
             if result and result.ending in (WorkerEnding.DONE, WorkerEnding.BAD_INPUT):
-                return result  # It ended while no service watched.
+                return result  # It ended while no service was there.
             worker = await _start(folder, job, lock)
         return await self._attend(folder, worker)
 
@@ -71,7 +71,7 @@ class LocalExecutor:
             _signal_group(worker.pid, signal.SIGKILL)
             await worker.wait()
             raise
-        # What the worker started and left behind would hold memory, or the GPU.
+        # Processes that the worker left behind would hold memory, or the GPU.
         _signal_group(worker.pid, signal.SIGKILL)
         return folder.result() or _from_code(folder, code)
 
@@ -107,7 +107,7 @@ async def _start(folder: RunFolder, job: Job, lock: FileLock) -> asyncio.subproc
         "MKL_NUM_THREADS": str(job.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        # The base is a folder by now: nothing is to be asked of the hub, nor waited for.
+        # The base is a folder by now, so no library needs to ask the hub, or to wait for it.
         "HF_HUB_OFFLINE": "1",
         **_KEEP_MEMORY,
         **tracing.variables(),
@@ -134,7 +134,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def _from_code(folder: RunFolder, code: int) -> WorkerResult:
-    """What an exit code tells, where the worker could not say it itself."""
+    """The result by exit code, of a worker that wrote none."""
     words = folder.last_words()
     said = f"; its log ends with: {words}" if words else ""
     if code < 0:

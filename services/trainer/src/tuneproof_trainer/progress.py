@@ -20,7 +20,7 @@ class Step:
     tokens_per_second: float
     """Prompt and answer tokens."""
     eta: float
-    """Seconds to the end at the present speed."""
+    """Seconds to the end at the current speed."""
 
 
 class StepLog:
@@ -39,9 +39,9 @@ class StepLog:
 
 
 class StepReader:
-    """Follows metrics.jsonl: each `read` gives what is new.
+    """Follows metrics.jsonl: each `read` gives the new steps.
 
-    A new attempt begins the file anew; then its steps are given again.
+    A new attempt writes a new file, whose steps are given from the first on.
     """
 
     def __init__(self, path: Path) -> None:

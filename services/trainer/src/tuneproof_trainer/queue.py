@@ -30,9 +30,9 @@ class RunQueue:
 
     Args:
         executor: where workers run.
-        make_job: what a worker needs beside the spec, for a run's id.
-        workers: how many at a time.
-        max_attempts: workers that may die over one run before it fails.
+        make_job: gives what a worker needs beside the spec, for a run's id.
+        workers: how many run at the same time.
+        max_attempts: attempts of a run; it fails when so many of its workers died.
         now: the clock.
     """
 
@@ -60,8 +60,8 @@ class RunQueue:
         self._open = False
 
     def adopt(self, folder: RunFolder, spec: RunSpec, status: RunStatus) -> None:
-        """Adds a run as its folder has it. One that was running goes to the front: its worker
-        may be alive."""
+        """Adds a run from its folder. One that was running goes to the front: its worker may be
+        alive."""
         self._folders[status.id] = folder
         self.specs[status.id] = spec
         self.statuses[status.id] = status
@@ -80,9 +80,9 @@ class RunQueue:
         self._fill()
 
     async def check(self) -> None:
-        """Raises Unavailable while no run is executed."""
+        """Raises Unavailable while the queue is closed."""
         if not self._open:
-            raise Unavailable("the queue of runs is closed; the service starts or stops")
+            raise Unavailable("the queue of runs is closed; the service is starting or stopping")
 
     async def close(self) -> None:
         """Stops every worker; their runs wait for the next start of the service."""
@@ -96,7 +96,7 @@ class RunQueue:
                 self._set(run_id, state=RunState.QUEUED, reason="the service stopped; begins again")
 
     async def cancel(self, run_id: str) -> None:
-        """Ends a run that has not ended, as CANCELLED, once its worker is gone."""
+        """Ends a run that has not ended as CANCELLED, after its worker has ended."""
         if run_id in self._waiting:
             self._waiting.remove(run_id)
         task = self._running.get(run_id)
@@ -108,12 +108,12 @@ class RunQueue:
             return
         result = self._folders[run_id].result()
         if result and result.ending is WorkerEnding.DONE:
-            self._again(run_id, result)  # It was faster than the caller.
+            self._again(run_id, result)  # It finished before the call could stop it.
         else:
             self._end(run_id, RunState.CANCELLED, "cancelled by a caller")
 
     async def changed(self, run_id: str, status: RunStatus, seconds: float) -> None:
-        """Waits until a run's state is another than this, or so many seconds."""
+        """Waits until a run's status is no longer this one, but at most so many seconds."""
         if self.statuses[run_id] is status:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._change.wait(), seconds)
@@ -133,7 +133,7 @@ class RunQueue:
         self._fill()
 
     async def _execute(self, run_id: str) -> None:
-        # A run begins when another one ends; its trace is the one of the call that created it.
+        # A run may begin when another one ends; its trace is that of the call that created it.
         origin = self._origins.pop(run_id, None)
         with span("run", {"tuneproof.run": run_id}, within=origin) as traced:
             await self._attempt(run_id)
@@ -152,7 +152,7 @@ class RunQueue:
                 return
 
     def _again(self, run_id: str, result: WorkerResult) -> bool:
-        """Notes how an attempt ended; whether another is due."""
+        """Records how an attempt ended; whether another follows."""
         if result.ending is WorkerEnding.DONE:
             self._end(
                 run_id,
@@ -167,7 +167,7 @@ class RunQueue:
             return False
         ends = self.statuses[run_id].early_ends + 1
         _log.warning("worker ended early", run=run_id, times=ends, reason=result.reason)
-        self._set(run_id, reason=f"begins again, for {result.reason}", early_ends=ends)
+        self._set(run_id, reason=f"begins again: {result.reason}", early_ends=ends)
         if ends < self._max_attempts:
             return True
         self._end(run_id, RunState.FAILED, f"{ends} workers ended early; the last: {result.reason}")

@@ -1,15 +1,15 @@
-"""A run's folder: what is known of a run, readable by any process at any time.
+"""A run's folder: all that is known of a run, readable by any process at any time.
 
 <runs>/<id>/
     spec.json       what was asked, defaults filled in; never changes
-    state.json      what became of it; written by the service only
+    state.json      its status; only the service writes it
     job.json        what the worker needs beside the spec; written before each attempt
     lock            held by the worker while it lives
     heartbeat.json  the worker's process id, phase and time
     metrics.jsonl   a line for each optimiser step of this attempt
-    log.txt         everything the worker and its libraries say
-    trained/        the adapter before it is committed, then gone
-    result.json     the worker's last word; missing if it was killed
+    log.txt         all output of the worker and its libraries
+    trained/        the adapter until it is committed
+    result.json     how the worker ended; missing if it was killed
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """The states of a run."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -41,21 +41,21 @@ class RunState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the state is final."""
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
 class RunStatus(BaseModel):
-    """state.json."""
+    """state.json: where a run stands, and since when."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     state: RunState
     reason: str = ""
-    """Why, in words: of a failure, or of a run that waits again."""
+    """Why it failed, or why it waits again."""
     early_ends: int = 0
-    """Workers that were killed over it, or ended in a way that may not come again."""
+    """Attempts whose worker was killed, or ended for a reason that may pass."""
     create_time: datetime
     start_time: datetime | None = None
     """Of the first attempt."""
@@ -69,11 +69,11 @@ class WorkerEnding(StrEnum):
 
     DONE = "done"
     BAD_INPUT = "bad_input"
-    """Trying again would end the same way."""
+    """Another attempt would end the same way."""
     RETRY = "retry"
-    """Trying again may help."""
+    """Another attempt may help."""
     STOPPED = "stopped"
-    """It was told to."""
+    """It was told to stop."""
 
 
 EXIT_CODES = {
@@ -85,7 +85,7 @@ EXIT_CODES = {
 
 
 class WorkerResult(BaseModel):
-    """result.json."""
+    """result.json: how a worker ended, and what it made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -163,7 +163,7 @@ class RunFolder:
         return self._required("job.json", Job)
 
     def result(self) -> WorkerResult | None:
-        """The worker's last word in this attempt."""
+        """How the worker ended in this attempt; None while it has not."""
         return self._optional("result.json", WorkerResult)
 
     def heartbeat(self) -> Heartbeat | None:
@@ -175,7 +175,7 @@ class RunFolder:
         write_atomically(self.path / _FILES[type(document)], _text(document))
 
     def begin_attempt(self, job: Job) -> None:
-        """Clears what the attempt before said; what it trained to the end is kept."""
+        """Removes the reports of the last attempt, but not an adapter that it finished."""
         for name in ("result.json", "heartbeat.json", "metrics.jsonl"):
             (self.path / name).unlink(missing_ok=True)
         self.write(job)
@@ -192,7 +192,7 @@ class RunFolder:
     def _required(self, name: str, kind: type[M]) -> M:
         found = self._optional(name, kind)
         if found is None:
-            raise Corrupted(f"{self.path.name} has no {name}; remove the folder of this run")
+            raise Corrupted(f"run {self.path.name} lacks {name}; remove its folder")
         return found
 
     def _optional(self, name: str, kind: type[M]) -> M | None:

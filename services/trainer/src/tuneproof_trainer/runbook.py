@@ -45,7 +45,7 @@ class RunView:
 
 
 class Runbook:
-    """Every run in a folder. One per folder; call it from one event loop.
+    """Every run in a folder. Only one per folder, called from one event loop.
 
     Args:
         runs: the folder of the runs' folders.
@@ -75,8 +75,8 @@ class Runbook:
         self._creating = asyncio.Lock()
 
     def recover(self) -> None:
-        """Takes up every run on disk: those that have not ended wait for a worker again, or are
-        found with theirs at it. Folders that cannot be read are left out and logged."""
+        """Takes up every run on disk. Runs that have not ended wait for a worker again, or keep
+        their live one. Folders that cannot be read are left out and logged."""
         for path in sorted(self._runs.glob("[a-z]*/")):
             folder = RunFolder(path)
             try:
@@ -87,11 +87,11 @@ class Runbook:
             self._queue.adopt(folder, spec, status)
 
     async def create(self, run_id: str, spec: RunSpec) -> RunView:
-        """Queues a run, or finds the one that this id and spec made before.
+        """Queues a run, or finds the one that was made with this id and spec.
 
         Raises:
-            InvalidInput: for a malformed id, contradictions in the spec, or bad data.
-            AlreadyExists: when the id has another spec.
+            InvalidInput: for a malformed id, mistakes in the spec, or bad data.
+            AlreadyExists: when a run of this id has another spec.
         """
         if not _ID.fullmatch(run_id):
             raise InvalidInput(
@@ -123,7 +123,7 @@ class Runbook:
         """A page of runs, the newest first, without losses.
 
         Raises:
-            InvalidInput: for a page token or size that none is.
+            InvalidInput: for an invalid page token or size.
         """
         statuses = sorted(self._queue.statuses.values(), key=_newest_first)
         chosen, token = page(statuses, page_size, page_token, _newest_first)
@@ -134,7 +134,7 @@ class Runbook:
         return views, token
 
     async def cancel(self, run_id: str) -> RunView:
-        """Stops a run and waits until its worker is gone.
+        """Stops a run and waits until its worker has ended.
 
         Raises:
             NotFound: when there is none of that id.
@@ -145,7 +145,7 @@ class Runbook:
         status = self._queue.statuses[run_id]
         if status.state is not RunState.CANCELLED:
             raise WrongState(
-                f"run {run_id} has ended ({status.state}); only one that has not can be cancelled",
+                f"run {run_id} has ended ({status.state}); it is too late to cancel it",
                 run=run_id,
             )
         return self.get(run_id)
@@ -154,7 +154,7 @@ class Runbook:
         """A run as it is now, then each change; ends when the run has ended.
 
         Args:
-            after_step: losses of later steps only. Each view has the losses since the one before.
+            after_step: gives only losses of later steps. Each view has the losses since the last.
 
         Raises:
             NotFound: when there is none of that id.
@@ -221,7 +221,7 @@ def hold_runs(runs: Path) -> AbstractContextManager[None]:
 
 
 def _one_each(steps: list[Step]) -> list[Step]:
-    """Without the steps of an attempt that was followed by another."""
+    """The newest of each step: those of earlier attempts are left out."""
     return sorted({step.step: step for step in steps}.values(), key=lambda step: step.step)
 
 

@@ -32,46 +32,46 @@ class TrainerSettings(ServiceSettings):
     artifacts: str = Field(
         ...,
         description="The artifact store, a folder or s3://bucket/prefix: training data is read "
-        "from it, and its registry gets the adapters.",
+        "from it, and adapters go to its registry.",
     )
     runs: Path | None = Field(
         None,
-        description="Local folder of the runs; `runs` in the artifact store if that is a folder, "
-        "needed if it is not.",
+        description="Local folder of the runs; `runs` in the artifact store if empty. Required when"
+        " the store is not a folder.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where workers train; auto takes the GPU if there is one."
+        "auto", description="Where workers train; auto takes a GPU if there is one."
     )
     workers: int = Field(
-        1, ge=1, le=64, description="Runs that train at a time; the others wait in a queue."
+        1, ge=1, le=64, description="Runs that train at the same time; the others wait in a queue."
     )
     threads: int = Field(
         1,
         ge=1,
         le=512,
-        description="CPU threads of each worker; equal numbers give equal adapters.",
+        description="CPU threads of each worker. The same number gives the same adapter.",
     )
     max_attempts: int = Field(
-        3, ge=1, description="Workers that may be killed over one run before it fails."
+        3, ge=1, description="Attempts of a run: it fails when so many of its workers were killed."
     )
     stop_seconds: float = Field(
-        10.0, ge=0, description="What a cancelled worker gets between SIGTERM and SIGKILL."
+        10.0, ge=0, description="Seconds between SIGTERM and SIGKILL for a cancelled worker."
     )
     watch_seconds: float = Field(
-        0.25, gt=0, description="Pause between two looks at a run that is watched."
+        0.25, gt=0, description="Seconds between two looks at a watched run."
     )
 
     @model_validator(mode="after")
     def _runs_are_local(self) -> TrainerSettings:
         if self.runs is None and not is_folder(self.artifacts):
             raise ValueError(
-                f"artifacts {self.artifacts} is no folder, so runs must name a local one"
+                f"artifacts {self.artifacts} is not a folder, so runs must name a local one"
             )
         return self
 
     @property
     def runs_folder(self) -> Path:
-        """Where the runs are."""
+        """The folder of the runs."""
         if self.runs is not None:
             return self.runs.absolute()
         parts = urlsplit(self.artifacts)

@@ -61,7 +61,7 @@ def identify_base(folder: Path) -> BaseIdentity:
     """Identifies the base model in a local folder.
 
     Raises:
-        InvalidInput: when the folder lacks config.json or a tokenizer, or one is no JSON.
+        InvalidInput: when the folder lacks config.json or a tokenizer, or one is not JSON.
     """
     config = read_base_config(folder)
     return BaseIdentity(
@@ -155,7 +155,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise InvalidInput(f"{path} is no JSON: {error}", field="model") from None
+        raise InvalidInput(f"{path} is not JSON: {error}", field="model") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"{path} holds no JSON object", field="model")
     return value

@@ -53,7 +53,7 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{CONFIG_FILE} is no JSON: {error}", field=CONFIG_FILE) from None
+        raise InvalidInput(f"{CONFIG_FILE} is not JSON: {error}", field=CONFIG_FILE) from None
     if not isinstance(value, dict):
         raise InvalidInput(f"{CONFIG_FILE} holds no JSON object", field=CONFIG_FILE)
     return value
@@ -147,7 +147,7 @@ def _patterns(config: dict[str, Any]) -> list[tuple[str, str]]:
     for field in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(field) or {}
         if not isinstance(patterns, dict):
-            found.append((field, f"{field} is no object"))
+            found.append((field, f"{field} is not an object"))
             continue
         found += [
             (field, f"{field} has the key {key!r}; only module names are taken")

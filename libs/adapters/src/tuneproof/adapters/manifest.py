@@ -61,7 +61,8 @@ class Manifest(BaseModel):
         """Reads a folder that peft wrote.
 
         Raises:
-            InvalidInput: when its weights are no sane safetensors file, or its config no JSON.
+            InvalidInput: when its weights are not a sane safetensors file, or its config is not
+                JSON.
         """
         path = folder / WEIGHTS_FILE
         tensors = tuple(
@@ -77,13 +78,13 @@ class Manifest(BaseModel):
         """Reads manifest.json.
 
         Raises:
-            Corrupted: when it is no manifest, or not in canonical form.
+            Corrupted: when it is not a manifest, or not in canonical form.
         """
         try:
             manifest = cls.model_validate(json.loads(data))
             is_canonical = manifest.to_bytes() == data
         except (ValueError, RecursionError) as error:
-            raise Corrupted(f"{MANIFEST_FILE} is no manifest: {_first(error)}") from None
+            raise Corrupted(f"{MANIFEST_FILE} is not a manifest: {_first(error)}") from None
         if not is_canonical:
             raise Corrupted(f"{MANIFEST_FILE} is not in canonical form; commit the adapter again")
         return manifest
@@ -123,7 +124,7 @@ class Provenance:
             document = json.loads(data)
             return cls(AdapterRef.parse(document["adapter"]), dict(document["details"]))
         except (ValueError, KeyError, TypeError, RecursionError, InvalidInput) as error:
-            raise Corrupted(f"{PROVENANCE_FILE} is no provenance: {error}") from None
+            raise Corrupted(f"{PROVENANCE_FILE} is not a provenance document: {error}") from None
 
     def to_bytes(self) -> bytes:
         """Indented JSON, for people."""

@@ -33,14 +33,14 @@ def check_pairs(
             yield Defect(
                 "module",
                 tensor.name,
-                f"tensor {tensor.name} is no LoRA matrix of a linear layer; remove it",
+                f"tensor {tensor.name} is not a LoRA matrix of a linear layer; remove it",
             )
             continue
         pairs.setdefault(match[1], {})[match[2]] = tensor
     for module, pair in sorted(pairs.items()):
         if set(pair) != {"A", "B"}:
             missing = "B" if "A" in pair else "A"
-            yield Defect("pair", module, f"{module} has no lora_{missing}")
+            yield Defect("pair", module, f"{module} lacks lora_{missing}")
             continue
         yield from _check_rank(module, pair, rank_of(config, module), max_rank)
         if architecture is not None:
@@ -70,7 +70,7 @@ def _check_place(
     place = architecture.locate(module)
     if place is None:
         yield Defect(
-            "module", module, f"{module} is no linear layer of a {architecture.model_type} model"
+            "module", module, f"{module} is not a linear layer of a {architecture.model_type} model"
         )
         return
     layer, kind = place

@@ -42,7 +42,7 @@ class AdapterRef:
         name, at, digest = text.partition("@")
         if not at:
             raise InvalidInput(
-                f"{text!r} is no adapter reference: write name@sha256:<64 hexadecimal digits>",
+                f"{text!r} is not an adapter reference: write name@sha256:<64 hexadecimal digits>",
                 field="adapter_ref",
             )
         return cls(name, digest)

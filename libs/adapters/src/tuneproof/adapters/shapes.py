@@ -11,7 +11,7 @@ LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "granite", "smollm
 """Values of `model_type` whose layers have the names and shapes below."""
 _EXPERTS = frozenset({"mixtral"})
 """Values of `model_type` with the same attention, and experts in place of the MLP: transformers 5
-holds those as 3-D parameters, which are no linear layers."""
+holds those as 3-D parameters, which are not linear layers."""
 _MODULE = re.compile(r"(?:base_model\.model\.)?model\.layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)")
 ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
 """Last names of attention's linear layers: what an adapter of a mixture of experts may change."""
@@ -35,7 +35,7 @@ class Architecture:
     """(values in, values out) by the module's last name, as q_proj."""
 
     def locate(self, module: str) -> tuple[int, str] | None:
-        """Layer and kind of a module's full name; None when the architecture has no such."""
+        """Layer and kind of a module's full name; None when the architecture lacks it."""
         match = _MODULE.fullmatch(module)
         if not match:
             return None

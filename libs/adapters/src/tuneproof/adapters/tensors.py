@@ -65,7 +65,7 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
     """The tensors of a file, sorted by name, without reading their values.
 
     Raises:
-        InvalidInput: when the file is no complete, sane safetensors file; the message says why.
+        InvalidInput: when the file is not a complete, sane safetensors file; the message says why.
     """
     if not path.is_file():
         raise InvalidInput(
@@ -79,7 +79,7 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
         if head.startswith(_PICKLE_STARTS):
             raise _bad(path, "is a pickle, which can run code when read; save it as safetensors")
         if len(head) < 8:
-            raise _bad(path, f"is cut off: {length} bytes are no safetensors file")
+            raise _bad(path, f"is cut off: {length} bytes are not a safetensors file")
         header_length = int.from_bytes(head, "little")
         if header_length > HEADER_LIMIT:
             raise _bad(path, f"says its header has {header_length} bytes, above {HEADER_LIMIT}")
@@ -156,9 +156,9 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
     try:
         value = json.loads(header, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise _bad(path, f"has a header that is no JSON: {error}") from None
+        raise _bad(path, f"has a header that is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise _bad(path, "has a header that is no JSON object")
+        raise _bad(path, "has a header that is not a JSON object")
     return value
 
 

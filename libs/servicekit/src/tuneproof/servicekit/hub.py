@@ -52,7 +52,7 @@ def resolve_model(model: str, revision: str = "") -> ModelFolder:
         return download(model, revision)
     except (InvalidInput, Unavailable) as error:
         raise InvalidInput(
-            f"--model {model} is no folder here, and the hub does not give it: {error.message}."
+            f"--model {model} is not a folder here, and the hub does not give it: {error.message}."
             " Give a folder in Hugging Face format or another id; a gated model needs HF_TOKEN",
             field="model",
         ) from None

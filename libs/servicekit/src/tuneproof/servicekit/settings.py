@@ -111,7 +111,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port`; an IPv6 host stands in brackets.
 
     Raises:
-        ValueError: when it is no such address.
+        ValueError: when it is not an address.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:

@@ -1,8 +1,7 @@
 """The worker: `python -m tuneproof_trainer.worker RUN_DIR` makes one adapter and ends.
 
-Exit codes: 0 done, 2 bad input, 75 worth another try, 130 told to stop. The last word is in
-result.json too. Torch and its friends are imported late, so that a worker whose data is wrong says
-so at once.
+Exit codes: 0 done, 2 bad input, 75 worth another attempt, 130 told to stop; result.json says it
+too. Torch and what needs it are imported late, so that wrong data is reported at once.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _BEAT_SECONDS = 1.0
 
 
 class _StoppedError(BaseException):
-    """SIGTERM came. No handler of `Exception` may hold it up."""
+    """SIGTERM came. A BaseException, so that no `except Exception` catches it."""
 
 
 def main() -> int:
@@ -62,10 +61,10 @@ def _main() -> int:
             result = _run(folder, beat)
     except _StoppedError:
         result = WorkerResult(ending=WorkerEnding.STOPPED, reason="the worker was told to stop")
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the last word
+    except Exception as error:  # noqa: BLE001 - result.json tells every failure
         traceback.print_exc()
         result = _explain(error)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # The last word is not to be cut short.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # result.json is written to its end.
     folder.write(result)
     return EXIT_CODES[result.ending]
 
@@ -86,7 +85,7 @@ def _explain(error: Exception) -> WorkerResult:
         return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=reason)
     if isinstance(error, OSError):
         return WorkerResult(ending=WorkerEnding.RETRY, reason=f"{type(error).__name__}: {error}")
-    reason = f"{type(error).__name__}: {error}; log.txt in the run's folder has the rest"
+    reason = f"{type(error).__name__}: {error}; see log.txt in the run's folder"
     return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=reason)
 
 
@@ -113,7 +112,7 @@ def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
 def _train(
     folder: RunFolder, spec: RunSpec, job: Job, examples: list[Example], beat: _Beat
 ) -> None:
-    """Makes `trained/`, all at once."""
+    """Makes `trained/`, in one step."""
     from tuneproof_trainer.worker.pipeline import make_adapter  # noqa: PLC0415 - seconds of imports
 
     unfinished = folder.path / "unfinished"

@@ -1,4 +1,4 @@
-"""Loading the base model: quantised or as it is, and what exactly was quantised."""
+"""Loads the base model, quantised or not, and tells which layers were quantised."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LoadedBase:
     compute_dtype: torch.dtype
     quantised_layers: int
     linear_layers: int
-    """All of them, the output excluded."""
+    """Without the output layer."""
 
     @property
     def precision(self) -> str:
-        """How the base's linear layers are held."""
+        """The precision of the base's linear layers, in words."""
         kept = str(self.compute_dtype).removeprefix("torch.")
         if not self.quantised_layers:
             return kept
@@ -107,7 +107,7 @@ def _match(wanted: tuple[str, ...], layers: list[str], field: str) -> list[str]:
         if not matches:
             kinds = sorted({layer.split(".")[-1] for layer in layers})
             raise InvalidInput(
-                f"{field} holds {name!r}, which is no linear layer of the base; its kinds are "
+                f"{field} holds {name!r}, which is not a linear layer of the base; its kinds are "
                 f"{kinds}, a full name is as {layers[0] if layers else 'none'}",
                 field=f"spec.hyperparameters.{field}",
             )

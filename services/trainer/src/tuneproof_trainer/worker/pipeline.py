@@ -45,7 +45,7 @@ def make_adapter(
         tokenizer, examples, max_length=spec.hyperparameters.max_length, path=spec.data_path
     )
     on_phase("loading")
-    # Half of the seconds that imports take: data that is too long is told before them.
+    # These imports take seconds; too long examples are reported before them.
     import torch  # noqa: PLC0415
 
     from tuneproof_trainer.worker.base_model import load_base  # noqa: PLC0415

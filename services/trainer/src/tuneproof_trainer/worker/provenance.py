@@ -1,4 +1,4 @@
-"""What made an adapter, in words and numbers; and the card that says it to people."""
+"""The provenance of an adapter: what made it, by name; and its model card, for people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def provenance_of(
     sequences: Sequence[Sequences],
     outcome: TrainingResult,
 ) -> dict[str, str]:
-    """Everything that identifies the training, as text by name."""
+    """Everything that identifies the training, as text by name. Sequences, numbers and choices are
+    written as text; `hyperparameters` is JSON."""
     prompt = sum(one.prompt_length for one in sequences)
     total = sum(len(one.input_ids) for one in sequences)
     facts = {
@@ -77,8 +78,8 @@ A LoRA adapter of {facts["base_model"]}, tuned on {facts["examples"]} conversati
 ({facts["answer_tokens"]} tokens of answers) in {facts["steps"]} steps; the loss went from
 {facts["first_loss"]} to {facts["final_loss"]}.
 
-The base was held in {facts["base_precision"]}. An adapter answers otherwise over a base in another
-precision: compare before it is served so.
+In training the base's precision was {facts["base_precision"]}. Over a base of another precision the
+adapter answers differently: compare before you serve it so.
 
 Load it with `peft.PeftModel.from_pretrained(base, folder)`.
 

@@ -66,7 +66,7 @@ def tokenise(
         )
     if tokenizer.eos_token_id is None:
         raise InvalidInput(
-            "the base's tokenizer has no eos_token, so no answer could end; name one in its "
+            "the base's tokenizer has no eos_token, so answers could not end; name one in its "
             "tokenizer_config.json",
             field="spec.base_model",
         )
@@ -93,14 +93,14 @@ def _tokenise(tokenizer: ChatTokenizer, example: Example, eos: int) -> Sequences
     if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
         answer = whole[len(prompt) :]
     else:
-        # The template writes the past otherwise than the present (it drops earlier reasoning, for
-        # instance), or tokens merge over the border. What serving sends is the prompt as it is.
+        # The template writes earlier turns differently from the last one (it drops reasoning, for
+        # instance), or tokens merge across the border. Serving sends the prompt as it is.
         answer = tokenizer.encode(messages[-1]["content"], add_special_tokens=False)
     return Sequences((*prompt, *_until_end(answer, eos)), len(prompt))
 
 
 def _until_end(answer: list[int], eos: int) -> list[int]:
-    """The answer with one end of sequence at its end; templates may write a newline behind it."""
+    """The answer with one end of sequence at its end; a template may write a newline after it."""
     if eos in answer:
         last = len(answer) - 1 - answer[::-1].index(eos)
         return answer[: last + 1]

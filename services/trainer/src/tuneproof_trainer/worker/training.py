@@ -1,4 +1,4 @@
-"""The training itself: TRL's SFTTrainer over a peft model, step by step told to a log."""
+"""The training itself: TRL's SFTTrainer over a peft model, which reports each step."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training was, in numbers."""
+    """What a training did, in numbers."""
 
     steps: int
     first_loss: float
     last_loss: float
     trainable_parameters: int
     adapter_precision: str
-    """In which the adapter was trained and is saved."""
+    """The type in which the adapter was trained and saved."""
     optimizer: str
     seconds: float
 
@@ -62,7 +62,7 @@ def train(
         on_step: called after each optimiser step.
 
     Raises:
-        InvalidInput: when the loss is no finite number any more.
+        InvalidInput: when the loss is not finite any more.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
@@ -155,24 +155,24 @@ def _dataset(sequences: Sequence[Sequences]) -> Dataset:
 
 
 def _score_answers_only() -> None:
-    """TRL 1.16 projects every position onto the vocabulary unless it runs on Triton, prompt and
-    padding included, and then throws those away: two fifths of a step on a CPU with short answers
-    and a small model. Its other branch needs no Triton for choosing the positions."""
+    """TRL 1.16 projects every position onto the vocabulary unless it runs on Triton, and then drops
+    prompt and padding. That is two fifths of a step on a CPU with short answers and a small model.
+    Its Triton branch chooses the positions first, and needs no Triton for that."""
     if hasattr(trl_utils, "_use_triton"):
         trl_utils._use_triton = lambda device: True  # noqa: ARG005, SLF001
 
 
 def _hold_in_float32(model: Any) -> None:
     """TRL 1.16 casts the adapter over a 4-bit base to bfloat16, as the QLoRA paper does on GPUs.
-    A CPU computes in float32 here, and bfloat16's eight bits would swallow small updates for
-    nothing. The optimiser is made later, so it sees these."""
+    A CPU computes in float32 here, and bfloat16's eight bits would lose small updates. The
+    optimiser is made later, so it gets the float32 weights."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
 class _Reporter(TrainerCallback):  # type: ignore[misc]
-    """Tells each step, and stops a training whose loss is no number."""
+    """Reports each step, and stops a training whose loss is not finite."""
 
     def __init__(self, total: int, on_step: Callable[[Step], None]) -> None:
         self._total = total
@@ -193,7 +193,7 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise InvalidInput(
                 f"the loss became {loss} at step {state.global_step}; lower learning_rate, or "
-                "look at the data near there",
+                "check the data near there",
                 field="spec.hyperparameters.learning_rate",
             )
         took = now - self._before

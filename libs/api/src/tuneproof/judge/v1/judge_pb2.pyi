@@ -52,7 +52,7 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     FAILURE_KIND_NO_FORM: _FailureKind.ValueType  # 1
     """The completion holds no score, or more than one."""
     FAILURE_KIND_OUT_OF_RANGE: _FailureKind.ValueType  # 2
-    """The score is no whole number of the rubric's scale."""
+    """The score is not a whole number of the rubric's scale."""
     FAILURE_KIND_CUT_OFF: _FailureKind.ValueType  # 3
     """The completion was cut off at max_tokens."""
     FAILURE_KIND_REFUSED: _FailureKind.ValueType  # 4
@@ -68,7 +68,7 @@ FAILURE_KIND_UNSPECIFIED: FailureKind.ValueType  # 0
 FAILURE_KIND_NO_FORM: FailureKind.ValueType  # 1
 """The completion holds no score, or more than one."""
 FAILURE_KIND_OUT_OF_RANGE: FailureKind.ValueType  # 2
-"""The score is no whole number of the rubric's scale."""
+"""The score is not a whole number of the rubric's scale."""
 FAILURE_KIND_CUT_OFF: FailureKind.ValueType  # 3
 """The completion was cut off at max_tokens."""
 FAILURE_KIND_REFUSED: FailureKind.ValueType  # 4
@@ -102,7 +102,7 @@ class GradeRequest(_message.Message):
     """0 to 2. Absent means 1.0."""
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is right; the judge reads the first, the lexical scores take the best. At least one."""
+        """What is right, at least one. The judge reads the first; lexical scores take the best."""
 
     @_builtins.property
     def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -110,7 +110,7 @@ class GradeRequest(_message.Message):
 
     @_builtins.property
     def rubrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which rubrics, as `accuracy@1`. None means lexical scores only, and no model is asked."""
+        """Which rubrics, as `accuracy@1`. Without any, the reply has lexical scores only."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class Repeat(_message.Message):
     seed: _builtins.int
     score: _builtins.int
     completion: _builtins.str
-    """The judge's whole completion, its reasons included."""
+    """The judge's whole completion with its reasons."""
     @_builtins.property
     def failure(self) -> Global___Failure: ...
     def __init__(
@@ -194,7 +194,7 @@ Global___Repeat: _TypeAlias = Repeat  # noqa: Y015
 
 @_typing.final
 class CriterionGrade(_message.Message):
-    """One criterion's grade on one answer."""
+    """One answer's grade by one criterion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -295,7 +295,7 @@ class Usage(_message.Message):
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
     cached_tokens: _builtins.int
-    """Prompt tokens that the endpoint says it had cached."""
+    """Prompt tokens that the endpoint reports as cached."""
     requests: _builtins.int
     def __init__(
         self,
@@ -339,6 +339,8 @@ Global___StageTime: _TypeAlias = StageTime  # noqa: Y015
 
 @_typing.final
 class Grade(_message.Message):
+    """Everything that the judge says about one answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CRITERIA_FIELD_NUMBER: _builtins.int
@@ -347,7 +349,7 @@ class Grade(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     STAGE_TIMES_FIELD_NUMBER: _builtins.int
     judge_model: _builtins.str
-    """The judge model's name at its endpoint; empty when none was asked."""
+    """The judge model's name at its endpoint; empty without rubrics."""
     @_builtins.property
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionGrade]:
         """In the order of the request's rubrics."""
@@ -402,7 +404,7 @@ class GradeBatchRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     GRADE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's, repeated in the answer; unique in the stream."""
+    """The caller's id, unique in the stream; the reply repeats it."""
     @_builtins.property
     def grade(self) -> Global___GradeRequest: ...
     def __init__(
@@ -491,7 +493,7 @@ class Rubric(_message.Message):
     description: _builtins.str
     template: _builtins.str
     """The prompt, with {{question}}, {{reference}}, {{answer}}, {{passages}} and {{fence}} (a word
-    that stands in none of these texts), and the rubric's own {{criterion}}, {{description}},
+    that none of these texts contains), and the rubric's own {{criterion}}, {{description}},
     {{scale}}, {{low}}, {{high}} and {{steps}}.
     """
     max_tokens: _builtins.int

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JudgeServiceStub(object):
-    """Scores answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
+    """Grades answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
     mean of several repeats. Every call needs the role `use`.
     """
 
@@ -59,19 +59,19 @@ class JudgeServiceStub(object):
 
 
 class JudgeServiceServicer(object):
-    """Scores answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
+    """Grades answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
     mean of several repeats. Every call needs the role `use`.
     """
 
     def Grade(self, request, context):
-        """Scores one answer by each of the rubrics asked for.
+        """Grades one answer by each of the named rubrics.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GradeBatch(self, request_iterator, context):
-        """Scores many answers over one stream, in any order, each under its caller's id.
+        """Grades many answers over one stream. Replies come in any order, each with its caller's id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +122,7 @@ def add_JudgeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JudgeService(object):
-    """Scores answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
+    """Grades answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
     mean of several repeats. Every call needs the role `use`.
     """
 

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JudgeServiceStub:
-    """Scores answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
+    """Grades answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
     mean of several repeats. Every call needs the role `use`.
     """
 
@@ -36,30 +36,30 @@ class JudgeServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JudgeServiceAsyncStub: ...
     Grade: _grpc.UnaryUnaryMultiCallable[_judge_pb2.GradeRequest, _judge_pb2.GradeResponse]
-    """Scores one answer by each of the rubrics asked for."""
+    """Grades one answer by each of the named rubrics."""
     GradeBatch: _grpc.StreamStreamMultiCallable[_judge_pb2.GradeBatchRequest, _judge_pb2.GradeBatchResponse]
-    """Scores many answers over one stream, in any order, each under its caller's id."""
+    """Grades many answers over one stream. Replies come in any order, each with its caller's id."""
     GetRubric: _grpc.UnaryUnaryMultiCallable[_judge_pb2.GetRubricRequest, _judge_pb2.GetRubricResponse]
     ListRubrics: _grpc.UnaryUnaryMultiCallable[_judge_pb2.ListRubricsRequest, _judge_pb2.ListRubricsResponse]
     """Lists rubrics by id, in pages."""
 
 @_typing.type_check_only
 class JudgeServiceAsyncStub(JudgeServiceStub):
-    """Scores answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
+    """Grades answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
     mean of several repeats. Every call needs the role `use`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Grade: _aio.UnaryUnaryMultiCallable[_judge_pb2.GradeRequest, _judge_pb2.GradeResponse]  # type: ignore[assignment]
-    """Scores one answer by each of the rubrics asked for."""
+    """Grades one answer by each of the named rubrics."""
     GradeBatch: _aio.StreamStreamMultiCallable[_judge_pb2.GradeBatchRequest, _judge_pb2.GradeBatchResponse]  # type: ignore[assignment]
-    """Scores many answers over one stream, in any order, each under its caller's id."""
+    """Grades many answers over one stream. Replies come in any order, each with its caller's id."""
     GetRubric: _aio.UnaryUnaryMultiCallable[_judge_pb2.GetRubricRequest, _judge_pb2.GetRubricResponse]  # type: ignore[assignment]
     ListRubrics: _aio.UnaryUnaryMultiCallable[_judge_pb2.ListRubricsRequest, _judge_pb2.ListRubricsResponse]  # type: ignore[assignment]
     """Lists rubrics by id, in pages."""
 
 class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Scores answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
+    """Grades answers by G-Eval: a rubric's criterion and steps, a chain of thought, a form, and the
     mean of several repeats. Every call needs the role `use`.
     """
 
@@ -69,7 +69,7 @@ class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _judge_pb2.GradeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_judge_pb2.GradeResponse, _abc.Awaitable[_judge_pb2.GradeResponse]]:
-        """Scores one answer by each of the rubrics asked for."""
+        """Grades one answer by each of the named rubrics."""
 
     @_abc_1.abstractmethod
     def GradeBatch(
@@ -77,7 +77,7 @@ class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_judge_pb2.GradeBatchRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_judge_pb2.GradeBatchResponse], _abc.AsyncIterator[_judge_pb2.GradeBatchResponse]]:
-        """Scores many answers over one stream, in any order, each under its caller's id."""
+        """Grades many answers over one stream. Replies come in any order, each with its caller's id."""
 
     @_abc_1.abstractmethod
     def GetRubric(

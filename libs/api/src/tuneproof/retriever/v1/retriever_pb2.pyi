@@ -50,7 +50,7 @@ class _SearchMode:
 class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
-    """Means SEARCH_MODE_HYBRID."""
+    """The default, SEARCH_MODE_HYBRID."""
     SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 1
     """Dense and keyword results, fused."""
     SEARCH_MODE_DENSE: _SearchMode.ValueType  # 2
@@ -61,7 +61,7 @@ class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode
 class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper): ...
 
 SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
-"""Means SEARCH_MODE_HYBRID."""
+"""The default, SEARCH_MODE_HYBRID."""
 SEARCH_MODE_HYBRID: SearchMode.ValueType  # 1
 """Dense and keyword results, fused."""
 SEARCH_MODE_DENSE: SearchMode.ValueType  # 2
@@ -72,8 +72,8 @@ Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
 @_typing.final
 class Chunking(_message.Message):
-    """How documents become passages: windows of the embedder's own tokens, ended at a sentence end
-    where the window holds one.
+    """How documents become passages: windows of the embedder's own tokens. A window ends at the end of a
+    sentence if it holds one.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -82,7 +82,7 @@ class Chunking(_message.Message):
     OVERLAP_TOKENS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Longest passage in tokens, 8 to the embedder's own limit. 0 means 256, or the embedder's limit
-    where that is lower. A document's title takes its tokens from what the embedder reads.
+    where that is lower. The title is embedded with every passage, and its tokens count.
     """
     overlap_tokens: _builtins.int
     """Most tokens, in whole words, that a passage shares with the one before; below max_tokens."""
@@ -113,11 +113,11 @@ class Embedder(_message.Message):
     id: _builtins.str
     """Model id or folder name, as the service was told."""
     digest: _builtins.str
-    """sha256 over the weights and the tokenizer, as `sha256:<hex>`."""
+    """`sha256:<hex>` over weights, tokenizer and configuration."""
     dimension: _builtins.int
     """Length of a vector."""
     max_tokens: _builtins.int
-    """Longest input in tokens, without the special ones and prompts that the embedder adds."""
+    """Longest input in tokens, without the special tokens and prompts that the embedder adds."""
     def __init__(
         self,
         *,
@@ -185,7 +185,7 @@ class Corpus(_message.Message):
     def freeze_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free words of the caller, at most 64 entries, keys of 1 to 128 characters, values up to 4,096."""
+        """The caller's own: at most 64 entries, keys of 1 to 128 characters, values of up to 4,096."""
 
     def __init__(
         self,
@@ -240,12 +240,12 @@ class Document(_message.Message):
     id: _builtins.str
     """Unique in the corpus, 1 to 512 characters, not blank."""
     title: _builtins.str
-    """Put before each passage of the document when it is embedded; may be empty."""
+    """Is embedded before each passage of the document; may be empty."""
     text: _builtins.str
     """At most 10 MB of UTF-8; not blank."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For filters and for display; limits as for a corpus's labels."""
+        """For filters and for display. The limits are those of a corpus's labels."""
 
     def __init__(
         self,
@@ -334,7 +334,7 @@ class StageTime(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """Of a search `embed`, `search`, `fuse`; of an ingestion `chunk`, `embed`, `store`."""
+    """A search has `embed`, `search`, `fuse`; an ingestion `chunk`, `embed`, `store`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -381,7 +381,7 @@ class CreateCorpusRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     request_id: _builtins.str
-    """Makes a repeated call recognisable in the logs; any text up to 128 characters."""
+    """Marks the call in the logs, so that a repeated one is recognised; up to 128 characters."""
     @_builtins.property
     def chunking(self) -> Global___Chunking: ...
     @_builtins.property
@@ -429,7 +429,7 @@ class IngestDocumentsRequest(_message.Message):
     CORPUS_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     corpus: _builtins.str
-    """Required in the first message, ignored in the later ones."""
+    """Required in the first message, ignored in later ones."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
         """At most 1,000 documents in one message, and no more bytes than the server takes (16 MiB)."""
@@ -484,13 +484,13 @@ class IngestDocumentsResponse(_message.Message):
     documents_added: _builtins.int
     """Documents that the corpus did not hold before."""
     documents_unchanged: _builtins.int
-    """Documents that it held already with the same content."""
+    """Documents that it already held with the same content."""
     passages_added: _builtins.int
     documents_rejected: _builtins.int
-    """How many could not be stored, those beyond the list included."""
+    """The number of all documents that could not be stored."""
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedDocument]:
-        """The first 1,000 documents that could not be stored; the others were."""
+        """The first 1,000 documents that could not be stored. All others are stored."""
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
@@ -704,8 +704,8 @@ class SearchRequest(_message.Message):
     EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
     corpus: _builtins.str
     query: _builtins.str
-    """Not blank; at most 32,768 characters, and, but for keyword search, no more tokens than the
-    embedder reads. Words only: no character is an operator.
+    """Not blank; at most 32,768 characters. For dense and hybrid search also no more tokens than the
+    embedder reads. No character is an operator.
     """
     mode: Global___SearchMode.ValueType
     k: _builtins.int
@@ -716,7 +716,7 @@ class SearchRequest(_message.Message):
     """When set, a corpus with another digest is refused with FAILED_PRECONDITION."""
     @_builtins.property
     def filter(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only passages whose metadata equals every entry."""
+        """Finds only passages whose metadata has every entry."""
 
     def __init__(
         self,
@@ -775,7 +775,7 @@ class SearchBatchRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's, repeated in the answer; unique in the stream."""
+    """Chosen by the caller, unique in the stream; the answer repeats it."""
     @_builtins.property
     def search(self) -> Global___SearchRequest: ...
     def __init__(

@@ -30,8 +30,8 @@ class RetrieverServiceStub(object):
 
     A corpus is created, filled, then frozen. Freezing gives it a digest over its passages, its
     embedder and its chunking; only a frozen corpus can be searched, so that every arm of a study
-    reads the same text. Calls marked NO_SIDE_EFFECTS need the role
-    `use`, the others the role `manage`.
+    reads the same text. Calls marked NO_SIDE_EFFECTS need the role `use`, the others the role
+    `manage`.
     """
 
     def __init__(self, channel):
@@ -87,28 +87,28 @@ class RetrieverServiceServicer(object):
 
     A corpus is created, filled, then frozen. Freezing gives it a digest over its passages, its
     embedder and its chunking; only a frozen corpus can be searched, so that every arm of a study
-    reads the same text. Calls marked NO_SIDE_EFFECTS need the role
-    `use`, the others the role `manage`.
+    reads the same text. Calls marked NO_SIDE_EFFECTS need the role `use`, the others the role
+    `manage`.
     """
 
     def CreateCorpus(self, request, context):
-        """Creates an empty corpus. Repeating the call with the same settings returns the corpus that
-        exists; with other settings it fails with ALREADY_EXISTS.
+        """Creates an empty corpus. Repeating the call with the same settings returns the existing corpus;
+        with other settings it fails with ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def IngestDocuments(self, request_iterator, context):
-        """Chunks, embeds and stores documents. Passage ids derive from content, so that sending a
-        document again stores nothing twice. FAILED_PRECONDITION once the corpus is frozen.
+        """Chunks, embeds and stores documents. Passage ids derive from content, so sending a document
+        again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FreezeCorpus(self, request, context):
-        """Ends ingestion, builds the indexes and computes the digest. Repeatable.
+        """Ends ingestion, builds the indexes and computes the digest. May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,7 +128,7 @@ class RetrieverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCorpus(self, request, context):
-        """Deletes a corpus and its passages. Deleting one that is not there is NOT_FOUND.
+        """Deletes a corpus and its passages. NOT_FOUND when there is none of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,8 +204,8 @@ class RetrieverService(object):
 
     A corpus is created, filled, then frozen. Freezing gives it a digest over its passages, its
     embedder and its chunking; only a frozen corpus can be searched, so that every arm of a study
-    reads the same text. Calls marked NO_SIDE_EFFECTS need the role
-    `use`, the others the role `manage`.
+    reads the same text. Calls marked NO_SIDE_EFFECTS need the role `use`, the others the role
+    `manage`.
     """
 
     @staticmethod

@@ -31,8 +31,8 @@ class RetrieverServiceStub:
 
     A corpus is created, filled, then frozen. Freezing gives it a digest over its passages, its
     embedder and its chunking; only a frozen corpus can be searched, so that every arm of a study
-    reads the same text. Calls marked NO_SIDE_EFFECTS need the role
-    `use`, the others the role `manage`.
+    reads the same text. Calls marked NO_SIDE_EFFECTS need the role `use`, the others the role
+    `manage`.
     """
 
     @_typing.overload
@@ -40,20 +40,20 @@ class RetrieverServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RetrieverServiceAsyncStub: ...
     CreateCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CreateCorpusRequest, _retriever_pb2.CreateCorpusResponse]
-    """Creates an empty corpus. Repeating the call with the same settings returns the corpus that
-    exists; with other settings it fails with ALREADY_EXISTS.
+    """Creates an empty corpus. Repeating the call with the same settings returns the existing corpus;
+    with other settings it fails with ALREADY_EXISTS.
     """
     IngestDocuments: _grpc.StreamUnaryMultiCallable[_retriever_pb2.IngestDocumentsRequest, _retriever_pb2.IngestDocumentsResponse]
-    """Chunks, embeds and stores documents. Passage ids derive from content, so that sending a
-    document again stores nothing twice. FAILED_PRECONDITION once the corpus is frozen.
+    """Chunks, embeds and stores documents. Passage ids derive from content, so sending a document
+    again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
     """
     FreezeCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.FreezeCorpusRequest, _retriever_pb2.FreezeCorpusResponse]
-    """Ends ingestion, builds the indexes and computes the digest. Repeatable."""
+    """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
     GetCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]
     ListCorpora: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]
     """Lists corpora by name, in pages."""
     DeleteCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]
-    """Deletes a corpus and its passages. Deleting one that is not there is NOT_FOUND."""
+    """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
     """Finds the k passages nearest to one query."""
     SearchBatch: _grpc.StreamStreamMultiCallable[_retriever_pb2.SearchBatchRequest, _retriever_pb2.SearchBatchResponse]
@@ -65,26 +65,26 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
 
     A corpus is created, filled, then frozen. Freezing gives it a digest over its passages, its
     embedder and its chunking; only a frozen corpus can be searched, so that every arm of a study
-    reads the same text. Calls marked NO_SIDE_EFFECTS need the role
-    `use`, the others the role `manage`.
+    reads the same text. Calls marked NO_SIDE_EFFECTS need the role `use`, the others the role
+    `manage`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CreateCorpusRequest, _retriever_pb2.CreateCorpusResponse]  # type: ignore[assignment]
-    """Creates an empty corpus. Repeating the call with the same settings returns the corpus that
-    exists; with other settings it fails with ALREADY_EXISTS.
+    """Creates an empty corpus. Repeating the call with the same settings returns the existing corpus;
+    with other settings it fails with ALREADY_EXISTS.
     """
     IngestDocuments: _aio.StreamUnaryMultiCallable[_retriever_pb2.IngestDocumentsRequest, _retriever_pb2.IngestDocumentsResponse]  # type: ignore[assignment]
-    """Chunks, embeds and stores documents. Passage ids derive from content, so that sending a
-    document again stores nothing twice. FAILED_PRECONDITION once the corpus is frozen.
+    """Chunks, embeds and stores documents. Passage ids derive from content, so sending a document
+    again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
     """
     FreezeCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.FreezeCorpusRequest, _retriever_pb2.FreezeCorpusResponse]  # type: ignore[assignment]
-    """Ends ingestion, builds the indexes and computes the digest. Repeatable."""
+    """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
     GetCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]  # type: ignore[assignment]
     ListCorpora: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]  # type: ignore[assignment]
     """Lists corpora by name, in pages."""
     DeleteCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]  # type: ignore[assignment]
-    """Deletes a corpus and its passages. Deleting one that is not there is NOT_FOUND."""
+    """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
     """Finds the k passages nearest to one query."""
     SearchBatch: _aio.StreamStreamMultiCallable[_retriever_pb2.SearchBatchRequest, _retriever_pb2.SearchBatchResponse]  # type: ignore[assignment]
@@ -95,8 +95,8 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A corpus is created, filled, then frozen. Freezing gives it a digest over its passages, its
     embedder and its chunking; only a frozen corpus can be searched, so that every arm of a study
-    reads the same text. Calls marked NO_SIDE_EFFECTS need the role
-    `use`, the others the role `manage`.
+    reads the same text. Calls marked NO_SIDE_EFFECTS need the role `use`, the others the role
+    `manage`.
     """
 
     @_abc_1.abstractmethod
@@ -105,8 +105,8 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.CreateCorpusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.CreateCorpusResponse, _abc.Awaitable[_retriever_pb2.CreateCorpusResponse]]:
-        """Creates an empty corpus. Repeating the call with the same settings returns the corpus that
-        exists; with other settings it fails with ALREADY_EXISTS.
+        """Creates an empty corpus. Repeating the call with the same settings returns the existing corpus;
+        with other settings it fails with ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -115,8 +115,8 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_retriever_pb2.IngestDocumentsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.IngestDocumentsResponse, _abc.Awaitable[_retriever_pb2.IngestDocumentsResponse]]:
-        """Chunks, embeds and stores documents. Passage ids derive from content, so that sending a
-        document again stores nothing twice. FAILED_PRECONDITION once the corpus is frozen.
+        """Chunks, embeds and stores documents. Passage ids derive from content, so sending a document
+        again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +125,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.FreezeCorpusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.FreezeCorpusResponse, _abc.Awaitable[_retriever_pb2.FreezeCorpusResponse]]:
-        """Ends ingestion, builds the indexes and computes the digest. Repeatable."""
+        """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
 
     @_abc_1.abstractmethod
     def GetCorpus(
@@ -148,7 +148,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.DeleteCorpusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.DeleteCorpusResponse, _abc.Awaitable[_retriever_pb2.DeleteCorpusResponse]]:
-        """Deletes a corpus and its passages. Deleting one that is not there is NOT_FOUND."""
+        """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
 
     @_abc_1.abstractmethod
     def Search(

@@ -29,24 +29,24 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """Waits for a free worker."""
+    """Waits for a worker."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 3
     """The adapter is in the registry."""
     RUN_STATE_FAILED: _RunState.ValueType  # 4
-    """The reason tells why."""
+    """`reason` says why."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper): ...
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""Waits for a free worker."""
+"""Waits for a worker."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 3
 """The adapter is in the registry."""
 RUN_STATE_FAILED: RunState.ValueType  # 4
-"""The reason tells why."""
+"""`reason` says why."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
@@ -97,7 +97,7 @@ Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 @_typing.final
 class TrainingData(_message.Message):
     """JSON Lines, one conversation a line: {"messages": [{"role": …, "content": …}, …]}. The last
-    message is the assistant's and is what the loss sees.
+    message is the assistant's; the loss sees only that one.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -107,7 +107,7 @@ class TrainingData(_message.Message):
     path: _builtins.str
     """Relative to the artifact store that the trainer was given."""
     digest: _builtins.str
-    """`sha256:<hex>` of the file's bytes; other content is refused."""
+    """`sha256:<hex>` of the file's bytes. A file with another digest is refused."""
     def __init__(
         self,
         *,
@@ -326,12 +326,12 @@ class RunProgress(_message.Message):
     """Optimiser steps done, and in all."""
     total_steps: _builtins.int
     loss: _builtins.float
-    """Mean over the tokens that the loss sees, in nats, of the last logged step."""
+    """Of the last logged step, in nats: the mean over the tokens that the loss sees."""
     tokens_per_second: _builtins.float
     """Prompt and answer tokens per second, of the last logged step."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
-        """Time to the end at the present speed."""
+        """Time to the end at the current speed."""
 
     def __init__(
         self,
@@ -411,6 +411,7 @@ class Run(_message.Message):
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
     state: Global___RunState.ValueType
     reason: _builtins.str
+    """Why the run failed, or why it waits again; else empty."""
     adapter_ref: _builtins.str
     """`name@sha256:<hex>`, once SUCCEEDED."""
     @_builtins.property
@@ -636,7 +637,7 @@ class WatchRunRequest(_message.Message):
     AFTER_STEP_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     after_step: _builtins.int
-    """Losses of later steps only, for a watcher that comes back."""
+    """Sends only losses of later steps, for a watcher that comes back."""
     def __init__(
         self,
         *,
@@ -658,7 +659,7 @@ class WatchRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___Run:
-        """Its losses are those since the message before."""
+        """Its losses are those since the previous message."""
 
     def __init__(
         self,

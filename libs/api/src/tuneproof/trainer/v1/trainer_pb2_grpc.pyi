@@ -47,7 +47,7 @@ class TrainerServiceStub:
     succeeded or failed is FAILED_PRECONDITION.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]
-    """Streams the run as it is now, then each change, and ends with the run."""
+    """Streams the run as it is now, then each change. Ends when the run ends."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -68,7 +68,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     succeeded or failed is FAILED_PRECONDITION.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """Streams the run as it is now, then each change, and ends with the run."""
+    """Streams the run as it is now, then each change. Ends when the run ends."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tunes LoRA adapters and commits them to the adapter registry. Mutating calls need the role
@@ -116,6 +116,6 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainer_pb2.WatchRunResponse], _abc.AsyncIterator[_trainer_pb2.WatchRunResponse]]:
-        """Streams the run as it is now, then each change, and ends with the run."""
+        """Streams the run as it is now, then each change. Ends when the run ends."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

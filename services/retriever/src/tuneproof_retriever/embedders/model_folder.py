@@ -33,7 +33,7 @@ def find_model(embedder: str, revision: str = "") -> Path:
     elif Path(embedder).is_dir():
         folder = Path(embedder)
     elif embedder.startswith((".", "/", "~")):
-        raise InvalidInput(f"embedder {embedder!r} is no folder", field="embedder")
+        raise InvalidInput(f"embedder {embedder!r} is not a folder", field="embedder")
     else:
         folder = _downloaded(embedder, revision)
     # Other weight formats are pickles, which run code when they are read.

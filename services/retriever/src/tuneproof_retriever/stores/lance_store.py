@@ -21,8 +21,8 @@ from lancedb.query import MatchQuery
 
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
 from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
-from tuneproof_retriever.lance_folders import CorpusFolders, opened
-from tuneproof_retriever.lance_rows import (
+from tuneproof_retriever.stores.lance_folders import CorpusFolders, opened
+from tuneproof_retriever.stores.lance_rows import (
     PASSAGE_COLUMNS,
     passage_of_row,
     predicate,
@@ -30,7 +30,7 @@ from tuneproof_retriever.lance_rows import (
     schema,
     stored_passage_of_row,
 )
-from tuneproof_retriever.store import Counts, StoredPassage
+from tuneproof_retriever.stores.protocol import Counts, StoredPassage
 
 _TABLE = "passages"
 _SCAN_ROWS = 1024

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tuneproof.servicekit.digests import canonical_json
 from tuneproof_retriever.corpus import Passage, PreparedDocument
-from tuneproof_retriever.store import StoredPassage
+from tuneproof_retriever.stores.protocol import StoredPassage
 
 PASSAGE_COLUMNS = ["id", "document_id", "text", "start", "end", "title", "metadata"]
 

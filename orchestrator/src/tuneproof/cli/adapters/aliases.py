@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli.adapter_tables import json_of, show_aliases, target_of
-from tuneproof.cli.adapters import RefArgument
+from tuneproof.cli.adapters.commands import RefArgument
+from tuneproof.cli.adapters.tables import json_of, show_aliases, target_of
 from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import out, print_json
 from tuneproof.cli.options import takes_options

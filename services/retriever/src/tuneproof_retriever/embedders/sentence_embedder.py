@@ -13,8 +13,8 @@ import numpy as np
 
 from tuneproof.servicekit.errors import Internal, InvalidInput
 from tuneproof_retriever.corpus import EmbedderIdentity, Vector, Vectors
-from tuneproof_retriever.model_folder import digest_of_model, find_model
-from tuneproof_retriever.query_batches import QueryBatches
+from tuneproof_retriever.embedders.model_folder import digest_of_model, find_model
+from tuneproof_retriever.embedders.query_batches import QueryBatches
 
 
 class SentenceEmbedder:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from tuneproof.cli.adapter_tables import told
+from tuneproof.cli.adapters.tables import told
 from tuneproof.cli.console import say
 from tuneproof.sdk import AdapterInfo
 from tuneproof.servicekit.errors import DeadlineExceeded, Unavailable

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneproof.cli.adapter_tables import json_of, show_adapter, show_adapters, told
-from tuneproof.cli.adapter_watch import watch_on
-from tuneproof.cli.admission import show_report, verify_folder
+from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, told
+from tuneproof.cli.adapters.verify import show_report, verify_folder
+from tuneproof.cli.adapters.watch import watch_on
 from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
 from tuneproof.cli.options import JsonOption, takes_options

@@ -1,0 +1,8 @@
+"""`tuneproof adapters …`: commands that ask a generator, or look at an adapter's folder.
+
+commands   list, show, declare, remove, watch, verify
+aliases    alias, aliases, history, rollback, retire
+tables     adapters and aliases on the terminal and as JSON
+watch      following adapters while replicas come and go
+verify     checking an adapter's folder without a generator
+"""
