@@ -21,6 +21,8 @@ from tuneproof.servicekit.testing import serving
 from tuneproof_retriever.main import build
 from tuneproof_retriever.settings import RetrieverSettings
 
+pytestmark = pytest.mark.process
+
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 DOCUMENTS = [
     pb.Document(id=f"doc-{number}", text=f"Relay {number} holds {number} contacts. " * 12)

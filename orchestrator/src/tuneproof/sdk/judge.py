@@ -18,7 +18,7 @@ from tuneproof.servicekit.messages import message_of, value_from, values_of, wor
 
 
 class JudgeClient(Client):
-    """Has answers scored; an asynchronous context manager.
+    """Asks the judge for grades; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
     the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
