@@ -7,6 +7,7 @@ A test that starts a Python process without a mark that says so fails: `make tes
 marks. With TUNEPROOF_REQUIRE_ALL set, as in CI, a skipped test fails.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ STARTS = {
     "make_generator": "engine",
     "running": "e2e",
     "browser": "browser",
+    "pools": "process",
 }
 """The mark of a test by a fixture that it uses, directly or through another one."""
 
@@ -38,6 +40,12 @@ STARTING = frozenset({"process", "engine", "e2e", "faults"})
 # A worker is given two groups at the start: the first and the third, the second and the fourth.
 GROUPS = ("engines", "e2e", "browser", "engine")
 """In the order in which they start; the other tests are grouped by file, and follow."""
+
+
+def pytest_collection_finish() -> None:
+    # What the imports made stays: a collection that looks through it all again takes a second.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
