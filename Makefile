@@ -59,8 +59,8 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m 'not faults'
 
-test-quick: $(STAMP)  ## Run the tests that start no engine and no browser
-	$(PYTEST) -m 'not (faults or engine or e2e or browser)'
+test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
+	$(PYTEST) -m 'not (faults or engine or e2e or browser or process)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
 	$(BIN)/pytest -m faults

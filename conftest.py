@@ -1,12 +1,18 @@
-"""For every test: its marks and group by the fixtures it uses; and in CI no test may be skipped.
+"""For every test: its marks and its group by the fixtures that it uses, and two checks.
 
 `make test` runs two workers. Tests of one group run in one worker, one after the other, so that
 what a session fixture starts is started once. The longest groups start first.
+
+A test that starts a Python process without a mark that says so fails: `make test-quick` picks by
+marks. With TUNEPROOF_REQUIRE_ALL set, as in CI, a skipped test fails.
 """
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -24,11 +30,22 @@ STARTS = {
     "make_generator": "engine",
     "running": "e2e",
     "browser": "browser",
+    "pools": "process",
 }
 """The mark of a test by a fixture that it uses, directly or through another one."""
 
-GROUPS = ("e2e", "engine", "engines", "browser")
-"""In the order in which they start; what is in none of them is grouped by file, and follows."""
+STARTING = frozenset({"process", "engine", "e2e", "faults"})
+"""Marks of tests that may start Python processes."""
+
+# A worker is given two groups at the start: the first and the third, the second and the fourth.
+GROUPS = ("engines", "e2e", "browser", "engine")
+"""In the order in which they start; the other tests are grouped by file, and follow."""
+
+
+def pytest_collection_finish() -> None:
+    # What the imports made stays: a collection that looks through it all again takes a second.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
@@ -54,6 +71,28 @@ def _group(item: pytest.Item) -> str:
 def _place(item: pytest.Item) -> int:
     group = _group(item)
     return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+
+
+_unmarked = ""
+"""The test that runs now, if it may start no Python process."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    global _unmarked  # noqa: PLW0603 - an audit hook is given nothing of ours
+    _unmarked = "" if STARTING & {mark.name for mark in item.iter_markers()} else item.nodeid
+    result = yield
+    _unmarked = ""
+    return result
+
+
+def _refuse(event: str, arguments: tuple[object, ...]) -> None:
+    starts = event == "subprocess.Popen" and Path(str(arguments[0])).name.startswith("python")
+    if starts and _unmarked:
+        raise RuntimeError(f"{_unmarked} starts a Python process: mark it `process`")
+
+
+sys.addaudithook(_refuse)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,9 +2,10 @@
 
     make bench-placement
 
-One engine, loaded in turn through each policy: `engine` is vLLM alone; `cap` lets no more adapters
-in than there are slots and changes them as soon as others wait; `turns N` is the same, but a busy
-adapter keeps its slot for N seconds. Every run asks new prompts with answers of 8 to 47 tokens.
+One engine is loaded through each policy, one after the other: `engine` is vLLM alone; `cap` admits
+no more adapters than there are slots and changes them as soon as others wait; `turns N` is the
+same, but a busy adapter keeps its slot for N seconds. Every run asks new prompts with answers of 8
+to 47 tokens.
 
 - working sets: closed loop, 32 requests under way, each for an adapter drawn at random
 - latecomer: closed loop, 4 requests under way for each of as many adapters as there are slots, and
@@ -12,9 +13,9 @@ adapter keeps its slot for N seconds. Every run asks new prompts with answers of
 
 A request without an answer at the end of its run counts with the time that it has waited by then.
 
-Seconds are those of the CPU that the engine's worker has used, which is busy all the time: on a
-machine that does nothing else they are seconds, and on any other they are comparable still. How far
-to trust them shows the set that fits the slots, in which all policies are one.
+Seconds are CPU seconds of the engine's worker, which is always busy: equal to real seconds on an
+idle machine, and still comparable on a busy one. The set that fits the slots shows their error:
+there, all policies do the same.
 """
 
 from __future__ import annotations
@@ -129,8 +130,8 @@ async def _measure(folders: Sequence[Path], options: argparse.Namespace) -> dict
         await _load(time.monotonic, client, loras[: options.slots], [], 10)
         clock = max(map(_cpu_clock, _descendants(os.getpid())), key=lambda clock: clock())
         for name, seconds in [("cap", 0.0), *((f"turns {turn:g}", turn) for turn in options.turns)]:
-            turns = functools.partial(SlotScheduler, options.slots, seconds, clock)
-            policies[name] = lambda turns=turns: ScheduledClient(client, turns())
+            scheduler = functools.partial(SlotScheduler, options.slots, seconds, clock)
+            policies[name] = lambda made=scheduler: ScheduledClient(client, made())
         for _ in range(options.rounds):
             for size in options.sets:
                 for name in random.sample(sorted(policies), len(policies)):

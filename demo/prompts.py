@@ -10,10 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from tuneproof.data.telecom_forms import Part, compare
 from tuneproof.prompts import closed_book_messages, rag_messages
+from tuneproof.rubrics import parse_rubric
 
 RUBRICS = Path(__file__).parent / "rubrics"
 CRITERIA = ("accuracy", "completeness")
@@ -28,7 +27,7 @@ def ask(question: str, passages: Sequence[str]) -> str:
 def templates() -> Mapping[str, str]:
     """The judge's user message by criterion, from demo/rubrics."""
     return {
-        criterion: str(yaml.safe_load((RUBRICS / f"{criterion}.yaml").read_text())["template"])
+        criterion: parse_rubric((RUBRICS / f"{criterion}.yaml").read_bytes(), criterion).template
         for criterion in CRITERIA
     }
 

@@ -173,6 +173,7 @@ def test_the_head_names_every_variable() -> None:
     assert described == used
 
 
+@pytest.mark.process
 async def test_the_health_check_tells_ready_from_not_ready_and_gone() -> None:
     states = health.aio.HealthServicer()
     server = grpc.aio.server()

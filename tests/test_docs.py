@@ -176,6 +176,7 @@ def method_of(service: str, name: str, method: str) -> MethodDescriptor:
     return found
 
 
+@pytest.mark.process
 def test_the_tutorials_own_study_is_planned_as_it_says(tmp_path: Path) -> None:
     (tmp_path / "demo").symlink_to(ROOT / "demo")
     (tmp_path / "mine").mkdir()

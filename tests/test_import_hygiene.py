@@ -202,12 +202,14 @@ def _starts_first(name: str) -> list[str]:
     return mains or [module for module in modules if not module.endswith("__main__")]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", sorted(_ours()))
 def test_it_imports_alone(name: str):
     done = _import_alone(_starts_first(name), _refused(name))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "absent"),
     [

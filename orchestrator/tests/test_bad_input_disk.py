@@ -72,6 +72,7 @@ def complaint(err: str) -> str:
     return line
 
 
+@pytest.mark.process
 async def test_a_study_on_a_full_disk_ends_clearly_and_goes_on_later(tmp_path):
     small = SmallStudy(tmp_path)
     world = small.world()
@@ -93,6 +94,7 @@ async def test_a_study_on_a_full_disk_ends_clearly_and_goes_on_later(tmp_path):
     assert world.calls["SearchBatch"] == asked
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "part", "file", "advice"),
     [
@@ -126,6 +128,7 @@ async def test_a_file_that_cannot_be_written_is_written_by_the_next_run(
     assert (small.state / "reports" / "small.html").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command", [["study", "run", "small.yaml"], ["up", "--model", "tiny"]], ids=["run", "up"]
 )
@@ -140,6 +143,7 @@ async def test_a_state_folder_that_is_a_file_is_told(tmp_path, command, monkeypa
     assert out == ""
 
 
+@pytest.mark.process
 async def test_services_that_cannot_keep_their_ports_are_not_started(tmp_path):
     small = SmallStudy(tmp_path)
     code, _, err = await patched(

@@ -69,6 +69,7 @@ async def test_a_model_id_that_nobody_has_is_named_and_nothing_stays(
     assert not (small.state / "endpoints.json").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("model", "told"),
     [
@@ -88,6 +89,7 @@ async def test_a_folder_without_a_model_is_told_before_anything_starts(
     assert not small.state.exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["trainer", "openai"])
 async def test_a_taken_port_is_told_with_who_has_it(tmp_path, taken, name):
     small = SmallStudy(tmp_path)
@@ -108,6 +110,7 @@ async def test_a_taken_port_is_told_with_who_has_it(tmp_path, taken, name):
     assert not list(ports.parent.glob("*.log"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -127,6 +130,7 @@ async def test_a_wrong_token_is_told(tmp_path, flags, told):
         assert out == ""
 
 
+@pytest.mark.process
 async def test_a_study_with_a_wrong_token_is_told(tmp_path):
     small = SmallStudy(tmp_path)
     world = small.world()

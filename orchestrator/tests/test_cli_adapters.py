@@ -242,6 +242,7 @@ def test_every_command_has_an_example(bare):
         assert "--json" in out
 
 
+@pytest.mark.process
 def test_a_watch_tells_changes_until_ctrl_c(pool, done):
     done("declare", A, "--wait")
     program = [sys.executable, "-m", "tuneproof.cli.main", "adapters", "watch", "--json"]

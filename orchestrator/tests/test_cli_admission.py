@@ -116,6 +116,7 @@ def test_a_folder_that_is_none_is_bad_input(tmp_path, run, base, monkeypatch, *,
     assert told in err
 
 
+@pytest.mark.process
 def test_it_takes_neither_torch_nor_a_network(tmp_path, base):
     folder = write_adapter(tmp_path / "peft")
     done = subprocess.run(

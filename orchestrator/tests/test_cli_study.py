@@ -25,6 +25,7 @@ def run(capsys, monkeypatch):
     return partial(invoke, capsys, monkeypatch)
 
 
+@pytest.mark.process
 async def test_a_run_ends_with_verdicts_and_a_report(small, run):
     world = small.world()
     async with served(world) as target:
@@ -56,6 +57,7 @@ async def test_a_run_ends_with_verdicts_and_a_report(small, run):
     assert world.calls["GetPool"] == 1
 
 
+@pytest.mark.process
 async def test_a_failed_item_ends_with_3_and_json_on_standard_output(small, run):
     world = small.world(unscored=set())
     async with served(world) as target:
@@ -78,6 +80,7 @@ async def test_a_failed_item_ends_with_3_and_json_on_standard_output(small, run)
         assert status["services"] == {}
 
 
+@pytest.mark.process
 async def test_external_services_are_named_by_flags(small):
     world = small.world(model="llama")
     flags = ["--judge-url", "http://judge/v1", "--judge-model", "tiny"]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 from small_study import invoke
 
 from tuneproof.cli.checkup import PACKAGES
 from tuneproof.cli.console import ExitCode, code_of
+from tuneproof.sdk import Generation, Restarted
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable
 from tuneproof.study.state.lock import StateHeld
 
+ask = import_module("tuneproof.cli.ask")
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -66,3 +70,29 @@ def test_exit_codes_tell_what_happened():
     assert code_of(Unavailable("x")) is ExitCode.UNAVAILABLE
     assert code_of(StateHeld("x")) is ExitCode.HELD
     assert code_of(NotFound("x")) is ExitCode.FAILED
+
+
+async def test_an_answer_whose_replica_is_lost_begins_again(monkeypatch, capsys):
+    asked = {}
+    whole = Generation("whole", "stop", 1, 1, 0, "toy", "", "b", {})
+
+    class Losing:
+        def __init__(self, *_, **__):
+            pass
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_):
+            pass
+
+        async def generate(self, *_, **how):
+            asked.update(how)
+            for piece in ("who", Restarted("replica a is lost", 2), "whole", whole):
+                yield piece
+
+    monkeypatch.setattr(ask, "GeneratorClient", Losing)
+    endpoints = SimpleNamespace(target=lambda _: "", token=None)
+    assert await ask._answer(endpoints, "", [], 4, show=True) == whole
+    assert asked == {"restart_on_loss": True}
+    assert "replica a is lost; the answer begins again" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from tuneproof.local import LocalOptions, Supervisor, processes
 from tuneproof.servicekit.errors import WrongState
 from tuneproof.servicekit.locks import holder_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
 KEEP = """
 import sys, time

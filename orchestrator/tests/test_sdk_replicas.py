@@ -16,7 +16,7 @@ from replica import PIECES
 from tuneproof.sdk import Generation, GeneratorClient, Restarted, Sampling
 from tuneproof.servicekit.errors import Unavailable
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
 CHAT = [{"role": "user", "content": "What?"}]
 WARM = Sampling(temperature=0.7)

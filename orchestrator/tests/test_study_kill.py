@@ -13,7 +13,7 @@ import pytest
 from fakes import served
 from small_study import SmallStudy, command, finished
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 GRID = ("training: {sizes: [8], seeds: [1]", "training: {sizes: [4, 8], seeds: [1, 2]")
 

@@ -133,6 +133,7 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.process
 def test_no_file_arrives_that_runs_when_it_is_read(hub: str, tmp_path: Path) -> None:
     name, revision, path = resolved(hub, tmp_path, "some/model").split()
     assert (name, revision) == ("some/model", COMMITS["main"])
@@ -142,6 +143,7 @@ def test_no_file_arrives_that_runs_when_it_is_read(hub: str, tmp_path: Path) -> 
     assert not any(entry.endswith(name) for entry in fetched for name in UNSAFE)
 
 
+@pytest.mark.process
 def test_a_revision_is_pinned_and_its_commit_is_told(hub: str, tmp_path: Path) -> None:
     assert resolved(hub, tmp_path, "some/model", "v1").split()[1] == COMMITS["v1"]
     assert resolved(hub, tmp_path, "some/model", COMMITS["v1"]).split()[1] == COMMITS["v1"]
@@ -150,17 +152,20 @@ def test_a_revision_is_pinned_and_its_commit_is_told(hub: str, tmp_path: Path) -
     assert "v9" in told
 
 
+@pytest.mark.process
 def test_what_was_downloaded_needs_no_hub_again(hub: str, tmp_path: Path) -> None:
     before = resolved(hub, tmp_path, "some/model", COMMITS["v1"])
     assert resolved("http://127.0.0.1:9", tmp_path, "some/model", COMMITS["v1"]) == before
 
 
+@pytest.mark.process
 def test_a_model_of_pickles_is_refused(hub: str, tmp_path: Path) -> None:
     told = resolved(hub, tmp_path, "some/pickles")
     assert told.startswith("InvalidInput")
     assert "no *.safetensors" in told
 
 
+@pytest.mark.process
 def test_a_model_that_the_hub_has_not_is_told_in_one_line(hub: str, tmp_path: Path) -> None:
     told = resolved(hub, tmp_path, "some/other")
     assert told.startswith("InvalidInput --model some/other is not a folder here, and the hub does")

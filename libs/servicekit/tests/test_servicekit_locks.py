@@ -29,6 +29,7 @@ def test_a_held_file_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> 
         pass
 
 
+@pytest.mark.process
 def test_a_child_that_was_given_the_file_holds_it_until_its_end(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = "import sys; print('up', flush=True); sys.stdin.read()"

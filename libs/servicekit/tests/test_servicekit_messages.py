@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneproof.generator.v1 import generator_pb2
+from tuneproof.judge.v1 import judge_pb2
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.servicekit.messages import set_values, value_of, values_of, word_of
+from tuneproof.servicekit.messages import (
+    message_of,
+    set_values,
+    value_from,
+    value_of,
+    values_of,
+    word_of,
+)
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
 VALUES = st.fixed_dictionaries(
@@ -44,3 +57,76 @@ def test_words_of_enums():
     assert value_of(pb.RunState, "failed") == pb.RUN_STATE_FAILED
     with pytest.raises(InvalidInput, match="'gone' is no run state; known: queued, running, succ"):
         value_of(pb.RunState, "gone")
+
+
+@dataclass(frozen=True)
+class Change:
+    state: str
+    reason: str
+    time: datetime | None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A part of the generator's message, and a field that it does not have."""
+
+    ref: str
+    state: str
+    required: bool
+    aliases: tuple[str, ...]
+    transitions: tuple[Change, ...]
+    last_used_time: datetime | None
+    residency: str
+    note: str = "here only"
+
+
+TIMES = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+STATES = st.sampled_from(["pending", "ready", "failed"])
+CHANGES = st.builds(Change, STATES, st.text(), st.none() | TIMES)
+
+
+@given(
+    st.builds(
+        Adapter,
+        ref=st.text(),
+        state=STATES,
+        required=st.booleans(),
+        aliases=st.lists(st.text()).map(tuple),
+        transitions=st.lists(CHANGES).map(tuple),
+        last_used_time=st.none() | TIMES,
+        residency=st.sampled_from(["host", "slot"]),
+        note=st.just("here only"),
+    )
+)
+def test_a_value_class_comes_back_from_its_message(value):
+    message = message_of(generator_pb2.Adapter, value)
+    again = generator_pb2.Adapter.FromString(message.SerializeToString())
+    assert value_from(Adapter, again) == value
+
+
+def test_what_is_given_wins_over_the_value():
+    change = Change("ready", "", None)
+    message = message_of(generator_pb2.StateTransition, change, state="failed", reason="broken")
+    assert value_from(Change, message, reason="told anew") == Change("failed", "told anew", None)
+
+
+def test_a_mapping_becomes_messages_of_two_fields():
+    message = message_of(generator_pb2.Adapter, stage_times={"fetch": 0.25, "load": -1.0})
+    spent = [(one.stage, one.duration.ToTimedelta().total_seconds()) for one in message.stage_times]
+    assert spent == [("fetch", 0.25), ("load", 0.0)]
+
+
+@dataclass(frozen=True)
+class Scores:
+    mean: float | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def test_an_absent_number_is_none_and_a_zero_is_not():
+    assert value_from(Scores, judge_pb2.CriterionGrade()) == Scores(None)
+    assert value_from(Scores, message_of(judge_pb2.CriterionGrade, Scores(0.0))) == Scores(0.0)
+
+
+def test_a_map_comes_back_as_a_mapping():
+    rubric = message_of(judge_pb2.Rubric, scale={1: "wrong", 5: "right"})
+    assert values_of(rubric)["scale"] == {1: "wrong", 5: "right"}

@@ -12,6 +12,8 @@ import pytest
 
 from tuneproof.servicekit.client import is_ready, wait_ready
 
+pytestmark = pytest.mark.process
+
 PROGRAM = """
 from contextlib import asynccontextmanager
 from pathlib import Path

@@ -334,6 +334,7 @@ async def announced(path: Path, process: subprocess.Popen[Any]) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.process
 async def test_a_service_sends_what_is_left_when_it_is_told_to_end(
     collector: Collector, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -353,6 +354,7 @@ async def test_a_service_sends_what_is_left_when_it_is_told_to_end(
     assert collector.services == {"tuneproof-sample"}
 
 
+@pytest.mark.process
 def test_a_missing_sdk_is_one_line(environment: dict[str, str]) -> None:
     command = [sys.executable, "-c", PROGRAM, "--no-sdk"]
     ended = subprocess.run(
@@ -363,6 +365,7 @@ def test_a_missing_sdk_is_one_line(environment: dict[str, str]) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_without_the_endpoint_the_sdk_is_not_even_imported() -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     program = (

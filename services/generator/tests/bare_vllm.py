@@ -194,7 +194,7 @@ async def seeds(bare):
 
 
 async def evicted(bare):
-    """Two places in host memory, three adapters: the first one's folder goes when it was used."""
+    """Capacity for two, three adapters: the folder of the first is deleted after it was used."""
     order = bare.order
     folder = bare.copy("one", "evicted")
     first = LoRARequest("first", 1, str(folder))

@@ -139,7 +139,7 @@ def _spoil(folder: Path) -> None:
 
 @dataclass
 class GeneratorProcess:
-    """The service as it is started in earnest, with tokens."""
+    """The service as operators start it, with tokens."""
 
     use_token = "token-that-may-use"
     manage_token = "token-that-may-manage"

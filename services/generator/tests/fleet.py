@@ -57,7 +57,7 @@ class Member(Replica):
         super().__init__(root, f"cache-{name}", store=self.store, replicas=self.replicas, draw=draw)
 
     async def tell(self) -> None:
-        await self.replicas.renew(self.pool.statuses())
+        await self.replicas.renew(self.pool.views.statuses())
 
     async def declare(self, *refs) -> None:
         """Declares adapters here, waits for them, and tells."""

@@ -2,7 +2,7 @@
 
 What vLLM 0.32 would answer wrongly, or die of, is noted in `violations`: an adapter asked for
 before it was loaded or after it was unloaded; its files missing while it is loaded; one name or
-engine id with two contents; more adapters than places, of which the oldest would go unsaid.
+engine id with two contents; more adapters than capacity, of which the oldest would go unsaid.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def ref(name: str, content: str = "") -> AdapterRef:
 class PerilousEngine:
     """Answers with the content of its adapter's files, one token at a time, as the test allows."""
 
-    def __init__(self, places: int) -> None:
-        self.facts = EngineFacts("float32", 64, 16, SLOTS, places, 1000, "perilous 1")
+    def __init__(self, capacity: int) -> None:
+        self.facts = EngineFacts("float32", 64, 16, SLOTS, capacity, 1000, "perilous 1")
         self.loaded: dict[int, tuple[str, Path, str]] = {}
         self.loads: list[str] = []
         self.slots: list[int] = []
@@ -115,7 +115,7 @@ class PerilousEngine:
         if self._contents_by_name.setdefault(adapter.ref, content) != content:
             self._wrong(f"the prefix cache knows {adapter.ref} with another content")
         if len(self.loaded) >= self.facts.max_cpu_loras:
-            self._wrong(f"{adapter.ref} is one more than there are places")
+            self._wrong(f"{adapter.ref} is one more than there are capacity")
         self._given.add(adapter.engine_id)
         self.loaded[adapter.engine_id] = (adapter.ref, adapter.folder, content)
 
@@ -154,7 +154,7 @@ class Replica:
         root: Path,
         faults: Faults,
         *,
-        places: int = 2,
+        capacity: int = 2,
         cache: str = "cache",
         clock: Callable[[], datetime] | None = None,
         fetch_seconds: float = 60.0,
@@ -163,7 +163,7 @@ class Replica:
         self.root = root
         self.faults = faults
         self.cache = root / cache
-        self.engine = PerilousEngine(places)
+        self.engine = PerilousEngine(capacity)
         self.is_dead = False
         self.more: dict[str, object] = {"clock": clock} if clock else {}
         self.traffic = Traffic(**self.more)
@@ -183,7 +183,7 @@ class Replica:
             self.declarations,
             self.aliases,
             base_model=BASE,
-            capacity=places,
+            capacity=capacity,
             retries=replace(LOAD_RETRIES, draw=random.Random(0).uniform),
             residency_probe=ResidencyProbe(self.engine),
             **self.more,
@@ -235,7 +235,7 @@ class Replica:
         raise AssertionError
 
     async def settled(self, wanted: AdapterRef) -> AdapterState:
-        async with aclosing(self.pool.watch(frozenset({str(wanted)}))) as changes:
+        async with aclosing(self.pool.views.watch(frozenset({str(wanted)}))) as changes:
             async for change in changes:
                 if change.view and change.view.record.state in (
                     AdapterState.READY,

@@ -81,7 +81,7 @@ async def reason_of(store: Store, ref: AdapterRef) -> str:
     await pool.reconciler.reconcile()
     try:
         await pool.declare(ref, required=False, request_id="")
-        async with aclosing(pool.watch(frozenset({str(ref)}))) as changes:
+        async with aclosing(pool.views.watch(frozenset({str(ref)}))) as changes:
             async for change in changes:
                 assert change.view.record.state is not AdapterState.READY
                 if change.view.record.state is AdapterState.FAILED:

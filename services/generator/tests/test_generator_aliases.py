@@ -113,15 +113,15 @@ async def test_what_an_alias_points_to_stays_until_the_alias_is_moved(one, alias
 async def test_a_removal_can_be_repeated(one):
     await one.pool.remove(A)
     await one.pool.remove(A)
-    assert [view.record.ref for view in one.pool.list()] == [str(B)]
+    assert [view.record.ref for view in one.pool.views.list()] == [str(B)]
 
 
 async def test_an_adapter_that_was_declared_elsewhere_can_be_removed_unseen(tmp_path, one):
     two = Member(tmp_path, "two", MovedClock())
-    assert two.pool.list() == []
+    assert two.pool.views.list() == []
     await two.pool.remove(A)
     await one.pool.reconciler.reconcile()
-    await until(lambda: [view.record.ref for view in one.pool.list()] == [str(B)])
+    await until(lambda: [view.record.ref for view in one.pool.views.list()] == [str(B)])
 
 
 async def test_an_alias_set_while_its_target_is_removed_stops_the_removal(one, aliases):
@@ -163,7 +163,7 @@ async def test_a_retired_alias_is_not_found_and_can_be_set_again(one):
     with pytest.raises(NotFound, match="'live' is not the base model"):
         await one.ask("live")
     await one.pool.reconciler.reconcile()
-    assert one.pool.aliases == {}
+    assert one.pool.routes.table == {}
     await one.pool.remove(A)
     assert (await one.point(B)).version == 3
     assert await one.served_by("live") == str(B)

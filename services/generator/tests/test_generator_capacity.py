@@ -1,4 +1,4 @@
-"""HostCapacity in the engine: who holds one, who goes for whom, and where the weights are."""
+"""The engine's capacity: who holds it, who is evicted for whom, and where the weights are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _full(replica: Replica) -> None:
         await asyncio.sleep(1)
 
 
-def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
+def test_a_refusal_names_the_limit_and_the_holders(loop, replica):
     async def scene():
         await replica.declare(A, required=True)
         await replica.declare(B)
@@ -50,7 +50,7 @@ def test_a_refusal_names_the_limit_and_who_holds_the_places(loop, replica):
     loop.run_until_complete(scene())
 
 
-def test_the_longest_idle_goes_for_one_without_a_place(loop, replica):
+def test_the_longest_idle_is_evicted_for_a_new_one(loop, replica):
     async def scene():
         await _full(replica)
         assert await replica.declare(C, evict=True) is AdapterState.READY
@@ -98,7 +98,7 @@ def test_one_that_was_never_asked_is_idle_after_a_while(loop, replica):
     loop.run_until_complete(scene())
 
 
-def test_nobody_goes_for_an_adapter_that_cannot_be_served(loop, replica):
+def test_nothing_is_evicted_for_an_adapter_that_cannot_be_served(loop, replica):
     async def scene():
         await _full(replica)
         replica.faults.unfit.add(C)
@@ -139,7 +139,7 @@ def test_one_that_is_leaving_anyway_spares_another(loop, replica):
         await asyncio.sleep(1)
         await replica.pool.declare(C, required=False, request_id="", evict=True)
         await asyncio.sleep(1)
-        assert replica.pool.get(str(C)).record.state is not AdapterState.READY
+        assert replica.pool.views.get(str(C)).record.state is not AdapterState.READY
         replica.engine.go.set()
         await asyncio.gather(running, removal)
         assert await replica.settled(C) is AdapterState.READY
@@ -158,7 +158,7 @@ def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replic
         running = [asyncio.create_task(replica.ask(str(one))) for one in (A, B)]
         replica.faults.is_slow = False
         assert await replica.settled(C) is AdapterState.FAILED
-        assert "1 requests running" in replica.pool.get(str(C)).record.reason
+        assert "1 requests running" in replica.pool.views.get(str(C)).record.reason
         replica.engine.go.set()
         await asyncio.gather(*running)
         await replica.pool.remove(A)
@@ -168,7 +168,7 @@ def test_one_that_is_asked_at_the_last_moment_ends_its_answer_first(loop, replic
     loop.run_until_complete(scene())
 
 
-def test_one_whose_requests_do_not_end_keeps_its_place_and_goes_when_they_have(loop, replica):
+def test_one_whose_requests_do_not_end_keeps_its_capacity_until_they_have(loop, replica):
     async def scene():
         await _full(replica)
         replica.engine.go.clear()
@@ -178,7 +178,7 @@ def test_one_whose_requests_do_not_end_keeps_its_place_and_goes_when_they_have(l
         with pytest.raises(Unavailable, match="do not end 10 s after they were aborted"):
             await replica.pool.remove(A, 1)
         await replica.pool.reconciler.reconcile()
-        assert replica.pool.get(str(A)).record.state is AdapterState.DRAINING
+        assert replica.pool.views.get(str(A)).record.state is AdapterState.DRAINING
         with pytest.raises(Overloaded, match=r"a@\S+ \(DRAINING\)"):
             await replica.pool.declare(C, required=False, request_id="")
         await asyncio.sleep(60)
@@ -187,7 +187,7 @@ def test_one_whose_requests_do_not_end_keeps_its_place_and_goes_when_they_have(l
         assert await running == ("a", str(A))
         await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
-        assert {view.record.ref for view in replica.pool.list()} == {str(B)}
+        assert {view.record.ref for view in replica.pool.views.list()} == {str(B)}
         assert await replica.declare(C) is AdapterState.READY
 
     loop.run_until_complete(scene())
@@ -197,9 +197,9 @@ async def _nothing(request_id: str) -> None:
     pass
 
 
-def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, replica, tmp_path):
+def test_what_another_replica_declared_beyond_the_capacity_waits_for_it(loop, replica, tmp_path):
     async def scene():
-        large = Replica(tmp_path, Faults(), clock=loop.clock, places=3, cache="large")
+        large = Replica(tmp_path, Faults(), clock=loop.clock, capacity=3, cache="large")
         await large.pool.reconciler.reconcile()
         for wanted in (C, B, A):
             assert await large.declare(wanted) is AdapterState.READY
@@ -207,7 +207,7 @@ def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, rep
         await replica.pool.reconciler.reconcile()
         assert await replica.settled(C) is AdapterState.READY
         assert await replica.settled(A) is AdapterState.FAILED
-        assert "tried again when there is capacity" in replica.pool.get(str(A)).record.reason
+        assert "tried again when there is capacity" in replica.pool.views.get(str(A)).record.reason
         await large.pool.remove(C)
         await replica.pool.reconciler.reconcile()
         await asyncio.sleep(1)
@@ -218,13 +218,13 @@ def test_what_another_replica_declared_beyond_the_places_waits_for_one(loop, rep
     loop.run_until_complete(scene())
 
 
-def test_what_was_removed_elsewhere_is_declared_again_in_earnest(loop, replica, tmp_path):
+def test_what_was_removed_elsewhere_is_declared_again(loop, replica, tmp_path):
     async def scene():
         other = Replica(tmp_path, Faults(), clock=loop.clock, cache="other")
         await replica.declare(A)
         await other.pool.reconciler.reconcile()
         await other.pool.remove(A)
-        assert replica.pool.get(str(A)).record.state is AdapterState.READY
+        assert replica.pool.views.get(str(A)).record.state is AdapterState.READY
         await replica.declare(A)
         await replica.pool.reconciler.reconcile()
         assert replica.declared() == {str(A)}
@@ -238,16 +238,16 @@ def test_use_and_residency_are_told(loop, replica):
     async def scene():
         await replica.declare(A)
         await replica.declare(B)
-        assert replica.pool.get(str(A)).usage.last_used is None
+        assert replica.pool.views.get(str(A)).usage.last_used is None
         replica.engine.go.clear()
         running = asyncio.create_task(replica.ask(str(A)))
         await asyncio.sleep(1)
-        assert replica.pool.get(str(A)).usage.running == 1
+        assert replica.pool.views.get(str(A)).usage.running == 1
         replica.engine.go.set()
         await running
-        assert replica.pool.get(str(A)).usage.running == 0
-        assert replica.pool.get(str(A)).usage.last_used == loop.clock()
-        where = await replica.pool.residency()
+        assert replica.pool.views.get(str(A)).usage.running == 0
+        assert replica.pool.views.get(str(A)).usage.last_used == loop.clock()
+        where = await replica.pool.views.residency()
         assert where == {str(A): Residency.SLOT, str(B): Residency.HOST}
 
         async def silent():
@@ -255,7 +255,7 @@ def test_use_and_residency_are_told(loop, replica):
 
         replica.engine.workers = silent
         before = loop.time()
-        assert set((await replica.pool.residency()).values()) == {Residency.UNKNOWN}
+        assert set((await replica.pool.views.residency()).values()) == {Residency.UNKNOWN}
         assert loop.time() - before < 10
 
     loop.run_until_complete(scene())
@@ -348,4 +348,4 @@ async def test_what_another_replica_uses_is_not_idle(tmp_path):
         await one.pool.reconciler.reconcile()
         await one.pool.declare(C, required=False, request_id="", evict=True)
         await one.ready(C)
-        assert [view.record.ref for view in one.pool.list()] == [str(B), str(C)]
+        assert [view.record.ref for view in one.pool.views.list()] == [str(B), str(C)]

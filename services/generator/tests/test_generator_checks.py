@@ -111,16 +111,6 @@ def store(request, tmp_path):
     )
 
 
-def test_of_two_who_create_an_object_one_wins(store) -> None:
-    assert store.create("aliases/x/1.json", b"first")
-    assert not store.create("aliases/x/1.json", b"second")
-    assert store.read("aliases/x/1.json") == b"first"
-    assert store.names("aliases/x") == ["1.json"]
-    store.delete("aliases/x/1.json")
-    store.delete("aliases/x/1.json")
-    assert store.names("aliases/x") == []
-
-
 def test_one_broken_object_hides_no_other(store) -> None:
     for alias in ("live", "next"):
         Aliases(store).move(alias, Target(_REF), expected_ref="", reason="r")

@@ -47,7 +47,7 @@ def test_series_of_an_adapter_go_with_it_and_those_of_others_stay(loop, replica)
     loop.run_until_complete(scene())
 
 
-def test_places_used_follow_declarations(loop, replica):
+def test_the_capacity_used_follows_declarations(loop, replica):
     async def scene():
         assert _value("tuneproof_generator_capacity", kind="host") == 2
         await replica.declare(A)

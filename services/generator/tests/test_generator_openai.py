@@ -159,8 +159,8 @@ async def test_more_answers_than_max_n_are_a_bad_request(client):
 async def test_two_clients_with_one_request_id_do_not_end_each_others_answers(
     client, adapters, lab
 ):
-    one, two = lab.refs["one"], lab.refs["two"]
-    await _declare(adapters, one)
+    late, two = lab.refs["late"], lab.refs["two"]
+    await _declare(adapters, late)
     await _declare(adapters, two)
 
     async def ask(model: str, tokens: int, begun: asyncio.Event) -> int:
@@ -183,9 +183,9 @@ async def test_two_clients_with_one_request_id_do_not_end_each_others_answers(
 
     running = [asyncio.Event(), asyncio.Event()]
     kept = asyncio.create_task(ask(two, 200, running[1]))
-    ended = asyncio.create_task(ask(one, 200, running[0]))
+    ended = asyncio.create_task(ask(late, 200, running[0]))
     await asyncio.gather(*(event.wait() for event in running))
-    removal = pb.RemoveAdapterRequest(ref=one)
+    removal = pb.RemoveAdapterRequest(ref=late)
     removal.drain_timeout.FromMilliseconds(1)
     await adapters.RemoveAdapter(removal)
     with pytest.raises(openai.APIError, match="removed while it answered"):

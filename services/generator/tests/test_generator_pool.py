@@ -124,7 +124,7 @@ class Replica:
         self.generator = Generator(self.engine, self.pool, self.traffic)
 
     async def settled(self, ref: AdapterRef) -> AdapterState:
-        async with aclosing(self.pool.watch(frozenset({str(ref)}))) as changes:
+        async with aclosing(self.pool.views.watch(frozenset({str(ref)}))) as changes:
             async for change in changes:
                 state = change.view.record.state
                 if state in (AdapterState.READY, AdapterState.FAILED):
@@ -225,9 +225,9 @@ async def test_removal_waits_for_running_requests_and_refuses_new_ones(replica: 
     await _declare(replica, A)
     replica.engine.go.clear()
     running = asyncio.create_task(replica.ask(str(A)))
-    await until(lambda: replica.pool.get(str(A)).usage.running == 1)
+    await until(lambda: replica.pool.views.get(str(A)).usage.running == 1)
     removal = asyncio.create_task(replica.pool.remove(A, 10))
-    await until(lambda: replica.pool.get(str(A)).record.state is AdapterState.DRAINING)
+    await until(lambda: replica.pool.views.get(str(A)).record.state is AdapterState.DRAINING)
     with pytest.raises(Unavailable, match="DRAINING"):
         await replica.ask(str(A))
     with pytest.raises(WrongState, match="being removed"):
@@ -247,7 +247,7 @@ async def test_what_does_not_end_in_time_is_aborted(replica: Replica) -> None:
     await _declare(replica, A)
     replica.engine.go.clear()
     running = asyncio.create_task(replica.ask(str(A)))
-    await until(lambda: replica.pool.get(str(A)).usage.running == 1)
+    await until(lambda: replica.pool.views.get(str(A)).usage.running == 1)
     await replica.pool.remove(A, 0.02)
     with pytest.raises(Unavailable, match="removed while it answered"):
         await running
@@ -269,7 +269,7 @@ async def test_a_restarted_replica_serves_the_same_set_and_aliases(tmp_path: Pat
         second.pool.check_ready()
     assert await second.settled(B) is AdapterState.READY
     second.pool.check_ready()
-    assert [view.record.ref for view in second.pool.list()] == [str(B)]
+    assert [view.record.ref for view in second.pool.views.list()] == [str(B)]
     assert (await second.ask("live"))[1].adapter_ref == str(B)
     assert not (tmp_path / "cache" / ("f" * 64)).exists()
     await second.pool.close()
@@ -283,11 +283,11 @@ async def test_replicas_of_one_pool_follow_each_other(tmp_path: Path) -> None:
         assert await second.settled(A) is AdapterState.READY
         await first.pool.remove(A)
         await second.pool.reconciler.reconcile()
-        async with aclosing(second.pool.watch(frozenset())) as changes:
+        async with aclosing(second.pool.views.watch(frozenset())) as changes:
             async for change in changes:
                 if change.view is None:
                     break
-        assert second.pool.list() == []
+        assert second.pool.views.list() == []
         await second.pool.close()
 
 
@@ -300,7 +300,7 @@ async def test_of_two_who_move_an_alias_one_wins(replica: Replica) -> None:
 
     done = await asyncio.gather(move(A), move(B), return_exceptions=True)
     assert sum(isinstance(each, WrongState) for each in done) == 1
-    assert replica.pool.aliases["live"].version == 1
+    assert replica.pool.routes.table["live"].version == 1
 
 
 async def test_an_alias_is_never_the_base_model(replica: Replica) -> None:
@@ -314,14 +314,14 @@ async def test_an_alias_is_never_the_base_model(replica: Replica) -> None:
 async def test_a_removed_adapter_that_was_still_loading_is_gone(replica: Replica) -> None:
     await replica.pool.declare(A, required=False, request_id="")
     await replica.pool.remove(A)
-    assert replica.pool.list() == []
+    assert replica.pool.views.list() == []
     assert not replica.engine.loaded
     assert await _declare(replica, A) is AdapterState.READY
 
 
 async def test_watchers_see_each_adapter_now_and_then_its_changes(replica: Replica) -> None:
     await _declare(replica, A)
-    async with aclosing(replica.pool.watch(frozenset())) as changes:
+    async with aclosing(replica.pool.views.watch(frozenset())) as changes:
         first = await anext(changes)
         assert (first.ref, first.view.record.state) == (str(A), AdapterState.READY)
         await _declare(replica, B)

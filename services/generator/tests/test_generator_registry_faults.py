@@ -52,17 +52,17 @@ def test_a_registry_that_comes_back_is_asked_again_ever_more_rarely(loop, tmp_pa
     async def play(replica: Replica) -> None:
         replica.faults.is_down = True
         assert await replica.declare(A, required=True) is AdapterState.FAILED
-        record = replica.pool.get(str(A)).record
+        record = replica.pool.views.get(str(A)).record
         assert "does not answer (try 1; the next one at 00:00:0" in record.reason
         await _follow(replica, 900)
         at_first, later = len(replica.faults.fetched), replica.faults.fetched
         assert 8 <= at_first <= 20
         await _follow(replica, 900)
         assert 3 <= len(later) - at_first <= 7
-        assert replica.pool.get(str(A)).record.tries == len(later)
+        assert replica.pool.views.get(str(A)).record.tries == len(later)
         replica.faults.is_down = False
         await _follow(replica, 301)
-        assert replica.pool.get(str(A)).record.state is AdapterState.READY
+        assert replica.pool.views.get(str(A)).record.state is AdapterState.READY
         assert await replica.ask(str(A)) == ("a", str(A))
 
     _scene(loop, tmp_path, play)
@@ -75,7 +75,7 @@ def test_declared_again_it_is_tried_at_once(loop, tmp_path):
         await _follow(replica, 700)
         replica.faults.is_down = False
         assert await replica.declare(A) is AdapterState.READY
-        assert replica.pool.get(str(A)).record.tries == 0
+        assert replica.pool.views.get(str(A)).record.tries == 0
 
     _scene(loop, tmp_path, play)
 
@@ -87,7 +87,7 @@ def test_a_defect_is_not_tried_again_by_itself(loop, tmp_path, kind):
         assert await replica.declare(A) is AdapterState.FAILED
         await _follow(replica, 700)
         assert replica.faults.fetched == [A]
-        record = replica.pool.get(str(A)).record
+        record = replica.pool.views.get(str(A)).record
         assert record.next_try is None
         assert "next one" not in record.reason
 
@@ -104,10 +104,12 @@ def test_a_registry_that_hangs_holds_up_nobody_who_is_served(loop, tmp_path):
         assert await replica.ask(str(A)) == ("a", str(A))
         assert loop.time() - before < 1
         assert await replica.settled(B) is AdapterState.FAILED
-        assert f"did not give {B} within 60 s (try 1" in replica.pool.get(str(B)).record.reason
+        assert (
+            f"did not give {B} within 60 s (try 1" in replica.pool.views.get(str(B)).record.reason
+        )
         replica.faults.is_slow = False
         await _follow(replica, 5)
-        assert replica.pool.get(str(B)).record.state is AdapterState.READY
+        assert replica.pool.views.get(str(B)).record.state is AdapterState.READY
 
     _scene(loop, tmp_path, play)
 
@@ -121,7 +123,7 @@ def test_what_comes_when_nobody_wants_it_any_more_goes_again(loop, tmp_path):
         before = loop.time()
         await replica.pool.remove(A)
         assert loop.time() - before < 1
-        assert replica.pool.list() == []
+        assert replica.pool.views.list() == []
         replica.faults.is_slow = False
         await asyncio.sleep(5)
         assert replica.files() == set()
@@ -175,7 +177,7 @@ async def test_threads_that_hang_keep_neither_the_service_nor_its_end(store, tmp
     _real(replica, store, Registry(str(store.root), storage=storage))
     await replica.pool.reconciler.reconcile()
     assert await replica.declare(store.ref) is AdapterState.FAILED
-    assert "did not give" in replica.pool.get(str(store.ref)).record.reason
+    assert "did not give" in replica.pool.views.get(str(store.ref)).record.reason
     hanging = [one for one in threading.enumerate() if one.name.startswith("detached")]
     assert hanging
     assert all(one.daemon for one in hanging)
@@ -200,7 +202,7 @@ async def test_damage_in_the_registry_is_told_and_nothing_of_it_stays(store, tmp
     _real(replica, store, Registry(str(store.root)))
     await replica.pool.reconciler.reconcile()
     assert await replica.declare(store.ref) is AdapterState.FAILED
-    record = replica.pool.get(str(store.ref)).record
+    record = replica.pool.views.get(str(store.ref)).record
     told = {"truncated": "is cut off", "emptied": "is cut off", "manifest": "the manifest of one@"}
     assert told[damage] in record.reason
     assert record.next_try is None
@@ -218,11 +220,11 @@ async def test_an_adapter_that_is_not_there_yet_is_served_when_it_comes(store, t
     _real(replica, store, Registry(str(store.root)))
     await replica.pool.reconciler.reconcile()
     assert await replica.declare(store.ref) is AdapterState.FAILED
-    record = replica.pool.get(str(store.ref)).record
+    record = replica.pool.views.get(str(store.ref)).record
     assert "in the registry (try 1; the next one at" in record.reason
     away.rename(store.root)
     async with asyncio.timeout(10):
-        while replica.pool.get(str(store.ref)).record.state is not AdapterState.READY:
+        while replica.pool.views.get(str(store.ref)).record.state is not AdapterState.READY:
             await replica.pool.reconciler.reconcile()
             await asyncio.sleep(0.05)
     await replica.pool.close()
@@ -230,8 +232,8 @@ async def test_an_adapter_that_is_not_there_yet_is_served_when_it_comes(store, t
 
 @pytest.fixture
 async def called(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
-    """A replica with twenty places behind a real server."""
-    replica = Replica(tmp_path, Faults(), places=20)
+    """A replica with a capacity of twenty behind a real server."""
+    replica = Replica(tmp_path, Faults(), capacity=20)
     await replica.pool.reconciler.reconcile()
     servicer = AdapterServicer(replica.pool)
 

@@ -232,7 +232,7 @@ async def test_changes_are_told_soon_and_together_and_the_status_goes_at_the_end
     def told():
         return ReplicaStatus.load(one.store.read("replicas/one.json"), "replicas/one.json")
 
-    async with one.replicas.present(one.pool.statuses):
+    async with one.replicas.present(one.pool.views.statuses):
         await until(lambda: one.store.names("replicas") == ["one.json"])
         await one.pool.reconciler.reconcile()
         await one.pool.declare(A, required=False, request_id="")
@@ -285,14 +285,14 @@ async def test_lists_tell_an_adapters_state_on_every_live_replica(tmp_path, cloc
         def told():
             return {
                 each.replica: (each.status.state, each.status.reason)
-                for each in one.pool.get(str(A)).replicas
+                for each in one.pool.views.get(str(A)).replicas
             }
 
         assert told() == {
             "one": (AdapterState.READY, ""),
             "two": (AdapterState.PENDING, "not seen yet"),
         }
-        async with aclosing(one.pool.watch(frozenset({str(A)}))) as changes:
+        async with aclosing(one.pool.views.watch(frozenset({str(A)}))) as changes:
             await anext(changes)
             await two.follow(A)
             await one.pool.reconciler.reconcile()
@@ -321,9 +321,9 @@ async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(t
         assert await two.served_by("live") == str(A)
         two.engine.go.clear()
         running = asyncio.create_task(two.served_by("live"))
-        await until(lambda: two.pool.get(str(A)).usage.running == 1)
+        await until(lambda: two.pool.views.get(str(A)).usage.running == 1)
         await two.pool.reconciler.reconcile()
-        assert two.pool.get(str(A)).record.state is AdapterState.DRAINING
+        assert two.pool.views.get(str(A)).record.state is AdapterState.DRAINING
         two.engine.go.set()
         assert await running == str(A)
         assert await two.served_by("live") == str(B)

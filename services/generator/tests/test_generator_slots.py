@@ -1,4 +1,4 @@
-"""Adapters that take turns on the engine's slots; with a clock that the test moves."""
+"""Adapters that share the engine's slots; with a clock that the test moves."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof_generator.engine.slots import SlotScheduler
 
-_TURN = 1.0
+_SLOT_SECONDS = 1.0
 
 
 class Door:
     """Requests that are let in or wait, by their id."""
 
-    def __init__(self, slots: int, seconds: float = _TURN) -> None:
+    def __init__(self, slots: int, seconds: float = _SLOT_SECONDS) -> None:
         self.time = 0.0
         self.scheduler = SlotScheduler(slots, seconds, clock=lambda: self.time)
         self.adapter: dict[str, int] = {}
@@ -70,7 +70,7 @@ class Door:
 async def doors():
     async with AsyncExitStack() as held:
 
-        def open_door(slots: int, seconds: float = _TURN) -> Door:
+        def open_door(slots: int, seconds: float = _SLOT_SECONDS) -> Door:
             door = Door(slots, seconds)
             held.push_async_callback(door.close)
             return door
@@ -82,7 +82,7 @@ async def test_nobody_waits_while_the_slots_suffice(doors) -> None:
     door = doors(2)
     for request, adapter in [("a1", 1), ("b1", 2), ("a2", 1), ("b2", 2)]:
         await door.ask(request, adapter)
-        door.time += 10 * _TURN
+        door.time += 10 * _SLOT_SECONDS
     assert door.inside == {"a1", "a2", "b1", "b2"}
 
 
@@ -97,15 +97,15 @@ async def test_an_adapter_without_a_slot_waits_for_one_and_enters_whole(doors) -
     assert door.scheduler.waiting == 0
 
 
-async def test_a_busy_adapter_gives_way_after_its_turn(doors) -> None:
+async def test_a_busy_adapter_gives_up_its_slot_after_its_time(doors) -> None:
     door = doors(1)
     await door.ask("a1", 1)
     await door.ask("b1", 2)
-    door.time = _TURN / 2
-    await door.ask("a2", 1)  # The turn goes on, though another waits.
+    door.time = _SLOT_SECONDS / 2
+    await door.ask("a2", 1)  # It keeps its slot, though another waits.
     await door.end("a1")
     assert door.inside == {"a2"}
-    door.time = _TURN
+    door.time = _SLOT_SECONDS
     await door.ask("a3", 1)
     assert door.inside == {"a2"}
     await door.end("a2")
@@ -114,15 +114,17 @@ async def test_a_busy_adapter_gives_way_after_its_turn(doors) -> None:
     assert door.inside == {"a3"}
 
 
-async def test_no_more_adapters_give_way_than_others_wait(doors) -> None:
+async def test_no_more_adapters_give_up_slots_than_others_wait(doors) -> None:
     door = doors(2)
     await door.ask("a1", 1)
     await door.ask("b1", 2)
     await door.ask("c1", 3)
-    door.time = 2 * _TURN
+    door.time = 2 * _SLOT_SECONDS
     await door.ask("b2", 2)
     await door.ask("a2", 1)
-    assert door.inside == {"a1", "b1", "b2"}, "the one with the longest turn gives way, it alone"
+    assert door.inside == {"a1", "b1", "b2"}, (
+        "only the one that has had its slot for longest gives it up"
+    )
 
 
 async def test_adapters_enter_in_the_order_in_which_they_began_to_wait(doors) -> None:
@@ -149,7 +151,7 @@ async def test_cancelled_in_the_moment_of_entering_the_slot_is_free_again(doors)
     door = doors(1)
     for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3)]:
         await door.ask(request, adapter)
-    # The turn is given to b1, which has not run since when it is cancelled.
+    # b1 gets the slot, but is cancelled before it runs.
     door.at_end["a1"] = door.tasks["b1"].cancel
     await door.end("a1")
     assert door.tasks["b1"].cancelled()
@@ -160,7 +162,7 @@ async def test_a_request_does_not_overtake_one_of_its_own_adapter(doors) -> None
     door = doors(2)
     for request, adapter in [("a1", 1), ("b1", 2), ("c1", 3), ("d1", 4)]:
         await door.ask(request, adapter)
-    door.time = 2 * _TURN
+    door.time = 2 * _SLOT_SECONDS
     await door.ask("b2", 2)
     await door.cancel("c1")
     await door.ask("b3", 2)
@@ -169,18 +171,18 @@ async def test_a_request_does_not_overtake_one_of_its_own_adapter(doors) -> None
     assert door.inside == {"b1", "d1", "b2", "b3"}
 
 
-async def test_when_the_last_that_waits_goes_the_turns_go_on(doors) -> None:
+async def test_when_the_last_that_waits_leaves_slots_are_given_on(doors) -> None:
     door = doors(1)
     await door.ask("a1", 1)
     await door.ask("b1", 2)
-    door.time = 2 * _TURN
+    door.time = 2 * _SLOT_SECONDS
     await door.ask("a2", 1)
     assert door.inside == {"a1"}
     await door.cancel("b1")
     assert door.inside == {"a1", "a2"}
 
 
-async def test_a_dismissed_request_ends_with_the_reason(doors) -> None:
+async def test_an_aborted_request_ends_with_the_reason(doors) -> None:
     door = doors(1)
     await door.ask("a1", 1)
     await door.ask("b1", 2)
@@ -230,7 +232,7 @@ async def test_both_doors_client_waits_before_the_engine_and_aborts_there() -> N
     from tuneproof_generator.engine.scheduled_client import ScheduledClient
 
     engine = Client()
-    client = ScheduledClient(engine, SlotScheduler(1, _TURN))
+    client = ScheduledClient(engine, SlotScheduler(1, _SLOT_SECONDS))
 
     async def ask(request: str, adapter: int | None) -> list[int]:
         lora = SimpleNamespace(lora_int_id=adapter) if adapter else None
@@ -260,7 +262,7 @@ _STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(steps=_STEPS, slots=st.integers(1, 3))
-async def test_never_more_adapters_than_slots_and_everybody_gets_a_turn(steps, slots) -> None:
+async def test_never_more_adapters_than_slots_and_everybody_gets_a_slot(steps, slots) -> None:
     door = Door(slots)
     try:
         for number, (step, choice) in enumerate(steps):
@@ -277,7 +279,7 @@ async def test_never_more_adapters_than_slots_and_everybody_gets_a_turn(steps, s
                 assert door.scheduler.abort(waiting[choice % len(waiting)])
                 await door.settle()
             elif step == "wait":
-                door.time += _TURN
+                door.time += _SLOT_SECONDS
             assert len(door.adapters) <= slots
             assert not door.scheduler.waiting or len(door.adapters) == slots
         for _ in range(len(steps) + 1):

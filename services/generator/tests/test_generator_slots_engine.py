@@ -29,7 +29,7 @@ async def stubs(generator) -> AsyncIterator[SimpleNamespace]:
 
 @pytest.fixture
 async def three(stubs, lab) -> AsyncIterator[list[str]]:
-    """Three adapters; the service has two slots and four places."""
+    """Three adapters; the service has two slots and a capacity of four."""
     listed = await stubs.adapters.ListAdapters(pb.ListAdaptersRequest())
     before = {adapter.ref for adapter in listed.adapters}
     # A name of its own, so that no other test has declared it.

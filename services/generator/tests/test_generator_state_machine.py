@@ -121,7 +121,7 @@ class Pool(RuleBasedStateMachine):
         if canary == goal:
             return
         pool = self.replicas[n].pool
-        old = pool.aliases.get(name)
+        old = pool.routes.table.get(name)
 
         async def call() -> None:
             await pool.routes.set(
@@ -136,7 +136,7 @@ class Pool(RuleBasedStateMachine):
     @rule(n=which, model=models, tokens=st.integers(1, 3), then=moments)
     def ask(self, n: int, model: str, tokens: int, then: float) -> None:
         replica = self.replicas[n]
-        alias = replica.pool.aliases.get(model)
+        alias = replica.pool.routes.table.get(model)
         allowed = frozenset(alias.refs if alias else ["" if model == BASE else model])
         is_served = all(self._state(replica, one) is AdapterState.READY for one in allowed - {""})
         answer = self.loop.create_task(replica.ask(model, tokens))
@@ -198,7 +198,7 @@ class Pool(RuleBasedStateMachine):
         for replica in self.replicas:
             self._check_engine(replica)
             held = {name: content for name, _, content in replica.engine.loaded.values()}
-            for view in replica.pool.list():
+            for view in replica.pool.views.list():
                 record = view.record
                 if record.state is AdapterState.READY:
                     assert held[record.ref] == AdapterRef.parse(record.ref).hex[0]
@@ -248,7 +248,7 @@ class Pool(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
     def _calm_down(self) -> None:
-        """In the end every fit adapter that was declared is served, as far as there are places,
+        """In the end every fit adapter that was declared is served, as far as there is capacity,
         and nothing else is left anywhere."""
         self.faults.is_down = self.faults.is_slow = False
         for replica in self.replicas:
@@ -263,7 +263,7 @@ class Pool(RuleBasedStateMachine):
         fit = stored & set(map(str, FIT))
         for replica in self.replicas:
             self.what_is_ready_is_in_the_engine()
-            views = replica.pool.list()
+            views = replica.pool.views.list()
             assert {view.record.ref for view in views} == stored
             ready = {v.record.ref for v in views if v.record.state is AdapterState.READY}
             assert {v.record.state for v in views} <= {AdapterState.READY, AdapterState.FAILED}
@@ -274,7 +274,9 @@ class Pool(RuleBasedStateMachine):
             assert replica.files() <= {AdapterRef.parse(one).hex for one in stored}
 
     def _new(self, cache: str) -> Replica:
-        return Replica(self.root, self.faults, places=CAPACITY, cache=cache, clock=self.loop.clock)
+        return Replica(
+            self.root, self.faults, capacity=CAPACITY, cache=cache, clock=self.loop.clock
+        )
 
     def _replace(self, n: int, cache: Path) -> None:
         """A new process in place of a replica that ended; nobody of the old one is left."""
@@ -312,7 +314,7 @@ class Pool(RuleBasedStateMachine):
         return self.replicas[0].aliases.list()
 
     def _state(self, replica: Replica, wanted: str) -> AdapterState | None:
-        found = {view.record.ref: view.record.state for view in replica.pool.list()}
+        found = {view.record.ref: view.record.state for view in replica.pool.views.list()}
         return found.get(wanted)
 
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tuneproof.adapters import BoundedStore, FolderStorage
-from tuneproof.servicekit.errors import NotFound, Unavailable
+from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.retries import Retries
 from tuneproof_generator import metrics
 from tuneproof_generator.adapters.lifecycle import AdapterState
@@ -95,60 +95,6 @@ async def test_a_store_that_hangs_holds_up_no_request(tmp_path):
     await replica.pool.close()
 
 
-def test_calls_that_hang_do_not_pile_up_without_end(tmp_path):
-    release = threading.Event()
-    inner = Disturbed(FolderStorage(tmp_path))
-    inner.before = lambda *_: release.wait()
-    store = BoundedStore(inner, 0.001)
-    for _ in range(32):
-        with pytest.raises(Unavailable, match="no answer"):
-            store.read("x")
-    with pytest.raises(Unavailable, match="32 calls hang already"):
-        store.read("x")
-    assert inner.calls == 32
-    release.set()
-    while True:
-        try:
-            store.names("x")
-            break
-        except Unavailable:
-            continue
-
-
-def test_what_a_store_raises_is_unavailable_with_its_reason(tmp_path):
-    inner = Disturbed(FolderStorage(tmp_path))
-    store = BoundedStore(inner, 5)
-    for error, said in (
-        (OSError(28, "No space left on device"), "No space left"),
-        (RuntimeError("Could not connect to the endpoint URL"), "endpoint URL"),
-        (AssertionError(), "AssertionError"),
-    ):
-        inner.error = error
-        with pytest.raises(Unavailable, match=said):
-            store.write("aliases/x", b"")
-    inner.error = None
-    with pytest.raises(NotFound):
-        store.read("x")
-
-
-def test_a_folder_that_is_gone_is_no_empty_pool(tmp_path):
-    store = FolderStorage(tmp_path / "pool")
-    assert store.names("adapters") == []
-    store.write("adapters/a/x.json", b"{}")
-    assert store.names("adapters") == ["a"]
-    (tmp_path / "pool").rename(tmp_path / "away")
-    for call in (
-        lambda: store.names("adapters"),
-        lambda: store.read("adapters/a/x.json"),
-        lambda: store.create("aliases/a/1.json", b""),
-        lambda: store.write("replicas/a.json", b""),
-        lambda: store.delete("adapters/a/x.json"),
-    ):
-        with pytest.raises(Unavailable, match="was there and is not any more"):
-            call()
-    assert not (tmp_path / "pool").exists()
-
-
 @pytest.mark.parametrize("spoilt", [b"", b"null", b'{"ref": 1}', b"[" * 100_000])
 async def test_spoilt_objects_change_nothing_that_is_served(tmp_path, clock, spoilt):
     async with member(tmp_path, "one", clock) as one:
@@ -161,5 +107,5 @@ async def test_spoilt_objects_change_nothing_that_is_served(tmp_path, clock, spo
         (pool / "aliases" / "live" / "00000002.json").write_bytes(spoilt)
         await one.pool.reconciler.reconcile()
         assert await one.served_by("live") == str(A)
-        assert [view.record.ref for view in one.pool.list()] == [str(A)]
-        assert one.pool.aliases["live"].version == 1
+        assert [view.record.ref for view in one.pool.views.list()] == [str(A)]
+        assert one.pool.routes.table["live"].version == 1

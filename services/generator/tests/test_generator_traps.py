@@ -172,7 +172,7 @@ async def service(generator, lab) -> AsyncIterator[Service]:
         generator.target, services=services, token=generator.manage_token
     ) as channel:
         made = Service(channel, lab)
-        # All places are needed here.
+        # All of the capacity is needed here.
         for alias in (await made.adapters.ListAliases(pb.ListAliasesRequest())).aliases:
             retired = pb.SetAliasRequest(alias=alias.name, expected_ref=alias.ref, force=True)
             await made.adapters.SetAlias(retired)
@@ -218,7 +218,7 @@ async def test_new_content_under_an_old_name_is_not_answered_from_the_cache(serv
 
 async def test_a_removed_adapter_leaves_its_place_and_the_list_of_models(generator, service):
     headers = {"authorization": f"Bearer {generator.use_token}"}
-    # One more than there are places, one after the other: what stayed behind would fill them.
+    # One more than the capacity, one after the other: what stayed behind would fill it.
     for number in range(5):
         ref = service.commit("one", f"passing-{number}")
         await service.declare(ref)

@@ -279,6 +279,7 @@ def start(*flags: str, **environment: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -299,6 +300,7 @@ def test_contradictory_settings_end_the_start_with_all_mistakes(
     assert all(text in errors for text in said)
 
 
+@pytest.mark.process
 def test_a_bad_rubric_ends_the_start_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("id: x@1\n")
     process = start("--rubrics", str(tmp_path))
@@ -308,6 +310,7 @@ def test_a_bad_rubric_ends_the_start_with_its_file(tmp_path: Path) -> None:
     assert "template" in errors
 
 
+@pytest.mark.process
 async def test_the_process_serves_becomes_ready_and_drains(fake, reply, tmp_path: Path) -> None:
     announced = tmp_path / "judge.json"
     fake.script = lambda _: reply.says("Score: 2")
@@ -339,6 +342,7 @@ async def test_the_process_serves_becomes_ready_and_drains(fake, reply, tmp_path
         process.wait()
 
 
+@pytest.mark.process
 def test_the_judge_imports_no_model_library() -> None:
     heavy = ["torch", "vllm", "transformers", "lancedb", "nltk", "tuneproof.sdk"]
     others = ["tuneproof_generator", "tuneproof_trainer", "tuneproof_retriever"]
@@ -352,6 +356,7 @@ def test_the_judge_imports_no_model_library() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.process
 def test_scoring_by_words_imports_no_model_library() -> None:
     program = (
         "import sys; from tuneproof_judge.lexical import score; score('a', ['b']);"

@@ -61,6 +61,7 @@ def spec(data: dict[str, str], **more: object) -> pb.RunSpec:
     )
 
 
+@pytest.mark.process
 async def test_a_run_trains_and_commits_and_equal_runs_make_one_adapter(
     base_folder: Path, artifacts: Path, write_data: Data
 ) -> None:
@@ -122,6 +123,7 @@ async def test_a_run_trains_and_commits_and_equal_runs_make_one_adapter(
     assert str(base_folder) not in card
 
 
+@pytest.mark.process
 async def test_what_was_asked_is_told_with_its_defaults_and_once_only(
     base_folder: Path, artifacts: Path, write_data: Data
 ) -> None:
@@ -175,6 +177,7 @@ async def test_what_was_asked_is_told_with_its_defaults_and_once_only(
     assert Registry(str(artifacts)).list() == ()
 
 
+@pytest.mark.process
 async def test_data_that_cannot_be_trained_on_is_told(
     base_folder: Path, artifacts: Path, write_data: Data
 ) -> None:
@@ -195,6 +198,7 @@ async def test_data_that_cannot_be_trained_on_is_told(
     assert not runs[-1].adapter_ref
 
 
+@pytest.mark.process
 def test_the_service_imports_no_torch() -> None:
     heavy = "{'torch', 'transformers', 'peft', 'trl', 'bitsandbytes', 'datasets', 'vllm'}"
     program = f"import sys, tuneproof_trainer.main; print({heavy} & set(sys.modules))"

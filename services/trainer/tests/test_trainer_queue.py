@@ -190,6 +190,7 @@ async def test_closing_puts_what_runs_back_into_the_queue(tmp_path: Path) -> Non
     assert RunFolder(tmp_path / "a").status().state is RunState.QUEUED
 
 
+@pytest.mark.process
 async def test_a_worker_whose_data_is_gone_says_so(tmp_path: Path, base_folder: Path) -> None:
     spec = RunSpec(data_path="data/gone.jsonl", data_digest="sha256:" + "0" * 64)
     status = RunStatus(id="a", state=RunState.RUNNING, create_time=datetime.now(UTC))
@@ -206,6 +207,7 @@ async def test_a_worker_whose_data_is_gone_says_so(tmp_path: Path, base_folder: 
     assert not folder.log.exists()
 
 
+@pytest.mark.process
 async def test_a_worker_that_cannot_even_start_is_told_by_its_log(
     tmp_path: Path, base_folder: Path
 ) -> None:

@@ -19,7 +19,10 @@ from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof.trainer.v1 import trainer_pb2_grpc
 from tuneproof_trainer.main import DESCRIPTOR
 
-pytestmark = pytest.mark.timeout(400)  # Imports of torch, on a machine that is busy.
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.timeout(400),
+]  # Imports of torch, on a machine that is busy.
 
 
 @asynccontextmanager

@@ -75,6 +75,7 @@ async def test_a_run_belongs_to_the_call_that_created_it(
         assert executor.told[run_id].split("-")[1:3] == [run.trace_id.hex(), run.span_id.hex()]
 
 
+@pytest.mark.process
 def test_a_workers_phases_go_on_with_the_trace(tmp_path: Path, collector: Collector) -> None:
     folder, _, _ = folder_of(tmp_path, "broken")
     folder.begin_attempt(job("broken"))

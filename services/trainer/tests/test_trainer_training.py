@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tuneproof.adapters import Registry, identify_base
+from tuneproof.adapters import Registry, identify_base, read_base_config, verify
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.data import Example, parse_examples
@@ -93,8 +93,6 @@ def test_a_base_without_template_or_end_is_told(tokenizer: Any) -> None:
 
 
 def small_spec(base_folder: Path, **more: Any) -> RunSpec:
-    from tuneproof.adapters import read_base_config
-
     asked = {
         "method": "lora",
         "rank": 4,
@@ -223,3 +221,62 @@ def test_skipped_modules_and_the_output_stay_unquantised(base_folder: Path, tmp_
     assert "model.layers.1.self_attn.q_proj" in quantised
     assert (base.quantised_layers, base.linear_layers, len(quantised)) == (11, 14, 11)
     assert base.precision == ("nf4 (double quantised) in 11 of 14 linear layers, float32 elsewhere")
+
+
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        {"model_type": "mixtral", "num_local_experts": 4, "intermediate_size": 48},
+        {"model_type": "qwen3_moe", "num_experts": 4, "moe_intermediate_size": 48},
+    ],
+)
+def test_an_adapter_of_a_mixture_of_experts_is_admitted(
+    base_folder: Path,
+    artifacts: Path,
+    write_data: Data,
+    tmp_path: Path,
+    mixture: dict[str, Any],
+) -> None:
+    """peft 0.21's all-linear adapts the experts too, and such an adapter is admitted nowhere."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from tuneproof_trainer.worker.base_model import load_base
+    from tuneproof_trainer.worker.training import train
+
+    base = tmp_path / "mixture"
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        num_experts_per_tok=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        **mixture,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(base_folder / name, base / name)
+    write_data(count=6)
+    examples = parse_examples((artifacts / "data" / "train.jsonl").read_bytes(), "x")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    spec = small_spec(base)
+    target = artifacts / "out"
+    result = train(
+        load_base(base, spec.hyperparameters, "cpu"),
+        tokenizer,
+        tokenise(tokenizer, examples, max_length=64, path="x"),
+        spec,
+        workspace=artifacts / "workspace",
+        target=target,
+        on_step=lambda _: None,
+    )
+    assert result.trainable_parameters == 2 * 4 * (64 + 48 + 48 + 64)
+    report = verify(
+        target, base=identify_base(base), base_config=read_base_config(base), max_rank=8
+    )
+    assert report.ok, report.defects

@@ -16,7 +16,7 @@ from tuneproof.sdk import generator_messages as messages_of
 from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.pools import AdapterInfo, AliasInfo
 from tuneproof.sdk.readiness import until_ready
-from tuneproof.servicekit.messages import value_of
+from tuneproof.servicekit.messages import value_from, value_of
 
 
 class AdapterCalls(Client):
@@ -188,7 +188,7 @@ class AdapterCalls(Client):
         )
         with self._connection.errors("SetAlias"):
             reply = await self._adapters.SetAlias(request, timeout=timeout)
-        return messages_of.alias(reply.alias)
+        return value_from(AliasInfo, reply.alias)
 
     async def aliases(self, *, timeout: float = 30.0) -> list[AliasInfo]:
         """All aliases, by name."""
@@ -198,7 +198,7 @@ class AdapterCalls(Client):
                 reply = await self._adapters.ListAliases(
                     pb.ListAliasesRequest(page_token=token), timeout=timeout
                 )
-            return [messages_of.alias(one) for one in reply.aliases], reply.next_page_token
+            return [value_from(AliasInfo, one) for one in reply.aliases], reply.next_page_token
 
         return await all_pages(read)
 
@@ -214,6 +214,6 @@ class AdapterCalls(Client):
                 reply = await self._adapters.ListAliasVersions(
                     pb.ListAliasVersionsRequest(alias=alias, page_token=token), timeout=timeout
                 )
-            return [messages_of.alias(one) for one in reply.versions], reply.next_page_token
+            return [value_from(AliasInfo, one) for one in reply.versions], reply.next_page_token
 
         return await all_pages(read)

@@ -60,7 +60,7 @@ class Connection:
 
 
 class Client:
-    """What the four clients share: each is the context manager of its connection."""
+    """What the four clients share: each is a context manager that closes its connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,19 +1,9 @@
-"""Between protobuf's well-known types and Python's own."""
+"""Stage times as services tell them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any, cast
-
-from google.protobuf.message import Message
-
-
-def time_of(message: Message, field: str) -> datetime | None:
-    """A timestamp field as aware UTC time; None when it is absent."""
-    if not message.HasField(field):
-        return None
-    return cast("datetime", getattr(message, field).ToDatetime(tzinfo=UTC))
+from typing import Any
 
 
 def seconds_of(stage_times: Iterable[Any]) -> dict[str, float]:

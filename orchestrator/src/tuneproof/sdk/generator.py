@@ -17,6 +17,7 @@ from tuneproof.sdk.restarts import restarted_on_loss
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import GenerateInput, Generation, Messages, Restarted, Sampling
 from tuneproof.servicekit.errors import Internal, TuneproofError
+from tuneproof.servicekit.messages import value_from
 
 _GREEDY = Sampling()
 
@@ -37,7 +38,7 @@ class GeneratorClient(AdapterCalls):
         """What the replica that answers serves."""
         with self._connection.errors("GetPool"):
             reply = await self._stub.GetPool(pb.GetPoolRequest(), timeout=timeout)
-        return messages_of.pool(reply.pool)
+        return value_from(PoolInfo, reply.pool)
 
     @overload
     def generate(

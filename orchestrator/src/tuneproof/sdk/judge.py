@@ -14,11 +14,11 @@ from tuneproof.sdk.connection import Client, Connection, all_pages
 from tuneproof.sdk.streams import Exchange, Inputs
 from tuneproof.sdk.values import GradeInput
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
-from tuneproof.servicekit.messages import word_of
+from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
 
 
 class JudgeClient(Client):
-    """Has answers scored; an asynchronous context manager.
+    """Asks the judge for grades; an asynchronous context manager.
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
     the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
@@ -84,16 +84,7 @@ class JudgeClient(Client):
 
 
 def _request(one: GradeInput) -> pb.GradeRequest:
-    return pb.GradeRequest(
-        question=one.question,
-        answer=one.answer,
-        references=one.references,
-        passages=one.passages,
-        rubrics=one.rubrics,
-        repeats=one.repeats,
-        seed=one.seed,
-        temperature=one.temperature,
-    )
+    return message_of(pb.GradeRequest, one)
 
 
 def _grade(message: pb.Grade) -> Grade:
@@ -104,26 +95,9 @@ def _grade(message: pb.Grade) -> Grade:
                 f"the rubrics {criteria[entry.criterion].rubric} and {entry.rubric} both score"
                 f" {entry.criterion}; ask for one of them"
             )
-        criteria[entry.criterion] = CriterionGrade(
-            criterion=entry.criterion,
-            rubric=entry.rubric,
-            rubric_digest=entry.rubric_digest,
-            mean=entry.mean if entry.HasField("mean") else None,
-            standard_deviation=(
-                entry.standard_deviation if entry.HasField("standard_deviation") else None
-            ),
-            repeats=tuple(_repeat(repeat) for repeat in entry.repeats),
-        )
-    lexical = message.lexical
-    return Grade(
-        criteria=criteria,
-        lexical={
-            "exact_match": lexical.exact_match,
-            "token_f1": lexical.token_f1,
-            "rouge_l": lexical.rouge_l,
-        },
-        judge_model=message.judge_model,
-    )
+        repeats = tuple(_repeat(repeat) for repeat in entry.repeats)
+        criteria[entry.criterion] = value_from(CriterionGrade, entry, repeats=repeats)
+    return Grade(criteria, values_of(message.lexical), message.judge_model)
 
 
 def _repeat(message: pb.Repeat) -> Repeat:
@@ -137,28 +111,15 @@ def _repeat(message: pb.Repeat) -> Repeat:
 
 
 def _rubric(message: pb.Rubric) -> Rubric:
-    content = {
-        "id": message.id,
-        "criterion": message.criterion,
-        "description": message.description,
-        "low": message.low,
-        "high": message.high,
-        "scale": dict(message.scale),
-        "unit": message.unit,
-        "decimals": message.decimals,
-        "steps": tuple(message.steps),
-        "template": message.template,
-        "max_tokens": message.max_tokens,
-    }
+    content = values_of(message)
+    digest = content.pop("digest")
     try:
         rubric = Rubric.model_validate(content)
     except ValidationError as error:
         wrong = ", ".join(str(each["loc"][0]) for each in error.errors())
         raise _other_version(message.id, f"cannot be read ({wrong})") from None
-    if rubric.digest != message.digest:
-        raise _other_version(
-            message.id, f"has the digest {message.digest}, its content {rubric.digest}"
-        )
+    if rubric.digest != digest:
+        raise _other_version(message.id, f"has the digest {digest}, its content {rubric.digest}")
     return rubric
 
 

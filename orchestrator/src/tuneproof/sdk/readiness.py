@@ -26,19 +26,19 @@ async def until_ready(
 ) -> AdapterInfo:
     """Waits until every live replica serves an adapter.
 
-    A service that is away meanwhile is waited for: it reconciles itself to what is declared.
+    If the service is away meanwhile, waits for it too: it reconciles itself to what is declared.
 
     Args:
         changes: gives the adapter as it is now, then each change.
         away_seconds: how long the service may be away at a time.
-        stale_seconds: for how long some replicas may say `failed` and others not: what they say
+        stale_seconds: how long some replicas may say `failed` while others do not: their status
             may be older than the declaration.
 
     Raises:
         WrongState: when the adapter failed.
         NotFound: when it is removed meanwhile.
-        Unavailable: when the service is away for so long, or at the end of the time.
-        DeadlineExceeded: when it is there, and the adapter not ready; names its last state.
+        Unavailable: when the service is away for too long, or when the time ends.
+        DeadlineExceeded: when the service is there and the adapter is not ready; names its state.
     """
     last: AdapterInfo | None = None
     away: Unavailable | None = None

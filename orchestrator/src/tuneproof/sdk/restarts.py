@@ -1,4 +1,4 @@
-"""Asking again for a stream whose server was lost in the middle."""
+"""Asks again for a stream whose server was lost in the middle."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def restarted_on_loss(
     timeout: float,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[T | Restarted, None]:
-    """Yields what a stream gives; where that breaks off as unavailable, asks again, from its start.
+    """Yields the events of a stream. When it breaks off as unavailable, asks for it again.
 
-    Only a stream that had given something is asked for again: gRPC's own retries have tried one
-    that never began.
+    Only a stream that has begun is asked for again: gRPC itself has already retried one that never
+    began.
 
     Args:
         ask: starts the stream, which may take so many seconds.

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
-from tuneproof.sdk.values import Chunking, CorpusInfo, IngestResult, Passage, RejectedDocument
+from tuneproof.sdk.values import CorpusInfo, IngestResult, Passage, RejectedDocument
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.servicekit.messages import value_of, word_of
+from tuneproof.servicekit.messages import value_from, value_of
 from tuneproof.servicekit.status import error_of
 
 _DOCUMENTS_PER_STREAM = 256
@@ -88,31 +88,17 @@ def search_message(
 
 def passages_of(reply: pb.SearchResponse) -> list[Passage]:
     """What a search found, best first."""
-    return [
-        Passage(
-            id=passage.id,
-            document_id=passage.document_id,
-            text=passage.text,
-            start=passage.start,
-            end=passage.end,
-            score=passage.score,
-            metadata=dict(passage.metadata),
-        )
-        for passage in reply.passages
-    ]
+    return [value_from(Passage, passage) for passage in reply.passages]
 
 
 def corpus_of(corpus: pb.Corpus) -> CorpusInfo:
     """A corpus."""
-    return CorpusInfo(
-        name=corpus.name,
-        state=word_of(pb.CorpusState, corpus.state),
-        digest=corpus.digest,
-        chunking=Chunking(corpus.chunking.max_tokens, corpus.chunking.overlap_tokens),
+    return value_from(
+        CorpusInfo,
+        corpus,
         embedder=corpus.embedder.id,
         embedder_digest=corpus.embedder.digest,
         dimension=corpus.embedder.dimension,
         documents=corpus.document_count,
         passages=corpus.passage_count,
-        labels=dict(corpus.labels),
     )

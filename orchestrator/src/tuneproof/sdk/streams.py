@@ -25,10 +25,10 @@ class Exchange(Generic[In, Out]):
         call: starts the call, from an iterator of messages.
         pack: makes the message of an id and a request.
         unpack: makes a value of an answer's result.
-        in_flight: most requests that are sent and not answered yet.
+        in_flight: most requests that are sent and not yet answered.
         timeout: seconds for the whole stream.
-        stall: seconds without any answer, while some are awaited, after which the service counts
-            as dead.
+        stall: seconds without an answer, while requests are waiting, after which the service
+            counts as dead.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Exchange(Generic[In, Out]):
                     yield self._refused.pop()
         finally:
             stream.cancel()
-            # gRPC leaves its reader of requests where it is: one that waits for a place goes on,
+            # gRPC does not end its reader of requests. If it waits for a place, it gets one here,
             # and ends.
             self._over = True
             self._places.release()

@@ -72,12 +72,12 @@ class TrainerClient(Client):
     ) -> AsyncIterator[RunInfo]:
         """Yields the run as it is, then each change, with all losses so far; ends with the run.
 
-        Comes back where it was when the service restarts.
+        Goes on where it was when the service restarts.
 
         Args:
             patience: seconds for which the service may be away without a break.
-            timeout: seconds after which the stream is asked for anew, so that a connection that
-                died unnoticed is found out.
+            timeout: seconds after which a new stream is opened, so that a dead connection does not
+                go unnoticed.
 
         Raises:
             Unavailable: when the service is away for longer than `patience`.
@@ -108,10 +108,10 @@ class TrainerClient(Client):
         on_progress: Callable[[RunInfo], None] | None = None,
         patience: float = 120.0,
     ) -> RunInfo:
-        """Waits until a run has ended, however; see its state.
+        """Waits until a run has ended; its state says how.
 
         Args:
-            on_progress: is told each change.
+            on_progress: called at each change.
             patience: seconds for which the service may be away without a break.
         """
         last: RunInfo | None = None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.sdk.conversions import time_of
 from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
-from tuneproof.servicekit.messages import set_values, values_of, word_of
+from tuneproof.servicekit.messages import set_values, value_from, values_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
 
@@ -40,23 +39,11 @@ def spec_of(message: pb.RunSpec) -> RunSpec:
 
 def run_of(message: pb.Run) -> RunInfo:
     """The run of a message."""
-    progress = message.progress
-    return RunInfo(
-        id=message.id,
+    eta = message.progress.eta.ToTimedelta().total_seconds()
+    return value_from(
+        RunInfo,
+        message,
         spec=spec_of(message.spec),
-        state=word_of(pb.RunState, message.state),
-        reason=message.reason,
-        progress=RunProgress(
-            step=progress.step,
-            total_steps=progress.total_steps,
-            loss=progress.loss,
-            tokens_per_second=progress.tokens_per_second,
-            eta_seconds=progress.eta.ToTimedelta().total_seconds(),
-        ),
-        adapter_ref=message.adapter_ref,
+        progress=value_from(RunProgress, message.progress, eta_seconds=eta),
         losses=tuple((point.step, point.loss) for point in message.losses),
-        create_time=time_of(message, "create_time"),
-        start_time=time_of(message, "start_time"),
-        end_time=time_of(message, "end_time"),
-        provenance=dict(message.provenance),
     )

@@ -84,7 +84,7 @@ class Generator:
             Unavailable: when the adapter is not READY, is removed meanwhile, or the engine died.
         """
         check_sampling(request.sampling, self._engine.facts.max_model_len)
-        adapter = self._pool.resolve(request.model)
+        adapter = self._pool.resolver.serving(request.model)
         prompt = await self._encode(request.prompt)
         self._check_prompt(prompt)
         request_id = uuid.uuid4().hex

@@ -142,7 +142,7 @@ async def _pool(
         residency_probe=ResidencyProbe(engine),
         replicas=replicas,
     )
-    async with replicas.present(pool.statuses):
+    async with replicas.present(pool.views.statuses):
         following = asyncio.create_task(pool.reconciler.follow(settings.reconcile_seconds))
         try:
             yield pool

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 
-class FailureKind(Enum):
+class FailureKind(StrEnum):
     """Why a repeat is lost."""
 
     NO_FORM = "no_form"

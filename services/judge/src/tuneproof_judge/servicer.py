@@ -14,8 +14,9 @@ from tuneproof.judge.v1 import judge_pb2_grpc
 from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput
+from tuneproof.servicekit.messages import message_of
 from tuneproof.servicekit.paging import page
-from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
+from tuneproof_judge.grade import CriterionGrade, Failure, Grade, Repeat
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import GradeTask
@@ -23,14 +24,6 @@ from tuneproof_judge.task import GradeTask
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _DEFAULT_REPEATS = 10
-_FAILURE_KINDS = {
-    FailureKind.NO_FORM: pb.FAILURE_KIND_NO_FORM,
-    FailureKind.OUT_OF_RANGE: pb.FAILURE_KIND_OUT_OF_RANGE,
-    FailureKind.CUT_OFF: pb.FAILURE_KIND_CUT_OFF,
-    FailureKind.REFUSED: pb.FAILURE_KIND_REFUSED,
-    FailureKind.TIMEOUT: pb.FAILURE_KIND_TIMEOUT,
-    FailureKind.ENDPOINT: pb.FAILURE_KIND_ENDPOINT,
-}
 
 
 class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
@@ -108,68 +101,28 @@ def task_of(request: pb.GradeRequest) -> GradeTask:
 
 def grade_to_proto(grade: Grade) -> pb.Grade:
     """The grade as a message; what is None stays absent."""
-    usage = grade.usage
-    message = pb.Grade(
-        criteria=map(_criterion_to_proto, grade.criteria),
-        lexical=pb.LexicalScores(
-            exact_match=grade.lexical.exact_match,
-            token_f1=grade.lexical.token_f1,
-            rouge_l=grade.lexical.rouge_l,
-        ),
-        judge_model=grade.judge_model,
-        usage=pb.Usage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=usage.cached_tokens,
-            requests=usage.requests,
-        ),
-    )
-    for stage, seconds in grade.seconds.items():
-        entry = message.stage_times.add(stage=stage)
-        entry.duration.FromNanoseconds(int(seconds * 1e9))
-    return message
+    criteria = map(_criterion_to_proto, grade.criteria)
+    return message_of(pb.Grade, grade, criteria=criteria, stage_times=grade.seconds)
 
 
 def rubric_to_proto(rubric: Rubric) -> pb.Rubric:
     """The rubric as a message; the template keeps its placeholders."""
-    return pb.Rubric(
-        id=rubric.id,
-        digest=rubric.digest,
-        criterion=rubric.criterion,
-        description=rubric.description,
-        scale=rubric.scale,
-        low=rubric.low,
-        high=rubric.high,
-        unit=rubric.unit,
-        decimals=rubric.decimals,
-        steps=rubric.steps,
-        template=rubric.template,
-        max_tokens=rubric.max_tokens,
-    )
+    return message_of(pb.Rubric, rubric)
 
 
 def _criterion_to_proto(grade: CriterionGrade) -> pb.CriterionGrade:
-    return pb.CriterionGrade(
-        rubric=grade.rubric,
-        rubric_digest=grade.rubric_digest,
-        criterion=grade.criterion,
+    return message_of(
+        pb.CriterionGrade,
+        grade,
         mode=pb.MODE_SAMPLED,
-        mean=grade.mean,
-        standard_deviation=grade.standard_deviation,
         scored_repeats=len(grade.scores),
-        lost_repeats=grade.lost_repeats,
         repeats=map(_repeat_to_proto, grade.repeats),
     )
 
 
 def _repeat_to_proto(repeat: Repeat) -> pb.Repeat:
-    message = pb.Repeat(index=repeat.index, seed=repeat.seed, completion=repeat.completion)
-    if isinstance(repeat.outcome, Failure):
-        message.failure.kind = _FAILURE_KINDS[repeat.outcome.kind]
-        message.failure.detail = repeat.outcome.detail
-    else:
-        message.score = repeat.outcome
-    return message
+    case = "failure" if isinstance(repeat.outcome, Failure) else "score"
+    return message_of(pb.Repeat, repeat, **{case: repeat.outcome})
 
 
 def _deadline(context: Context) -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.messages import message_of
 from tuneproof.servicekit.status import status_of
-from tuneproof_retriever.corpus import Corpus, CorpusState, Document, Hit
+from tuneproof_retriever.corpus import Corpus, Document, Hit
 from tuneproof_retriever.ingestion import IngestReport
 from tuneproof_retriever.limits import (
     DEFAULT_ALPHA,
@@ -17,10 +18,6 @@ from tuneproof_retriever.limits import (
 )
 from tuneproof_retriever.searching import Query, SearchMode
 
-_STATES = {
-    CorpusState.OPEN: pb.CORPUS_STATE_OPEN,
-    CorpusState.FROZEN: pb.CORPUS_STATE_FROZEN,
-}
 _MODES = {
     pb.SEARCH_MODE_UNSPECIFIED: SearchMode.HYBRID,
     pb.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
@@ -31,27 +28,7 @@ _MODES = {
 
 def corpus_message(corpus: Corpus) -> pb.Corpus:
     """A corpus as the contract says it."""
-    message = pb.Corpus(
-        name=corpus.name,
-        state=_STATES[corpus.state],
-        digest=corpus.digest,
-        chunking=pb.Chunking(
-            max_tokens=corpus.chunking.max_tokens, overlap_tokens=corpus.chunking.overlap_tokens
-        ),
-        embedder=pb.Embedder(
-            id=corpus.embedder.id,
-            digest=corpus.embedder.digest,
-            dimension=corpus.embedder.dimension,
-            max_tokens=corpus.embedder.max_tokens,
-        ),
-        document_count=corpus.document_count,
-        passage_count=corpus.passage_count,
-        labels=dict(corpus.labels),
-    )
-    message.create_time.FromDatetime(corpus.create_time)
-    if corpus.freeze_time:
-        message.freeze_time.FromDatetime(corpus.freeze_time)
-    return message
+    return message_of(pb.Corpus, corpus)
 
 
 def document_of(message: pb.Document) -> Document:
@@ -63,11 +40,9 @@ def document_of(message: pb.Document) -> Document:
 
 def ingest_response(report: IngestReport) -> pb.IngestDocumentsResponse:
     """What became of a stream of documents."""
-    return pb.IngestDocumentsResponse(
-        documents_added=report.documents_added,
-        documents_unchanged=report.documents_unchanged,
-        passages_added=report.passages_added,
-        documents_rejected=report.documents_rejected,
+    return message_of(
+        pb.IngestDocumentsResponse,
+        report,
         rejected=[
             pb.RejectedDocument(document_id=id_, status=status_of(error))
             for id_, error in report.rejected

@@ -29,7 +29,7 @@ class Tokens:
     roles: tuple[tuple[bytes, str], ...]
     """Pairs of token and role."""
     names: Mapping[bytes, str] = field(default_factory=dict, repr=False)
-    """Who holds a token, as far as that was said."""
+    """Who holds a token, where the file says so."""
 
     @classmethod
     def read(cls, path: Path) -> Tokens:
@@ -68,7 +68,8 @@ class Tokens:
         return cls(tuple(found), names)
 
     def role_of(self, token: str) -> str | None:
-        """The role of a token, None for an unknown one, in time that tells nothing about it."""
+        """The role of a token, None for an unknown one. The time it takes does not depend on the
+        token."""
         role = None
         for known, its_role in self.roles:
             if hmac.compare_digest(known, token.encode()):
@@ -108,7 +109,7 @@ def authorization_of(context: grpc.aio.ServicerContext) -> str:  # type: ignore[
 
 
 def set_caller(name: str) -> None:
-    """Remembers who makes the call that runs now."""
+    """Remembers who makes the current call."""
     _CALLER.set(name)
 
 

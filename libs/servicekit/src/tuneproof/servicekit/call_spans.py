@@ -62,7 +62,7 @@ def _end_made(opened: Span, call: Any) -> None:
 
 
 def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine gives that has nothing to wait for: here, of a call that is over.
+    """The result of a coroutine that does not wait: here, of a finished call.
 
     A task for it could be too late: the event loop may end with the call.
     """
@@ -71,7 +71,7 @@ def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as done:
         return done.value
     answer.close()
-    raise RuntimeError("a call that is over has no status")
+    raise RuntimeError("a finished call has no status")
 
 
 def _attributes(method: str) -> dict[str, tracing.Value]:

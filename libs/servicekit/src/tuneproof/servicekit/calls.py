@@ -39,16 +39,16 @@ _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a server takes on at once."""
+    """How many calls a server runs at the same time."""
 
     calls: int = 256
-    """Calls under way, a batch stream counting as one."""
+    """Calls; a batch stream counts as one."""
     watchers: int = 128
-    """Watch streams, which live long and work little, under way beside them."""
+    """Watch streams, counted apart: they live long and work little."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Surrounds the calls of the given services; reflection and health pass untouched."""
+    """Surrounds the calls of the given services; reflection and health pass unchanged."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         }
 
     def end_watchers(self) -> None:
-        """Ends the watch streams, which would outlive any drain, and lets no more in."""
+        """Ends the watch streams, which would outlast any drain, and refuses new ones."""
         self._ending = True
         for task in self._watching:
             task.cancel()
@@ -162,7 +162,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if self._running[watches] > limit:
             kind = "watch streams" if watches else "calls"
             raise Overloaded(
-                f"{limit} {kind} are under way, the most that this server takes on;"
+                f"{limit} {kind} are running, the most that this server takes;"
                 f" try again in {_OVERLOAD_RETRY_SECONDS:.0f} s",
                 retry_after=_OVERLOAD_RETRY_SECONDS,
             )

@@ -34,8 +34,8 @@ _RETRY = {
     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
 _STATUS_LOST = "Internal error from Core"
-"""What grpc.aio (1.78) says when a server ends a stream while a request is being sent: it puts
-this in the place of the status that it had not read yet."""
+"""What grpc.aio (1.78) says when a server ends a stream while a request is being sent, in place of
+the status that it had not read yet."""
 _UNKNOWN_EFFECT = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 
 
@@ -48,9 +48,9 @@ def connect(
 ) -> grpc.aio.Channel:
     """A plaintext channel to a target in gRPC's syntax; calls go to all its addresses in turn.
 
-    Calls that the contract marks as idempotent are retried, with growing pauses or after the
-    pause that the server asks for, while the service is unavailable or overloaded; others never.
-    Where `tracing` is on by now, each call is a span, and the server continues its trace.
+    While the service is unavailable or overloaded, gRPC retries calls that the contract marks as
+    idempotent, with growing pauses or after the pause that the server asks for. It never retries
+    others. If `tracing` is on, each call is a span, and the server continues its trace.
 
     Args:
         target: `host:port`; `dns:///host:port`, as of a headless Kubernetes service, looked up
@@ -64,7 +64,7 @@ def connect(
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_reconnect_backoff_ms", 3000),
-        # 30 s by default: for so long a new replica, or one that came back elsewhere, is not found.
+        # 30 s by default: for so long a new replica, or one that moved, would not be found.
         ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ]
     interceptors = [

@@ -1,22 +1,65 @@
 """Between protobuf's messages and plain values, by field name.
 
-    values_of   a message's fields as a mapping
+    message_of  a message from a value class with fields of the same names
+    value_from  a value class from a message
+    values_of   the fields of a message that are set, as a mapping
     set_values  puts a mapping's values into a message
     word_of     an enum's value as a lower-case word: `CORPUS_STATE_OPEN` is `open`
     value_of    and back
 
-So a message and a value class with equal field names need no table between them.
+A message and a value class with equal field names need no table between them. Enums are words,
+an unspecified one is empty; times are aware, durations are seconds, absent fields are None.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from tuneproof.servicekit.errors import InvalidInput
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+def message_of(kind: type[M], source: object = None, **given: Any) -> M:
+    """A message whose fields are the attributes of a value that have the same names.
+
+    Args:
+        given: fields by name; they win over the value's. A mapping for a repeated field of
+            messages gives each message its first two fields.
+
+    Raises:
+        InvalidInput: for a word that a field's enum does not have.
+    """
+    message = kind()
+    for field in message.DESCRIPTOR.fields:
+        value = given[field.name] if field.name in given else getattr(source, field.name, None)
+        if value is not None:
+            _put(message, field, value)
+    return message
+
+
+def value_from(kind: type[T], message: Message, **given: Any) -> T:
+    """A value of a dataclass whose fields are those of a message that have the same names.
+
+    Args:
+        given: fields by name; they win over the message's.
+    """
+    known = message.DESCRIPTOR.fields_by_name
+    dataclass: Any = kind
+    hints = _hints(dataclass)
+    for one in fields(dataclass):
+        if one.name in known and one.name not in given:
+            given[one.name] = _take(message, known[one.name], hints[one.name])
+    return kind(**given)
 
 
 def values_of(message: Message) -> dict[str, Any]:
@@ -33,7 +76,7 @@ def values_of(message: Message) -> dict[str, Any]:
         value = getattr(message, field.name)
         if field.is_repeated:
             if value:
-                found[field.name] = tuple(value)
+                found[field.name] = dict(value) if _is_map(field) else tuple(value)
         elif field.has_presence and not message.HasField(field.name):
             continue
         elif not field.enum_type:
@@ -72,6 +115,72 @@ def value_of(enum: Any, word: str) -> Any:
     return _number_of(enum.DESCRIPTOR, word)
 
 
+def _put(message: Message, field: Any, value: Any) -> None:
+    place = getattr(message, field.name)
+    if field.is_repeated:
+        if field.message_type is None:
+            place.extend(value)
+        elif _is_map(field):
+            place.update(value)
+        elif isinstance(value, Mapping):
+            first, second = field.message_type.fields
+            for pair in value.items():
+                entry = place.add()
+                _put(entry, first, pair[0])
+                _put(entry, second, pair[1])
+        else:
+            place.extend(_as_message(field, each) for each in value)
+    elif field.message_type is not None:
+        place.CopyFrom(_as_message(field, value))
+    else:
+        is_word = field.enum_type and isinstance(value, str)
+        setattr(message, field.name, _number_of(field.enum_type, value) if is_word else value)
+
+
+def _as_message(field: Any, value: Any) -> Any:
+    if isinstance(value, Message):
+        return value
+    made: Any = GetMessageClass(field.message_type)()
+    match value:
+        case datetime():
+            made.FromDatetime(value)
+        case float() | int():
+            made.FromTimedelta(timedelta(seconds=max(value, 0.0)))
+        case _:
+            made = message_of(type(made), value)
+    return made
+
+
+def _take(message: Message, field: Any, hint: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        return _take_all(field, value, hint)
+    if is_dataclass(hint):
+        return value_from(cast("type[Any]", hint), value)
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    if field.message_type is not None:
+        return value.ToDatetime(tzinfo=UTC)
+    return value if field.enum_type is None else _word(field.enum_type, value) if value else ""
+
+
+def _take_all(field: Any, values: Any, hint: Any) -> Any:
+    if field.message_type is None:
+        return tuple(values)
+    if _is_map(field):
+        return dict(values)
+    return tuple(value_from(get_args(hint)[0], each) for each in values)
+
+
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _word(enum: Any, number: int) -> str:
     prefix = _prefix(enum)
     known = enum.values_by_number.get(number)
@@ -90,7 +199,7 @@ def _known_word(field: Any, number: int) -> str:
 
 
 def _number_of(enum: Any, word: str) -> int:
-    words = _words(enum)
+    words, word = _words(enum), word.lower()
     if word not in words:
         kind = _prefix(enum).lower().replace("_", " ")
         raise InvalidInput(f"{word!r} is no {kind}; known: {', '.join(words)}")

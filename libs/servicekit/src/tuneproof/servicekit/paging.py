@@ -29,7 +29,7 @@ def page(
         page_size: at most 1,000; 0 means 100.
 
     Raises:
-        InvalidInput: for a token that no page gave, or a page size out of range.
+        InvalidInput: for a token that was not given by a page, or a page size out of range.
     """
     if not 0 <= page_size <= _MAX_SIZE:
         raise InvalidInput(f"page_size is {page_size}, not 0 to {_MAX_SIZE}", field="page_size")
@@ -49,5 +49,5 @@ def _decode(token: str) -> str:
         return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         raise InvalidInput(
-            "page_token is none that a page gave; begin with an empty one", field="page_token"
+            "page_token was not given by a page; begin with an empty one", field="page_token"
         ) from None

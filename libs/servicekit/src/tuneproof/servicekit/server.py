@@ -38,14 +38,14 @@ _log = structlog.get_logger("tuneproof.server")
 
 @dataclass(frozen=True)
 class Service:
-    """What a service gives to the kit."""
+    """What the kit needs to serve a service."""
 
     register: Callable[[grpc.aio.Server], None]
     """Adds the servicers to a server."""
     descriptors: Sequence[ServiceDescriptor]
     """The services of the contract that `register` adds."""
     check_ready: Callable[[], Awaitable[None]]
-    """Returns when calls can be served, raises `Unavailable` with the reason while not."""
+    """Returns if calls can be served; else raises `Unavailable` with the reason."""
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """More addresses to announce, by name."""
 
@@ -61,7 +61,7 @@ def run(
 ) -> int:
     """Runs a service until SIGTERM or SIGINT; the exit code.
 
-    While `build` starts the backend the health server answers already: live, not ready.
+    While `build` starts the backend, the health server already answers: live, not ready.
 
     Args:
         loop_factory: makes the event loop; asyncio's own by default.
@@ -99,7 +99,7 @@ async def _serve(
         async with _health_server(settings.health_bind) as (states, health_target):
             async with build(settings) as service:
                 started = True
-                # What is there now stays: no later collection looks through it again.
+                # The objects that exist now live as long as the process: the collector skips them.
                 gc.collect()
                 gc.freeze()
                 async with _grpc_server(settings, service, tokens) as target:
@@ -186,9 +186,9 @@ class ConnectionAge:
     """When a server asks its clients to connect anew."""
 
     seconds: float = 0
-    """Age at which a connection takes no new call; 0 is without end. gRPC varies it by a tenth."""
+    """Age at which a connection takes no new call; 0 means never. gRPC varies it by a tenth."""
     grace_seconds: float = 0
-    """How long the calls under way may still run; 0 lets them all end."""
+    """How long its calls may still run; 0 lets them all finish."""
 
     def options(self) -> list[tuple[str, int]]:
         """As gRPC's channel arguments."""

@@ -37,7 +37,7 @@ def settings_config(service: str) -> SettingsConfigDict:
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told. A service's own settings extend this."""
+    """The settings of every service. A service's own settings extend them."""
 
     bind: str = Field(
         _ANY_PORT, description="host:port of the gRPC server; port 0 takes a free one."
@@ -49,15 +49,15 @@ class ServiceSettings(BaseSettings):
     metrics_bind: str = Field(_ANY_PORT, description="host:port of the Prometheus page /metrics.")
     tokens_file: Path | None = Field(
         None,
-        description="File of bearer tokens, a line each: `use TOKEN` or `manage TOKEN`, and the"
-        " holder's name after it if wanted. Without it nothing is asked, which is refused when bind"
-        " is not a loopback address.",
+        description="File of bearer tokens, one a line: `use TOKEN` or `manage TOKEN`, optionally"
+        " followed by the holder's name. Without it no token is required; that is allowed only on a"
+        " loopback address.",
     )
     announce_file: Path | None = Field(
-        None, description="Where the addresses in use are written as JSON once the service serves."
+        None, description="File to which the service writes its addresses as JSON when it serves."
     )
     drain_seconds: float = Field(
-        20.0, ge=0, description="How long running calls may take after SIGTERM."
+        20.0, ge=0, description="Seconds that running calls get to finish after SIGTERM."
     )
     max_message_bytes: int = Field(
         16 * 2**20, ge=2**16, description="Longest gRPC message in either direction, in bytes."
@@ -65,24 +65,26 @@ class ServiceSettings(BaseSettings):
     max_calls: int = Field(
         256,
         ge=1,
-        description="Calls under way at once, a batch stream counting as one; more are refused"
-        " with RESOURCE_EXHAUSTED. Health and reflection are exempt.",
+        description="Calls that run at the same time; a batch stream counts as one. Further calls"
+        " are refused with RESOURCE_EXHAUSTED. Health and reflection do not count.",
     )
     max_watchers: int = Field(
-        128, ge=1, description="Watch streams under way at once, beside the other calls."
+        128,
+        ge=1,
+        description="Watch streams that run at the same time; they do not count as calls.",
     )
     max_connection_age_seconds: float = Field(
         0,
         ge=0,
-        description="Age at which a gRPC connection takes no new call, so that the client makes"
-        " another one and finds replicas that came later; 0 is without end. Set it where several"
-        " replicas serve.",
+        description="Seconds after which a gRPC connection takes no new call, so that the client"
+        " makes another one and finds new replicas; 0 means never. Set it where several replicas"
+        " serve.",
     )
     max_connection_age_grace_seconds: float = Field(
         0,
         ge=0,
-        description="How long the calls of such a connection may still run before they are cut off"
-        " as UNAVAILABLE; 0 lets them all end.",
+        description="Seconds that the calls of such a connection may still run before they fail"
+        " with UNAVAILABLE; 0 lets them all finish.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."

@@ -13,10 +13,10 @@ from tuneproof.servicekit import errors
 _DOMAIN = "tuneproof"
 _TRAILER = "grpc-status-details-bin"
 _PUSHBACK = "grpc-retry-pushback-ms"
-"""gRPC's own word to its retrying clients: not sooner than that; or, if negative, not at all."""
+"""Tells gRPC's retrying clients how long to wait; a negative number means: do not retry."""
 _LONGEST_PUSHBACK_SECONDS = 3.0
-"""A longer pause is the caller's to make: within a call it looks like a hang, and what fails for so
-long was retried by the server already, so that a client's retries would multiply."""
+"""Longer pauses are left to the caller: within a call they look like a hang, and what fails for so
+long was already retried by the server, so a client's retries would multiply."""
 
 _CODES: dict[type[errors.TuneproofError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -80,7 +80,7 @@ def error_of_call(failure: grpc.aio.AioRpcError) -> errors.TuneproofError:
 
 
 def has_details(failure: grpc.aio.AioRpcError) -> bool:
-    """Whether a call failed by a word of the server's; else gRPC on either side gave the status."""
+    """Whether the server's own code gave the status; else gRPC did, on either side."""
     return any(key == _TRAILER for key, _ in failure.trailing_metadata() or ())
 
 

@@ -1,7 +1,8 @@
-"""Traces by OpenTelemetry, sent where its standard variables say; without them nothing is done.
+"""Traces by OpenTelemetry, sent where its standard variables say.
 
-On are traces when OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set. The
-SDK comes with the extra `otel` and is imported only then. Off, a span costs a test for None.
+Traces are on when OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set. The SDK
+comes with the extra `otel` and is imported only then. When they are off, a span costs a test for
+None.
 
 Spans hold names, sizes and times; never a question, a passage, an answer or a token.
 """
@@ -41,7 +42,7 @@ Value = str | bool | int | float
 def tracing(service: str, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Sends this process's spans while the context lasts, where the environment asks for it.
 
-    Its end sends what is left, or gives that up after some seconds.
+    At the end it sends the remaining spans, or gives up after some seconds.
 
     Args:
         service: the name of the program; OTEL_SERVICE_NAME wins over it.

@@ -47,17 +47,20 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
     async def GetAdapter(
         self, request: pb.GetAdapterRequest, context: Context
     ) -> pb.GetAdapterResponse:
-        residency = await self._pool.residency()
-        view = self._pool.get(request.ref)
+        residency = await self._pool.views.residency()
+        view = self._pool.views.get(request.ref)
         where = residency.get(view.record.ref, Residency.UNKNOWN)
         return pb.GetAdapterResponse(adapter=adapter_of(view, where))
 
     async def ListAdapters(
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
-        residency = await self._pool.residency()
+        residency = await self._pool.views.residency()
         views, token = page(
-            self._pool.list(), request.page_size, request.page_token, lambda view: view.record.ref
+            self._pool.views.list(),
+            request.page_size,
+            request.page_token,
+            lambda view: view.record.ref,
         )
         return pb.ListAdaptersResponse(
             adapters=[
@@ -71,7 +74,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
         self, request: pb.WatchAdaptersRequest, context: Context
     ) -> AsyncIterator[pb.WatchAdaptersResponse]:
         refs = frozenset(str(AdapterRef.parse(ref)) for ref in request.refs)
-        async with aclosing(self._pool.watch(refs)) as changes:
+        async with aclosing(self._pool.views.watch(refs)) as changes:
             async for change in changes:
                 if change.view is None:
                     gone = pb.Adapter(ref=change.ref)
@@ -112,7 +115,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
     async def ListAliases(
         self, request: pb.ListAliasesRequest, context: Context
     ) -> pb.ListAliasesResponse:
-        aliases = [self._pool.aliases[name] for name in sorted(self._pool.aliases)]
+        aliases = [self._pool.routes.table[name] for name in sorted(self._pool.routes.table)]
         chosen, token = page(
             aliases, request.page_size, request.page_token, lambda alias: alias.name
         )

@@ -163,9 +163,11 @@ def _cards(pool: AdapterPool, max_model_len: int) -> Iterator[dict[str, Any]]:
 
 def _ready_names(pool: AdapterPool) -> dict[str, str]:
     """References of READY adapters and the aliases that point to one, each with its reference."""
-    ready = [view.record.ref for view in pool.list() if view.record.state is AdapterState.READY]
+    ready = [
+        view.record.ref for view in pool.views.list() if view.record.state is AdapterState.READY
+    ]
     aliases = {
-        name: alias.ref for name, alias in sorted(pool.aliases.items()) if alias.ref in ready
+        name: alias.ref for name, alias in sorted(pool.routes.table.items()) if alias.ref in ready
     }
     return {ref: ref for ref in ready} | aliases
 
@@ -178,7 +180,7 @@ class _ReadyAdapters(Mapping[str, LoRARequest]):
 
     def __getitem__(self, name: str) -> LoRARequest:
         try:
-            adapter = self._pool.resolve(name)
+            adapter = self._pool.resolver.serving(name)
         except TuneproofError:
             raise KeyError(name) from None
         if adapter is None:

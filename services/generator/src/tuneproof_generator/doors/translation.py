@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
-
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.adapters.lifecycle import AdapterState
-from tuneproof_generator.engine.protocol import Finish, Message, Sampling
+from tuneproof.servicekit.messages import message_of
+from tuneproof_generator.engine.protocol import Message, Sampling
 from tuneproof_generator.engine.residency import Residency
 from tuneproof_generator.generation import Chat, GenerationOutcome, GenerationRequest, Piece, Tokens
 from tuneproof_generator.pool.alias import Alias, Target
@@ -21,26 +17,6 @@ _ROLES = {
     pb.ROLE_SYSTEM: "system",
     pb.ROLE_USER: "user",
     pb.ROLE_ASSISTANT: "assistant",
-}
-_FINISH = {
-    Finish.STOP: pb.FINISH_REASON_STOP,
-    Finish.LENGTH: pb.FINISH_REASON_LENGTH,
-}
-_STATES = {
-    AdapterState.PENDING: pb.ADAPTER_STATE_PENDING,
-    AdapterState.FETCHING: pb.ADAPTER_STATE_FETCHING,
-    AdapterState.VERIFYING: pb.ADAPTER_STATE_VERIFYING,
-    AdapterState.LOADING: pb.ADAPTER_STATE_LOADING,
-    AdapterState.READY: pb.ADAPTER_STATE_READY,
-    AdapterState.DRAINING: pb.ADAPTER_STATE_DRAINING,
-    AdapterState.FAILED: pb.ADAPTER_STATE_FAILED,
-}
-
-_RESIDENCIES = {
-    Residency.UNKNOWN: pb.RESIDENCY_UNSPECIFIED,
-    Residency.NONE: pb.RESIDENCY_NONE,
-    Residency.HOST: pb.RESIDENCY_HOST,
-    Residency.SLOT: pb.RESIDENCY_SLOT,
 }
 
 
@@ -86,8 +62,9 @@ def final_of(
     outcome: GenerationOutcome, *, base_model: str, replica: str, with_prompt_ids: bool
 ) -> pb.Final:
     """The end of an answer."""
-    final = pb.Final(
-        finish_reason=_FINISH[outcome.finish],
+    return message_of(
+        pb.Final,
+        finish_reason=outcome.finish,
         usage=pb.Usage(
             prompt_tokens=len(outcome.prompt_ids),
             completion_tokens=outcome.completion_tokens,
@@ -96,38 +73,31 @@ def final_of(
         served_by=pb.ServedBy(
             base_model=base_model, adapter_ref=outcome.adapter_ref, replica=replica
         ),
+        stage_times=outcome.stage_seconds,
         prompt_token_ids=outcome.prompt_ids if with_prompt_ids else (),
     )
-    _fill_stages(final.stage_times, outcome.stage_seconds)
-    return final
 
 
 def adapter_of(view: AdapterView, residency: Residency = Residency.UNKNOWN) -> pb.Adapter:
     """An adapter on this replica, and its state on all."""
-    record = view.record
-    message = pb.Adapter(
-        ref=record.ref,
-        state=_STATES[record.state],
-        reason=record.reason,
-        required=record.required,
-        rank=record.rank,
-        size_bytes=record.size_bytes,
+    return message_of(
+        pb.Adapter,
+        view.record,
         aliases=view.aliases,
         running_requests=view.usage.running,
-        residency=_RESIDENCIES[residency],
+        last_used_time=view.usage.last_used,
+        residency=None if residency is Residency.UNKNOWN else residency,
+        stage_times=view.record.stage_seconds,
+        replicas=[
+            message_of(
+                pb.ReplicaStatus,
+                each.status,
+                replica=each.replica,
+                lease_expire_time=each.lease_end,
+            )
+            for each in view.replicas
+        ],
     )
-    if view.usage.last_used is not None:
-        message.last_used_time.FromDatetime(view.usage.last_used)
-    for transition in record.transitions:
-        step = message.transitions.add(state=_STATES[transition.state], reason=transition.reason)
-        step.time.FromDatetime(transition.time)
-    _fill_stages(message.stage_times, record.stage_seconds)
-    for each in view.replicas:
-        status = message.replicas.add(
-            replica=each.replica, state=_STATES[each.status.state], reason=each.status.reason
-        )
-        status.lease_expire_time.FromDatetime(each.lease_end)
-    return message
 
 
 def target_of(request: pb.SetAliasRequest) -> Target:
@@ -144,19 +114,4 @@ def target_of(request: pb.SetAliasRequest) -> Target:
 
 def alias_of(alias: Alias) -> pb.Alias:
     """Where an alias points."""
-    message = pb.Alias(
-        name=alias.name,
-        ref=alias.ref,
-        version=alias.version,
-        reason=alias.reason,
-        set_by=alias.set_by,
-        canary_ref=alias.canary_ref,
-        canary_percent=alias.canary_percent,
-    )
-    message.set_time.FromDatetime(alias.time)
-    return message
-
-
-def _fill_stages(field: Any, seconds: Mapping[str, float]) -> None:
-    for stage, duration in seconds.items():
-        field.add(stage=stage).duration.FromTimedelta(timedelta(seconds=max(duration, 0.0)))
+    return message_of(pb.Alias, alias, set_time=alias.time)

@@ -1,10 +1,10 @@
-"""The adapters of this replica, as its doors see them: declared, resolved, evicted, removed."""
+"""The pool as the doors of this replica see it; adapters are declared, evicted and removed here."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import structlog
@@ -20,15 +20,12 @@ from tuneproof_generator.adapters.local_adapter import LocalAdapter
 from tuneproof_generator.adapters.local_adapters import LOAD_RETRIES, LocalAdapters
 from tuneproof_generator.adapters.traffic import DRAIN_SECONDS, Traffic
 from tuneproof_generator.clock import now
-from tuneproof_generator.engine.protocol import LoadedAdapter
-from tuneproof_generator.engine.residency import Residency, ResidencyProbe
-from tuneproof_generator.pool.alias import Alias
+from tuneproof_generator.engine.residency import ResidencyProbe
 from tuneproof_generator.pool.aliases import Aliases
-from tuneproof_generator.pool.changes import AdapterView, Change
+from tuneproof_generator.pool.changes import AdapterView
 from tuneproof_generator.pool.declarations import Declaration, Declarations
 from tuneproof_generator.pool.fleet import Fleet
 from tuneproof_generator.pool.reconciler import Reconciler
-from tuneproof_generator.pool.replica_status import AdapterStatus
 from tuneproof_generator.pool.replicas import Replicas
 from tuneproof_generator.pool.resolver import Resolver
 from tuneproof_generator.pool.routes import Routes
@@ -38,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class AdapterPool:
-    """Changes the pool's declared set, and shows what this replica serves.
+    """Changes the pool's declared set; its parts do the rest.
 
     Args:
         base_model: the name under which the base is served.
@@ -47,6 +44,8 @@ class AdapterPool:
         draw: gives a number from [0, 1) for each request to an alias with a canary.
 
     Attributes:
+        resolver: which adapter serves a request.
+        views: what this replica tells of its adapters.
         routes: the aliases: where they point, how they are set, their history.
         reconciler: keeps this replica equal to the declared state.
     """
@@ -83,9 +82,11 @@ class AdapterPool:
             order=self._order,
             draw=draw,
         )
-        self._views = AdapterViews(
+        self.resolver = Resolver(base_model, self._held, self.routes)
+        self.views = AdapterViews(
             self._held,
             traffic,
+            self.resolver,
             self.routes,
             self._fleet,
             residency_probe=residency_probe,
@@ -116,48 +117,9 @@ class AdapterPool:
             declarations=declarations,
             routes=self.routes,
             fleet=self._fleet,
-            views=self._views,
+            views=self.views,
             order=self._order,
         )
-        self._resolver = Resolver(base_model, self._held, self.routes)
-
-    def list(self) -> list[AdapterView]:
-        """All adapters, sorted by reference."""
-        return self._views.list()
-
-    def get(self, name: str) -> AdapterView:
-        """One adapter, by reference or alias.
-
-        Raises:
-            NotFound: when there is none.
-        """
-        return self._views.of(self._resolver.find(name))
-
-    @property
-    def aliases(self) -> Mapping[str, Alias]:
-        """Where the aliases point, by name."""
-        return self.routes.table
-
-    def statuses(self) -> dict[str, AdapterStatus]:
-        """What this replica tells the others: its adapters, by reference."""
-        return self._views.statuses()
-
-    def watch(self, refs: frozenset[str]) -> AsyncGenerator[Change, None]:
-        """The adapters now, then each change; only these references, or all."""
-        return self._views.watch(refs)
-
-    async def residency(self) -> Mapping[str, Residency]:
-        """Where the weights of each adapter are, by reference."""
-        return await self._views.residency()
-
-    def resolve(self, model: str) -> LoadedAdapter | None:
-        """What serves a request for a model; None for the base model.
-
-        Raises:
-            NotFound: for a name that is neither base, nor adapter, nor alias.
-            Unavailable: for an adapter that is not READY.
-        """
-        return self._resolver.serving(model)
 
     def check_ready(self) -> None:
         """Raises Unavailable while the declared set is unknown, a required adapter is not READY, or
@@ -202,7 +164,7 @@ class AdapterPool:
                 declaration = Declaration(ref, required, self._clock(), request_id)
                 await asyncio.to_thread(self._declarations.put, declaration)
                 _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
-            return self._views.of(self._local.ensure(ref, required, evict=evict))
+            return self.views.of(self._local.ensure(ref, required, evict=evict))
 
     async def remove(self, name: AdapterRef, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Takes an adapter out of the declared set and drains it: new requests are refused at once,
@@ -246,11 +208,11 @@ class AdapterPool:
             return self._local.drain(local, DRAIN_SECONDS)
 
     def _adapter_changed(self, ref: str) -> None:
-        self._views.tell(ref)
+        self.views.tell(ref)
         self._fleet.changed()
 
     def _routes_changed(self, refs: Iterable[str]) -> None:
-        self._views.tell_all(refs)
+        self.views.tell_all(refs)
 
     async def _check_everywhere(self, refs: Iterable[str]) -> None:
-        await self._fleet.check_ready(refs, self._views.status)
+        await self._fleet.check_ready(refs, self.views.status)

@@ -15,6 +15,7 @@ from tuneproof_generator.engine.residency import Residency, ResidencyProbe, resi
 from tuneproof_generator.pool.changes import AdapterView, Change, Changes
 from tuneproof_generator.pool.fleet import NOT_SEEN, Fleet
 from tuneproof_generator.pool.replica_status import AdapterStatus
+from tuneproof_generator.pool.resolver import Resolver
 from tuneproof_generator.pool.routes import Routes
 
 
@@ -30,6 +31,7 @@ class AdapterViews:
         self,
         held: Mapping[str, LocalAdapter],
         traffic: Traffic,
+        resolver: Resolver,
         routes: Routes,
         fleet: Fleet,
         *,
@@ -38,6 +40,7 @@ class AdapterViews:
     ) -> None:
         self._held = held
         self._traffic = traffic
+        self._resolver = resolver
         self._routes = routes
         self._fleet = fleet
         self._residency_probe = residency_probe
@@ -47,6 +50,14 @@ class AdapterViews:
     def list(self) -> builtins.list[AdapterView]:
         """All adapters, sorted by reference."""
         return [self.of(self._held[ref]) for ref in sorted(self._held)]
+
+    def get(self, name: str) -> AdapterView:
+        """One adapter, by reference or alias.
+
+        Raises:
+            NotFound: when there is none.
+        """
+        return self.of(self._resolver.find(name))
 
     def of(self, local: LocalAdapter) -> AdapterView:
         """One adapter."""
