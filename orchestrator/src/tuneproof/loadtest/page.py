@@ -20,12 +20,12 @@ STAGES = {
     "verify": "verified",
     "load": "loaded into the engine",
     "warm": "one token generated with it",
-    "declare_to_ready": "declared to READY, as the client sees it",
+    "declare_to_ready": "from declaration to READY, for the client",
     "first_after_ready": "first token of the first request after READY",
-    "second_after_ready": "first token of the request after that",
-    "declare_to_first_token": "declared to first token, in all",
+    "second_after_ready": "first token of the next request",
+    "declare_to_first_token": "from declaration to first token, in total",
 }
-"""What an adapter goes through, in this order."""
+"""The stages of an adapter, in order."""
 STATES = ("pending", "fetching", "verifying", "loading", "ready", "draining", "serving", "failed")
 _SIDES = {"quiet": "without swaps", "swap": "with swaps"}
 

@@ -53,7 +53,7 @@ class Reply:
     done: float
     answer: Answer | None
     error: str = ""
-    """Why there is no answer."""
+    """Why it got no answer."""
     wrong: str = ""
     """Why the answer cannot be the asked adapter's."""
     checked: tuple[str, ...] = ()
