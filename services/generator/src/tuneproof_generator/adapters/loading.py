@@ -40,7 +40,6 @@ class AdapterSource(Protocol):
 
     def fetch(self, ref: AdapterRef, cache: Path) -> Path:
         """A local folder with the adapter, its content verified."""
-        ...
 
 
 Run = Callable[..., Awaitable[Any]]
@@ -53,19 +52,15 @@ class LoadProgress(Protocol):
 
     def enter(self, state: AdapterState) -> None:
         """A state begins."""
-        ...
 
     def took(self, stage: str, seconds: float) -> None:
         """A stage is done."""
-        ...
 
     def inspected(self, facts: AdmissionResult) -> None:
         """Admission is passed."""
-        ...
 
     def handed_over(self, adapter: LoadedAdapter) -> None:
         """From now on the engine may hold the adapter, even if loading fails."""
-        ...
 
 
 class Loader:
