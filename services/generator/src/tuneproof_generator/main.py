@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import uvloop
@@ -217,7 +217,7 @@ def _import_vllm() -> tuple[ModuleType, ModuleType]:
 def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
     from tuneproof_generator.engine.arguments import EngineOptions  # noqa: PLC0415
 
-    given = {"folder": folder, "model_name": settings.served_name}
+    given: dict[str, Any] = {"folder": folder, "model_name": settings.served_name}
     others = {each.name for each in fields(EngineOptions)} - given.keys()
     return EngineOptions(**given, **settings.model_dump(include=others))
 

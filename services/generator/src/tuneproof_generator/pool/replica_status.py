@@ -37,7 +37,7 @@ class ReplicaStatus:
     """In UTC, by the writer's clock; no lease is computed from it."""
     lease_seconds: Annotated[float, Field(gt=0, lt=86_400)]
     process: str
-    """Where it runs, as `this_process` says it."""
+    """The writer, see `this_process`."""
     adapters: Mapping[str, AdapterStatus]
     """By reference."""
 
