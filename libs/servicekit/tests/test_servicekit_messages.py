@@ -47,7 +47,7 @@ def test_words_of_enums():
     assert word_of(pb.RunState, pb.RUN_STATE_QUEUED) == "queued"
     assert word_of(pb.RunState, 99) == "99"
     assert message_of(pb.Run, state="failed").state == pb.RUN_STATE_FAILED
-    with pytest.raises(InvalidInput, match="run state 'gone' is not known; known: queued, running,"):
+    with pytest.raises(InvalidInput, match="run state 'gone' is not known; known: queued, runn"):
         message_of(pb.Run, state="gone")
 
 
