@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -21,24 +21,19 @@ class Client:
 
     Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
     the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
-
-    Args:
-        service: its name, as `retriever`.
-        contract: the file that declares its calls.
-        stubs: classes of the contract's stubs.
     """
 
-    def __init__(
-        self,
-        service: str,
-        target: str,
-        token: str | None,
-        contract: FileDescriptor,
-        *stubs: Callable[[grpc.aio.Channel], object],
-    ) -> None:
-        services = contract.services_by_name.values()
-        self._connection = Connection(service, target, token=token, services=services)
-        self._stubs = [stub(self._connection.channel) for stub in stubs]
+    service: ClassVar[str]
+    """Name, as `retriever`."""
+    contract: ClassVar[FileDescriptor]
+    """Declares the calls."""
+    stubs: ClassVar[tuple[Callable[[grpc.aio.Channel], object], ...]]
+    """Classes of the contract's stubs."""
+
+    def __init__(self, target: str, *, token: str | None = None) -> None:
+        services = self.contract.services_by_name.values()
+        self._connection = Connection(self.service, target, token=token, services=services)
+        self._stubs = [stub(self._connection.channel) for stub in self.stubs]
 
     async def __aenter__(self) -> Self:
         return self

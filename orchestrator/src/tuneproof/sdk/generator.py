@@ -25,9 +25,8 @@ _GREEDY = Sampling()
 class GeneratorClient(AdapterCalls):
     """Generates, and manages adapters; see `Client` for the errors."""
 
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        stubs = GeneratorServiceStub, AdapterServiceStub
-        super().__init__("generator", target, token, pb.DESCRIPTOR, *stubs)
+    service, contract = "generator", pb.DESCRIPTOR
+    stubs = GeneratorServiceStub, AdapterServiceStub
 
     async def pool(self, *, timeout: float = 30.0) -> PoolInfo:
         """What the replica that answers serves."""

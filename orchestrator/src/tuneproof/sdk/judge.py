@@ -20,8 +20,7 @@ from tuneproof.servicekit.messages import message_of, value_from, values_of, wor
 class JudgeClient(Client):
     """Asks the judge for grades; see `Client` for the errors."""
 
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__("judge", target, token, pb.DESCRIPTOR, JudgeServiceStub)
+    service, contract, stubs = "judge", pb.DESCRIPTOR, (JudgeServiceStub,)
 
     async def rubrics(self, *, timeout: float = 30.0) -> list[Rubric]:
         """All rubrics that the judge has, by id.

@@ -31,8 +31,7 @@ Passages = list[Passage]
 class RetrieverClient(Client):
     """Keeps corpora and searches them; see `Client` for the errors."""
 
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__("retriever", target, token, pb.DESCRIPTOR, RetrieverServiceStub)
+    service, contract, stubs = "retriever", pb.DESCRIPTOR, (RetrieverServiceStub,)
 
     async def ensure_corpus(
         self,

@@ -21,8 +21,7 @@ _AWAY = Retries(first=0.2, longest=5.0)
 class TrainerClient(Client):
     """Trains adapters; see `Client` for the errors."""
 
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        super().__init__("trainer", target, token, pb.DESCRIPTOR, TrainerServiceStub)
+    service, contract, stubs = "trainer", pb.DESCRIPTOR, (TrainerServiceStub,)
 
     async def create(self, run_id: str, spec: RunSpec, *, timeout: float = 60.0) -> RunInfo:
         """Queues a run, or gives the one that exists with this id and spec.
