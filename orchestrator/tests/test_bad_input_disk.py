@@ -215,8 +215,8 @@ def test_a_failed_write_names_the_file_and_leaves_the_old_content(tmp_path, monk
             OSError(errno.ENOSPC, "No space left on device", "/s/x"),
             "/s/x: No space left on device: free space on that disk, and give",
         ),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error: put that right, and give"),
-        (OSError("no network"), "no network: put that right"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error: correct this, and give"),
+        (OSError("no network"), "no network: correct this"),
     ],
 )
 def test_what_the_system_refuses_is_told_with_its_place_and_advice(error, told):

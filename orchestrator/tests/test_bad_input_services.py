@@ -104,7 +104,7 @@ async def test_a_taken_port_is_told_with_who_has_it(tmp_path, taken, name):
     holder = f"process {os.getpid()} ({psutil.Process().name()})"
     assert complaint(err) == (
         f"the {service} cannot start: port {taken} is taken by {holder}."
-        f" End that, or delete {ports} so that other ports are chosen\n"
+        f" End that, or delete {ports} to get other ports\n"
     )
     assert out == ""
     assert not list(ports.parent.glob("*.log"))

@@ -72,7 +72,6 @@ def ref(name: str) -> str:
 A, B, C = ref("a"), ref("b"), ref("c")
 
 
-@pytest.mark.process
 def test_an_adapter_comes_is_looked_at_and_goes(run, done):
     code, out, err = run("declare", A, "--wait", "--required")
     assert code == 0
@@ -114,7 +113,6 @@ def test_what_cannot_be_served_ends_with_its_reason(run):
     assert json.loads(out)["state"] == "ready"
 
 
-@pytest.mark.process
 def test_where_there_is_no_place_the_flag_decides(run, done):
     for number in range(CAPACITY):
         done("declare", ref(f"n{number}"), "--wait")

@@ -139,7 +139,7 @@ def test_an_embedder_that_is_not_there_ends_the_start_with_a_line(tmp_path: Path
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("tuneproof-retriever: embedder")
-    assert "no folder" in last
+    assert "is not a folder" in last
 
 
 def test_the_service_imports_no_other_service_and_waits_with_heavy_libraries() -> None:
