@@ -66,7 +66,7 @@ def test_every_mistake_is_listed_with_its_line():
         f"study.yaml:1: study: {name}",
         f"study.yaml:3: dataset.documents: {number}",
         "study.yaml:6: retrieval.k: Input should be greater than or equal to 1, got 0",
-        "study.yaml:10: arms[1].tune.reference: is no key that a study file knows",
+        "study.yaml:10: arms[1].tune.reference: is not a key of a study file",
         "study.yaml:10: arms[1].tune.references: is missing",
         "study.yaml:13: judge.repeats: Input should be less than or equal to 100, got 1000",
     ]
@@ -128,7 +128,8 @@ def test_a_primary_comparison_names_a_tuned_arm():
     )
     (mistake,) = mistakes_of(text)
     assert mistake == (
-        "study.yaml:14: comparison.primary[0].arm: 'long' is no tuned arm; there are: short, closed"
+        "study.yaml:14: comparison.primary[0].arm: 'long' is not a tuned arm;"
+        " there are: short, closed"
     )
 
 
@@ -137,8 +138,8 @@ def test_a_primary_comparison_names_a_tuned_arm():
     [
         ("", "study.yaml:1: expected a study"),
         ("- a\n- b\n", "study.yaml:1: expected a study"),
-        ("study: [a\n", "study.yaml:2:1: is no YAML"),
-        ("study: !!python/object:os.system {}", "study.yaml:1:8: is no YAML"),
+        ("study: [a\n", "study.yaml:2:1: is not YAML"),
+        ("study: !!python/object:os.system {}", "study.yaml:1:8: is not YAML"),
         ("a: &x [*x]\n", "study.yaml"),
     ],
 )

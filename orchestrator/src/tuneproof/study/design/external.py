@@ -1,4 +1,4 @@
-"""Identities of services that run elsewhere: what they say of themselves."""
+"""Identities of services that run elsewhere, as these describe themselves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tuneproof.study.design.spec import StudySpec
 async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sources) -> Identities:
     """Asks generator and judge what they are.
 
-    A generator tells its model's name and the digests of config, tokenizer and chat template,
-    not of the weights: who changes weights under a name and these files must change the name.
+    A generator knows its model's name and the digests of config, tokenizer and chat template, not
+    of the weights: new weights need a new name, or other files.
 
     Raises:
         Unavailable: one cannot be reached.
@@ -54,6 +54,6 @@ async def rubrics_of_judge(spec: StudySpec, endpoints: Endpoints) -> tuple[Rubri
     lacking = [name for name in spec.judge.rubrics if name not in known]
     if lacking:
         raise NotFound(
-            f"the judge has no rubric {', '.join(lacking)}; it has {', '.join(sorted(known))}"
+            f"the judge lacks the rubric {', '.join(lacking)}; it has {', '.join(sorted(known))}"
         )
     return one_a_criterion([known[name] for name in spec.judge.rubrics])

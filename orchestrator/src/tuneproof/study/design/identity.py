@@ -1,7 +1,7 @@
 """What stands behind the services, as content: model, judge, rubrics.
 
-Keys of finished work hold these, so that work is found again without asking a service, and is
-done again when a model's files or a rubric change.
+Keys of finished work hold these, so that a study finds work again without asking a service, and
+does it again when a model's files or a rubric change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Identities:
     model: str
     """Content of the base model: `sha256:<hex>` over its files, or what is known of it."""
     judge: str
-    """The judge's model; empty where none is asked."""
+    """The judge's model; empty without a judge."""
     judge_name: str
     rubrics: tuple[Rubric, ...]
     self_judged: bool
@@ -116,7 +116,7 @@ def resolve_sources(
 def identify(
     spec: StudySpec, sources: Sources, rubrics: tuple[Rubric, ...] | None = None
 ) -> Identities:
-    """Says from files what is behind services that are started from these sources.
+    """What stands behind services that are started from these sources, read from files.
 
     Args:
         rubrics: the study's, where they are known; by default those of the files.
@@ -148,7 +148,7 @@ def identify_model(model: str) -> str:
     """The content of a base model: the digest over a folder's files, or the Hugging Face id.
 
     Raises:
-        InvalidInput: a path that is no model folder.
+        InvalidInput: the path is not a model folder.
     """
     folder = model_folder(model)
     if folder is None:
@@ -161,7 +161,7 @@ def model_folder(model: str) -> Path | None:
     """The folder of a base model; None for a Hugging Face id, about which only the hub knows.
 
     Raises:
-        InvalidInput: a path that is no model folder.
+        InvalidInput: the path is not a model folder.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -170,14 +170,14 @@ def model_folder(model: str) -> Path | None:
         return None
     if not (folder / "config.json").is_file():
         raise InvalidInput(
-            f"{model} holds no config.json, so it is no model folder; give one in Hugging Face"
+            f"{model} lacks config.json, so it is not a model folder; give one in Hugging Face"
             " format"
         )
     return folder
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that a server reads; its README, for one, is none."""
+    """The files of a model folder that a server reads, which leaves out its README, say."""
     return sorted(
         path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_SUFFIXES
     )
@@ -187,7 +187,7 @@ def identify_rubrics(spec: StudySpec, folder: Path | None) -> tuple[Rubric, ...]
     """The study's rubrics: those that come with tuneproof, and those of the folder.
 
     Raises:
-        InvalidInput: the folder is missing, a file in it is no rubric, a rubric is neither built
+        InvalidInput: the folder is missing, a file in it is not a rubric, a rubric is neither built
             in nor in the folder, or two score the same criterion.
     """
     if spec.judge is None:

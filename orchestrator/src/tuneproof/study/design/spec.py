@@ -18,7 +18,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
 MEASURED_DEPTH = 10
-"""nDCG@10 looks so far down."""
+"""nDCG@10 looks at so many passages."""
 
 
 def _none_for(word: str) -> Callable[[Any], Any]:
@@ -67,7 +67,7 @@ class PromptSpec(Section):
     """How passages stand in the prompt."""
 
     passage_words: int | None = Field(default=None, ge=1)
-    """Each passage is cut to so many words; all of it when absent."""
+    """Words to which each passage is cut; without it, none is cut."""
 
 
 class GenerationSpec(Section):

@@ -25,8 +25,8 @@ _ANSWERED = ["text", "finish_reason", "prompt_tokens", "completion_tokens", "sec
 async def answer(chain: Chain, services: Services, progress: Progress) -> None:
     """Has every missing answer generated, greedily.
 
-    Adapters are loaded as many at a time as one batch of the engine can hold, so that they do not
-    push each other out.
+    Loads as many adapters at a time as one batch of the engine can hold, so that they do not
+    evict each other.
     """
     tasks = [work.task for work in [*chain.answers(), *chain.reader_answers()]]
     missing = chain.state.missing(tasks)

@@ -1,4 +1,4 @@
-"""The instruments themselves: the reader with evidence put before it, the judge on known scores."""
+"""Checks of the instruments: the reader with the evidence before it, the judge on known scores."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
 def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Grade]]:
     """What the cells answered and the judge judged, each wording once, with the right scores.
 
-    Empty for a data set whose right scores no program knows.
+    Empty for a data set whose right scores are not known.
     """
     world = plan.spec.dataset.world
     if world is None:
@@ -100,8 +100,8 @@ def judge_check(
         answers: of the study's cells, from `answers_as_forms`.
 
     Returns:
-        None when no form was judged, or the forms' right scores by this criterion are not known
-        or are not on the rubric's scale.
+        None without judged forms, or where the forms' right scores by this criterion are unknown
+        or off the rubric's scale.
     """
     from tuneproof.analysis.agreement import (  # noqa: PLC0415 - scipy is slow to load
         confusion_matrix,

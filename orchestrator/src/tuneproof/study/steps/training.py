@@ -37,7 +37,7 @@ class _Desk:
 
 
 async def train(chain: Chain, services: Services, progress: Progress, artifacts: str) -> None:
-    """Trains what is not trained; a training that fails is noted and ends no other.
+    """Trains what is not trained yet. The state notes a training that fails; the others go on.
 
     Args:
         artifacts: the artifact store that the trainer reads: a folder, or a URL of fsspec.
@@ -131,8 +131,8 @@ async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
 
 
 async def _create(trainer: TrainerClient, task: Task, spec: RunSpec) -> RunInfo:
-    """The run of this training: the one that exists, so that asking twice is no second run, or a
-    new one after those that failed."""
+    """The run of this training: the existing one, so that asking twice starts no second run, or a
+    new one after the failed ones."""
     stem = f"r-{task.key.removeprefix('sha256:')[:24]}"
     for number in range(1, _MOST_TRIES + 1):
         run = await trainer.create(stem if number == 1 else f"{stem}-{number}", spec)
