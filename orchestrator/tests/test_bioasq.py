@@ -216,7 +216,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         bioasq.load(tmp_path / "gone.json")
     with pytest.raises(InvalidInput, match="directory"):
         bioasq.load(tmp_path)
-    with pytest.raises(InvalidInput, match="not a BioASQ file"):
+    with pytest.raises(InvalidInput, match="no BioASQ file"):
         bioasq.load()
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
-from tuneproof.study.design.external import identify_services, rubrics_of_judge
 from tuneproof.study.design.identity import (
     Identities,
     Sources,
     identify,
+    identify_services,
     resolve_sources,
+    rubrics_of_judge,
 )
 from tuneproof.study.design.plan import Plan, make_plan
 from tuneproof.study.design.spec import JudgeSpec, StudySpec

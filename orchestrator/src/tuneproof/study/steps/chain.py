@@ -41,10 +41,9 @@ class Chain:
         self.plan = plan
         self.identities = identities
         self.state = state
-        checks = plan.spec.checks
-        self.oracle = oracle_questions(plan, checks.reader) if checks.reader is not None else ()
+        self.oracle = oracle_questions(plan)
         """Of the reader's check; empty without one."""
-        self.forms = judge_forms(plan, checks.judge) if checks.judge is not None else ()
+        self.forms = judge_forms(plan)
         """Of the judge's check; empty without one."""
 
     def corpus_task(self) -> Task:
