@@ -84,15 +84,19 @@ async def _retrieve(
     endpoints: Endpoints, corpus: str, question: str, *, k: int, mode: str, alpha: float
 ) -> tuple[list[Passage], str]:
     async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
-        known = [each.name for each in await retriever.list() if each.frozen]
-        listed = ", ".join(known) or "none; `tuneproof study run` makes one"
-        if not corpus and len(known) != 1:
-            raise NotFound(f"name one with --corpus; frozen corpora there: {listed}")
-        name = corpus or known[0]
+        known = [] if corpus else await _frozen(retriever)
         try:
+            if not corpus and len(known) != 1:
+                raise NotFound("name a corpus with --corpus")
+            name = corpus or known[0]
             return await retriever.search(name, question, k=k, mode=mode, alpha=alpha), name
         except NotFound as error:
+            listed = ", ".join(await _frozen(retriever)) or "none; `tuneproof study run` makes one"
             raise NotFound(f"{error.message}; frozen corpora there: {listed}") from None
+
+
+async def _frozen(retriever: RetrieverClient) -> list[str]:
+    return [corpus.name for corpus in await retriever.list() if corpus.frozen]
 
 
 async def _answer(

@@ -89,8 +89,8 @@ def times_of(stage_seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stage_seconds.items())
 
 
-def told(adapter: AdapterInfo) -> str:
-    """States, reason and stage times."""
+def summary_of(adapter: AdapterInfo) -> str:
+    """An adapter's states, reason and stage times."""
     parts = (f"{states_of(adapter):<9}", adapter.reason, times_of(adapter.stage_seconds))
     return "  ".join(filter(None, parts)).rstrip()
 
