@@ -85,18 +85,21 @@ async def _retrieve(
 ) -> tuple[list[Passage], str]:
     async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
         known = [] if corpus else await _frozen(retriever)
+        if not corpus and len(known) != 1:
+            raise NotFound(f"name a corpus with --corpus; {_listed(known)}")
+        name = corpus or known[0]
         try:
-            if not corpus and len(known) != 1:
-                raise NotFound("name a corpus with --corpus")
-            name = corpus or known[0]
             return await retriever.search(name, question, k=k, mode=mode, alpha=alpha), name
         except NotFound as error:
-            listed = ", ".join(await _frozen(retriever)) or "none; `tuneproof study run` makes one"
-            raise NotFound(f"{error.message}; frozen corpora there: {listed}") from None
+            raise NotFound(f"{error.message}; {_listed(await _frozen(retriever))}") from None
 
 
 async def _frozen(retriever: RetrieverClient) -> list[str]:
     return [corpus.name for corpus in await retriever.list() if corpus.frozen]
+
+
+def _listed(names: list[str]) -> str:
+    return f"frozen corpora there: {', '.join(names) or 'none; `tuneproof study run` makes one'}"
 
 
 async def _answer(
