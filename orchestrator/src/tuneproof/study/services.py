@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from tuneproof.local.supervisor import Progress
@@ -20,22 +18,17 @@ from tuneproof.sdk import (
     RetrieverClient,
     TrainerClient,
 )
+from tuneproof.sdk.client import Client
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.study.design.identity import Identities, Sources, model_files
 
-Client = TypeVar("Client")
+C = TypeVar("C", bound=Client)
 
 _PATIENCE = 180.0
 """A generator with a large model needs minutes to start."""
 _LOOK = 2.0
-_NAMES: dict[type[Any], str] = {
-    RetrieverClient: "retriever",
-    GeneratorClient: "generator",
-    TrainerClient: "trainer",
-    JudgeClient: "judge",
-}
 
 
 class ServiceSource(Protocol):
@@ -118,12 +111,7 @@ class Services:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *ended: object) -> None:
         await self._disconnect()
         await self._source.close()
 
@@ -137,7 +125,7 @@ class Services:
         return await self._client(RetrieverClient)
 
     async def trainer(self) -> TrainerClient:
-        """The trainer; what its base model is, the generator says."""
+        """The trainer; the generator tells which base model it has."""
         await self.generator()
         return await self._client(TrainerClient)
 
@@ -184,26 +172,19 @@ class Services:
             raise WrongState(problem)
         self._endpoints = endpoints
 
-    async def _client(self, kind: type[Client]) -> Client:
+    async def _client(self, kind: type[C]) -> C:
         if kind not in self._clients:
             await self.start()
             endpoints = cast(Endpoints, self._endpoints)
-            opened: Any = cast(Any, kind)(endpoints.target(_NAMES[kind]), token=endpoints.token)
+            opened = kind(endpoints.target(kind.service), token=endpoints.token)
             self._clients[kind] = await self._stack.enter_async_context(opened)
-        found: Client = self._clients[kind]
+        found: C = self._clients[kind]
         return found
 
     async def _disconnect(self) -> None:
         stack, self._stack, self._clients = self._stack, AsyncExitStack(), {}
         self.pool = None
         await stack.aclose()
-
-
-def pool_to_json(pool: PoolInfo) -> dict[str, Any]:
-    """A pool for the state: what the report tells of it."""
-    value = asdict(pool)
-    value["start_time"] = pool.start_time.isoformat() if pool.start_time else None
-    return value
 
 
 def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> str:

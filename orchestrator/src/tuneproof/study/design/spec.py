@@ -189,6 +189,11 @@ class StudySpec(Section):
         return next(arm for arm in self.arms if arm.name == self.comparison.baseline)
 
     @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Those of the tuned cells."""
+        return self.training.hyperparameters if self.training is not None else Hyperparameters()
+
+    @property
     def tuned(self) -> tuple[ArmSpec, ...]:
         """The tuned arms, in the file's order."""
         return tuple(arm for arm in self.arms if arm.tune is not None)
