@@ -56,7 +56,8 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
         **_fields(results, "retrieval", "provenance", "stage_seconds"),
     }
-    return _JSON.dump_python(value, mode="json")
+    plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
+    return plain
 
 
 def _fields(value: object, *names: str) -> dict[str, Any]:
