@@ -70,7 +70,7 @@ def test_the_digest_changes_with_every_field_and_not_with_the_order_of_the_file(
         ({"template": "{{question}}"}, "template", "{{answer}}"),
         ({"max_tokens": 0}, "max_tokens", "greater"),
         ({"reasoning": "after"}, "reasoning", "before"),
-        ({"weight": 2}, "weight", "is no key"),
+        ({"weight": 2}, "weight", "is not a key of"),
     ],
 )
 def test_a_bad_field_is_named_with_its_file(

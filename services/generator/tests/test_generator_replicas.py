@@ -137,6 +137,8 @@ async def test_a_late_write_takes_nothing_back(store, clock):
         _status("two", lease_seconds=float("nan")).dump(),
         json.dumps({**json.loads(_status("two").dump()), "adapters": {"x": "READY"}}).encode(),
     ],
+    # The data hold times: two workers must give a test the same name.
+    ids=["empty", "list", "null", "binary", "cut", "another's", "endless", "unlike"],
 )
 async def test_a_spoilt_status_is_ignored_and_hides_nobody(store, clock, data):
     one, four = _replicas(store, "one", clock), _replicas(store, "four", clock)

@@ -27,7 +27,7 @@ differ from the common value before the variance alone sets the width (`_unseen`
 
 MINIMUM_FREEDOM = 3.0
 """Degrees of freedom below which there is no interval: one cluster then carries so much of the
-mean that its luck is the result."""
+mean that its luck decides the result."""
 
 _VISIBLE = 0.01
 """A difference of this share of the measure's range counts as one; a smaller one counts in part."""
@@ -137,7 +137,7 @@ def estimate(differences: Floats, clusters: Codes) -> Estimate:
         return Estimate(float(differences.mean()), None, 0.0, items, groups, means, sizes)
     mean, variance = cluster_robust(differences, codes)
     error = math.sqrt(variance)
-    # Sums of rounding errors are no variance: equal differences have none.
+    # Equal differences have no variance: what is left are rounding errors.
     spread = float(np.abs(differences).max())
     error = 0.0 if error <= 1e-12 * spread else error
     return Estimate(mean, error, degrees_of_freedom(sizes), items, groups, means, sizes)

@@ -84,15 +84,22 @@ async def _retrieve(
     endpoints: Endpoints, corpus: str, question: str, *, k: int, mode: str, alpha: float
 ) -> tuple[list[Passage], str]:
     async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
-        known = [each.name for each in await retriever.list() if each.frozen]
-        listed = ", ".join(known) or "none; `tuneproof study run` makes one"
+        known = [] if corpus else await _frozen(retriever)
         if not corpus and len(known) != 1:
-            raise NotFound(f"name one with --corpus; frozen corpora there: {listed}")
+            raise NotFound(f"name a corpus with --corpus; {_listed(known)}")
         name = corpus or known[0]
         try:
             return await retriever.search(name, question, k=k, mode=mode, alpha=alpha), name
         except NotFound as error:
-            raise NotFound(f"{error.message}; frozen corpora there: {listed}") from None
+            raise NotFound(f"{error.message}; {_listed(await _frozen(retriever))}") from None
+
+
+async def _frozen(retriever: RetrieverClient) -> list[str]:
+    return [corpus.name for corpus in await retriever.list() if corpus.frozen]
+
+
+def _listed(names: list[str]) -> str:
+    return f"frozen corpora there: {', '.join(names) or 'none; `tuneproof study run` makes one'}"
 
 
 async def _answer(

@@ -50,7 +50,7 @@ class LoadOptions(Asked):
         float, typer.Option(min=0.1, help="Seconds in a phase of full load.")
     ] = 10.0
     skew: Annotated[
-        float, typer.Option(min=0, help="Zipf's exponent: popularity of the first adapters.")
+        float, typer.Option(min=0, help="Zipf's exponent: preference for the first adapters.")
     ] = 1.0
     prompt_words: Annotated[str, typer.Option(help="Words in a made-up prompt: 40, or 20-200.")] = (
         "40"

@@ -102,8 +102,7 @@ def run_command(
 
       tuneproof study run studies/bioasq.yaml --up --data 12B1_golden.json
 
-      tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 --judge cpu1:47804
-      --retriever cpu1:47801
+      tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 ...
     """
     targets = {"retriever": retriever, "generator": generator, "trainer": trainer, "judge": judge}
     request = Request(

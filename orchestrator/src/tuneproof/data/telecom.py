@@ -41,20 +41,17 @@ _DRAWS = 10
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The world of a seed, as the examiner of reader and judge."""
+    """The world of a seed, which examines reader and judge (a `KnownWorld`)."""
 
     seed: int
 
     def oracle_context(self, dataset: Dataset, item: Item, facts: int) -> list[str]:
-        """See `oracle_context`."""
         return oracle_context(dataset, item, facts, self.seed)
 
     def judge_forms(self, count: int) -> list[JudgeForm]:
-        """See `judge_forms`."""
         return judge_forms(self.seed, count)
 
     def score(self, reference: str, answer: str) -> Mapping[str, int]:
-        """See `score`."""
         return score(reference, answer)
 
 
@@ -129,7 +126,7 @@ def oracle_context(dataset: Dataset, item: Item, facts: int, seed: int) -> list[
     series, the same number; then any. The order is random, by the seed and the item's id.
 
     Raises:
-        ValueError: the item has no evidence sentence of the manual, or the world has fewer facts
+        ValueError: the item lacks an evidence sentence of the manual, or the world has fewer facts
             than asked for.
     """
     gold = Fact.parse(item.gold_texts[0]) if item.gold_texts else None

@@ -12,8 +12,7 @@ import aiohttp
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.loadtest.records import Answer, Ask
-from tuneproof.sdk.connection import Connection
-from tuneproof.sdk.conversions import seconds_of
+from tuneproof.sdk.connection import Connection, seconds_of
 from tuneproof.servicekit.errors import DeadlineExceeded, InvalidInput, TuneproofError, Unavailable
 
 SERVED_BY = "x-tuneproof-adapter"

@@ -61,7 +61,7 @@ class Rounds:
         self.direct.append(reply)
         return None if reply.error else reply.first_seconds
 
-    async def run(self, swapper: Swapper | None, rate: float) -> tuple[Phase, ...]:
+    async def run(self, swapper: Swapper | None) -> tuple[Phase, ...]:
         """All rounds; the sides take turns to come first."""
         phases: list[Phase] = []
         loads: list[Load] = ["open", "full"] if self.load.in_flight else ["open"]
@@ -70,12 +70,10 @@ class Rounds:
             for load, side in product(loads, sides if number % 2 else sides[::-1]):
                 self.progress(f"round {number} of {self.load.rounds}: {_WORDS[load, side]}")
                 chosen = swapper if side == "swap" else None
-                phases.append(await self._phase(load, side, number, chosen, rate))
+                phases.append(await self._phase(load, side, number, chosen))
         return tuple(phases)
 
-    async def _phase(
-        self, load: Load, side: Side, number: int, swapper: Swapper | None, rate: float
-    ) -> Phase:
+    async def _phase(self, load: Load, side: Side, number: int, swapper: Swapper | None) -> Phase:
         spec = self.load
         requests = asks(spec, self.models, self.prompts, number)
         drive: Callable[..., Coroutine[Any, Any, tuple[Reply, ...]]]
@@ -87,7 +85,7 @@ class Rounds:
         start = clock()
         self.direct.clear()
         async with asyncio.TaskGroup() as group:
-            swapping = group.create_task(swapper.run(rate, seconds)) if swapper else None
+            swapping = group.create_task(swapper.run(seconds)) if swapper else None
             driving = group.create_task(
                 drive(self.door, requests, seconds=seconds, timeout=spec.timeout)
             )

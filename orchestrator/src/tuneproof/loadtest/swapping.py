@@ -84,11 +84,11 @@ class Swapper:
         self._first_token = first_token
         self._turn = deque(slots)
 
-    async def run(self, rate: float, seconds: float) -> tuple[Swap, ...]:
-        """Starts a swap every 1 / rate seconds, one at a time; a late one starts at once."""
+    async def run(self, seconds: float) -> tuple[Swap, ...]:
+        """Starts swaps at their rate, one at a time; a late one starts at once."""
         start = clock()
         swaps: list[Swap] = []
-        while self._supply and (due := (len(swaps) + 0.5) / rate) < seconds:
+        while self._supply and (due := (len(swaps) + 0.5) / self._swaps.rate) < seconds:
             await asyncio.sleep(max(0.0, start + due - clock()))
             if clock() > start + seconds:
                 break

@@ -76,7 +76,7 @@ async def run_load(
     rounds = Rounds(door, load, models, mixed, truth, progress)
     started, origin = datetime.now(UTC), clock()
     await rounds.warm_up()
-    phases = await rounds.run(None, 0.0)
+    phases = await rounds.run(None)
     return LoadResult(phases, figures_of(phases), started, origin, load, tuple(models))
 
 
@@ -107,7 +107,7 @@ async def run_swaps(
         rounds = Rounds(door, load, models, mixed, truth, progress)
         await rounds.warm_up()
         swapper = Swapper(manager, slots, swaps, truth, rounds.first_token)
-        phases = await rounds.run(swapper, swaps.rate)
+        phases = await rounds.run(swapper)
     return LoadResult(phases, figures_of(phases), started, origin, load, tuple(models), pool, swaps)
 
 

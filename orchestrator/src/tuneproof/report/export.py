@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from tuneproof.analysis import Comparisons, Repeats, Summary, means_by_cell, repeats_by_cell
 from tuneproof.report.caveats import warnings
@@ -14,6 +14,8 @@ from tuneproof.results import Cell, StudyResults
 
 SCHEMA = "tuneproof.report/2"
 """Changes when a key goes or changes its meaning; a new key does not change it."""
+
+_JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
         **_fields(results, "retrieval", "provenance", "stage_seconds"),
     }
-    plain: dict[str, Any] = to_jsonable_python(value)
+    plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
     return plain
 
 

@@ -42,7 +42,7 @@ def exact_match(answer: str, reference: str) -> float:
 
 
 def token_f1(answer: str, reference: str) -> float:
-    """F1 of the words as a multiset; where one side has no word, 1.0 only if both have none."""
+    """F1 of the words as a multiset; without words on one side, 1.0 only if both are empty."""
     got, wanted = normalise(answer).split(), normalise(reference).split()
     if not got or not wanted:
         return float(got == wanted)

@@ -75,7 +75,7 @@ class Rubric(BaseModel):
         if min(scale) < 0 or max(scale) > HIGHEST:
             raise ValueError(f"scores are whole numbers from 0 to {HIGHEST}")
         if not {"stated_low", "stated_high"} <= info.data.keys():
-            return scale  # The range itself is wrong, and told to be.
+            return scale  # The range itself is wrong, which has its own message.
         stated = info.data["stated_low"], info.data["stated_high"]
         low, high = (min(scale), max(scale)) if None in stated else stated
         outside = sorted(score for score in scale if not low <= score <= high)

@@ -43,8 +43,8 @@ class InvalidInput(TuneproofError):
         field: path of the field, as `chunking.max_tokens`.
     """
 
-    def __init__(self, message: str, *, field: str = "", reason: str = "", **metadata: str) -> None:
-        super().__init__(message, reason=reason, **metadata)
+    def __init__(self, message: str, *, field: str = "", **more: str) -> None:
+        super().__init__(message, **more)
         self.field = field
 
 
@@ -75,15 +75,8 @@ class _Retryable(TuneproofError):
         retry_after: seconds after which it makes sense to try again; None when unknown.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        reason: str = "",
-        **metadata: str,
-    ) -> None:
-        super().__init__(message, reason=reason, **metadata)
+    def __init__(self, message: str, *, retry_after: float | None = None, **more: str) -> None:
+        super().__init__(message, **more)
         self.retry_after = retry_after
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, told
+from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, summary_of
 from tuneproof.cli.adapters.verify import show_report, verify_folder
 from tuneproof.cli.adapters.watch import watch_on
 from tuneproof.cli.asking import Asked
@@ -106,7 +106,7 @@ def declare_command(
         return await client.wait_ready(
             ref,
             timeout=timeout,
-            on_change=lambda now: say(f"{time.monotonic() - start:6.1f} s  {told(now)}"),
+            on_change=lambda now: say(f"{time.monotonic() - start:6.1f} s  {summary_of(now)}"),
         )
 
     adapter = asked.run(work)
@@ -156,7 +156,9 @@ def watch_command(
         if asked.as_json:
             print(json.dumps(json_of(adapter), ensure_ascii=False), flush=True)
         else:
-            out.print(f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {told(adapter)}", markup=False)
+            out.print(
+                f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {summary_of(adapter)}", markup=False
+            )
 
     asked.run(lambda client: watch_on(client, refs or (), show))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from tuneproof.cli.console import out
@@ -14,11 +14,12 @@ from tuneproof.sdk import AdapterInfo, AliasInfo, PoolInfo
 from tuneproof.sdk.readiness import states_of
 
 _WIDTH = 1000
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def json_of(value: object) -> Any:
     """A value for JSON: times in ISO 8601; an adapter also says whether it is ready."""
-    plain = to_jsonable_python(value)
+    plain = _ANY.dump_python(value, mode="json")
     return {**plain, "ready": value.ready} if isinstance(value, AdapterInfo) else plain
 
 
@@ -89,8 +90,8 @@ def times_of(stage_seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stage_seconds.items())
 
 
-def told(adapter: AdapterInfo) -> str:
-    """States, reason and stage times."""
+def summary_of(adapter: AdapterInfo) -> str:
+    """An adapter's states, reason and stage times."""
     parts = (f"{states_of(adapter):<9}", adapter.reason, times_of(adapter.stage_seconds))
     return "  ".join(filter(None, parts)).rstrip()
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from tuneproof.cli.adapters.tables import told
+from tuneproof.cli.adapters.tables import summary_of
 from tuneproof.cli.console import say
 from tuneproof.sdk import AdapterInfo
 from tuneproof.servicekit.errors import DeadlineExceeded, Unavailable
@@ -49,7 +49,7 @@ async def watch_on(
             async with aclosing(client.watch(refs)) as changes:
                 async for adapter in changes:
                     patience.answered()
-                    if shown.get(adapter.ref) != (now := told(adapter)):
+                    if shown.get(adapter.ref) != (now := summary_of(adapter)):
                         shown[adapter.ref] = now
                         show(adapter)
         except (Unavailable, DeadlineExceeded) as error:

@@ -18,7 +18,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
 MEASURED_DEPTH = 10
-"""nDCG@10 looks so far down."""
+"""nDCG@10 looks at so many passages."""
 
 
 def _none_for(word: str) -> Callable[[Any], Any]:
@@ -67,7 +67,7 @@ class PromptSpec(Section):
     """How passages stand in the prompt."""
 
     passage_words: int | None = Field(default=None, ge=1)
-    """Each passage is cut to so many words; all of it when absent."""
+    """Words to which each passage is cut; without it, none is cut."""
 
 
 class GenerationSpec(Section):
@@ -187,6 +187,11 @@ class StudySpec(Section):
     def baseline(self) -> ArmSpec:
         """The arm that the others are compared with."""
         return next(arm for arm in self.arms if arm.name == self.comparison.baseline)
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Those of the tuned cells."""
+        return self.training.hyperparameters if self.training is not None else Hyperparameters()
 
     @property
     def tuned(self) -> tuple[ArmSpec, ...]:
