@@ -29,7 +29,7 @@ class Account:
         """Notes the engine's own times of a complete answer; the last stage ends now."""
         seconds = time.perf_counter() - self._start
         metrics.ANSWER_SECONDS.labels(self._ref).observe(seconds)
-        # All before decoding, the wait for a slot included, which the engine does not know.
+        # All before decoding; the engine does not know of the wait for a slot.
         first = max(0.0, seconds - stage_seconds.get("decode", 0.0))
         metrics.FIRST_TOKEN_SECONDS.labels(self._ref).observe(first)
         for stage, seconds in stage_seconds.items():

@@ -43,7 +43,7 @@ async def best(fetch: Callable[[int], Awaitable[list[Hit]]], depth: int) -> list
     more are fetched until the tie is complete, and the ids decide.
 
     Args:
-        fetch: gives at most so many hits, best first.
+        fetch: gives at most that many hits, best first.
     """
     limit = depth + 1
     while True:

@@ -154,13 +154,8 @@ class RunQueue:
     def _again(self, run_id: str, result: WorkerResult) -> bool:
         """Records how an attempt ended; whether another follows."""
         if result.ending is WorkerEnding.DONE:
-            self._end(
-                run_id,
-                RunState.SUCCEEDED,
-                "",
-                adapter_ref=result.adapter_ref,
-                provenance=result.provenance,
-            )
+            made = result.model_dump(include={"adapter_ref", "provenance"})
+            self._end(run_id, RunState.SUCCEEDED, "", **made)
             return False
         if result.ending is WorkerEnding.BAD_INPUT:
             self._end(run_id, RunState.FAILED, result.reason)

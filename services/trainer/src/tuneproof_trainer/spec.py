@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 
 
-class RunSpec(BaseModel):
+class RunSpec(BaseModel, frozen=True, extra="forbid"):
     """The spec of a run; field by field see trainer.proto. `defaults.complete` fills in what
     depends on the base."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_model: str = ""
     data_path: str = ""

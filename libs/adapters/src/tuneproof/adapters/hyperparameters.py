@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(BaseModel, frozen=True, extra="forbid"):
     """What a training is set to. The field's meaning stands in trainer.proto too."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
     """LoRA over a base in 4-bit NormalFloat, or over the base as it is."""

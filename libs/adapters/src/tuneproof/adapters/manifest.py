@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tuneproof.adapters.base import BaseIdentity
 from tuneproof.adapters.loraconfig import normalise, read_lora_config
@@ -34,10 +34,8 @@ WEIGHTS_LIMIT = 8 << 30
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class TensorEntry(BaseModel):
+class TensorEntry(BaseModel, frozen=True, extra="forbid"):
     """One tensor in the manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     dtype: str
@@ -45,10 +43,8 @@ class TensorEntry(BaseModel):
     sha256: Digest
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """The hashed document."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tensors: tuple[TensorEntry, ...]
     """Sorted by name."""

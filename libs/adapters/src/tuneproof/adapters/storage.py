@@ -2,10 +2,10 @@
 
     Storage          what the registry, the trainer and the generator's pool ask of it
     FolderStorage    a folder of this machine, or one mounted into it
-    RemoteStorage    S3 and whatever else fsspec reaches
+    RemoteStorage    S3, or another store that fsspec reaches
 
 Each write is atomic: a reader sees all of a file or none of it. A folder gets that by a temporary
-file, fsync and rename; an object store writes so by itself. `bounded` limits how long a call takes.
+file, fsync and rename; an object store's writes are atomic anyway. `bounded` limits a call's time.
 """
 
 from __future__ import annotations
@@ -127,12 +127,12 @@ class FolderStorage:
             raise _missing(path) from None
 
     def _at(self, path: str) -> Path:
-        # A share that is not mounted any more looks like an empty folder.
+        # A share that was unmounted looks like an empty folder.
         if self._root.is_dir():
             self._was_there = True
         elif self._was_there:
             raise Unavailable(
-                f"the artifact store is gone: {self._root} was there and is not any more",
+                f"the artifact store is gone: {self._root} existed before",
                 retry_after=_RETRY_SECONDS,
             )
         return self._root / path

@@ -25,7 +25,7 @@ from tuneproof.servicekit.errors import InvalidInput
 
 HEADER_LIMIT = 16 << 20
 """Bytes; thousands of tensors fit into one."""
-# A chunk is hashed and then looked at while it is in the processor's cache.
+# A chunk is hashed and then checked while it is in the processor's cache.
 _CHUNK = 1 << 19
 _GROUP = 2 << 20
 _MAX_THREADS = 4

@@ -111,7 +111,7 @@ class HostCapacity:
         )
 
     def may_evict(self, local: LocalAdapter) -> bool:
-        """Whether an adapter is idle and nothing says that it must stay."""
+        """Whether an adapter is idle, and nothing requires it to stay."""
         return self._why_kept(local).startswith("idle")
 
     def _is_evictable(self, local: LocalAdapter) -> bool:

@@ -170,7 +170,7 @@ class LocalAdapters:
         Nothing is evicted before this point: the newcomer is verified first.
 
         Raises:
-            Overloaded: when nothing may be evicted any more.
+            Overloaded: when nothing may be evicted now.
         """
         while newcomer.awaits_eviction:
             victim = self._capacity.claim(newcomer)

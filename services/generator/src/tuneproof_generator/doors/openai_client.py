@@ -27,7 +27,7 @@ from tuneproof_generator.engine.vllm_engine import VllmEngine, stages_of
 
 ADAPTER_HEADER = "x-tuneproof-adapter"
 """Header of a reply: `name@sha256:<hex>` of what served, absent for the base model. An alias may
-point to two adapters, so the reply tells which one it was."""
+point to two adapters, so the reply names the one that answered."""
 
 
 class CountingClient:

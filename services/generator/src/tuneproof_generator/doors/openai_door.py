@@ -173,7 +173,7 @@ def _ready_names(pool: AdapterPool) -> dict[str, str]:
 
 
 class _ReadyAdapters(Mapping[str, LoRARequest]):
-    """Where vLLM's endpoints look names up: the pool, as it is at that moment."""
+    """Where vLLM's endpoints look names up: the pool at that moment."""
 
     def __init__(self, pool: AdapterPool) -> None:
         self._pool = pool

@@ -42,7 +42,7 @@ class Fleet:
         """An adapter on every live replica, sorted by the replica's name.
 
         Args:
-            mine: what this replica says of it.
+            mine: its status on this replica.
         """
         if not self._replicas:
             return (OnReplica("this replica", mine, now()),)
@@ -58,7 +58,7 @@ class Fleet:
         return self._replicas.last_used(ref) if self._replicas else None
 
     async def refresh(self) -> set[str]:
-        """Reads what the others say; the references of which one says something else now.
+        """Reads the others' statuses; the references whose status changed somewhere.
 
         Raises:
             Unavailable: when the artifact store does not answer.
@@ -78,7 +78,7 @@ class Fleet:
         """Checks that adapters are READY on every live replica, by what they say right now.
 
         Args:
-            mine: what this replica says of an adapter, by reference.
+            mine: gives an adapter's status on this replica, by reference.
 
         Raises:
             WrongState: naming each replica that lags, and its state.

@@ -69,7 +69,7 @@ class ObservedReplicas:
         }
 
     def others(self) -> dict[str, Mapping[str, AdapterStatus]]:
-        """What each other live replica says of its adapters, by replica."""
+        """The adapters' statuses on each other live replica, by replica."""
         return {name: seen.status.adapters for name, seen in sorted(self.alive().items())}
 
     def last_used(self, ref: str) -> datetime | None:
@@ -127,14 +127,14 @@ class ObservedReplicas:
         paths = {f"{FOLDER}/{file}" for file in files if not file.startswith(".")}
         if expects_own and path_of(self._name) not in paths:
             raise Unavailable(
-                "the pool's folder does not hold this replica's status any more; nothing is taken"
-                " from it before that is written again"
+                "the pool's folder lost this replica's status; this replica reads nothing else"
+                " from it until it has written the status again"
             )
         read = [self._read(path)[0] for path in sorted(paths - {path_of(self._name)})]
         return paths, [status for status in read if status]
 
     def forget_missing(self, paths: set[str]) -> None:
-        """Forgets replicas whose object does not exist any more."""
+        """Forgets replicas whose object is gone."""
         for name in [name for name in self._seen if path_of(name) not in paths]:
             self.forget(name)
 

@@ -1,4 +1,4 @@
-"""What a replica tells the others about itself: one object, written whole each time."""
+"""The status that a replica writes for the others: one object, written whole each time."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ _STORED = TypeAdapter(ReplicaStatus)
 
 
 def path_of(replica: str) -> str:
-    """The object in which a replica tells about itself."""
+    """The object with a replica's status."""
     return f"{FOLDER}/{replica}.json"

@@ -29,8 +29,8 @@ class Routes:
 
     Args:
         stored: the aliases in the pool's folder.
-        declarations: the declared set there.
-        changed: gets the references that an alias points to now, or not any more.
+        declarations: the declared set, likewise.
+        changed: gets the references that an alias now points to, or did before.
         base_model: the name under which the base is served; no alias may have it.
         check_ready: raises WrongState unless adapters are READY on every live replica.
         order: held while an alias is set.

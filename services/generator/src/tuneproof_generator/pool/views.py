@@ -70,7 +70,7 @@ class AdapterViews:
         )
 
     def status(self, ref: str) -> AdapterStatus:
-        """What this replica says of an adapter."""
+        """An adapter's status on this replica."""
         local = self._held.get(ref)
         if local is None:
             return NOT_SEEN

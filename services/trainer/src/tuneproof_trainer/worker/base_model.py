@@ -1,4 +1,4 @@
-"""Loads the base model, quantised or not, and tells which layers were quantised."""
+"""Loads the base model, quantised or not, and counts the quantised layers."""
 
 from __future__ import annotations
 

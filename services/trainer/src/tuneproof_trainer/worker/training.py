@@ -62,7 +62,7 @@ def train(
         on_step: called after each optimiser step.
 
     Raises:
-        InvalidInput: when the loss is not finite any more.
+        InvalidInput: when the loss becomes infinite or NaN.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
