@@ -104,4 +104,4 @@ def _as_known(mine: AdapterStatus, obstacle: str) -> AdapterStatus:
     if not obstacle:
         return mine
     reasons = [mine.reason] if mine.reason else []
-    return replace(mine, reason="; ".join([*reasons, f"not told to the others: {obstacle}"]))
+    return replace(mine, reason="; ".join([*reasons, f"not published: {obstacle}"]))
