@@ -22,7 +22,7 @@ _MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class Chat:
-    """SlotScheduler for the model's own chat template."""
+    """Turns for the model's own chat template."""
 
     messages: tuple[Message, ...]
 

@@ -28,7 +28,7 @@ class RunSpec(BaseModel):
         return given.effective_batch_size // given.micro_batch_size
 
     def steps_for(self, examples: int) -> int:
-        """Optimiser steps over so many examples: the passes, cut at `max_steps`."""
+        """Optimiser steps over this many examples: the passes, cut at `max_steps`."""
         given = self.hyperparameters
         forward_passes = -(-examples // given.micro_batch_size)
         per_epoch = -(-forward_passes // self.accumulation)

@@ -29,7 +29,7 @@ CARD_FILE = "README.md"
 DOCUMENT_LIMIT = 16 << 20
 """Bytes that a manifest or a provenance may have."""
 WEIGHTS_LIMIT = 8 << 30
-"""Bytes that a weights file may have when nobody says otherwise."""
+"""Bytes that a weights file may have by default."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -91,13 +91,7 @@ class Manifest(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return canonical_json(
-            {
-                "tensors": [tensor.model_dump(mode="json") for tensor in self.tensors],
-                "config": self.config,
-                "base": self.base.to_json(),
-            }
-        )
+        return canonical_json(self.model_dump())
 
     @property
     def digest(self) -> str:
@@ -118,7 +112,7 @@ class Provenance:
         """Reads provenance.json.
 
         Raises:
-            Corrupted: when it is none.
+            Corrupted: when it is not a provenance document.
         """
         try:
             document = json.loads(data)

@@ -26,7 +26,7 @@ class Residency(StrEnum):
 
 
 class ResidencyProbe:
-    """Asks the workers. All who ask while a question is under way share its answer.
+    """Asks the workers. Callers that ask while a question is under way share its answer.
 
     Args:
         seconds: how long an answer may take. The engine answers between two steps, and nobody

@@ -21,7 +21,7 @@ class Fleet:
     """This replica among the others.
 
     Args:
-        replicas: what they tell each other; None: this one is alone.
+        replicas: their statuses; None: this one is alone.
     """
 
     def __init__(self, replicas: Replicas | None) -> None:
@@ -54,7 +54,7 @@ class Fleet:
         )
 
     def last_used(self, ref: str) -> datetime | None:
-        """When an adapter last answered on another replica, as far as they told."""
+        """When an adapter last answered on another replica, as far as is known."""
         return self._replicas.last_used(ref) if self._replicas else None
 
     async def refresh(self) -> set[str]:

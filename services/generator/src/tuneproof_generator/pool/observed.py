@@ -21,7 +21,7 @@ from tuneproof_generator.pool.process import is_running
 from tuneproof_generator.pool.replica_status import FOLDER, AdapterStatus, ReplicaStatus, path_of
 
 _FORGET_LEASES = 20
-"""A status that was not renewed for so long is removed by whoever sees it."""
+"""Any replica removes a status that was not renewed for this many leases."""
 _CLOCKS_APART_SECONDS = 300.0
 """A status that is older than its lease and this when it is first seen is a dead replica's, even if
 the clocks differ."""
@@ -45,7 +45,7 @@ class ObservedReplicas:
 
     Args:
         name: of this replica.
-        process: where it runs, as `this_process` says it.
+        process: this one, see `this_process`.
         clock: steady, in seconds.
     """
 
@@ -121,7 +121,7 @@ class ObservedReplicas:
             expects_own: whether this replica's own object must exist.
 
         Raises:
-            Unavailable: when it must and does not: then it is not the store that it was.
+            Unavailable: when it must and does not: then this is another store than before.
         """
         files = self._store.names(FOLDER)
         paths = {f"{FOLDER}/{file}" for file in files if not file.startswith(".")}
@@ -157,7 +157,7 @@ class ObservedReplicas:
             return None, True
 
     def _is_rival(self, seen: Observation) -> bool:
-        """Whether whoever wrote a status under this replica's name is alive, as far as is known."""
+        """Whether another process that wrote under this replica's name may be alive."""
         if seen.status.process == self._process:
             return False
         return self._clock() < seen.ends_at and is_running(seen.status.process) is not False

@@ -34,7 +34,7 @@ class Replicas:
 
     Args:
         lease_seconds: how long this replica counts as alive after it last wrote.
-        process: where it runs, as `this_process` says it.
+        process: this one, see `this_process`.
         clock: steady, in seconds.
     """
 
@@ -107,8 +107,8 @@ class Replicas:
         """Reads what the others tell.
 
         Raises:
-            Unavailable: when the artifact store does not answer, or this replica's own status is
-                gone from it: then it is not the store that it was.
+            Unavailable: when the artifact store does not answer, or lost this replica's own status:
+                then it is another store than before.
         """
         async with self._order:
             expects_own = self._was_written and not self._obstacle

@@ -88,7 +88,7 @@ def train(
     trainer.train()
     seconds = time.monotonic() - begun
     for config in model.peft_config.values():
-        config.base_model_name_or_path = spec.base_model  # Not where it lies on this machine.
+        config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     return TrainingResult(
