@@ -80,14 +80,14 @@ def test_contradictions_are_listed_together():
     )
     assert mistakes_of(text) == [
         "study.yaml:5: corpus.overlap_tokens: must be below max_tokens (64)",
-        "study.yaml:8: arms: arm name 'short' stands there 2 times",
-        "study.yaml:12: training.sizes: size 8 stands there 2 times",
+        "study.yaml:8: arms: arm name 'short' appears 2 times",
+        "study.yaml:12: training.sizes: size 8 appears 2 times",
     ]
 
 
 def test_a_key_that_stands_twice_is_a_mistake():
     (mistake,) = mistakes_of(STUDY.replace("k: 3", "k: 3, k: 5"))
-    assert mistake == "study.yaml:6: retrieval.k: stands there twice"
+    assert mistake == "study.yaml:6: retrieval.k: appears twice"
 
 
 def test_an_unknown_data_set_names_the_known_ones():

@@ -1,7 +1,7 @@
 """The comparisons of a study: those named before the run, and the exploratory rest.
 
-The estimand is *the adapter*: training seeds fixed, items drawn in document clusters. What a
-recipe does over seeds is another question, which these intervals do not answer.
+The estimand is *the adapter*: training seeds fixed, items drawn in document clusters. These
+intervals do not answer what a recipe does over seeds.
 
 Answers without a score are neither dropped nor counted as zero. Each comparison has three
 intervals: over the pairs that are scored, and over all items with the unscored at their worst and
@@ -90,8 +90,8 @@ class Comparisons:
     primary: tuple[Comparison, ...]
     """In the order of the study file, with verdicts."""
     exploratory: tuple[Comparison, ...]
-    """Every tuned cell against the baseline by every other measure; each interval stands alone at
-    `confidence`, and no verdict is drawn."""
+    """Every tuned cell against the baseline by every other measure, each interval by itself at
+    `confidence`, without verdicts."""
     confidence: float
     """Of the primary intervals together."""
     adjusted_confidence: float

@@ -120,7 +120,7 @@ def degrees_of_freedom(sizes: Floats) -> float:
 
 
 def estimate(differences: Floats, clusters: Codes) -> Estimate:
-    """The mean difference of one study with its standard error; never fails, whatever the size.
+    """The mean difference of one study with its standard error, for any number of items.
 
     Args:
         differences: shape (n,), in the measure's units.
@@ -193,7 +193,7 @@ def _unseen(found: Estimate, tail: float, limits: Limits) -> tuple[float, float,
     difference that cluster g goes up, from 0 to 1, n_g that to the lowest. The mean is
     c + (highest - c)·E(y) - (c - lowest)·E(n). Among variables from 0 to 1 with one mean, the
     one that is only ever 0 or 1 varies most, so Clopper and Pearson's ends for the count Σ y_g
-    of G bound E(y) from above, and likewise E(n) from below; a count that is not whole is put
+    of G bound E(y) from above, and likewise E(n) from below; a fractional count goes
     into the same beta quantiles (Clopper and Pearson 1934, Biometrika 26:404). Where all G
     clusters agree the bound is the familiar one for 0 of G: a share 1 - tail^(1/G) of clusters,
     about 3.7/G at 95 %, may differ by all that the measure allows. It rises with every y_g and

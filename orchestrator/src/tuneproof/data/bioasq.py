@@ -71,7 +71,7 @@ def load(*paths: Path | str) -> Dataset:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes[:_MOST_LISTED])
         more = len(mistakes) - _MOST_LISTED
         raise InvalidInput(
-            f"the BioASQ data cannot be used as they are; correct or remove what is listed:\n"
+            f"the BioASQ data cannot be used; correct or remove these:\n"
             f"{listed}" + (f"\n  and {more} more" if more > 0 else "")
         )
     return _dataset(list(questions.values()), urls)

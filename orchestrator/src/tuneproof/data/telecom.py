@@ -92,7 +92,7 @@ def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
 def judge_forms(seed: int, n: int) -> list[JudgeForm]:
     """Labelled answers to examine a judge with; the labels are those of `score`.
 
-    Every score that the rule can give stands in a tenth of them at least, by each criterion, so
+    Every score that the rule can give is that of at least a tenth of them, by each criterion, so
     that a judge cannot do well by leaving the rare ones out.
 
     Raises:

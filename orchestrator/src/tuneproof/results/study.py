@@ -138,14 +138,14 @@ class RetrievalQuality:
     recall_at_5: float
     """Mean share of an item's gold passages among the first 5."""
     recall_ceiling_at_5: float
-    """The most that recall@5 can be: five places for more gold passages than five."""
+    """The most that recall@5 can reach, since items may have more than five gold passages."""
     unit: str
     """What counts as gold: `passage` or `document`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderCheck:
-    """The base model alone: questions with the evidence put among distractors by hand."""
+    """The base model alone, given the evidence among distractors."""
 
     facts: int
     items: int

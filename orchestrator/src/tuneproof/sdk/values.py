@@ -143,7 +143,7 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class GradeInput:
-    """One answer to be judged."""
+    """One answer to grade."""
 
     question: str
     answer: str

@@ -12,7 +12,7 @@ class FailureKind(StrEnum):
     """Why a repeat is lost."""
 
     NO_FORM = "no_form"
-    """The completion holds no score, or more than one, or goes on after it."""
+    """The completion holds no score, several, or text after the score."""
     OUT_OF_RANGE = "out_of_range"
     """There is a number, but it is not on the rubric's scale."""
     CUT_OFF = "cut_off"

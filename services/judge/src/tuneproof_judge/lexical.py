@@ -90,7 +90,7 @@ class _Tokenizer(Protocol):
 
 @cache
 def _tokenizer() -> _Tokenizer:
-    # rouge-score 0.1.2 pulls in nltk, which takes seconds: not before the first score is asked.
+    # rouge-score 0.1.2 imports nltk, which takes seconds: only the first score pays for it.
     from rouge_score.tokenizers import DefaultTokenizer  # noqa: PLC0415
 
     tokenizer: _Tokenizer = DefaultTokenizer(use_stemmer=True)

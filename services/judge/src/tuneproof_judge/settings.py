@@ -30,7 +30,7 @@ class JudgeSettings(ServiceSettings):
     )
     rubrics: Path | None = Field(
         None,
-        description="Folder of more rubric files (*.yaml) beside accuracy@1 and completeness@1.",
+        description="Folder of rubric files (*.yaml), added to accuracy@1 and completeness@1.",
     )
     concurrency: int = Field(
         32,

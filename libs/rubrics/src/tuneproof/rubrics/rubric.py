@@ -61,9 +61,9 @@ class Rubric(BaseModel):
     steps: tuple[_Text, ...] = Field(min_length=1)
     """How to get from the answer to the score."""
     reasoning: Literal["before"] = "before"
-    """Where the chain of thought stands. The form is the completion's end."""
+    """Where the chain of thought goes. The form ends the completion."""
     template: _Text
-    """The user message, with `{{name}}` for what is put in (`FROM_RUBRIC`, `FROM_REQUEST`)."""
+    """The user message; `{{name}}` stands for a value (`FROM_RUBRIC`, `FROM_REQUEST`)."""
     max_tokens: int = Field(400, ge=1, le=32768)
     """Longest completion in tokens."""
 

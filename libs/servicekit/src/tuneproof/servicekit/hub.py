@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: downloaded once, without anything that runs when it is read.
+"""Models of the Hugging Face hub: downloaded once, without files that run code when read.
 
     resolve_model  a folder, or a model id of the hub, as `--model` names it
     download       a model id, at a revision

@@ -90,7 +90,7 @@ class FileKind(Generic[Model]):
 def repeated(values: Iterable[Any], location: Location, what: str) -> list[Mistake]:
     """A mistake for each value that a list holds more than once."""
     return [
-        (location, f"{what} {value!r} stands there {count} times")
+        (location, f"{what} {value!r} appears {count} times")
         for value, count in Counter(values).items()
         if count > 1
     ]
@@ -131,7 +131,7 @@ def _repeated_keys(
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for name, count in keys.items():
             if count > 1:
-                yield (*location, name), "stands there twice"
+                yield (*location, name), "appears twice"
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 yield from _repeated_keys(value, (*location, key.value), inside)

@@ -1,4 +1,4 @@
-"""What a study is before anything runs: its file, its plan, and what stands behind the services.
+"""What a study is before it runs: its file, its plan, its model, judge and rubrics.
 
 spec, specfile   what the file may say, and reading it
 plan             the grid of cells over the split data

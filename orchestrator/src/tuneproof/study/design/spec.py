@@ -26,7 +26,7 @@ def _none_for(word: str) -> Callable[[Any], Any]:
 
 
 class Section(BaseModel):
-    """A part of the file: unknown keys are mistakes, values do not change."""
+    """A part of the file; unknown keys are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,12 +59,12 @@ class RetrievalSpec(Section):
 
     @property
     def depth(self) -> int:
-        """Passages that are asked for: those of the prompt, and enough to measure retrieval by."""
+        """Passages of each search: those of the prompt, and enough to measure retrieval."""
         return max(self.k, MEASURED_DEPTH)
 
 
 class PromptSpec(Section):
-    """How passages stand in the prompt."""
+    """How the prompt shows passages."""
 
     passage_words: int | None = Field(default=None, ge=1)
     """Words to which each passage is cut; without it, none is cut."""
@@ -112,7 +112,7 @@ class JudgeSpec(Section):
 
 
 class PrimarySpec(Section):
-    """One comparison that is named before the run."""
+    """One comparison, named before the run."""
 
     arm: Name
     """An arm of the study: all its sizes and seeds."""
@@ -120,7 +120,7 @@ class PrimarySpec(Section):
 
 
 class ComparisonSpec(Section):
-    """What is compared, and how sure one wants to be."""
+    """What is compared, and with which confidence."""
 
     baseline: Name = "baseline"
     """The arm that the others are compared with; it is not tuned."""
@@ -133,7 +133,7 @@ class ComparisonSpec(Section):
 
 
 class ReaderCheckSpec(Section):
-    """The base model, with the evidence put among distractors by hand."""
+    """The base model, given the evidence among distractors."""
 
     facts: int = Field(default=12, ge=1, le=100)
     items: int = Field(default=100, ge=1)

@@ -20,7 +20,7 @@ from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Wro
 
 N = TypeVar("N", bound=Hashable)
 Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool"]
-"""The reader's and the judge's checks are answers and grades like all others."""
+"""The reader's and the judge's checks are answers and grades too."""
 
 FILE_NAME = "study.sqlite"
 _ADVICE = {
@@ -56,7 +56,7 @@ class Task:
 
     kind: Kind
     inputs: Mapping[str, Any]
-    """JSON values; everything that can change the output, and nothing else."""
+    """JSON values: exactly what can change the output."""
     key: str
     """sha256 over kind and inputs."""
 
@@ -181,7 +181,7 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
             f"{path}: {error}: {_ADVICE[code]}, and give the same command again; what is done is"
             " kept"
         )
-    return Corrupted(f"{path} cannot be used ({error}): move it away to begin anew")
+    return Corrupted(f"{path} cannot be used ({error}): move it away to start over")
 
 
 def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:

@@ -15,7 +15,7 @@ from tuneproof.study.design.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked: a question with its passages."""
+    """A question with its passages, for a model."""
 
     id: str
     question: str

@@ -56,7 +56,7 @@ async def _ask(
             raise WrongState(
                 f"the judge asks the model {outcome.judge_model!r}, but the study means"
                 f" {judge_name!r}: give the --judge-url and --judge-model that the judge was"
-                " started with, or start it anew"
+                " started with, or restart it"
             )
         yield key, _output(outcome)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,9 +48,10 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
     distinct = len({task.key for task in tasks.values()})
     with progress.stage("training", distinct, distinct - len(missing)) as stage:
         trainer = await services.trainer()
+        desk = _Desk(chain, trainer, artifacts, stage)
+        cells = {tasks[cell.name].key: cell for cell in chain.plan.tuned if cell.name in tasks}
         trainings = [
-            asyncio.create_task(_train_cell(_Desk(chain, trainer, artifacts, stage), cell, task))
-            for cell, task in _distinct(chain, missing)
+            asyncio.create_task(_train_cell(desk, cells[task.key], task)) for task in missing
         ]
         try:
             await asyncio.gather(*trainings)
@@ -59,18 +59,6 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
             for training in trainings:
                 training.cancel()
             await asyncio.gather(*trainings, return_exceptions=True)
-
-
-def _distinct(chain: Chain, missing: Sequence[Task]) -> list[tuple[PlannedCell, Task]]:
-    """Each missing training once, with a cell that needs it."""
-    wanted = {task.key for task in missing}
-    cells = {cell.name: cell for cell in chain.plan.tuned}
-    found = {
-        task.key: (cells[name], task)
-        for name, task in chain.training_tasks().items()
-        if task.key in wanted
-    }
-    return list(found.values())
 
 
 async def _train_cell(desk: _Desk, cell: PlannedCell, task: Task) -> None:
