@@ -30,9 +30,11 @@ no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could n
 
 # The tests that start real services, and the browser's, in groups: see conftest.py.
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Whole folders that it leaves out: reading them takes as long as a third of its tests.
+QUICK  := --ignore=demo --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-faults bench-doors bench-placement bench-verify bench-swap verify-swap lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-engines test-faults bench-doors bench-placement bench-verify bench-swap verify-swap lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,10 +59,13 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(PYTEST) -m 'not faults'
+	$(PYTEST) -m 'not (faults or engines)'
+
+test-engines: $(STAMP)  ## Run the tests that start engines of their own: replicas, architectures
+	$(BIN)/pytest -m 'engines and not faults' services/generator
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
-	$(PYTEST) -m 'not (faults or engine or e2e or browser or process)'
+	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
 	$(BIN)/pytest -m faults

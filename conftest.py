@@ -38,7 +38,7 @@ STARTING = frozenset({"process", "engine", "e2e", "faults"})
 """Marks of tests that may start Python processes."""
 
 # A worker is given two groups at the start: the first and the third, the second and the fourth.
-GROUPS = ("engines", "e2e", "browser", "engine")
+GROUPS = ("e2e", "engine", "browser", "engines")
 """In the order in which they start; the other tests are grouped by file, and follow."""
 
 
@@ -57,7 +57,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     for fixture in getattr(item, "fixturenames", ()):
         if fixture in STARTS:
             item.add_marker(STARTS[fixture])
-    item.add_marker(pytest.mark.xdist_group(_group(item)))
+    group = _group(item)
+    item.add_marker(pytest.mark.xdist_group(group))
+    if group == "engines":
+        item.add_marker(group)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

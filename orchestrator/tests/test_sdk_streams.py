@@ -182,6 +182,7 @@ async def test_an_error_of_the_source_reaches_the_caller():
 @pytest.mark.parametrize("ending", ["ends the stream", "fails", "cancels", "dies"])
 async def test_a_stream_that_fails_raises_after_what_came(ending: str):
     kill = asyncio.Event()
+    found: dict[str, Any] = {}
 
     async def script(requests, context):
         asked = [request async for request in requests]
@@ -192,10 +193,11 @@ async def test_a_stream_that_fails_raises_after_what_came(ending: str):
         if ending == "cancels":
             await context.abort(grpc.StatusCode.CANCELLED, "stopping")
         if ending == "dies":
+            while len(found) < 2:  # A reply that is not sent yet dies with its server.
+                await asyncio.sleep(0.01)
             kill.set()
             await asyncio.Event().wait()
 
-    found: dict[str, Any] = {}
     inputs = {str(n): _ask("x") for n in range(5)}
     async with _killable(script, kill) as target, GeneratorClient(target) as client:
         with pytest.raises(Unavailable) as caught:

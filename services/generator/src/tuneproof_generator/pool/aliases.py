@@ -8,6 +8,7 @@ part of its requests to a second adapter, the canary. An alias that points to no
 from __future__ import annotations
 
 import builtins
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,7 +16,6 @@ from types import MappingProxyType
 
 import structlog
 from pydantic import TypeAdapter
-from pydantic_core import from_json
 
 from tuneproof.adapters import ObjectStore
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, WrongState
@@ -158,7 +158,7 @@ class Aliases:
     def _read(self, name: str, version: int) -> Alias:
         path = _path(name, version)
         try:
-            content = from_json(self._store.read(path)) | {"name": name, "version": version}
+            content = json.loads(self._store.read(path)) | {"name": name, "version": version}
             alias = _STORED.validate_python(content)
             _ = alias.target  # Checks what the fields say together.
         except (ValueError, TypeError, InvalidInput) as error:
