@@ -34,7 +34,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-engines test-faults bench-doors bench-placement bench-verify bench-swap verify-swap lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -59,10 +59,10 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(PYTEST) -m 'not (faults or engines)'
+	$(PYTEST) -m 'not (faults or engines or e2e)'
 
-test-engines: $(STAMP)  ## Run the tests that start engines of their own: replicas, architectures
-	$(BIN)/pytest -m 'engines and not faults' services/generator
+test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own
+	$(BIN)/pytest -m '(engines or e2e) and not faults' services/generator tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
 	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process)'

@@ -86,13 +86,16 @@ _unmarked = ""
 """The test that runs now, if it may start no Python process."""
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
     global _unmarked  # noqa: PLW0603 - an audit hook is given nothing of ours
     _unmarked = "" if STARTING & {mark.name for mark in item.iter_markers()} else item.nodeid
-    result = yield
-    _unmarked = ""
-    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    global _unmarked  # noqa: PLW0603 - see above
+    _unmarked = ""  # The last test of a session ends what other tests share.
 
 
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:

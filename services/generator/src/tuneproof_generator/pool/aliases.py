@@ -161,7 +161,7 @@ class Aliases:
             content = json.loads(self._store.read(path)) | {"name": name, "version": version}
             alias = _STORED.validate_python(content)
             _ = alias.target  # Checks what the fields say together.
-        except (ValueError, TypeError, InvalidInput) as error:
+        except (ValueError, TypeError, RecursionError, InvalidInput) as error:
             raise Corrupted(
                 f"{path} in the pool's folder is not an alias ({error}); delete it, and the change"
                 " before it counts again"
