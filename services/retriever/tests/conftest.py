@@ -14,9 +14,8 @@ from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
 from tuneproof_retriever.stores.lance_store import LanceStore, open_lance_store
 from tuneproof_retriever.stores.protocol import VectorStore
-from tuneproof_retriever.stores.weaviate_connection import Server
+from tuneproof_retriever.stores.weaviate_options import Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import (
-    WeaviateOptions,
     WeaviateStore,
     open_weaviate_store,
 )

@@ -161,6 +161,12 @@ class LanceStore:
         rows = numbers.reshape(found.num_rows, -1) if found.num_rows else []
         return dict(zip(found["id"].to_pylist(), rows, strict=True))
 
+    async def searches_exactly(self, name: str) -> bool:
+        """See `VectorStore`."""
+        async with self._reading(name) as table:
+            rows: int = await table.count_rows()
+        return rows < self._ann_min_passages
+
     async def mend(self, name: str, _ids: Sequence[str]) -> None:
         """See `VectorStore`. Both indexes are built anew as a whole."""
         await self.build_indexes(name)

@@ -95,6 +95,9 @@ class VectorStore(Protocol):
     async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
         """Vectors of passages by id, without those that are not there."""
 
+    async def searches_exactly(self, name: str) -> bool:
+        """Whether a dense search reads every passage's own vector: no index can lack one."""
+
     async def mend(self, name: str, ids: Sequence[str]) -> None:
         """Indexes passages anew that a search does not find though they are stored.
 

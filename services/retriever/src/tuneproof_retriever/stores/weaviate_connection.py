@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,27 +23,13 @@ from weaviate.config import GrpcConfig
 from weaviate.exceptions import WeaviateBaseError
 
 from tuneproof.servicekit.errors import NotFound, Overloaded, TuneproofError, Unavailable
+from tuneproof_retriever.stores.weaviate_options import Server
 
 _WATCH_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000)]
 _DEFAULT_GRPC_PORT = 50051
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where a Weaviate server is, and how long it may take."""
-
-    url: str
-    """As `http://weaviate:8080`; https also encrypts gRPC."""
-    grpc: str = ""
-    """host:port; empty: the URL's host, port 50051."""
-    api_key: str = field(default="", repr=False)
-    search_seconds: float = 5.0
-    """Longest search, and longest wait for an answer about a collection."""
-    write_seconds: float = 60.0
-    """Longest write of a batch, and longest page of a scan."""
 
 
 class Connection:
@@ -59,18 +44,18 @@ class Connection:
         self._page = httpx.AsyncClient(timeout=_CONNECT_SECONDS, trust_env=False)
 
     @asynccontextmanager
-    async def calling(self, corpus: str, seconds: float = 0.0) -> AsyncIterator[Any]:
+    async def calling(self, corpus: str, *, writing: bool = False) -> AsyncIterator[Any]:
         """The client, for calls about a corpus.
 
         Args:
-            seconds: time limit; 0: that of a search.
+            writing: whether the calls get the time limit of a write, not that of a search.
 
         Raises:
             NotFound: the server does not know the collection.
             Overloaded: it takes no more calls now.
             Unavailable: it does not answer in time, or refuses.
         """
-        limit = seconds or self.server.search_seconds
+        limit = self.server.write_seconds if writing else self.server.search_seconds
         try:
             async with asyncio.timeout(limit):
                 yield await self._opened()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from weaviate.classes.config import (
@@ -21,6 +21,7 @@ from weaviate.classes.config import (
 )
 
 from tuneproof_retriever.corpus import Corpus
+from tuneproof_retriever.stores.weaviate_options import Layout
 
 COLLECTION_PROPERTIES = {
     "document_id": DataType.TEXT,
@@ -37,18 +38,6 @@ COLLECTION_PROPERTIES = {
 }
 _FILTERED = {"ordinal", "tags"}
 _SEARCHED = {"words": Tokenization.WHITESPACE}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the passages of new corpora are kept; corpora that exist keep theirs."""
-
-    index: Literal["hnsw", "flat"] = "hnsw"
-    quantised: bool = False
-    """Whether vectors are kept with 8 bits an entry beside the exact ones (rotational)."""
-    replicas: int = 1
-    shards: int = 1
-    """BM25 counts words by shard, so with more than one its scores depend on where a passage is."""
 
 
 @dataclass(frozen=True)
