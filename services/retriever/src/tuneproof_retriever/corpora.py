@@ -232,8 +232,9 @@ class Corpora:
                 # The record is written last: a crash before it leaves an open corpus.
                 await self._store.save(frozen)
             finally:
+                # What a failed attempt to mend left is asked next time.
+                self._ledgers.pop(name, None)
                 await self._release_unused(name)
-            self._ledgers.pop(name, None)
             self.looks.trust(frozen)
             return frozen
 
@@ -254,7 +255,7 @@ class Corpora:
             self._store,
             corpus,
             words,
-            passages=content.passages,
+            content,
             sample=self._proof_passages if undisturbed else None,
         )
         return replace(

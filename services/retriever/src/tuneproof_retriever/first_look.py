@@ -79,9 +79,9 @@ class FirstLooks:
         content = await read_content(corpus, words.counting(self._store.scan(corpus.name)))
         if content.digest != corpus.digest:
             raise _changed(corpus, f"its passages now have the digest {content.digest}")
-        places = range(corpus.passage_count)
+        places = range(content.passages)
         sample = places[:: max(1, len(places) // _SAMPLE)]
-        if lost := await lost_passages(self._store, corpus.name, words, sample):
+        if lost := await lost_passages(self._store, corpus.name, words, content.passages, sample):
             raise _changed(
                 corpus,
                 f"{len(lost)} of {len(sample)} passages are not found by their own vector or"

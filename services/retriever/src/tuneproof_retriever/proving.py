@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import structlog
 
 from tuneproof.servicekit.errors import Corrupted
 from tuneproof_retriever.corpus import Corpus, Passage, Proof, Vector
+from tuneproof_retriever.freezing import Content
 from tuneproof_retriever.own_words import WordCounts
 from tuneproof_retriever.stores.protocol import VectorStore
 
@@ -29,42 +30,57 @@ _log = structlog.get_logger(__name__)
 
 
 async def prove(
-    store: VectorStore, corpus: Corpus, words: WordCounts, *, passages: int, sample: int | None
+    store: VectorStore, corpus: Corpus, words: WordCounts, content: Content, *, sample: int | None
 ) -> Proof:
     """Looks passages up, and mends those that are not found.
 
     Args:
         words: counted over the corpus.
-        passages: how many the corpus holds.
-        sample: how many are looked up, drawn at random; None: all.
+        content: what the corpus holds.
+        sample: how many passages are looked up, drawn at random; None: all.
 
     Raises:
         Corrupted: when passages cannot be found though they were indexed anew.
     """
+    name, passages = corpus.name, content.passages
     chosen = None
     if sample is not None and sample < passages:
         chosen = frozenset(random.sample(range(passages), sample))
-    lost = await lost_passages(store, corpus.name, words, chosen)
-    first = len(lost)
+    mended: set[str] = set()
     for _ in range(_MENDINGS):
+        lost = await lost_passages(store, name, words, passages, chosen)
+        lost = lost or await _uncounted(store, name, content)
         if not lost:
-            return Proof(passages if chosen is None else len(chosen), first)
-        _log.warning("passages are not in the indexes", corpus=corpus.name, passages=len(lost))
-        await store.mend(corpus.name, lost)
+            return Proof(passages if chosen is None else len(chosen), len(mended))
+        _log.warning("passages are not in the indexes", corpus=name, passages=len(lost))
+        await store.mend(name, lost)
+        mended.update(lost)
         # Where one is missing others may be: from now on all are looked up.
-        chosen, before = None, set(lost)
-        lost = await lost_passages(store, corpus.name, words, None)
-        first += len(set(lost) - before)
-    raise _not_found(corpus.name, lost)
+        chosen = None
+    if lost := await lost_passages(store, name, words, passages, None):
+        raise Corrupted(
+            f"{len(lost)} passages of corpus {name!r} cannot be found by their own vector or words,"
+            f" first {lost[0]}, though they were indexed anew; delete the corpus and ingest again",
+            corpus=name,
+        )
+    return Proof(passages, len(mended))
 
 
 async def lost_passages(
-    store: VectorStore, name: str, words: WordCounts, chosen: Collection[int] | None
+    store: VectorStore,
+    name: str,
+    words: WordCounts,
+    passages: int,
+    chosen: Collection[int] | None,
 ) -> list[str]:
     """Ids of the passages that are not found by their vector or not by their words.
 
     Args:
+        passages: how many the corpus holds.
         chosen: places of the passages to look up, by ascending id; None: all.
+
+    Raises:
+        Corrupted: when the corpus holds another number of passages.
     """
     exact = await store.searches_exactly(name)
     limit = asyncio.Semaphore(_LOOKUPS)
@@ -86,15 +102,22 @@ async def lost_passages(
         place += len(batch)
         vectors = await store.vectors(name, [passage.id for passage in some])
         await asyncio.gather(*(look(passage, vectors.get(passage.id)) for passage in some))
+    if place != passages:
+        raise Corrupted(
+            f"corpus {name!r} holds {place} passages now, not {passages}; ingest its documents"
+            " again",
+            corpus=name,
+        )
     return sorted(lost)
 
 
-def _not_found(name: str, lost: Sequence[str]) -> Corrupted:
-    return Corrupted(
-        f"{len(lost)} passages of corpus {name!r} cannot be found by their own vector or words,"
-        f" first {lost[0]}, though they were indexed anew; delete the corpus and ingest again",
-        corpus=name,
-    )
+async def _uncounted(store: VectorStore, name: str, content: Content) -> list[str]:
+    """The first passages of all documents, by which a store counts, if it counts others."""
+    counts = await store.counts(name)
+    if (counts.documents, counts.passages) == (content.documents, content.passages):
+        return []
+    scanned = [stored async for batch in store.scan(name) for stored in batch]
+    return [stored.passage.id for stored in scanned if stored.ordinal == 0]
 
 
 async def _by_vector(store: VectorStore, name: str, passage: Passage, vector: Vector) -> bool:
@@ -113,7 +136,8 @@ async def _by_words(store: VectorStore, name: str, passage: Passage, words: Word
     if not wanted:
         return True
     for depth in _DEPTHS:
-        hits = await store.keyword(name, wanted, depth, {})
+        # The filter makes sure that the passage's metadata are in their index too.
+        hits = await store.keyword(name, wanted, depth, passage.metadata)
         if any(hit.passage.id == passage.id for hit in hits):
             return True
         if len(hits) < depth:

@@ -8,6 +8,7 @@ documents are whole, and `add` replaces what an interrupted call left of others.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from tuneproof.servicekit.errors import Corrupted
 from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
 from tuneproof_retriever.stores.protocol import Counts, StoredPassage
 from tuneproof_retriever.stores.tags import tags_of
-from tuneproof_retriever.stores.weaviate_batches import BATCH, insert, remove
+from tuneproof_retriever.stores.weaviate_batches import insert, remove
 from tuneproof_retriever.stores.weaviate_connection import Connection, connected
 from tuneproof_retriever.stores.weaviate_objects import (
     PASSAGE_PROPERTIES,
@@ -38,6 +39,8 @@ from tuneproof_retriever.stores.weaviate_records import Records
 from tuneproof_retriever.stores.word_stems import word_stems
 
 _PAGE = 1000
+_MENDED = 50
+"""Passages that are mended together: a crash in between leaves so many documents incomplete."""
 _MOST_HITS = 10_000
 """Weaviate's own limit (QUERY_MAXIMUM_RESULTS), unless its operator changes it."""
 
@@ -148,24 +151,14 @@ class WeaviateStore:
         """See `VectorStore`.
 
         Weaviate 1.39 leaves an object that is written again unchanged out of its indexes, and so
-        does an update: only what was deleted by its id and then inserted is indexed anew.
+        does an update: only what was deleted by its id and then inserted is indexed anew. It may
+        lack in the index of ids too, so that no filter finds it: it is read by a cursor.
         """
         writing = partial(self._using, name, writing=True)
-        for first in range(0, len(ids), BATCH):
-            some = ids[first : first + BATCH]
-            async with writing() as collection:
-                found = await collection.query.fetch_objects_by_ids(
-                    some, limit=len(some), include_vector=True
-                )
-            bare = [str(each.uuid) for each in found.objects if not each.vector]
-            if bare:
-                raise Corrupted(
-                    f"corpus {name!r} lost the vectors of {len(bare)} passages, first {bare[0]};"
-                    " delete the corpus and ingest again",
-                    corpus=name,
-                )
-            await remove(writing, some)
-            await insert(writing, [_as_new(each) for each in found.objects])
+        for first in range(0, len(ids), _MENDED):
+            some = [await self._object(name, id_) for id_ in ids[first : first + _MENDED]]
+            await remove(writing, [str(each.uuid) for each in some])
+            await insert(writing, some)
 
     async def dense(
         self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
@@ -225,6 +218,20 @@ class WeaviateStore:
             collection = client.collections.use(self._records.collection_of(name))
             yield collection.with_consistency_level(self._level)
 
+    async def _object(self, name: str, id_: str) -> DataObject[Any, Any]:
+        """A passage's object as it was written."""
+        before = uuid.UUID(int=uuid.UUID(id_).int - 1)
+        async with self._using(name, writing=True) as collection:
+            found = await collection.query.fetch_objects(limit=1, after=before, include_vector=True)
+        objects = [each for each in found.objects if str(each.uuid) == id_ and each.vector]
+        if not objects:
+            raise Corrupted(
+                f"corpus {name!r} lost passage {id_} or its vector; delete the corpus and ingest"
+                " again",
+                corpus=name,
+            )
+        return DataObject(uuid=id_, properties=objects[0].properties, vector=objects[0].vector)
+
     async def _pages(self, name: str, properties: Sequence[str]) -> AsyncIterator[list[Any]]:
         after = None
         while True:
@@ -248,10 +255,6 @@ async def open_weaviate_store(options: WeaviateOptions) -> AsyncIterator[Weaviat
             yield WeaviateStore(connection, records, options.consistency)
         finally:
             renewing.cancel()
-
-
-def _as_new(found: Any) -> Any:
-    return DataObject(uuid=found.uuid, properties=found.properties, vector=found.vector)
 
 
 def _filter(where: Mapping[str, str]) -> Any:
