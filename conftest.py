@@ -42,19 +42,25 @@ GROUPS = ("engines", "e2e", "browser", "engine")
 """In the order in which they start; the other tests are grouped by file, and follow."""
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("loadgroup", False) and not all(
+        item.nodeid.endswith(f"@{_group(item)}") for item in session.items
+    ):
+        raise pytest.UsageError("pytest-xdist makes no groups with this pytest: run make setup")
     # What the imports made stays: a collection that looks through it all again takes a second.
     gc.collect()
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
+# Not in pytest_collection_modifyitems: xdist has read the groups by then.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    for fixture in getattr(item, "fixturenames", ()):
+        if fixture in STARTS:
+            item.add_marker(STARTS[fixture])
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in STARTS:
-                item.add_marker(STARTS[fixture])
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if hasattr(config, "workerinput"):
         items.sort(key=_place)
 

@@ -14,7 +14,7 @@ ROWS = [
     for line in TEXT.splitlines()
     if line.startswith("| ") and not line.startswith("| to change")
 ]
-FILE = re.compile(r"`([\w/-]+/[\w./-]+\.\w+)`")
+FILE = re.compile(r"`([\w./-]+\.(?:py|md|j2|ya?ml|toml|proto|json))`")
 HOMES = {
     "orchestrator": "orchestrator/src/tuneproof",
     **{

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tuneproof.data import sources
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design import spec
-from tuneproof.study.design.specfile import parse_spec
+from tuneproof.study.design.specfile import STUDY_FILE
 
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -131,17 +131,17 @@ def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
 
 def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    parse_spec(block, "smallest")
+    STUDY_FILE.parse(block, "smallest")
     whole = yaml.safe_load(block)
     for key in set(whole) - {"services"}:
         less = yaml.safe_dump({name: value for name, value in whole.items() if name != key})
         with pytest.raises(InvalidInput, match=key):
-            parse_spec(less, "less")
+            STUDY_FILE.parse(less, "less")
 
 
 def test_what_the_word_for_nothing_means_is_true() -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     value = yaml.safe_load(block)
-    plain = parse_spec(block, "plain")
+    plain = STUDY_FILE.parse(block, "plain")
     value["judge"], value["comparison"]["primary"] = "none", "all"
-    assert parse_spec(yaml.safe_dump(value), "said") == plain
+    assert STUDY_FILE.parse(yaml.safe_dump(value), "said") == plain

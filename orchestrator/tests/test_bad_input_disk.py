@@ -187,7 +187,9 @@ def test_a_database_that_may_not_be_written_is_no_broken_one(tmp_path):
 def test_a_database_that_cannot_be_opened_is_told(tmp_path):
     (tmp_path / FILE_NAME).mkdir()
     with (
-        pytest.raises(WrongState, match=rf"{FILE_NAME}: unable to open .*see who may write"),
+        pytest.raises(
+            WrongState, match=rf"{FILE_NAME}: unable to open .*check its permissions and its disk"
+        ),
         open_state(tmp_path, write=True),
     ):
         pass
@@ -215,8 +217,8 @@ def test_a_failed_write_names_the_file_and_leaves_the_old_content(tmp_path, monk
             OSError(errno.ENOSPC, "No space left on device", "/s/x"),
             "/s/x: No space left on device: free space on that disk, and give",
         ),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error: put that right, and give"),
-        (OSError("no network"), "no network: put that right"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error: correct this, and give"),
+        (OSError("no network"), "no network: correct this"),
     ],
 )
 def test_what_the_system_refuses_is_told_with_its_place_and_advice(error, told):

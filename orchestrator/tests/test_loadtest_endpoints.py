@@ -92,7 +92,7 @@ async def test_no_header_is_the_base_model_at_our_door_and_nothing_known_elsewhe
     [
         ((PIECE, USAGE), "ended without"),
         (('{"choices": [{"delta": {}}]}', "[DONE]"), "empty"),
-        (("no json",), "no JSON"),
+        (("no json",), "does not hold JSON"),
         ((PIECE, '{"error": {"message": "broken"}}'), "broken"),
     ],
 )

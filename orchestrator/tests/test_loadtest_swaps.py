@@ -123,7 +123,7 @@ async def test_an_adapter_that_does_not_load_is_a_failed_swap_and_hurts_nobody()
 @pytest.mark.parametrize(
     ("world", "swaps", "said"),
     [
-        (World(declared={ref_of(1)}), SWAPS, "declared already"),
+        (World(declared={ref_of(1)}), SWAPS, "already declared"),
         (World(places=2), SWAPS, "max_cpu_loras"),
         (World(), SwapSpec(SWAPS.adapters, (), 1.0), "too few"),
         (World(), SwapSpec(SWAPS.adapters, SWAPS.adapters, 1.0), "named twice"),

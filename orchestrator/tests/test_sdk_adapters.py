@@ -147,7 +147,7 @@ async def test_what_happens_without_a_place_is_the_callers_choice(client, adapte
     for chosen, wire in (("refuse", pb.ON_FULL_REFUSE), ("evict_idle", pb.ON_FULL_EVICT_IDLE)):
         await client.declare(REF, on_full=chosen)
         assert adapters.on_full == wire
-    with pytest.raises(InvalidInput, match="'guess' is no on full; known: refuse, evict_idle"):
+    with pytest.raises(InvalidInput, match="'guess' is not known; known: refuse, evict_idle"):
         await client.declare(REF, on_full="guess")
 
 

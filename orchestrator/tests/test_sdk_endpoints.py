@@ -16,7 +16,8 @@ from tuneproof.sdk import (
     RetrieverClient,
     TrainerClient,
 )
-from tuneproof.sdk.connection import Connection, all_pages
+from tuneproof.sdk.client import all_pages
+from tuneproof.sdk.connection import Connection
 from tuneproof.servicekit.errors import DeadlineExceeded, Internal, InvalidInput, Unavailable
 
 pytestmark = pytest.mark.timeout(10)

@@ -161,7 +161,7 @@ async def test_an_answer_without_its_end_is_an_error(client, fake):
     ("message", "said"),
     [
         ({"role": "robot", "content": "x"}, "'robot'"),
-        ({"role": "user"}, "message 1 has no content"),
+        ({"role": "user"}, "message 1 lacks its content"),
     ],
 )
 async def test_a_wrong_message_is_named(client, message, said):

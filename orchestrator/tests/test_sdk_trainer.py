@@ -164,9 +164,9 @@ def unchecked(**values: str) -> RunSpec:
 
 
 async def test_unknown_words_are_named_with_the_known_ones(client):
-    with pytest.raises(InvalidInput, match=r"'dora' is no method; known: qlora_nf4, lora"):
+    with pytest.raises(InvalidInput, match=r"method 'dora' is not known; known: qlora_nf4, lora"):
         await client.create("run-1", unchecked(method="dora"))
-    with pytest.raises(InvalidInput, match=r"'step' is no schedule"):
+    with pytest.raises(InvalidInput, match=r"schedule 'step' is not known"):
         await client.create("run-1", unchecked(schedule="step"))
 
 

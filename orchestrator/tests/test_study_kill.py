@@ -77,7 +77,7 @@ async def test_an_interrupt_says_how_to_go_on(small):
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert process.returncode == 130
-        assert "the same command goes on where this one stopped" in err.decode()
+        assert "the same command continues where this one stopped" in err.decode()
         assert "Traceback" not in err.decode()
         world.delay = 0.0
         code, _, err = await finished(*run_arguments(small))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_study import STUDY
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.specfile import load_spec, parse_spec
+from tuneproof.study.design.specfile import STUDY_FILE, load_spec
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 def mistakes_of(text: str) -> list[str]:
     with pytest.raises(InvalidInput) as caught:
-        parse_spec(text, "study.yaml")
+        STUDY_FILE.parse(text, "study.yaml")
     return caught.value.message.splitlines()
 
 
 def test_a_whole_file_is_read():
-    spec = parse_spec(STUDY, "study.yaml")
+    spec = STUDY_FILE.parse(STUDY, "study.yaml")
     assert spec.baseline.name == "baseline"
     assert [arm.name for arm in spec.tuned] == ["short", "closed"]
     assert spec.training.hyperparameters.rank == 4
@@ -39,7 +39,7 @@ def test_the_ready_studies_are_valid(name):
 
 
 def test_a_number_in_scientific_notation_is_a_number():
-    spec = parse_spec(STUDY.replace("rank: 4", "learning_rate: 1e-3"), "study.yaml")
+    spec = STUDY_FILE.parse(STUDY.replace("rank: 4", "learning_rate: 1e-3"), "study.yaml")
     assert spec.training.hyperparameters.learning_rate == 1e-3
 
 
@@ -49,7 +49,7 @@ def test_judge_none_means_no_judge():
         "judge: none",
     ).replace(", judge: {forms: 6}", "")
     text = text.replace("{accuracy: 0.25, completeness: 0.25}", "{token_f1: 0.05}")
-    assert parse_spec(text, "study.yaml").judge is None
+    assert STUDY_FILE.parse(text, "study.yaml").judge is None
 
 
 def test_every_mistake_is_listed_with_its_line():
@@ -66,7 +66,7 @@ def test_every_mistake_is_listed_with_its_line():
         f"study.yaml:1: study: {name}",
         f"study.yaml:3: dataset.documents: {number}",
         "study.yaml:6: retrieval.k: Input should be greater than or equal to 1, got 0",
-        "study.yaml:10: arms[1].tune.reference: is no key that a study file knows",
+        "study.yaml:10: arms[1].tune.reference: is not a key of a study file",
         "study.yaml:10: arms[1].tune.references: is missing",
         "study.yaml:13: judge.repeats: Input should be less than or equal to 100, got 1000",
     ]
@@ -80,14 +80,14 @@ def test_contradictions_are_listed_together():
     )
     assert mistakes_of(text) == [
         "study.yaml:5: corpus.overlap_tokens: must be below max_tokens (64)",
-        "study.yaml:8: arms: arm name 'short' stands there 2 times",
-        "study.yaml:12: training.sizes: size 8 stands there 2 times",
+        "study.yaml:8: arms: arm name 'short' appears 2 times",
+        "study.yaml:12: training.sizes: size 8 appears 2 times",
     ]
 
 
 def test_a_key_that_stands_twice_is_a_mistake():
     (mistake,) = mistakes_of(STUDY.replace("k: 3", "k: 3, k: 5"))
-    assert mistake == "study.yaml:6: retrieval.k: stands there twice"
+    assert mistake == "study.yaml:6: retrieval.k: appears twice"
 
 
 def test_an_unknown_data_set_names_the_known_ones():
@@ -110,7 +110,7 @@ def test_the_baseline_is_named_and_every_other_arm_is_tuned():
     text = STUDY.replace("- name: baseline", "- name: base").replace(
         "comparison: {", "comparison: {baseline: base, "
     )
-    assert parse_spec(text, "study.yaml").baseline.name == "base"
+    assert STUDY_FILE.parse(text, "study.yaml").baseline.name == "base"
     assert mistakes_of(
         text.replace("- name: base", "- {name: base, tune: {references: full}}")
     ) == [
@@ -128,7 +128,8 @@ def test_a_primary_comparison_names_a_tuned_arm():
     )
     (mistake,) = mistakes_of(text)
     assert mistake == (
-        "study.yaml:14: comparison.primary[0].arm: 'long' is no tuned arm; there are: short, closed"
+        "study.yaml:14: comparison.primary[0].arm: 'long' is not a tuned arm;"
+        " there are: short, closed"
     )
 
 
@@ -137,8 +138,8 @@ def test_a_primary_comparison_names_a_tuned_arm():
     [
         ("", "study.yaml:1: expected a study"),
         ("- a\n- b\n", "study.yaml:1: expected a study"),
-        ("study: [a\n", "study.yaml:2:1: is no YAML"),
-        ("study: !!python/object:os.system {}", "study.yaml:1:8: is no YAML"),
+        ("study: [a\n", "study.yaml:2:1: is not YAML"),
+        ("study: !!python/object:os.system {}", "study.yaml:1:8: is not YAML"),
         ("a: &x [*x]\n", "study.yaml"),
     ],
 )
@@ -172,7 +173,7 @@ def test_any_content_is_read_or_refused_with_lines(changes):
     text = yaml.safe_dump({**yaml.safe_load(STUDY), **changes}, sort_keys=False)
     message = ""
     try:
-        parse_spec(text, "study.yaml")
+        STUDY_FILE.parse(text, "study.yaml")
     except InvalidInput as error:
         message = error.message
     assert all(line.startswith("study.yaml:") for line in message.splitlines()), message

@@ -95,7 +95,7 @@ class Place:
         return ended.stdout
 
     def stay(self, command: str) -> subprocess.Popen[str]:
-        """Runs a command that stays, as in a second terminal, until it says how it is ended."""
+        """Runs a command that stays, as in a second terminal, until it says how to stop it."""
         process = subprocess.Popen(
             ["bash", "-ec", command],
             stdout=subprocess.DEVNULL,
@@ -107,7 +107,7 @@ class Place:
         )
         assert process.stderr is not None
         for line in process.stderr:
-            if "Ctrl-C ends the services" in line:
+            if "Ctrl-C stops the services" in line:
                 return process
         raise AssertionError(f"{command} ended")
 

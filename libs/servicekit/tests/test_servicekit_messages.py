@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from tuneproof.generator.v1 import generator_pb2
 from tuneproof.judge.v1 import judge_pb2
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.servicekit.messages import (
-    message_of,
-    set_values,
-    value_from,
-    value_of,
-    values_of,
-    word_of,
-)
+from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
 VALUES = st.fixed_dictionaries(
@@ -37,8 +30,7 @@ VALUES = st.fixed_dictionaries(
 
 @given(VALUES)
 def test_what_is_set_comes_back_and_nothing_else(values):
-    message = pb.Hyperparameters()
-    set_values(message, values)
+    message = message_of(pb.Hyperparameters, **values)
     assert values_of(pb.Hyperparameters.FromString(message.SerializeToString())) == values
 
 
@@ -54,9 +46,9 @@ def test_an_enum_of_a_later_version_is_refused_with_the_known_words():
 def test_words_of_enums():
     assert word_of(pb.RunState, pb.RUN_STATE_QUEUED) == "queued"
     assert word_of(pb.RunState, 99) == "99"
-    assert value_of(pb.RunState, "failed") == pb.RUN_STATE_FAILED
-    with pytest.raises(InvalidInput, match="'gone' is no run state; known: queued, running, succ"):
-        value_of(pb.RunState, "gone")
+    assert message_of(pb.Run, state="failed").state == pb.RUN_STATE_FAILED
+    with pytest.raises(InvalidInput, match="run state 'gone' is not known; known: queued, runn"):
+        message_of(pb.Run, state="gone")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_search_narrows_and_clear_widens(page: Page) -> None:
     assert 0 < len(texts) < 24
     assert all("tilt" in text and "Elm" in text for text in texts)
     search.fill("no such words")
-    expect(page.get_by_text("No answer fits all filters.")).to_be_visible()
+    expect(page.get_by_text("No answer matches all filters.")).to_be_visible()
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#shown")).to_have_text("24 of 24 questions")
     assert shown(page) == 24

@@ -116,7 +116,7 @@ def test_looking_again_is_warned_of_where_something_is_undecided(study: StudyRes
         changed = replace(comparisons, primary=(replace(first, **change),))  # type: ignore[arg-type]
         said = " ".join(caveat.text for caveat in warnings(study, changed))
         assert ("Do not add questions and look again" in said) is warned
-        assert "more than 5 %" in said or not warned
+        assert "above 5 %" in said or not warned
 
 
 def test_warnings_count_what_is_missing(study: StudyResults) -> None:

@@ -201,7 +201,7 @@ def test_without_a_judge_the_primary_score_stands_beside_each_question(
 def test_checks_retrieval_training_and_stages_are_shown(page: Page) -> None:
     for words in (
         "the evidence among 12 facts",
-        "what retrieval brings",
+        "the passages that retrieval found",
         "The judge in completeness",
         "Rows: the right score",
         "success@5",

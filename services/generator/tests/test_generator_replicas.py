@@ -137,6 +137,8 @@ async def test_a_late_write_takes_nothing_back(store, clock):
         _status("two", lease_seconds=float("nan")).dump(),
         json.dumps({**json.loads(_status("two").dump()), "adapters": {"x": "READY"}}).encode(),
     ],
+    # The data hold times: two workers must give a test the same name.
+    ids=["empty", "list", "null", "binary", "cut", "another's", "endless", "unlike"],
 )
 async def test_a_spoilt_status_is_ignored_and_hides_nobody(store, clock, data):
     one, four = _replicas(store, "one", clock), _replicas(store, "four", clock)
@@ -304,7 +306,7 @@ async def test_lists_tell_an_adapters_state_on_every_live_replica(tmp_path, cloc
         one.store.error = LOST
         with pytest.raises(Unavailable):
             await one.tell()
-        assert told()["one"] == (AdapterState.READY, f"not told to the others: {LOST.message}")
+        assert told()["one"] == (AdapterState.READY, f"not published: {LOST.message}")
 
 
 async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(tmp_path, clock):

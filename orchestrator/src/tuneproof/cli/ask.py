@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from tuneproof.cli.asking import Asked
-from tuneproof.cli.console import out, print_json, say
+from tuneproof.cli.console import out, say
 from tuneproof.cli.options import takes_options
 from tuneproof.prompts import rag_messages
 from tuneproof.sdk import (
@@ -32,22 +32,23 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
     corpus: Annotated[
-        str, typer.Option(help="Name of a frozen corpus; needed where there are several.")
+        str, typer.Option(help="Name of a frozen corpus; needed when there are several.")
     ] = "",
     adapter: Annotated[
-        str, typer.Option(help="Adapter `name@sha256:…` or alias; without it the base answers.")
+        str,
+        typer.Option(help="Adapter `name@sha256:…` or alias; by default the base model answers."),
     ] = "",
-    k: Annotated[int, typer.Option(min=1, max=1000, help="Passages in the prompt.")] = 4,
+    k: Annotated[int, typer.Option(min=1, max=1000, help="Number of passages in the prompt.")] = 4,
     mode: Annotated[
-        Literal["hybrid", "dense", "keyword"], typer.Option(help="How passages are found.")
+        Literal["hybrid", "dense", "keyword"], typer.Option(help="How to find the passages.")
     ] = "hybrid",
     alpha: Annotated[
-        float, typer.Option(min=0, max=1, help="Weight of the dense list in a hybrid search.")
+        float, typer.Option(min=0, max=1, help="Weight of the dense ranking in a hybrid search.")
     ] = 0.5,
     passage_words: Annotated[
-        int, typer.Option(min=0, help="Cut each passage to so many words; 0: none is cut.")
+        int, typer.Option(min=0, help="Cut each passage after this many words; 0: never.")
     ] = 0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     retriever: Annotated[str, typer.Option(help="host:port of the retriever.")] = "",
 ) -> None:
     """Retrieve passages for a question, and stream the answer with its sources.
@@ -72,7 +73,9 @@ def ask(
                 question, [p.text for p in passages], passage_words=passage_words or None
             )
             final = await _answer(endpoints, adapter, messages, max_tokens, show=not asked.as_json)
-        _show(passages, final, name, as_json=asked.as_json)
+        sources = [asdict(passage) for passage in passages]
+        value = {"answer": asdict(final), "corpus": name, "sources": sources}
+        asked.give(value, lambda: _show(passages, final, name))
 
     asyncio.run(run())
 
@@ -81,13 +84,14 @@ async def _retrieve(
     endpoints: Endpoints, corpus: str, question: str, *, k: int, mode: str, alpha: float
 ) -> tuple[list[Passage], str]:
     async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
-        name = corpus or await _only_corpus(retriever)
+        known = [] if corpus else await _frozen(retriever)
+        if not corpus and len(known) != 1:
+            raise NotFound(f"name a corpus with --corpus; {_listed(known)}")
+        name = corpus or known[0]
         try:
-            found = await retriever.search(name, question, k=k, mode=mode, alpha=alpha)
+            return await retriever.search(name, question, k=k, mode=mode, alpha=alpha), name
         except NotFound as error:
-            known = await _frozen(retriever)
-            raise NotFound(f"{error.message}; frozen corpora there: {_listed(known)}") from None
-    return found, name
+            raise NotFound(f"{error.message}; {_listed(await _frozen(retriever))}") from None
 
 
 async def _frozen(retriever: RetrieverClient) -> list[str]:
@@ -95,14 +99,7 @@ async def _frozen(retriever: RetrieverClient) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "none; `tuneproof study run` makes one"
-
-
-async def _only_corpus(retriever: RetrieverClient) -> str:
-    frozen = await _frozen(retriever)
-    if len(frozen) == 1:
-        return frozen[0]
-    raise NotFound(f"say --corpus NAME; frozen corpora there: {_listed(frozen)}")
+    return f"frozen corpora there: {', '.join(names) or 'none; `tuneproof study run` makes one'}"
 
 
 async def _answer(
@@ -130,11 +127,7 @@ async def _answer(
     raise NotFound("the generator gave no answer")
 
 
-def _show(passages: list[Passage], final: Generation, corpus: str, *, as_json: bool) -> None:
-    if as_json:
-        sources = [asdict(passage) for passage in passages]
-        print_json({"answer": asdict(final), "corpus": corpus, "sources": sources})
-        return
+def _show(passages: list[Passage], final: Generation, corpus: str) -> None:
     out.print("\n")
     for number, passage in enumerate(passages, 1):
         out.print(f"[{number}] {passage.document_id}: {passage.text}", markup=False)

@@ -1,14 +1,15 @@
-"""The options of every command that asks a generator, and the client that they name."""
+"""Options of every command that calls a generator, and the client that they name."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from tuneproof.cli.console import give
 from tuneproof.cli.options import STATE, JsonOption, StateOption, TokenOption
 from tuneproof.sdk import Endpoints, GeneratorClient
 
@@ -29,11 +30,11 @@ class Asked:
 
     @property
     def endpoints(self) -> Endpoints:
-        """The addresses that options, environment and state folder name."""
+        """The addresses from options, environment and state folder."""
         return Endpoints.discover(self.state, {"generator": self.generator, "token": self.token})
 
     def run(self, work: Callable[[GeneratorClient], Awaitable[T]]) -> T:
-        """Does some work with a client of the generator that the options name."""
+        """Does some work with a client of that generator."""
         endpoints = self.endpoints
 
         async def run() -> T:
@@ -42,3 +43,7 @@ class Asked:
                 return await work(client)
 
         return asyncio.run(run())
+
+    def give(self, value: Any, shown: str | Callable[[], None]) -> None:
+        """Prints the result as `console.give` does."""
+        give(value, shown, as_json=self.as_json)

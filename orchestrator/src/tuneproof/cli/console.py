@@ -1,8 +1,6 @@
-"""What commands print, and with which code they end.
+"""What commands print, and the code with which they exit.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
-2 bad input, 3 finished but something failed on the way, 4 a service is unavailable, 5 another
-process holds the state, 130 interrupted.
+Results go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,7 +26,7 @@ from tuneproof.servicekit.errors import (
 from tuneproof.study.state.lock import StateHeld
 
 _PIPE_WIDTH = 140
-"""Columns where the output goes to no terminal."""
+"""Columns of output that does not go to a terminal."""
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -36,10 +34,11 @@ _ADVICE = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free space in your quota",
     errno.EROFS: "name a folder on a disk that can be written",
-    errno.EACCES: "name a folder that you may write to",
-    errno.EPERM: "name a folder that you may write to",
-    errno.ENOTDIR: "a file stands where a folder should be; name another folder",
-    errno.EEXIST: "a file stands where a folder should be; name another folder",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "name a folder that you may write to"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST),
+        "a file stands where a folder should be; name another folder",
+    ),
     errno.EISDIR: "a folder stands where a file should be; name another file",
     errno.ENAMETOOLONG: "name a shorter path",
     errno.EMFILE: "let this program open more files (ulimit -n)",
@@ -54,31 +53,43 @@ class ExitCode(IntEnum):
     FAILED = 1
     BAD_INPUT = 2
     PARTLY = 3
+    """It finished, but something failed on the way."""
     UNAVAILABLE = 4
+    """A service is not available."""
     HELD = 5
+    """Another process holds the state."""
     INTERRUPTED = 130
 
 
 @dataclass
 class Behaviour:
-    """What the flags before the command say."""
+    """The flags before the command."""
 
     debug: bool = False
-    """Failures show their traceback."""
+    """Show the traceback of a failure."""
 
 
 behaviour = Behaviour()
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error, as it is."""
+    """Prints a line for people, on standard error, without markup."""
     err.print(text, markup=False)
 
 
 def print_json(value: Any) -> None:
-    """A result for machines, on standard output."""
-    print(json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False))
-    sys.stdout.flush()
+    """Prints a result for machines, on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def give(value: Any, shown: str | Callable[[], None], *, as_json: bool) -> None:
+    """Prints a command's result: as JSON, or for people as a text or by a function."""
+    if as_json:
+        print_json(value)
+    elif isinstance(shown, str):
+        out.print(shown, markup=False)
+    else:
+        shown()
 
 
 @contextmanager
@@ -89,10 +100,13 @@ def plain_errors(*, on_interrupt: str = "interrupted") -> Iterator[None]:
     except TuneproofError as error:
         if behaviour.debug:
             raise
-        _complain(error.message + _advice_on(error))
+        # Only this program knows where its token comes from.
+        refused = isinstance(error, Unauthenticated | Forbidden)
+        advice = "; give one of that service's tokens with --token, or in TUNEPROOF_TOKEN"
+        say(f"tuneproof: {error.message}{advice if refused else ''}")
         raise SystemExit(code_of(error)) from None
     except KeyboardInterrupt:
-        _complain(on_interrupt)
+        say(f"tuneproof: {on_interrupt}")
         raise SystemExit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
         sys.stderr.close()
@@ -100,7 +114,7 @@ def plain_errors(*, on_interrupt: str = "interrupted") -> Iterator[None]:
     except OSError as error:
         if behaviour.debug:
             raise
-        _complain(explain_os_error(error))
+        say(f"tuneproof: {explain_os_error(error)}")
         raise SystemExit(ExitCode.FAILED) from None
 
 
@@ -115,23 +129,9 @@ def code_of(error: TuneproofError) -> ExitCode:
     return ExitCode.FAILED
 
 
-def _advice_on(error: TuneproofError) -> str:
-    """What only this program knows: where its token comes from."""
-    if isinstance(error, Unauthenticated | Forbidden):
-        return "; give one of that service's tokens with --token, or in TUNEPROOF_TOKEN"
-    return ""
-
-
 def explain_os_error(error: OSError) -> str:
-    """What the operating system refused, where, and what to do about it."""
+    """Says what the operating system refused, where, and what to do about it."""
     problem = error.strerror or str(error) or type(error).__name__
     where = f"{error.filename}: " if error.filename else ""
-    advice = _ADVICE.get(error.errno or 0, "put that right")
+    advice = _ADVICE.get(error.errno or 0, "correct this")
     return f"{where}{problem}: {advice}, and give the same command again; what is done is kept"
-
-
-def _complain(message: str) -> None:
-    lines = message.splitlines() or [""]
-    say(f"tuneproof: {lines[0]}")
-    for line in lines[1:]:
-        say(line)

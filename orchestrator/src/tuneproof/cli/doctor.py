@@ -9,21 +9,17 @@ from pathlib import Path
 from rich.table import Table
 
 from tuneproof.cli import checkup
-from tuneproof.cli.checkup import Finding
-from tuneproof.cli.console import ExitCode, out, plain_errors, print_json
+from tuneproof.cli.checkup import Finding, checked
+from tuneproof.cli.console import ExitCode, give, out, plain_errors
 from tuneproof.cli.options import STATE, JsonOption, StateOption
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.client import is_ready
 
 
-def doctor(
-    *,
-    state: StateOption = STATE,
-    as_json: JsonOption = False,
-) -> None:
-    """Look at Python, packages, ports, disk, memory, data, tools and services.
+def doctor(*, state: StateOption = STATE, as_json: JsonOption = False) -> None:
+    """Examine Python, packages, ports, disk, memory, data, tools and services.
 
-    Ends with 1 when something is missing that running the services here needs.
+    Exits with 1 when something is missing that the services need to run here.
 
     Example:
 
@@ -31,10 +27,8 @@ def doctor(
     """
     with plain_errors():
         findings = [*checkup.findings(state), *asyncio.run(_services(state))]
-        if as_json:
-            print_json({"findings": [asdict(finding) for finding in findings]})
-        else:
-            _show(findings)
+        value = {"findings": [asdict(finding) for finding in findings]}
+        give(value, lambda: _show(findings), as_json=as_json)
     if any(finding.state == "missing" for finding in findings):
         raise SystemExit(ExitCode.FAILED)
 
@@ -43,16 +37,16 @@ async def _services(state: Path) -> list[Finding]:
     endpoints = Endpoints.discover(state)
     found = []
     for name in SERVICES:
-        address = getattr(endpoints, name)
+        what, address = f"service {name}", getattr(endpoints, name)
         if not address:
-            found.append(Finding(f"service {name}", "note", "does not run here", "tuneproof up"))
+            found.append(Finding(what, "note", "does not run here", "tuneproof up"))
         elif name not in endpoints.health:
-            found.append(Finding(f"service {name}", "ok", f"said to be at {address}"))
-        elif await is_ready(endpoints.health[name]):
-            found.append(Finding(f"service {name}", "ok", f"ready at {address}"))
+            found.append(Finding(what, "ok", f"configured at {address}"))
         else:
+            ready = await is_ready(endpoints.health[name])
             advice = f"see {state / 'services' / name}.log, then `tuneproof down` and `up`"
-            found.append(Finding(f"service {name}", "warning", f"{address} is not ready", advice))
+            detail = f"{address} is {'ready' if ready else 'not ready'}"
+            found.append(checked(what, ready, detail, advice))
     return found
 
 

@@ -1,11 +1,14 @@
-"""`tuneproof loadtest`: load with adapters swapped meanwhile, or load alone on any endpoint."""
+"""`tuneproof loadtest`: load with swaps of adapters, or load alone on any endpoint.
+
+The functions import `tuneproof.loadtest`: scipy and aiohttp are slow to load.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,70 +24,66 @@ from tuneproof.servicekit.files import write_atomically
 if TYPE_CHECKING:
     from tuneproof.loadtest import Check, Door, LoadResult, LoadSpec, Probes, Slo
 
+    Inputs = tuple[LoadSpec, Sequence[str], Probes | None, Slo]
+
 app = typer.Typer(
-    help="Load a generator and swap its adapters meanwhile, or load any OpenAI endpoint.",
+    help="Load a generator while swapping its adapters, or load any OpenAI endpoint.",
     no_args_is_help=True,
 )
 
 
-DurationOption = Annotated[float, typer.Option(min=0.1, help="Seconds of a phase of arrivals.")]
-RoundsOption = Annotated[int, typer.Option(min=1, help="Every phase comes once in each round.")]
+DurationOption = Annotated[float, typer.Option(min=0.1, help="Seconds in a phase of arrivals.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds; each has every phase once.")]
 
 
 @dataclass(frozen=True)
 class LoadOptions(Asked):
-    """The load, what is sent, and what is made of it: options of both commands."""
+    """The options of both commands: the load, its requests, and the objectives."""
 
-    rate: Annotated[float, typer.Option(min=0.01, help="Requests a second, on average.")] = 20.0
+    rate: Annotated[float, typer.Option(min=0.01, help="Average requests a second.")] = 20.0
     duration: DurationOption = 30.0
     rounds: RoundsOption = 3
     full_in_flight: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Also phases with so many requests under way all the time; 0: none."
-        ),
+        int, typer.Option(min=0, help="Add phases that keep this many requests in flight; 0: none.")
     ] = 0
     full_duration: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of a phase of full load.")
+        float, typer.Option(min=0.1, help="Seconds in a phase of full load.")
     ] = 10.0
     skew: Annotated[
-        float,
-        typer.Option(min=0, help="Zipf's exponent: how much more the first adapters are asked."),
+        float, typer.Option(min=0, help="Zipf's exponent: preference for the first adapters.")
     ] = 1.0
-    prompt_words: Annotated[str, typer.Option(help="Words of a made-up prompt: 40, or 20-200.")] = (
+    prompt_words: Annotated[str, typer.Option(help="Words in a made-up prompt: 40, or 20-200.")] = (
         "40"
     )
-    answer_tokens: Annotated[str, typer.Option(help="Longest answers in tokens: 16, or 8-64.")] = (
+    answer_tokens: Annotated[str, typer.Option(help="Longest answers, in tokens: 16, or 8-64.")] = (
         "16"
     )
     prompts: Annotated[
-        Path | None, typer.Option(help="File of prompts, one a line, in place of made-up ones.")
+        Path | None, typer.Option(help="File of prompts, one a line, instead of made-up ones.")
     ] = None
     probe: Annotated[
         Path | None,
         typer.Option(
-            help='What adapters say: lines of {"adapter": REF, NAME or "base", "prompt": …,'
-            ' "expect": REGEX}; without prompt it holds for every answer.'
+            help='File of what adapters say: lines of {"adapter": REF, NAME or "base",'
+            ' "prompt": …, "expect": REGEX}; without a prompt it applies to every answer.'
         ),
     ] = None
     probe_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of requests with one of the probes' prompts.")
+        float, typer.Option(min=0, max=1, help="Share of requests with a prompt of the probes.")
     ] = 0.2
     slo: Annotated[
         Path | None,
-        typer.Option(help="YAML file of objectives; without it nothing may fail or be wrong."),
+        typer.Option(help="YAML file of objectives; by default nothing may fail or be wrong."),
     ] = None
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 60.0
-    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, models and prompts.")] = 0
-    report: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path(
-        "loadtest.html"
-    )
+    timeout: Annotated[float, typer.Option(min=0.1, help="Longest request, in seconds.")] = 60.0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals, models and prompts.")] = 0
+    report: Annotated[Path, typer.Option(help="The HTML page's file.")] = Path("loadtest.html")
 
-    def spec(self, base_share: float) -> LoadSpec:
-        """The load, of which a share goes to the base model."""
-        from tuneproof.loadtest import LoadSpec, Span  # noqa: PLC0415 - numpy takes its time
+    def read(self, base_share: float) -> Inputs:
+        """The load, with a share for the base model; prompts, probes and objectives."""
+        from tuneproof import loadtest  # noqa: PLC0415 - see above
 
-        return LoadSpec(
+        spec = loadtest.LoadSpec(
             rate=self.rate,
             seconds=self.duration,
             rounds=self.rounds,
@@ -93,20 +92,16 @@ class LoadOptions(Asked):
             skew=self.skew,
             base_share=base_share,
             probe_share=self.probe_share,
-            prompt_words=Span.parse(self.prompt_words, "--prompt-words"),
-            answer_tokens=Span.parse(self.answer_tokens, "--answer-tokens"),
+            prompt_words=loadtest.Span.parse(self.prompt_words, "--prompt-words"),
+            answer_tokens=loadtest.Span.parse(self.answer_tokens, "--answer-tokens"),
             timeout=self.timeout,
             seed=self.seed,
         )
-
-    def read(self) -> tuple[Sequence[str], Probes | None, Slo]:
-        """Prompts, probes and objectives, from their files."""
-        from tuneproof.loadtest import Slo, read_probes, read_prompts, read_slo  # noqa: PLC0415
-
         return (
-            read_prompts(self.prompts) if self.prompts else (),
-            read_probes(self.probe) if self.probe else None,
-            read_slo(self.slo) if self.slo else Slo(),
+            spec,
+            loadtest.read_prompts(self.prompts) if self.prompts else (),
+            loadtest.read_probes(self.probe) if self.probe else None,
+            loadtest.read_slo(self.slo) if self.slo else loadtest.Slo(),
         )
 
 
@@ -124,40 +119,41 @@ def swap(
     pool: Annotated[
         Path,
         typer.Option(
-            help="File of adapter references `name@sha256:…`, one a line. They are declared and"
-            " removed by the test, so none may be declared already."
+            help="File of adapter references `name@sha256:…`, one a line. The test declares and"
+            " removes them, so none may be declared already."
         ),
     ],
     adapters: Annotated[
-        int, typer.Option(min=1, help="So many of them serve at a time; the others wait.")
+        int, typer.Option(min=1, help="How many of them serve at a time; the others wait.")
     ] = 8,
     resident: Annotated[
         list[str] | None,
-        typer.Option(help="A declared adapter that is asked too and left alone; repeatable."),
+        typer.Option(help="A declared adapter that also gets requests, and stays; repeatable."),
     ] = None,
     swaps_per_minute: Annotated[float, typer.Option(min=0.01, help="Swaps under load.")] = 30.0,
     base_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of requests to the base model.")
     ] = 0.1,
     alias_prefix: Annotated[
-        str, typer.Option(help="The aliases are called PREFIX-0, PREFIX-1 …")
+        str, typer.Option(help="Names the aliases PREFIX-0, PREFIX-1 …")
     ] = "loadtest",
     alias_lag: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Seconds after which every replica follows a moved alias: its reconcile_seconds"
-            " and a little more; 0 for one replica.",
+            help="Seconds until every replica follows a moved alias: its reconcile_seconds and a"
+            " little more; 0 for one replica.",
         ),
     ] = 0.0,
     keep: Annotated[bool, typer.Option(help="Leave the adapters declared at the end.")] = False,
     url: Annotated[
-        str, typer.Option(help="Send requests to this OpenAI URL of the generator, not to gRPC.")
+        str,
+        typer.Option(help="Send requests to the generator's OpenAI API at this URL, not to gRPC."),
     ] = "",
 ) -> None:
-    """Load a generator, with and without swaps in turn, and say whether the objectives are met.
+    """Load a generator, with and without swaps in turn, and check the objectives.
 
-    A swap: new content is declared, READY is waited for, an alias moves to it, the old is removed.
+    A swap declares a new adapter, waits until it is READY, moves an alias, removes the old one.
 
     Examples:
 
@@ -165,10 +161,10 @@ def swap(
 
       tuneproof loadtest swap --pool refs.txt --probe probes.jsonl --url http://HOST:8000/v1
     """
-    from tuneproof.loadtest import SwapSpec, run_swaps  # noqa: PLC0415 - numpy takes its time
+    from tuneproof.loadtest import SwapSpec, read_references, run_swaps  # noqa: PLC0415
 
-    spec = load.spec(base_share)
-    refs = _references(pool)
+    spec, prompts, probes, slo = load.read(base_share)
+    refs = read_references(pool)
     swaps = SwapSpec(
         adapters=refs[:adapters],
         supply=refs[adapters:],
@@ -178,7 +174,6 @@ def swap(
         lag=alias_lag,
         keep=keep,
     )
-    given, probes, objectives = load.read()
     endpoints = load.endpoints
     target = endpoints.target("generator")
 
@@ -186,10 +181,10 @@ def swap(
         base = (await client.pool()).base_model if url else ""
         async with aclosing(_door(target, url, base, endpoints.token)) as door:
             return await run_swaps(
-                door, client, spec, swaps, prompts=given, probes=probes, progress=say
+                door, client, spec, swaps, prompts=prompts, probes=probes, progress=say
             )
 
-    _deliver(load.run(work), objectives, load, url or target)
+    _deliver(load.run(work), slo, load, url or target)
 
 
 @app.command("run")
@@ -202,10 +197,10 @@ def run(
         typer.Option(help="A model, adapter or alias, the most popular first; repeatable."),
     ] = None,
     url: Annotated[
-        str, typer.Option(help="Base URL of an OpenAI endpoint, as http://HOST:8000/v1.")
+        str, typer.Option(help="Base URL of an OpenAI endpoint, such as http://HOST:8000/v1.")
     ] = "",
 ) -> None:
-    """Load an endpoint without swapping anything, so that servers can be compared.
+    """Load an endpoint without swaps, to compare servers.
 
     Examples:
 
@@ -213,13 +208,12 @@ def run(
 
       tuneproof loadtest run --generator HOST:7002 --model short@sha256:… --slo slo.yaml
     """
-    from tuneproof.loadtest import run_load  # noqa: PLC0415 - numpy takes its time
+    from tuneproof.loadtest import run_load  # noqa: PLC0415 - see above
 
     models = tuple(model or ())
     if url and not models:
-        raise InvalidInput("an OpenAI endpoint is asked for a model by name: give --model")
-    spec = load.spec(0.0 if models else 1.0)
-    given, probes, objectives = load.read()
+        raise InvalidInput("an OpenAI endpoint needs the name of a model: give --model")
+    spec, prompts, probes, slo = load.read(0.0 if models else 1.0)
     endpoints = load.endpoints
     target = "" if url else endpoints.target("generator")
 
@@ -230,26 +224,15 @@ def run(
             points[(await client.pool()).base_model] = ""
         async with aclosing(_door(target, url, "", endpoints.token)) as door:
             return await run_load(
-                door, spec, models, prompts=given, probes=probes, points=points, progress=say
+                door, spec, models, prompts=prompts, probes=probes, points=points, progress=say
             )
 
     result = asyncio.run(ask()) if url else load.run(ask)
-    _deliver(result, objectives, load, url or target)
-
-
-def _references(path: Path) -> tuple[str, ...]:
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the pool of {path}: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if line and "@sha256:" not in line:
-            raise InvalidInput(f"{path}:{number}: {line!r} is no reference name@sha256:…")
-    return tuple(filter(None, lines))
+    _deliver(result, slo, load, url or target)
 
 
 def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
-    from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - numpy takes its time
+    from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - see above
 
     if url:
         return OpenAIDoor(url, base_model=base_model, token=token, of_generator=bool(base_model))
@@ -257,10 +240,10 @@ def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
 
 
 def _deliver(result: LoadResult, slo: Slo, load: LoadOptions, address: str) -> None:
-    """Writes the page, prints what it found, and ends with 1 where an objective is missed."""
-    from tuneproof import loadtest  # noqa: PLC0415 - numpy takes its time
+    """Writes the page, prints the result, and exits with 1 when an objective is missed."""
+    from tuneproof import loadtest  # noqa: PLC0415 - see above
 
-    result = loadtest.with_settings(result, Address=address)
+    result = replace(result, settings={"Address": address})
     checks = loadtest.checks_of(slo, result.figures)
     write_atomically(load.report, loadtest.build_page(result, checks).encode("utf-8", "replace"))
     if load.as_json:
@@ -278,6 +261,5 @@ def _show(checks: Sequence[Check]) -> None:
     for check in checks:
         found = "not measured" if check.found is None else f"{check.found:.4g}"
         limit = f"{'at least' if check.at_least else 'at most'} {check.limit:g}"
-        out.print(
-            f"{'met   ' if check.met else 'MISSED'}  {check.name}: {found}, {limit}", markup=False
-        )
+        mark = "met   " if check.met else "MISSED"
+        out.print(f"{mark}  {check.name}: {found}, {limit}", markup=False)

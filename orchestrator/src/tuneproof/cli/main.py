@@ -24,18 +24,14 @@ app = typer.Typer(
 )
 
 
-def own_version() -> str:
-    """This distribution's version."""
-    try:
-        return version("tuneproof")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"tuneproof {own_version()}")
-        raise typer.Exit
+    if not wanted:
+        return
+    try:
+        print("tuneproof", version("tuneproof"))
+    except PackageNotFoundError:
+        print("tuneproof, not installed")
+    raise typer.Exit
 
 
 @app.callback()

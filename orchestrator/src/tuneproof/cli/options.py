@@ -1,7 +1,7 @@
 """Options that several commands share, each written once.
 
-A dataclass whose fields are options is the first parameter of a command under `takes_options`;
-its fields become options of the command, after the command's own.
+Under `takes_options` the first parameter of a command is a dataclass. Its fields become options
+of the command, after the command's own.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ OptionsT = TypeVar("OptionsT")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 TokenOption = Annotated[str, typer.Option(envvar="TUNEPROOF_TOKEN", help="Bearer token.")]
 StateOption = Annotated[
-    Path, typer.Option(help="Folder of everything that is kept: state, corpora, adapters, logs.")
+    Path, typer.Option(help="Folder that keeps everything: state, corpora, adapters, logs.")
 ]
 STATE = Path(".tuneproof")
 
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """What the services of this machine are started with."""
+    """How to start the services of this machine."""
 
     model: Annotated[
-        str, typer.Option(help="The base model: a folder or a Hugging Face id; wins over the file.")
+        str, typer.Option(help="The base model: a folder or a Hugging Face id; overrides the file.")
     ] = ""
     judge_url: Annotated[
         str,
         typer.Option(
-            help="Base URL of an OpenAI-compatible endpoint for the judge; without it the base"
+            help="Base URL of an OpenAI-compatible endpoint for the judge; by default the base"
             " model judges. Its key: TUNEPROOF_JUDGE_API_KEY."
         ),
     ] = ""
     judge_model: Annotated[str, typer.Option(help="The judge's model at that endpoint.")] = ""
-    rubrics: Annotated[Path | None, typer.Option(help="Folder of more rubric files.")] = None
+    rubrics: Annotated[Path | None, typer.Option(help="Folder with extra rubric files.")] = None
     state: StateOption = STATE
 
 
@@ -53,10 +53,7 @@ def takes_options(
 ) -> Callable[..., None]:
     """The command as typer reads it: its own options, then the fields of its first parameter.
 
-    Its errors are plain.
-
-    Args:
-        on_interrupt: what Ctrl-C makes it say.
+    Its errors are plain; `on_interrupt` is the message after Ctrl-C.
     """
     first, *own = signature(command, eval_str=True).parameters.values()
     kind: type[Any] = first.annotation

@@ -1,51 +1,40 @@
-"""A study's end: analysis, report, and what the terminal or a program is told.
+"""A study's end: analysis, report, and the output for people or programs.
 
-Analysis and report are imported where they are needed: scipy alone takes as long to load as
-everything else.
+The functions import analysis and report: scipy alone takes as long to load as everything else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuneproof.cli.console import out, print_json
-from tuneproof.results import StudyResults
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.study.collect import load_results
+from tuneproof.study.status import is_complete, status_of
 from tuneproof.study.steps.chain import Chain
 
-if TYPE_CHECKING:
-    from tuneproof.analysis import Comparisons
 
+def deliver(chain: Chain, path: Path | None, state: Path, *, as_json: bool) -> bool:
+    """Compares the cells, writes the report file, and prints the verdicts, or JSON.
 
-@dataclass(frozen=True, slots=True)
-class StudyOutcome:
-    """What a study found, and what it means."""
+    Args:
+        path: where the report goes; None: the state folder.
 
-    results: StudyResults
-    comparisons: Comparisons
-
-
-def outcome_of(chain: Chain) -> StudyOutcome:
-    """Reads results and compares the cells."""
+    Returns:
+        Whether the study is complete.
+    """
     from tuneproof.analysis import compare  # noqa: PLC0415 - see above
-
-    results = load_results(chain)
-    return StudyOutcome(results, compare(results))
-
-
-def deliver(outcome: StudyOutcome, path: Path, *, as_json: bool) -> None:
-    """Writes the report file and prints verdicts, or JSON."""
     from tuneproof.cli.verdict_table import show_outcome  # noqa: PLC0415 - see above
     from tuneproof.report import build_report, report_json  # noqa: PLC0415 - see above
 
-    page = build_report(outcome.results, outcome.comparisons)
+    results = load_results(chain)
+    comparisons = compare(results)
+    path = path or state / "reports" / f"{chain.plan.spec.study}.html"
+    page = build_report(results, comparisons)
     write_atomically(path, page.encode("utf-8", "replace"))
     if as_json:
-        value = report_json(outcome.results, outcome.comparisons)
-        print_json({**value, "report": str(path)})
-        return
-    show_outcome(outcome.results, outcome.comparisons, out)
-    out.print(f"report: {path}", markup=False)
+        print_json({**report_json(results, comparisons), "report": str(path)})
+    else:
+        show_outcome(results, comparisons, out)
+        out.print(f"report: {path}", markup=False)
+    return is_complete(status_of(chain))

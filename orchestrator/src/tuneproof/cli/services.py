@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import time
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tuneproof.cli.console import out, plain_errors, print_json, say
+from tuneproof.cli.console import give, out, plain_errors, say
 from tuneproof.cli.options import STATE, ServiceOptions, StateOption, takes_options
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.local.supervisor import Progress
@@ -26,24 +25,26 @@ _WATCH_SECONDS = 1.0
 
 StudyFile = Annotated[
     Path | None,
-    typer.Argument(help="A study file, whose section `services` names model and rubrics."),
+    typer.Argument(help="A study file: its section `services` names model and rubrics."),
 ]
 UpJson = Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")]
 
 
-@partial(takes_options, on_interrupt="interrupted; what was started now has been ended")
+@partial(
+    takes_options, on_interrupt="interrupted; the services that this command started are stopped"
+)
 def up(
     given: ServiceOptions,
     study: StudyFile = None,
     *,
     detach: Annotated[
-        bool, typer.Option(help="Return once the services are ready; `tuneproof down` ends them.")
+        bool, typer.Option(help="Return when the services are ready; `tuneproof down` stops them.")
     ] = False,
     as_json: UpJson = False,
 ) -> None:
     """Start retriever, generator, trainer and judge on this machine, on loopback only.
 
-    Stays, and starts again what dies, until Ctrl-C ends all of them.
+    Keeps them running, and restarts any that ends, until Ctrl-C stops all of them.
 
     Examples:
 
@@ -55,7 +56,7 @@ def up(
 
 
 def down(*, state: StateOption = STATE) -> None:
-    """End the services that `up` or an interrupted study left running.
+    """Stop the services that `up` or an interrupted study left running.
 
     Example:
 
@@ -76,20 +77,22 @@ async def _up(
             started = [name for name in supervisor.running() if name not in before]
             await supervisor.take_down(progress=_tell(), names=started)
             raise
-        _show(supervisor.addresses(), as_json=as_json)
+        addresses = supervisor.addresses()
+        give(addresses, lambda: _show(addresses), as_json=as_json)
         if not detach:
             await _keep_up(supervisor, options)
 
 
 async def _keep_up(supervisor: Supervisor, options: LocalOptions) -> None:
-    """Starts again what dies, until Ctrl-C or SIGTERM; then ends all."""
-    say("Ctrl-C ends the services.")
+    """Restarts what ends, until Ctrl-C or SIGTERM; then stops all."""
+    say("Ctrl-C stops the services.")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         while not stop.is_set():
-            await _wait(stop, _WATCH_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
             if len(supervisor.running()) < len(supervisor.addresses()) and not stop.is_set():
                 try:
                     await supervisor.ensure_up(options, progress=_tell())
@@ -97,14 +100,6 @@ async def _keep_up(supervisor: Supervisor, options: LocalOptions) -> None:
                     say(error.message)
     finally:
         await supervisor.take_down(progress=_tell())
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
 
 
 def _local(study: Path | None, given: ServiceOptions) -> LocalOptions:
@@ -122,9 +117,7 @@ def _local(study: Path | None, given: ServiceOptions) -> LocalOptions:
         )
         model, rubrics = sources.model, sources.rubrics
     if not model:
-        raise InvalidInput(
-            "no base model is named: give a study file whose `services` name one, or --model"
-        )
+        raise InvalidInput("name a base model: in a study file under `services`, or with --model")
     model_folder(model)
     return LocalOptions(given.state.resolve(), model, given.judge_url, given.judge_model, rubrics)
 
@@ -134,15 +127,10 @@ def _tell() -> Progress:
     return lambda name, what: say(f"{time.monotonic() - start:5.1f} s  {name}: {what}")
 
 
-def _show(addresses: dict[str, dict[str, str]], *, as_json: bool) -> None:
-    if as_json:
-        print_json(addresses)
-        return
+def _show(addresses: dict[str, dict[str, str]]) -> None:
     table = Table("service", "gRPC", "health", "metrics", "process", box=None)
     for name, entry in addresses.items():
-        table.add_row(
-            name, entry["grpc"], entry["health"], entry["metrics"], json.dumps(entry["pid"])
-        )
+        table.add_row(name, entry["grpc"], entry["health"], entry["metrics"], str(entry["pid"]))
     out.print(table)
     if door := addresses.get("generator", {}).get("openai"):
         out.print(f"OpenAI API: {door}")

@@ -24,7 +24,7 @@ from tuneproof.cli.options import (
     TokenOption,
     takes_options,
 )
-from tuneproof.cli.outcome import deliver, outcome_of
+from tuneproof.cli.outcome import deliver
 from tuneproof.cli.progress import progress_on
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
@@ -54,29 +54,32 @@ app = typer.Typer(
 
 FileArgument = Annotated[Path, typer.Argument(help="The study file (YAML).")]
 DataOption = Annotated[
-    Path | None, typer.Option(help="The data set's file; wins over the study file.")
+    Path | None, typer.Option(help="The data set's file; overrides the study file.")
 ]
 RubricOption = Annotated[
     list[str] | None,
-    typer.Option("--rubric", help="Judge by this rubric instead; may be repeated."),
+    typer.Option("--rubric", help="Judge by this rubric instead; repeatable."),
 ]
-TargetOption = Annotated[str, typer.Option(help="host:port of a service that runs already.")]
+TargetOption = Annotated[str, typer.Option(help="host:port of a running service.")]
 
 
 @app.command("run")
-@partial(takes_options, on_interrupt="interrupted; the same command goes on where this one stopped")
+@partial(
+    takes_options, on_interrupt="interrupted; the same command continues where this one stopped"
+)
 def run_command(
     given: ServiceOptions,
     file: FileArgument,
     *,
     up: Annotated[
-        bool, typer.Option(help="Start the services on this machine when something is to do.")
+        bool, typer.Option(help="Start the services on this machine when there is work for them.")
     ] = False,
     keep_up: Annotated[bool, typer.Option(help="Leave the services running at the end.")] = False,
     data: DataOption = None,
     rubric: RubricOption = None,
     artifacts: Annotated[
-        str, typer.Option(help="Artifact store of trainer and generator; <state>/artifacts.")
+        str,
+        typer.Option(help="Artifact store of trainer and generator; by default <state>/artifacts."),
     ] = "",
     retriever: TargetOption = "",
     generator: TargetOption = "",
@@ -84,13 +87,14 @@ def run_command(
     judge: TargetOption = "",
     token: TokenOption = "",
     report: Annotated[
-        Path | None, typer.Option(help="Where the report goes; <state>/reports/<study>.html.")
+        Path | None,
+        typer.Option(help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a study, or what is left of it, and write its report.
+    """Run a study, or the rest of it, and write its report.
 
-    Finished work is never done again: interrupt it, kill it, and give the same command.
+    Finished work is never repeated: after an interruption or a crash, run the same command again.
 
     Examples:
 
@@ -98,8 +102,7 @@ def run_command(
 
       tuneproof study run studies/bioasq.yaml --up --data 12B1_golden.json
 
-      tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 --judge cpu1:47804
-      --retriever cpu1:47801
+      tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 ...
     """
     targets = {"retriever": retriever, "generator": generator, "trainer": trainer, "judge": judge}
     request = Request(
@@ -114,10 +117,7 @@ def run_command(
     with exclusive(given.state), open_state(given.state, write=True) as results:
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
         chain = asyncio.run(_until_terminated(work))
-        outcome = outcome_of(chain)
-        path = report or given.state / "reports" / f"{prepared.spec.study}.html"
-        deliver(outcome, path, as_json=as_json)
-        complete = is_complete(status_of(chain))
+        complete = deliver(chain, report, given.state, as_json=as_json)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
@@ -126,28 +126,26 @@ def run_command(
 def status_command(
     file: FileArgument, *, state: StateOption = STATE, as_json: JsonOption = False
 ) -> None:
-    """Tell how far a study is, and which services run.
+    """Show how far a study is, and which services run.
 
     Example:
 
       tuneproof study status studies/demo.yaml
     """
-    with plain_errors(), _finished(file, state) as results:
-        stages = status_of(_read(file, state, None, results))
-        running = Supervisor(state).running()
-        if as_json:
-            counts = [
-                {"stage": s.name, "done": s.done, "total": s.total, "failed": s.failed}
-                for s in stages
-            ]
-            print_json({"stages": counts, "complete": is_complete(stages), "services": running})
-            return
-        table = Table("stage", "done", "of", "failed", box=None)
-        for stage in stages:
-            table.add_row(stage.name, str(stage.done), str(stage.total), str(stage.failed))
-        out.print(table)
+    with plain_errors(), _last_run(file, state) as chain:
+        stages, running = status_of(chain), Supervisor(state).running()
         listed = ", ".join(f"{name} (process {pid})" for name, pid in running.items())
-        out.print(f"services here: {listed or 'none'}", markup=False)
+        table = Table("stage", "done", "of", "failed", box=None)
+        counts = []
+        for one in stages:
+            table.add_row(one.name, str(one.done), str(one.total), str(one.failed))
+            row = {"stage": one.name, "done": one.done, "total": one.total, "failed": one.failed}
+            counts.append(row)
+        if as_json:
+            print_json({"stages": counts, "complete": is_complete(stages), "services": running})
+        else:
+            out.print(table)
+            out.print(f"services here: {listed or 'none'}", markup=False)
 
 
 @app.command("report")
@@ -155,13 +153,14 @@ def report_command(
     file: FileArgument,
     *,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Where it goes; <state>/reports/<study>.html.")
+        Path | None,
+        typer.Option("--out", help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
     data: DataOption = None,
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report of what a study found so far; no service is needed.
+    """Write a report of the results so far. This needs no service.
 
     Examples:
 
@@ -169,11 +168,8 @@ def report_command(
 
       tuneproof study report studies/demo.yaml --json
     """
-    with plain_errors(), _finished(file, state) as results:
-        chain = _read(file, state, data, results)
-        path = out_file or state / "reports" / f"{chain.plan.spec.study}.html"
-        deliver(outcome_of(chain), path, as_json=as_json)
-        complete = is_complete(status_of(chain))
+    with plain_errors(), _last_run(file, state, data) as chain:
+        complete = deliver(chain, out_file, state, as_json=as_json)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
@@ -182,7 +178,7 @@ def report_command(
 def plan_command(
     file: FileArgument, *, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
-    """Tell what a study would do, without doing it.
+    """Show what a study would do, without doing it.
 
     Example:
 
@@ -214,8 +210,8 @@ def _check_flags(request: Request, artifacts: str, *, up: bool) -> None:
     named += ["--artifacts"] if artifacts else []
     if up and named:
         raise InvalidInput(
-            f"--up starts the services on this machine, so {', '.join(named)} has no meaning:"
-            " leave out the one or the other"
+            f"--up starts the services on this machine, which contradicts {', '.join(named)}:"
+            " leave out --up, or the others"
         )
 
 
@@ -246,12 +242,7 @@ async def _run(
             request.judge_model,
             prepared.sources.rubrics,
         )
-        source = LocalServices(
-            Supervisor(request.state),
-            options,
-            keep=keep_up,
-            progress=tell,
-        )
+        source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)
     store = artifacts or str(request.state.resolve() / "artifacts")
     async with Services(source, identities=identities, sources=prepared.sources) as services:
         await run_study(chain, services, progress_on(err), artifacts=store)
@@ -270,20 +261,15 @@ async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
 
 
 @contextmanager
-def _finished(file: Path, state: Path) -> Iterator[State]:
-    """What runs have stored; a study file that is not there is told before a state that is not."""
-    load_spec(file)
-    with open_state(state, write=False) as results:
-        yield results
-
-
-def _read(file: Path, state: Path, data: Path | None, results: State) -> Chain:
+def _last_run(file: Path, state: Path, data: Path | None = None) -> Iterator[Chain]:
     """The chain of a study as its last run saw it."""
-    remembered = recall(results, file)
-    prepared = prepare(Request(file, state, data), remembered=remembered)
-    identities = (
-        Identities.from_json(remembered["identities"])
-        if remembered
-        else identify(prepared.spec, prepared.sources)
-    )
-    return Chain(prepared.plan, identities, results)
+    load_spec(file)  # A mistake in the file is reported before a state that is not there.
+    with open_state(state, write=False) as results:
+        remembered = recall(results, file)
+        prepared = prepare(Request(file, state, data), remembered=remembered)
+        identities = (
+            Identities.from_json(remembered["identities"])
+            if remembered
+            else identify(prepared.spec, prepared.sources)
+        )
+        yield Chain(prepared.plan, identities, results)

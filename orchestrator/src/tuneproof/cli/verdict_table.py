@@ -12,10 +12,11 @@ from tuneproof.analysis import (
     WORD_OVERLAP,
     Comparison,
     Comparisons,
-    answers_by_cell,
+    means_by_cell,
     repeats_by_cell,
 )
 from tuneproof.report import findings, headline, warnings
+from tuneproof.report.caveats import judged_grades, unscored_in
 from tuneproof.report.numbers import confidence, decimals_of, interval_text, plain, signed
 from tuneproof.results import StudyResults
 
@@ -32,30 +33,29 @@ def show_outcome(results: StudyResults, comparisons: Comparisons, console: Conso
 
 
 def counts_of(results: StudyResults) -> Iterator[str]:
-    """Answers and grades, and what is missing of them."""
+    """Answers and grades, and how many are missing."""
     answered = sum(bool(answer.served_by) for answer in results.answers)
     failed = sum(bool(answer.error) for answer in results.answers)
-    scores = [
-        score
-        for answer in results.answers
-        if answer.grade
-        for score in answer.grade.criteria.values()
-    ]
-    unscored = sum(score.mean is None for score in scores)
+    grades = judged_grades(results)
     yield f"{answered} answers of {len(results.answers)}; {failed} with an error"
-    if scores:
-        yield f"{len(scores)} judged scores; {unscored} unscored"
-        yield from _counts_by_cell(results)
+    if grades:
+        yield f"{len(grades)} judged scores; {unscored_in(grades)} unscored"
+    for cell, repeats in repeats_by_cell(results).items():
+        unscored = unscored_in(judged_grades(results, cell))
+        if unscored or repeats.lost:
+            lost = f"{repeats.lost:,} of {repeats.asked:,} repeats lost"
+            yield f"  {cell}: {unscored} unscored, {lost}"
     for reader in results.reader_checks:
         yield (
             f"reader alone, evidence among {reader.facts} facts: exact match"
             f" {reader.exact_match:.2f} over {reader.items} questions"
         )
-    if exact := _exact_match(results):
-        yield f"baseline with what retrieval brings: exact match {exact:.2f}"
+    exact = means_by_cell(results).get(results.baseline, {}).get("exact_match")
+    if exact and exact.mean is not None:
+        yield f"baseline with retrieved passages: exact match {exact.mean:.2f}"
     for judge in results.judge_checks:
         yield (
-            f"judge on {judge.forms} known forms, {judge.criterion}: exact {judge.exact:.2f},"
+            f"judge on {judge.forms} known scores, {judge.criterion}: exact {judge.exact:.2f},"
             f" weighted kappa {judge.weighted_kappa:.2f}, {judge.unscored} unscored"
         )
 
@@ -89,31 +89,5 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
 
 
 def _verdict(found: Comparison, *, mixed: bool) -> str:
-    """The verdict; where a judge gives others, one by word overlap says so."""
+    """The verdict; beside verdicts of a judge, one by word overlap says so."""
     return f"{found.words}, by {found.by}" if mixed and found.by == WORD_OVERLAP else found.words
-
-
-def _counts_by_cell(results: StudyResults) -> Iterator[str]:
-    """Unscored grades and lost repeats of each cell that has any."""
-    repeats = repeats_by_cell(results)
-    for cell, answers in answers_by_cell(results).items():
-        unscored = sum(
-            score.mean is None
-            for answer in answers.values()
-            if answer.grade
-            for score in answer.grade.criteria.values()
-        )
-        if unscored or repeats[cell].lost:
-            yield (
-                f"  {cell}: {unscored} unscored, {repeats[cell].lost:,} of"
-                f" {repeats[cell].asked:,} repeats lost"
-            )
-
-
-def _exact_match(results: StudyResults) -> float | None:
-    scores = [
-        answer.grade.lexical["exact_match"]
-        for answer in results.answers
-        if answer.cell == results.baseline and answer.grade
-    ]
-    return sum(scores) / len(scores) if scores else None

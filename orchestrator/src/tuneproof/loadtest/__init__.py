@@ -1,12 +1,14 @@
-"""Load tests of a generator whose adapters are swapped meanwhile, and of any OpenAI endpoint."""
+"""Load tests of a generator during swaps of its adapters, and of any OpenAI endpoint."""
 
-from tuneproof.loadtest.arrivals import LoadSpec, Span, read_prompts
+from tuneproof.loadtest.arrivals import LoadSpec, Span
 from tuneproof.loadtest.doors import Door, GrpcDoor, OpenAIDoor
 from tuneproof.loadtest.figures import Figures, figures_of
+from tuneproof.loadtest.inputs import read_probes, read_prompts, read_references
 from tuneproof.loadtest.page import build_page, headline, notes, result_json
 from tuneproof.loadtest.slo import Check, Slo, checks_of, read_slo
-from tuneproof.loadtest.trial import LoadResult, SwapSpec, run_load, run_swaps, with_settings
-from tuneproof.loadtest.truth import Probe, Probes, Truth, read_probes
+from tuneproof.loadtest.swapping import SwapSpec
+from tuneproof.loadtest.trial import LoadResult, run_load, run_swaps
+from tuneproof.loadtest.truth import Probe, Probes, Truth
 
 __all__ = [
     "Check",
@@ -29,9 +31,9 @@ __all__ = [
     "notes",
     "read_probes",
     "read_prompts",
+    "read_references",
     "read_slo",
     "result_json",
     "run_load",
     "run_swaps",
-    "with_settings",
 ]

@@ -1,11 +1,10 @@
-"""Who is asked what, and when: Poisson arrivals over adapters of uneven popularity."""
+"""Which model gets which prompt, and when: Poisson arrivals over adapters of uneven popularity."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -35,7 +34,7 @@ class Span:
         """Reads `24` or `8-64`.
 
         Raises:
-            InvalidInput: for any other text, or a length below 1.
+            InvalidInput: another text, or a length below 1.
         """
         found = _SPAN.fullmatch(text.strip())
         low = int(found[1]) if found else 0
@@ -57,17 +56,17 @@ class LoadSpec:
     seconds: float
     """Length of an open phase."""
     in_flight: int = 0
-    """Requests under way in a full phase; 0: there is none."""
+    """Requests under way in a full phase; 0: no full phases."""
     full_seconds: float = 0.0
     """Length of a full phase."""
     rounds: int = 1
-    """Every phase comes once in each."""
+    """Each has every phase once."""
     skew: float = 1.0
-    """Zipf's exponent over the adapters; 0: all are asked equally often."""
+    """Zipf's exponent over the adapters; 0: all get equally many requests."""
     base_share: float = 0.1
     """Share of requests to the base model."""
     probe_share: float = 0.2
-    """Share of requests whose prompt is one of the probes', if these have prompts."""
+    """Share of requests with a prompt of the probes, if they have prompts."""
     prompt_words: Span = Span(40, 40)
     answer_tokens: Span = Span(16, 16)
     timeout: float = 60.0
@@ -79,7 +78,7 @@ class Prompts:
     """Prompts that never repeat their beginning, so that no prefix cache answers for the engine.
 
     Args:
-        given: the user's, in the order of the file, then from the first again; none: made up.
+        given: the user's, in the order of the file, over and over; none: they are made up.
         probes: prompts of the probes.
     """
 
@@ -103,11 +102,10 @@ class Prompts:
 
 
 def asks(spec: LoadSpec, models: Sequence[str], prompts: Prompts, number: int) -> Iterator[Ask]:
-    """Requests without end; the sides of one round get the same times and the same models.
+    """Requests without end; both sides of round `number` get the same times and models.
 
     Args:
-        models: the most popular first; the base model is asked beside them.
-        number: of the round.
+        models: the most popular first; the base model comes on top.
     """
     random = np.random.default_rng([spec.seed, 2, number])
     weights = np.arange(1, len(models) + 1, dtype=float) ** -spec.skew
@@ -119,19 +117,3 @@ def asks(spec: LoadSpec, models: Sequence[str], prompts: Prompts, number: int) -
         due += float(random.exponential(1.0 / spec.rate))
         model = names[int(random.choice(len(names), p=chances))]
         yield Ask(due, model, prompts.next(), spec.answer_tokens.draw(random))
-
-
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """Prompts of a file, one a line; `\\n` within a line stands for a line end.
-
-    Raises:
-        InvalidInput: when it cannot be read or holds none.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the prompts of {path}: {error}") from None
-    found = tuple(line.replace("\\n", "\n") for line in lines if line.strip())
-    if not found:
-        raise InvalidInput(f"{path} holds no prompt: write one a line")
-    return found

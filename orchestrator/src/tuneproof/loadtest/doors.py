@@ -1,4 +1,4 @@
-"""Where requests go: the generator's gRPC, or any endpoint that speaks the OpenAI API."""
+"""Where requests go: the generator's gRPC, or any endpoint with the OpenAI API."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import aiohttp
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.loadtest.records import Answer, Ask
-from tuneproof.sdk.connection import Connection
-from tuneproof.sdk.conversions import seconds_of
+from tuneproof.sdk.connection import Connection, seconds_of
 from tuneproof.servicekit.errors import DeadlineExceeded, InvalidInput, TuneproofError, Unavailable
 
 SERVED_BY = "x-tuneproof-adapter"
-"""Header in which the generator's OpenAI door names the adapter that serves; it leaves it out for
-the base model."""
+"""Header of the generator's OpenAI door that names the adapter; absent for the base model."""
 _SHOWN = 300
 _DATA = b"data:"
 
@@ -27,19 +25,19 @@ class Door(Protocol):
     """Something that answers requests."""
 
     async def ask(self, ask: Ask, *, timeout: float, first: Callable[[], None]) -> Answer:
-        """Answers one request, and tells when its first token is there.
+        """Answers one request, and calls `first` at its first token.
 
         Raises:
-            TuneproofError: when there is no answer.
+            TuneproofError: it got no answer.
         """
 
     async def aclose(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
 
 
 class GrpcDoor:
-    """GeneratorService.Generate, without the retries that the SDK's client has: what a server
-    refuses is to be seen."""
+    """GeneratorService.Generate without the retries of the SDK's client, so that every refusal
+    shows."""
 
     def __init__(self, target: str, *, token: str | None) -> None:
         self._connection = Connection("generator", target, token=token, services=())
@@ -80,19 +78,19 @@ class OpenAIDoor:
 
     Args:
         url: the base URL, as `http://127.0.0.1:8000/v1`.
-        base_model: the name under which the base model is asked.
-        of_generator: it is our generator's, so no header means the base model; elsewhere it means
-            that nothing is known.
+        base_model: the name of the base model there.
+        of_generator: the endpoint is our generator's: an answer without the header comes from the
+            base model. From other servers it may come from any model.
 
     Raises:
-        InvalidInput: for a text that is no http URL.
+        InvalidInput: `url` is not an http URL.
     """
 
     def __init__(
         self, url: str, *, base_model: str, token: str | None, of_generator: bool = False
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise InvalidInput(f"{url!r} is no URL: write it as http://127.0.0.1:8000/v1")
+            raise InvalidInput(f"{url!r} is not a URL: write it as http://127.0.0.1:8000/v1")
         self._url = url.rstrip("/") + "/chat/completions"
         self._base_model = base_model
         self._unnamed = "" if of_generator else None
@@ -116,13 +114,13 @@ class OpenAIDoor:
                 self._session.post(self._url, json=body, timeout=None) as response,
             ):
                 if response.status != 200:
-                    said = (await response.text())[:_SHOWN]
-                    raise Unavailable(f"{self._url} answers {response.status}: {said}")
+                    text = (await response.text())[:_SHOWN]
+                    raise Unavailable(f"{self._url} answers {response.status}: {text}")
                 return await _read(response, first, self._unnamed)
         except TimeoutError:
-            raise DeadlineExceeded(f"{self._url} did not end an answer in time") from None
+            raise DeadlineExceeded(f"{self._url} did not finish an answer in time") from None
         except aiohttp.ClientError as error:
-            raise Unavailable(f"{self._url} cannot be reached: {error}") from None
+            raise Unavailable(f"cannot reach {self._url}: {error}") from None
 
     async def aclose(self) -> None:
         await self._session.close()
@@ -152,7 +150,7 @@ async def _read(
         tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
     if not ended:
         raise Unavailable("the stream ended without [DONE]")
-    # A server that does not count is counted by its pieces.
+    # Without a count from the server, each piece counts as a token.
     return Answer("".join(text), tokens or pieces, response.headers.get(SERVED_BY, unnamed))
 
 
@@ -160,9 +158,9 @@ def _event(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except ValueError:
-        raise Unavailable(f"the stream holds no JSON: {data[:_SHOWN]!r}") from None
+        raise Unavailable(f"the stream does not hold JSON: {data[:_SHOWN]!r}") from None
     if not isinstance(event, dict):
-        raise Unavailable(f"the stream holds no JSON object: {data[:_SHOWN]!r}")
+        raise Unavailable(f"the stream does not hold a JSON object: {data[:_SHOWN]!r}")
     if event.get("error"):
         raise TuneproofError(f"the server broke off: {str(event['error'])[:_SHOWN]}")
     return event

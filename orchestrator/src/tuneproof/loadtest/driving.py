@@ -1,4 +1,4 @@
-"""Sending requests: at their times whatever the server does, or as many as it takes."""
+"""Sending requests: at fixed times (an open loop), or as fast as the server answers (closed)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ clock: Callable[[], float] = time.monotonic
 
 
 async def send(door: Door, ask: Ask, due: float, *, timeout: float) -> Reply:
-    """One request; a failed one is a reply too.
+    """Sends one request; a failure is a reply too.
 
     Args:
-        due: when it should be sent, on the clock.
-        timeout: seconds that it may take.
+        due: its time on the clock.
+        timeout: most seconds for it.
     """
     sent = clock()
     first: list[float] = []
@@ -45,7 +45,7 @@ async def send(door: Door, ask: Ask, due: float, *, timeout: float) -> Reply:
 async def drive_open(
     door: Door, asks: Iterator[Ask], *, seconds: float, timeout: float
 ) -> tuple[Reply, ...]:
-    """Sends each request at its time, without waiting for any answer (an open loop)."""
+    """Sends each request at its time, without waiting for answers (an open loop)."""
     start = clock()
     under_way: list[asyncio.Task[Reply]] = []
     async with asyncio.TaskGroup() as group:
@@ -61,7 +61,7 @@ async def drive_open(
 async def drive_full(
     door: Door, asks: Iterator[Ask], *, seconds: float, in_flight: int, timeout: float
 ) -> tuple[Reply, ...]:
-    """Keeps so many requests under way (a closed loop): what the server can give at most."""
+    """Keeps `in_flight` requests under way (a closed loop): measures the most the server can do."""
     end = clock() + seconds
     replies: list[Reply] = []
 

@@ -1,4 +1,4 @@
-"""A load test's result for people, one HTML file that loads nothing, and for machines."""
+"""A load test's result: for people as one HTML file that loads nothing, and for machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tuneproof.loadtest.records import Reply, Swap
+from tuneproof.loadtest.records import Swap
 from tuneproof.loadtest.slo import Check
 from tuneproof.loadtest.timeline import HEIGHT, ROW, timeline_of
 from tuneproof.loadtest.trial import LoadResult
@@ -14,24 +14,24 @@ from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.numbers import NONE, plain
 
 _SHOWN = 50
-"""Wrong answers that are told one by one."""
+"""Most wrong answers that the page lists."""
 STAGES = {
     "fetch": "fetched from the registry",
     "verify": "verified",
     "load": "loaded into the engine",
     "warm": "one token generated with it",
-    "declare_to_ready": "declared to READY, as the client sees it",
+    "declare_to_ready": "from declaration to READY, for the client",
     "first_after_ready": "first token of the first request after READY",
-    "second_after_ready": "first token of the request after that",
-    "declare_to_first_token": "declared to first token, in all",
+    "second_after_ready": "first token of the next request",
+    "declare_to_first_token": "from declaration to first token, in total",
 }
-"""What an adapter goes through, in this order."""
+"""The stages of an adapter, in order."""
 STATES = ("pending", "fetching", "verifying", "loading", "ready", "draining", "serving", "failed")
 _SIDES = {"quiet": "without swaps", "swap": "with swaps"}
 
 
 def build_page(result: LoadResult, checks: Sequence[Check]) -> str:
-    """The result as one self-contained HTML document; what servers said is escaped."""
+    """The result as one self-contained HTML document, with all foreign text escaped."""
     templates = environment("tuneproof.loadtest")
     templates.filters.update(plain=plain, figure=_figure, seconds=_seconds)
     style = asset("page.css") + asset("loadtest.css", "tuneproof.loadtest")
@@ -62,9 +62,9 @@ def build_page(result: LoadResult, checks: Sequence[Check]) -> str:
 
 
 def headline(checks: Sequence[Check]) -> str:
-    """What the run found, in one sentence."""
+    """The result in one sentence."""
     if not checks:
-        return "No objectives were given."
+        return "No objectives were set."
     missed = [check.name for check in checks if not check.met]
     if missed:
         return f"{len(missed)} of {len(checks)} objectives missed: {', '.join(missed)}."
@@ -78,25 +78,23 @@ def notes(result: LoadResult) -> list[str]:
     if not figures.checked_digest and asked:
         found.append("This server does not say which adapter answered: no digest was compared.")
     if not figures.checked_text and asked:
-        found.append(
-            "No probes were given: which adapter answered is known by the server's own word only."
-        )
+        found.append("Without probes, only the server itself says which adapter answered.")
     elif figures.checked_text < asked:
         found.append(f"The text of {figures.checked_text} of {asked} answers was compared.")
     if figures.sent_late > 0.05:
         found.append(
-            f"One in a hundred requests was sent {figures.sent_late:.2f} s late or more: this"
-            " machine was too slow for the rate. Latencies count from the due time and hold that."
+            f"One request in a hundred left {figures.sent_late:.2f} s late or more: this machine"
+            " was too slow for the rate. Latencies count from the due time and include the delay."
         )
     return found
 
 
 def result_json(result: LoadResult, checks: Sequence[Check]) -> dict[str, Any]:
-    """All figures, objectives, swaps, and what was wrong."""
+    """All figures, objectives, swaps and wrong answers."""
     return {
         "met": all(check.met for check in checks),
         "checks": [{**asdict(check), "met": check.met} for check in checks],
-        "results": result.figures.to_json(),
+        "results": asdict(result.figures),
         "notes": notes(result),
         "swaps": [
             {"round": phase.round, **_swap(swap, result.origin)}
@@ -113,18 +111,10 @@ def result_json(result: LoadResult, checks: Sequence[Check]) -> dict[str, Any]:
 
 def _swap(swap: Swap, origin: float) -> dict[str, Any]:
     """A swap with times since the start of the test."""
-
-    def since(time: float | None) -> float | None:
-        return None if time is None else time - origin
-
-    return {
-        **asdict(swap),
-        "started": since(swap.started),
-        "states": [[state, since(time)] for state, time in swap.states],
-        "ready": since(swap.ready),
-        "moved": since(swap.moved),
-        "removed": since(swap.removed),
-    }
+    found = asdict(swap)
+    for name in ("started", "ready", "moved", "removed"):
+        found[name] = None if found[name] is None else found[name] - origin
+    return {**found, "states": [[state, time - origin] for state, time in swap.states]}
 
 
 def _wrong(result: LoadResult) -> list[dict[str, Any]]:
@@ -137,17 +127,14 @@ def _wrong(result: LoadResult) -> list[dict[str, Any]]:
             "text": reply.answer.text if reply.answer else "",
             "why": reply.wrong,
         }
-        for reply in _replies(result)
+        for phase in result.phases
+        for reply in phase.all_replies
         if reply.wrong
     ]
 
 
-def _replies(result: LoadResult) -> list[Reply]:
-    return [reply for phase in result.phases for reply in (*phase.replies, *phase.direct)]
-
-
 def _facts(result: LoadResult) -> Mapping[str, str]:
-    """Where the figures come from."""
+    """The conditions of the test."""
     load = result.load
     facts = {
         **result.settings,

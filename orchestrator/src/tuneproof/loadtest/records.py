@@ -1,6 +1,6 @@
-"""What a load test asks, gets and does, with the times of it.
+"""Requests, replies and swaps of a load test, with their times.
 
-Every time is in seconds of one monotonic clock of this process, requests and swaps alike.
+Every time is in seconds of one monotonic clock of this process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 BASE = "base"
-"""How the base model is called where adapters are called by their references."""
+"""The base model's name where adapters have their references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Ask:
     """One request, before it is sent."""
 
     due: float
-    """Seconds after the beginning of its phase."""
+    """Seconds after its phase begins."""
     model: str
     """A reference, an alias, or a model's name; empty: the base model."""
     prompt: str
@@ -33,31 +33,31 @@ class Answer:
     tokens: int
     """Of the answer."""
     served: str | None
-    """Reference of the adapter that served; empty: the base model; None: the server did not say."""
+    """Reference of the adapter that served; empty: the base model; None: unknown."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """The server's own times: `queue`, `first_token`, `decode`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One request that is over."""
+    """One finished request."""
 
     model: str
     prompt: str
     due: float
-    """When it should have been sent. Latencies count from here, so that a load generator which
-    falls behind, or a server that makes it wait, cannot hide that."""
+    """When it should have been sent. Latencies count from here, so that neither a slow load
+    generator nor a server that makes it wait can hide a delay."""
     sent: float
     first: float | None
-    """Its first token; None: there was none."""
+    """Time of its first token, if any."""
     done: float
     answer: Answer | None
     error: str = ""
-    """Why there is no answer."""
+    """Why it got no answer."""
     wrong: str = ""
     """Why the answer cannot be the asked adapter's."""
     checked: tuple[str, ...] = ()
-    """What the answer was held against: `digest`, `text`."""
+    """What of the answer was compared: `digest`, `text`."""
 
     @property
     def first_seconds(self) -> float | None:
@@ -79,7 +79,7 @@ class Swap:
     new: str
     started: float
     states: tuple[tuple[str, float], ...] = ()
-    """States of the new adapter on the replica that answers, as they were heard of."""
+    """States of the new adapter on the replica that answers, as reported."""
     ready: float | None = None
     """READY on every live replica."""
     first_seconds: float | None = None
@@ -91,7 +91,7 @@ class Swap:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """The server's own: `fetch`, `verify`, `load`, `warm`."""
     error: str = ""
-    """Why it did not come to its end."""
+    """Why it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,23 @@ class Phase:
     side: Literal["quiet", "swap"]
     """Without swaps, or with them."""
     load: Literal["open", "full"]
-    """Arrivals at a rate; or as many in flight as were asked for, all the time."""
+    """Arrivals at a rate; or a constant number of requests in flight."""
     round: int
     """Counts from 1."""
     start: float
     end: float
-    """No request is sent after it."""
+    """Nothing is sent after it."""
     replies: tuple[Reply, ...]
     swaps: tuple[Swap, ...] = ()
     direct: tuple[Reply, ...] = ()
-    """What the swaps asked new adapters by reference; no part of the load."""
+    """The swaps' own requests to new adapters; not part of the load."""
 
     @property
     def seconds(self) -> float:
         """How long requests were sent."""
         return self.end - self.start
+
+    @property
+    def all_replies(self) -> tuple[Reply, ...]:
+        """Those of the load, and those to the swaps' own requests."""
+        return (*self.replies, *self.direct)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from tuneproof.loadtest.arrivals import LoadSpec, Prompts, asks
 from tuneproof.loadtest.doors import Door
@@ -27,88 +29,65 @@ _WORDS = {
 }
 
 
+@dataclass(frozen=True)
 class Rounds:
-    """Phases of load against one door.
+    """Phases of load against one door."""
 
-    Args:
-        models: the most popular first.
-        progress: is told of every phase.
-    """
-
-    def __init__(
-        self,
-        door: Door,
-        load: LoadSpec,
-        models: Sequence[str],
-        *,
-        prompts: Prompts,
-        truth: Truth,
-        progress: Progress,
-    ) -> None:
-        self._door = door
-        self._load = load
-        self._models = tuple(models)
-        self._prompts = prompts
-        self._truth = truth
-        self._progress = progress
-        self._direct: list[Reply] = []
+    door: Door
+    load: LoadSpec
+    models: Sequence[str]
+    """The most popular first."""
+    prompts: Prompts
+    truth: Truth
+    progress: Progress
+    """Receives a line for every phase."""
+    direct: list[Reply] = field(default_factory=list, init=False)
+    """Replies to the swaps' own requests in the current phase."""
 
     async def warm_up(self) -> None:
-        """Asks every model once, so that the first phase is no colder than the others.
+        """Sends one request to every model, so that the first phase is as warm as the others.
 
         Raises:
-            Unavailable: for a request that fails.
+            Unavailable: a request fails.
         """
-        for model in (*self._models, *([""] if self._load.base_share else [])):
+        for model in (*self.models, *([""] if self.load.base_share else [])):
             reply = await self._ask(model)
             if reply.error:
                 raise Unavailable(f"{model or 'the base model'} does not answer: {reply.error}")
 
     async def first_token(self, ref: str) -> float | None:
-        """Seconds to the first token of a request of the longest kind; part of no load."""
+        """Seconds to the first token of a request of the longest kind, outside the load."""
         reply = await self._ask(ref)
-        self._direct.append(reply)
+        self.direct.append(reply)
         return None if reply.error else reply.first_seconds
 
-    async def run(self, swapper: Swapper | None, rate: float) -> tuple[Phase, ...]:
-        """All rounds; the sides take turns in being the first."""
+    async def run(self, swapper: Swapper | None) -> tuple[Phase, ...]:
+        """All rounds; the sides take turns to come first."""
         phases: list[Phase] = []
-        loads: list[Load] = ["open"]
-        if self._load.in_flight:
-            loads.append("full")
-        for number in range(1, self._load.rounds + 1):
+        loads: list[Load] = ["open", "full"] if self.load.in_flight else ["open"]
+        for number in range(1, self.load.rounds + 1):
             sides: list[Side] = ["quiet", "swap"] if swapper else ["quiet"]
             for load, side in product(loads, sides if number % 2 else sides[::-1]):
-                self._progress(f"round {number} of {self._load.rounds}: {_WORDS[load, side]}")
+                self.progress(f"round {number} of {self.load.rounds}: {_WORDS[load, side]}")
                 chosen = swapper if side == "swap" else None
-                phases.append(await self._phase(load, side, number, chosen, rate))
+                phases.append(await self._phase(load, side, number, chosen))
         return tuple(phases)
 
-    async def _phase(
-        self,
-        load: Load,
-        side: Side,
-        number: int,
-        swapper: Swapper | None,
-        rate: float,
-    ) -> Phase:
-        spec = self._load
-        requests = asks(spec, self._models, self._prompts, number)
-        seconds = spec.seconds if load == "open" else spec.full_seconds
+    async def _phase(self, load: Load, side: Side, number: int, swapper: Swapper | None) -> Phase:
+        spec = self.load
+        requests = asks(spec, self.models, self.prompts, number)
+        drive: Callable[..., Coroutine[Any, Any, tuple[Reply, ...]]]
+        if load == "open":
+            drive, seconds = drive_open, spec.seconds
+        else:
+            drive = partial(drive_full, in_flight=spec.in_flight)
+            seconds = spec.full_seconds
         start = clock()
-        self._direct.clear()
+        self.direct.clear()
         async with asyncio.TaskGroup() as group:
-            swapping = group.create_task(swapper.run(rate, seconds)) if swapper else None
+            swapping = group.create_task(swapper.run(seconds)) if swapper else None
             driving = group.create_task(
-                drive_open(self._door, requests, seconds=seconds, timeout=spec.timeout)
-                if load == "open"
-                else drive_full(
-                    self._door,
-                    requests,
-                    seconds=seconds,
-                    in_flight=spec.in_flight,
-                    timeout=spec.timeout,
-                )
+                drive(self.door, requests, seconds=seconds, timeout=spec.timeout)
             )
         return Phase(
             side=side,
@@ -116,11 +95,11 @@ class Rounds:
             round=number,
             start=start,
             end=start + seconds,
-            replies=tuple(map(self._truth.judge, driving.result())),
+            replies=tuple(map(self.truth.judge, driving.result())),
             swaps=swapping.result() if swapping else (),
-            direct=tuple(map(self._truth.judge, self._direct)),
+            direct=tuple(map(self.truth.judge, self.direct)),
         )
 
     async def _ask(self, model: str) -> Reply:
-        ask = Ask(0.0, model, self._prompts.next(), self._load.answer_tokens.high)
-        return await send(self._door, ask, clock(), timeout=self._load.timeout)
+        ask = Ask(0.0, model, self.prompts.next(), self.load.answer_tokens.high)
+        return await send(self.door, ask, clock(), timeout=self.load.timeout)

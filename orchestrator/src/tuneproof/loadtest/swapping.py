@@ -1,14 +1,11 @@
-"""Swapping adapters while requests run: declare new content, wait, move the alias, remove the old.
-
-On the same clock as the requests.
-"""
+"""Swaps on the clock of the requests: declare new content, wait, move the alias, remove the old."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tuneproof.loadtest.driving import clock
@@ -20,17 +17,34 @@ from tuneproof.servicekit.errors import TuneproofError
 REASON = "tuneproof loadtest"
 
 
+@dataclass(frozen=True, slots=True)
+class SwapSpec:
+    """Which adapters to swap, and how often."""
+
+    adapters: tuple[str, ...]
+    """References to declare first, each behind an alias of its own."""
+    supply: tuple[str, ...]
+    """References that take their places."""
+    rate: float
+    """Swaps a second."""
+    residents: tuple[str, ...] = ()
+    """References that are declared already: they get requests, and stay."""
+    alias_prefix: str = "loadtest"
+    lag: float = 0.0
+    """Seconds for which other replicas may serve an alias's former adapter."""
+    ready_seconds: float = 120.0
+    """How long an adapter may take to be READY."""
+    keep: bool = False
+    """Whether the adapters stay declared at the end."""
+
+
 class Manager(Protocol):
-    """What a swap needs of a generator; `GeneratorClient` is one."""
+    """The calls of a swap; `GeneratorClient` has them."""
 
     async def declare(self, ref: str) -> AdapterInfo: ...
 
     async def wait_ready(
-        self,
-        ref: str,
-        *,
-        timeout: float,
-        on_change: Callable[[AdapterInfo], None] | None,
+        self, ref: str, *, timeout: float, on_change: Callable[[AdapterInfo], None] | None
     ) -> AdapterInfo: ...
 
     async def set_alias(
@@ -41,46 +55,40 @@ class Manager(Protocol):
 
 
 FirstToken = Callable[[str], Awaitable[float | None]]
-"""Asks an adapter something and gives the seconds to its first token."""
+"""Sends a request to an adapter; returns the seconds to its first token."""
 
 
 class Swapper:
-    """Brings the next content of the supply behind the next alias, and on in a circle.
+    """Brings the next content of the supply behind the next alias, round and round.
 
     Args:
-        slots: reference by alias, as they are now.
-        supply: references that are not declared now; a removed one comes back at its end.
-        truth: is told of every move.
-        first_token: None: nothing is asked directly.
-        ready_seconds: how long an adapter may take to be READY.
-        lag: seconds between a move and the removal of the old adapter.
+        slots: the current reference of each alias; changes with each swap.
+        truth: learns of every move.
+        first_token: sends the requests to new adapters.
     """
 
     def __init__(
         self,
         manager: Manager,
-        slots: Mapping[str, str],
-        supply: Sequence[str],
+        slots: dict[str, str],
+        swaps: SwapSpec,
         truth: Truth,
-        *,
-        first_token: FirstToken | None = None,
-        ready_seconds: float = 120.0,
-        lag: float = 0.0,
+        first_token: FirstToken,
     ) -> None:
-        self.slots = dict(slots)
-        self.supply = deque(supply)
         self._manager = manager
+        self._slots = slots
+        self._swaps = swaps
+        # A removed adapter comes back at the end.
+        self._supply = deque(swaps.supply)
         self._truth = truth
         self._first_token = first_token
-        self._ready_seconds = ready_seconds
-        self._lag = lag
         self._turn = deque(slots)
 
-    async def run(self, rate: float, seconds: float) -> tuple[Swap, ...]:
-        """Starts a swap every 1 / rate seconds, one at a time; a late one starts at once."""
+    async def run(self, seconds: float) -> tuple[Swap, ...]:
+        """Starts swaps at their rate, one at a time; a late one starts at once."""
         start = clock()
         swaps: list[Swap] = []
-        while self.supply and (due := (len(swaps) + 0.5) / rate) < seconds:
+        while self._supply and (due := (len(swaps) + 0.5) / self._swaps.rate) < seconds:
             await asyncio.sleep(max(0.0, start + due - clock()))
             if clock() > start + seconds:
                 break
@@ -88,22 +96,22 @@ class Swapper:
         return tuple(swaps)
 
     async def swap(self) -> Swap:
-        """One swap; a failed one tells why, and leaves the alias where it was if it can."""
+        """One swap; a failed one says why, and leaves the alias where it was if possible."""
         alias = self._turn[0]
         self._turn.rotate(-1)
-        done = Swap(alias, self.slots[alias], self.supply.popleft(), clock())
+        done = Swap(alias, self._slots[alias], self._supply.popleft(), clock())
         try:
             await self._manager.declare(done.new)
             done = await self._until_ready(done)
             done = await self._ask(done)
             done = await self._move(done)
-            await asyncio.sleep(self._lag)
+            await asyncio.sleep(self._swaps.lag)
             await self._manager.remove(done.old)
         except TuneproofError as failure:
             if done.moved is None:
                 await self._forget(done.new)
             return replace(done, error=failure.message)
-        self.supply.append(done.old)
+        self._supply.append(done.old)
         return replace(done, removed=clock())
 
     async def _until_ready(self, swap: Swap) -> Swap:
@@ -114,7 +122,7 @@ class Swapper:
                 states.append((adapter.state, clock()))
 
         ready = await self._manager.wait_ready(
-            swap.new, timeout=self._ready_seconds, on_change=note
+            swap.new, timeout=self._swaps.ready_seconds, on_change=note
         )
         return replace(
             swap, states=tuple(states), ready=clock(), stage_seconds=dict(ready.stage_seconds)
@@ -122,8 +130,6 @@ class Swapper:
 
     async def _ask(self, swap: Swap) -> Swap:
         """The first request to it, and a second one to compare."""
-        if self._first_token is None:
-            return swap
         first = await self._first_token(swap.new)
         return replace(swap, first_seconds=first, warm_seconds=await self._first_token(swap.new))
 
@@ -132,12 +138,12 @@ class Swapper:
         await self._manager.set_alias(swap.alias, swap.new, expected_ref=swap.old, reason=REASON)
         moved = clock()
         self._truth.moved(swap.alias, moved)
-        self.slots[swap.alias] = swap.new
+        self._slots[swap.alias] = swap.new
         return replace(swap, moved=moved)
 
     async def _forget(self, ref: str) -> None:
         try:
             await self._manager.remove(ref)
         except TuneproofError:
-            return  # The swap's own error is the one to tell.
-        self.supply.append(ref)
+            return  # The swap's own error counts.
+        self._supply.append(ref)

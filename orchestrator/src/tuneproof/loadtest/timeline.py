@@ -1,4 +1,4 @@
-"""What happened when: the lines, bands and marks of the plots over time.
+"""The lines, bands and marks of the plots over time.
 
 Horizontal positions are percentages of the width, vertical ones pixels.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One measure over time, in pieces where nothing was measured between."""
+    """One measure over time; a gap in the measurement divides it into pieces."""
 
     name: str
     colour: int
@@ -124,22 +124,18 @@ def _plots(phases: Sequence[Phase], axis: Axis, origin: float, end: float) -> tu
         return [float(np.percentile(each, share)) if each else None for each in found]
 
     rates: list[float | None] = [len(replies) / width for replies in done]
+    latencies: dict[tuple[str, str], Callable[[Reply], float | None]] = {
+        ("first", "First token"): lambda reply: reply.first_seconds,
+        ("whole", "Whole answer"): lambda reply: reply.whole_seconds,
+    }
     return (
-        _plot(
-            ("first", "First token after the request was due", "seconds"),
-            middles,
-            {
-                "median": point(50, lambda reply: reply.first_seconds),
-                "95th percentile": point(95, lambda reply: reply.first_seconds),
-            },
-        ),
-        _plot(
-            ("whole", "Whole answer after the request was due", "seconds"),
-            middles,
-            {
-                "median": point(50, lambda reply: reply.whole_seconds),
-                "95th percentile": point(95, lambda reply: reply.whole_seconds),
-            },
+        *(
+            _plot(
+                (name, f"{title} after the request was due", "seconds"),
+                middles,
+                {"median": point(50, value), "95th percentile": point(95, value)},
+            )
+            for (name, title), value in latencies.items()
         ),
         _plot(("rate", "Answers", "a second"), middles, {"answers a second": rates}),
     )
@@ -178,21 +174,16 @@ def _range(name: str, values: Sequence[float | None]) -> str:
 def _pieces(
     at: Sequence[float], values: Sequence[float | None], height: Callable[[float], float]
 ) -> Iterable[str]:
-    piece: list[str] = []
-    for place, value in zip(at, values, strict=True):
-        if value is not None:
-            piece.append(f"{place:.3f},{height(value)}")
-        elif piece:
-            yield " ".join(piece)
-            piece = []
-    if piece:
-        yield " ".join(piece)
+    points = zip(at, values, strict=True)
+    for measured, piece in groupby(points, key=lambda point: point[1] is not None):
+        if measured:
+            yield " ".join(f"{x:.3f},{height(y)}" for x, y in piece if y is not None)
 
 
 def _states(
     swaps: Sequence[Swap], aliases: Sequence[str], at: Callable[[float], float], end: float
 ) -> Iterable[Band]:
-    """Each swap as its new adapter's states, then as what serves and what drains."""
+    """Each swap: the states of its new adapter, then draining and serving."""
     rows = {alias: index * ROW for index, alias in enumerate(aliases)}
     for swap in swaps:
         marks = [("pending", swap.started), *swap.states]

@@ -1,11 +1,11 @@
-"""A load test from end to end: prepare, load, judge, clear up."""
+"""A load test from end to end: prepare, load, judge, clean up."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -15,14 +15,14 @@ from tuneproof.loadtest.driving import clock
 from tuneproof.loadtest.figures import Figures, figures_of
 from tuneproof.loadtest.records import Phase
 from tuneproof.loadtest.rounds import Progress, Rounds
-from tuneproof.loadtest.swapping import REASON, Manager, Swapper
+from tuneproof.loadtest.swapping import REASON, Manager, Swapper, SwapSpec
 from tuneproof.loadtest.truth import Probes, Truth
 from tuneproof.sdk import AdapterInfo, AliasInfo, PoolInfo
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 
 
 class Pool(Manager, Protocol):
-    """What a whole test needs of a generator; `GeneratorClient` is one."""
+    """The calls of a whole test; `GeneratorClient` has them."""
 
     async def pool(self) -> PoolInfo: ...
 
@@ -32,29 +32,8 @@ class Pool(Manager, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SwapSpec:
-    """What is swapped, and how often."""
-
-    adapters: tuple[str, ...]
-    """References that are declared first, each behind an alias of its own."""
-    supply: tuple[str, ...]
-    """References that take their places."""
-    rate: float
-    """Swaps a second."""
-    residents: tuple[str, ...] = ()
-    """References that are declared already; asked too, and left alone."""
-    alias_prefix: str = "loadtest"
-    lag: float = 0.0
-    """Seconds for which other replicas may serve what an alias pointed to before."""
-    ready_seconds: float = 120.0
-    """How long an adapter may take to be READY."""
-    keep: bool = False
-    """Whether the adapters stay declared at the end."""
-
-
-@dataclass(frozen=True, slots=True)
 class LoadResult:
-    """A test that is over."""
+    """A finished test."""
 
     phases: tuple[Phase, ...]
     figures: Figures
@@ -63,11 +42,11 @@ class LoadResult:
     """The clock when it started."""
     load: LoadSpec
     models: tuple[str, ...]
-    """References, aliases or names that were asked, the most popular first."""
+    """References, aliases or names that got requests, the most popular first."""
     pool: PoolInfo | None = None
     swaps: SwapSpec | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
-    """What else is worth knowing, as the address."""
+    """Other conditions by name, such as the address."""
 
 
 async def run_load(
@@ -84,26 +63,20 @@ async def run_load(
 
     Args:
         models: none: the base model alone.
-        points: reference by alias, where that is known; empty: the base model.
+        points: references of known aliases; empty: the base model.
 
     Raises:
-        Unavailable: when a model does not answer at all.
+        Unavailable: a model does not answer at all.
     """
     probes = probes or Probes()
     truth = Truth(probes)
     for alias, ref in (points or {}).items():
         truth.points(alias, ref)
-    rounds = Rounds(
-        door,
-        load,
-        models,
-        prompts=Prompts(load, prompts, probes.prompts),
-        truth=truth,
-        progress=progress,
-    )
+    mixed = Prompts(load, prompts, probes.prompts)
+    rounds = Rounds(door, load, models, mixed, truth, progress)
     started, origin = datetime.now(UTC), clock()
     await rounds.warm_up()
-    phases = await rounds.run(None, 0.0)
+    phases = await rounds.run(None)
     return LoadResult(phases, figures_of(phases), started, origin, load, tuple(models))
 
 
@@ -120,8 +93,8 @@ async def run_swaps(
     """Load with and without swaps in turn, against a generator's pool.
 
     Raises:
-        InvalidInput: when the pool cannot hold the adapters, or holds those to be swapped already.
-        Unavailable: when an adapter does not answer.
+        InvalidInput: the pool cannot hold the adapters, or already holds some of those to swap.
+        Unavailable: an adapter does not answer.
     """
     probes = probes or Probes()
     truth = Truth(probes, lag=swaps.lag)
@@ -130,28 +103,11 @@ async def run_swaps(
     started, origin = datetime.now(UTC), clock()
     async with _declared(manager, swaps, truth, progress) as slots:
         models = (*slots, *swaps.residents)
-        rounds = Rounds(
-            door,
-            load,
-            models,
-            prompts=Prompts(load, prompts, probes.prompts),
-            truth=truth,
-            progress=progress,
-        )
+        mixed = Prompts(load, prompts, probes.prompts)
+        rounds = Rounds(door, load, models, mixed, truth, progress)
         await rounds.warm_up()
-        swapper = Swapper(
-            manager,
-            slots,
-            swaps.supply,
-            truth,
-            first_token=rounds.first_token,
-            ready_seconds=swaps.ready_seconds,
-            lag=swaps.lag,
-        )
-        try:
-            phases = await rounds.run(swapper, swaps.rate)
-        finally:
-            slots.update(swapper.slots)
+        swapper = Swapper(manager, slots, swaps, truth, rounds.first_token)
+        phases = await rounds.run(swapper)
     return LoadResult(phases, figures_of(phases), started, origin, load, tuple(models), pool, swaps)
 
 
@@ -162,19 +118,19 @@ def _check_room(swaps: SwapSpec, pool: PoolInfo, declared: Sequence[str]) -> Non
         mistakes.append("an adapter is named twice")
     if taken := sorted(set(chosen) & set(declared)):
         mistakes.append(
-            f"{', '.join(taken)} are declared already, and swapping would remove them; name others"
+            f"{', '.join(taken)} are already declared, and swapping would remove them; name others"
         )
     if absent := sorted(set(swaps.residents) - set(declared)):
         mistakes.append(f"{', '.join(absent)} are not declared, so they cannot be residents")
     if not swaps.adapters or not swaps.supply:
         mistakes.append(
-            f"{len(chosen)} adapters are too few: one or more are served, and one or more wait"
+            f"{len(chosen)} adapters are too few: at least one must serve, and one must wait"
         )
     needed = len(declared) + len(swaps.adapters) + 1
     if needed > pool.max_cpu_loras:
         mistakes.append(
-            f"{len(declared)} declared adapters, {len(swaps.adapters)} of the test and one being"
-            f" swapped in are {needed}, and the engine keeps {pool.max_cpu_loras} at most"
+            f"{len(declared)} declared adapters, {len(swaps.adapters)} of the test and the one that"
+            f" comes in make {needed}; the engine keeps at most {pool.max_cpu_loras}"
             " (max_cpu_loras)"
         )
     if mistakes:
@@ -185,7 +141,7 @@ def _check_room(swaps: SwapSpec, pool: PoolInfo, declared: Sequence[str]) -> Non
 async def _declared(
     manager: Pool, swaps: SwapSpec, truth: Truth, progress: Progress
 ) -> AsyncIterator[dict[str, str]]:
-    """The first adapters, READY and behind their aliases; what of them is there at the end goes."""
+    """The first adapters, READY and behind their aliases; at the end it removes what is left."""
     slots: dict[str, str] = {}
     try:
         known = {alias.name: alias.ref for alias in await manager.aliases()}
@@ -206,7 +162,7 @@ async def _declared(
 
 
 async def _retire(manager: Pool, alias: str, ref: str, progress: Progress) -> None:
-    """Takes an alias away and removes what it pointed to, as far as both are there."""
+    """Retires an alias and removes its adapter, as far as both exist."""
     try:
         await manager.set_alias(alias, "", expected_ref=ref, force=True, reason=REASON)
     except TuneproofError as error:
@@ -215,8 +171,3 @@ async def _retire(manager: Pool, alias: str, ref: str, progress: Progress) -> No
         await manager.remove(ref)
     except TuneproofError as error:
         progress(f"{ref} stays declared: {error.message}")
-
-
-def with_settings(result: LoadResult, **settings: str) -> LoadResult:
-    """The result with more of what is worth knowing."""
-    return replace(result, settings={**result.settings, **settings})

@@ -1,20 +1,17 @@
 """Which adapter may have answered, and whether it did.
 
-A request to an alias may be served by what the alias pointed to at any moment between its sending
-and its first token. An alias that is being moved means both adapters, from the moment at which the
-move was sent until it was confirmed, and on a pool of several replicas for some seconds more.
+An alias may serve a request with any adapter that it pointed to between the request's sending and
+its first token. While an alias moves it means both adapters: from the sending of the move until its
+confirmation, and in a pool of several replicas for some seconds more.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tuneproof.loadtest.records import BASE, Reply
-from tuneproof.servicekit.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +21,13 @@ class Probe:
     adapter: str
     """`name@sha256:<hex>`, a name for all its versions, or `base`."""
     prompt: str | None
-    """None: whatever it is asked."""
+    """None: any prompt."""
     expect: re.Pattern[str]
-    """The whole answer, without white space at its ends, matches it."""
+    """Matches the whole answer, without white space at its ends."""
 
 
 class Probes:
-    """What is known of the adapters' answers."""
+    """What the adapters say."""
 
     def __init__(self, probes: Iterable[Probe] = ()) -> None:
         self._known = {(probe.adapter, probe.prompt): probe.expect for probe in probes}
@@ -44,7 +41,7 @@ class Probes:
         return tuple(dict.fromkeys(prompt for _, prompt in self._known if prompt is not None))
 
     def expectation(self, served: str, prompt: str) -> re.Pattern[str] | None:
-        """What an adapter should answer; None: nothing is known. An empty text is the base."""
+        """What an adapter (empty: the base model) should answer; None where no probe says it."""
         for adapter in (served, served.partition("@")[0]) if served else (BASE,):
             for asked in (prompt, None):
                 if (adapter, asked) in self._known:
@@ -63,7 +60,7 @@ class Truth:
     """Where the aliases pointed, and what the adapters say.
 
     Args:
-        lag: seconds for which another replica may still serve what an alias pointed to before.
+        lag: seconds for which another replica may still serve an alias's former adapter.
     """
 
     def __init__(self, probes: Probes, *, lag: float = 0.0) -> None:
@@ -72,7 +69,7 @@ class Truth:
         self._meanings: dict[str, list[_Meaning]] = {}
 
     def points(self, alias: str, ref: str) -> None:
-        """An alias points somewhere from the beginning on."""
+        """An alias points to an adapter from the beginning on."""
         self._meanings[alias] = [_Meaning(ref, float("-inf"), float("inf"))]
 
     def moving(self, alias: str, ref: str, at: float) -> None:
@@ -80,32 +77,29 @@ class Truth:
         self._meanings[alias].append(_Meaning(ref, at, float("inf")))
 
     def moved(self, alias: str, at: float) -> None:
-        """The move is confirmed: after it, and the lag, nothing else is right."""
+        """The move is confirmed: after the lag only the new adapter is right."""
         meanings = self._meanings[alias]
         meanings[-2] = replace(meanings[-2], until=at + self._lag)
 
     def allowed(self, model: str, since: float, until: float) -> frozenset[str]:
-        """References that may have served; the base is the empty text, a reference itself."""
-        meanings = self._meanings.get(model)
-        if meanings is None:
+        """References that may have served; empty: the base model. A reference means itself."""
+        if (meanings := self._meanings.get(model)) is None:
             return frozenset((model,))
         return frozenset(
             each.ref for each in meanings if each.since <= until and since <= each.until
         )
 
-    def _is_known(self, model: str) -> bool:
-        """Whether it can be told what a name means: not for an alias that nobody told us of."""
-        return not model or "@" in model or model in self._meanings
-
     def judge(self, reply: Reply) -> Reply:
-        """The reply, with what is wrong about it, and what it was held against."""
+        """The reply, with what is wrong about it, and what it was compared with."""
         if reply.answer is None or reply.error:
             return reply
         allowed = self.allowed(reply.model, reply.sent, reply.first or reply.done)
         served, text = reply.answer.served, reply.answer.text.strip()
         checked: list[str] = []
         wrong = ""
-        if served is not None and self._is_known(reply.model):
+        # The meaning of an alias is known only if `points` set it.
+        known = not reply.model or "@" in reply.model or reply.model in self._meanings
+        if served is not None and known:
             checked.append("digest")
             if served not in allowed:
                 names = " or ".join(sorted(_named(ref) for ref in allowed))
@@ -125,43 +119,3 @@ class Truth:
 def _named(ref: str) -> str:
     name, at, digest = ref.partition("@sha256:")
     return f"{name}@{digest[:12]}" if at else ref or "the base model"
-
-
-def read_probes(path: Path) -> Probes:
-    """Probes of a file, a JSON object a line: `adapter`, `expect`, and `prompt` or none.
-
-    Raises:
-        InvalidInput: naming every line that is no probe.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the probes of {path}: {error}") from None
-    found: list[Probe] = []
-    mistakes: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found.append(_probe(json.loads(line)))
-            except (ValueError, re.error) as error:
-                mistakes.append(f"{path}:{number}: {error}")
-    if not found and not mistakes:
-        mistakes = [f"{path} holds no probe"]
-    if mistakes:
-        raise InvalidInput("\n".join(mistakes))
-    return Probes(found)
-
-
-def _probe(value: object) -> Probe:
-    if not isinstance(value, Mapping):
-        raise ValueError("is no JSON object")  # noqa: TRY004 - a mistake in a file
-    unknown = set(value) - {"adapter", "prompt", "expect"}
-    if unknown:
-        raise ValueError(f"has the unknown keys {', '.join(sorted(unknown))}")
-    for key in ("adapter", "expect"):
-        if not isinstance(value.get(key), str) or not value[key]:
-            raise ValueError(f"has no text under {key!r}")
-    prompt = value.get("prompt")
-    if prompt is not None and not isinstance(prompt, str):
-        raise ValueError("has a prompt that is no text")
-    return Probe(value["adapter"], prompt, re.compile(value["expect"], re.DOTALL))

@@ -1,4 +1,4 @@
-"""What the local services are started with."""
+"""Settings of the local services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVICES = ("retriever", "trainer", "generator", "judge")
-"""In the order in which they are started."""
+"""In the order of their start."""
 
 PREFERRED_PORTS = {
     "retriever": 47801,
@@ -17,12 +17,12 @@ PREFERRED_PORTS = {
     "judge": 47804,
     "openai": 47880,
 }
-"""Ports that a state folder gets when they are free at its first start."""
+"""A state folder gets these ports if they are free at its first start."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """How `tuneproof up` starts the services."""
+    """How to start the services."""
 
     state: Path
     """Folder of everything that the services keep: corpora, artifacts, caches, logs."""
@@ -33,7 +33,7 @@ class LocalOptions:
     judge_model: str = ""
     """The judge's model at that endpoint; empty: the base model."""
     rubrics: Path | None = None
-    """Folder of more rubric files."""
+    """Folder with extra rubric files."""
 
     @property
     def model_name(self) -> str:

@@ -1,4 +1,4 @@
-"""Processes that outlive the program which started them, and are found again."""
+"""Processes that outlive the program that started them, and how to find them again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuneproof.servicekit.errors import Unavailable
 
 
 def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> psutil.Process:
-    """Starts a process in a session of its own, its output appended to a log file."""
+    """Starts a process in a session of its own; its output goes to the end of a log file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -31,10 +31,9 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
 
 
 def find(mark: str) -> psutil.Process | None:
-    """The process that `start` started with `mark` among its arguments; not its children.
+    """The process, not its children, that `start` started with `mark` among its arguments.
 
-    The arguments are the record: nothing has to be written down at the start, so no crash can
-    lose it.
+    The arguments are the only record, so a crash cannot lose it.
     """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -53,7 +52,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def stop(process: psutil.Process, *, grace: float) -> None:
-    """Ends a process by SIGTERM, and its whole group by SIGKILL after `grace` seconds."""
+    """Ends a process by SIGTERM; after `grace` seconds its whole group by SIGKILL."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.terminate()
         try:
@@ -64,9 +63,9 @@ def stop(process: psutil.Process, *, grace: float) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server may listen on a loopback port now."""
+    """Whether a server can listen on a loopback port now."""
     with socket.socket() as probe:
-        # As servers do: connections that ended a moment ago keep no port.
+        # As servers do: a connection that just ended does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -76,7 +75,7 @@ def is_free(port: int) -> bool:
 
 
 def listener(port: int) -> str:
-    """Who listens on a port, in words; empty where this user may not know."""
+    """The process that listens on a port, in words; empty where this user may not see it."""
     with contextlib.suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
             if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,) and each.pid:
@@ -85,9 +84,9 @@ def listener(port: int) -> str:
 
 
 def free_port(preferred: int) -> int:
-    """A loopback port that nobody listens on now: the preferred one where it is free."""
+    """A free loopback port: the preferred one, or else any."""
     for port in (preferred, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise Unavailable("this machine has no free loopback port")
+    raise Unavailable("every loopback port of this machine is taken")

@@ -1,4 +1,4 @@
-"""Starting the services, finding those that run already, and ending them."""
+"""Starts the services, finds running ones, and stops them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PORTS_FILE = "ports.json"
 _PORTS_OF = {"generator": ("generator", "openai")}
 
 Progress = Callable[[str, str], None]
-"""Is told a service's name and what it does: `starting`, `ready`, `running already`."""
+"""Receives a service's name and what it does: `starting`, `ready`, `running already`."""
 
 
 class Supervisor:
     """The services of one state folder.
 
-    A service is known by the announcement file among its arguments, so that a program that comes
-    later, after a crash too, finds the services that run, and ends those that it should.
+    The announcement file among its arguments identifies a service. So a later program, even after
+    a crash, finds the running services and stops those that it should.
     """
 
     def __init__(self, state: Path) -> None:
@@ -46,7 +46,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
-        """While it lasts, no other program replaces the services of this folder.
+        """Keeps other programs from replacing the services of this folder while it lasts.
 
         Raises:
             WrongState: another program keeps them already.
@@ -55,7 +55,7 @@ class Supervisor:
             self._kept,
             lambda holder: WrongState(
                 f"the services of {self._folder.parent} are kept by `tuneproof up` ({holder}): use"
-                " them, end them there, or take another folder with --state"
+                " them, stop them there, or take another folder with --state"
             ),
         ):
             self._keeps = True
@@ -69,16 +69,16 @@ class Supervisor:
     ) -> list[str]:
         """Starts what does not run yet and waits until all are ready.
 
-        A service that runs with other settings is ended and started again.
+        It restarts a service that runs with other settings.
 
         Returns:
-            The names of the services that were started now.
+            The names of the services that it started.
 
         Raises:
-            WrongState: when one runs with other settings and `tuneproof up` keeps it.
-            Unavailable: when another program has its port, when one ends or is not ready within
-                `timeout` seconds; the message holds the end of its log.
-            OSError: when nothing can be written below the state folder.
+            WrongState: a service runs with other settings, and `tuneproof up` keeps it.
+            Unavailable: another program has a service's port, or a service ends, or is not ready
+                within `timeout` seconds; the message holds the end of its log.
+            OSError: the state folder cannot be written.
         """
         ports = self._ports()
         commands = self._commands(options, ports)
@@ -89,7 +89,12 @@ class Supervisor:
                 progress(name, "running already")
                 running[name] = process
             elif process:
-                self._check_replaceable(name)
+                if holder := self.kept_elsewhere():
+                    raise WrongState(
+                        f"the {name} of {self._folder.parent} runs with other settings, and"
+                        f" `tuneproof up` ({holder}) keeps it: stop that, or take another folder"
+                        " with --state"
+                    )
                 await asyncio.to_thread(processes.stop, process, grace=_GRACE_SECONDS)
         started = [name for name in SERVICES if name not in running]
         for name in started:
@@ -108,15 +113,15 @@ class Supervisor:
             ) from None
         except* (Unavailable, OSError) as failures:
             raise failures.exceptions[0] from None
-        self._write_endpoints()
+        write_atomically(self._endpoints, json.dumps(self.addresses(), indent=1).encode())
         return started
 
     async def take_down(self, *, progress: Progress, names: Sequence[str] = SERVICES) -> None:
-        """Ends those services of this folder that run, and first a `tuneproof up` that would start
-        them again.
+        """Stops the running services of this folder, but first a `tuneproof up` that would restart
+        them.
 
         Raises:
-            Unavailable: when that does not end.
+            Unavailable: that `tuneproof up` does not end.
         """
         if keeper := self.kept_elsewhere():
             progress("tuneproof up", f"stopping ({keeper})")
@@ -144,7 +149,7 @@ class Supervisor:
         return {name: process.pid for name, process in found.items() if process}
 
     def addresses(self) -> dict[str, dict[str, str]]:
-        """Where the services listen, by name, as they announced it; those that never did lack."""
+        """The addresses that services announced, by name."""
         found = {name: self._addresses(name) for name in SERVICES}
         return {name: entry for name, entry in found.items() if entry}
 
@@ -152,20 +157,15 @@ class Supervisor:
         """The log file of a service."""
         return self._folder / f"{name}.log"
 
-    def _check_replaceable(self, name: str) -> None:
-        if holder := self.kept_elsewhere():
-            raise WrongState(
-                f"the {name} of {self._folder.parent} runs with other settings, and `tuneproof up`"
-                f" ({holder}) keeps it: end that, or take another folder with --state"
-            )
-
     async def _until_ready(self, name: str, process: psutil.Process, progress: Progress) -> None:
         start = time.monotonic()
         while True:
             if not processes.is_alive(process):
+                lines = self.log_of(name).read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+                lines = lines or ["(nothing: it was killed, or its disk is full)"]
                 raise Unavailable(
                     f"the {name} ended while it started. The end of {self.log_of(name)}:\n"
-                    + self._log_end(name)
+                    + "\n".join(f"  {line}" for line in lines)
                 )
             addresses = self._addresses(name)
             if addresses and await is_ready(addresses["health"]):
@@ -174,7 +174,7 @@ class Supervisor:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _until_free(self, name: str, ports: Mapping[str, int]) -> None:
-        """Waits a little for a service's ports: a former process of ours may be on its way out."""
+        """Waits a little for a service's ports: a former process of ours may still be ending."""
         needed = [ports[each] for each in _PORTS_OF.get(name, (name,))]
         end = time.monotonic() + _PORT_SECONDS
         while taken := [port for port in needed if not processes.is_free(port)]:
@@ -183,7 +183,7 @@ class Supervisor:
                 raise Unavailable(
                     f"the {name} cannot start: port {taken[0]} is taken by"
                     f" {holder or 'another program'}. End that, or delete"
-                    f" {self._folder / _PORTS_FILE} so that other ports are chosen"
+                    f" {self._folder / _PORTS_FILE} to get other ports"
                 )
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -199,7 +199,7 @@ class Supervisor:
         }
 
     def _ports(self) -> dict[str, int]:
-        """The ports of this folder: the same at every start, so that clients find them again."""
+        """The ports of this folder: always the same, so that clients find them again."""
         path = self._folder / _PORTS_FILE
         with contextlib.suppress(FileNotFoundError, ValueError):
             known: dict[str, int] = json.loads(path.read_text())
@@ -213,21 +213,12 @@ class Supervisor:
         process = processes.find(str(self._announcement(name)))
         return process if process and processes.is_alive(process) else None
 
-    def _write_endpoints(self) -> None:
-        write_atomically(self._endpoints, json.dumps(self.addresses(), indent=1).encode())
-
     def _announcement(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
     def _addresses(self, name: str) -> dict[str, str] | None:
         path = self._announcement(name)
         return json.loads(path.read_text()) if path.exists() else None
-
-    def _log_end(self, name: str) -> str:
-        lines = self.log_of(name).read_text("utf-8", "replace").splitlines()
-        if not lines:
-            return "  (nothing: it was killed, or its disk is full)"
-        return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
 
 
 def _end(keeper: Holder) -> None:

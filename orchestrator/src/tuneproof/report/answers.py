@@ -1,4 +1,4 @@
-"""The items of a study as the page shows them: side by side, those that lost most first."""
+"""The items of a study as the page shows them: side by side, the largest losses first."""
 
 from __future__ import annotations
 
@@ -9,47 +9,28 @@ from dataclasses import dataclass
 from tuneproof.analysis import Measures, answers_by_cell, measures_of, score_of
 from tuneproof.report.differences import Segment, mark
 from tuneproof.report.numbers import label_of, plain, signed
-from tuneproof.results import (
-    Answer,
-    Cell,
-    CriterionGrade,
-    ItemResult,
-    Repeat,
-    Retrieved,
-    StudyResults,
-)
+from tuneproof.results import Answer, Cell, CriterionGrade, ItemResult, StudyResults
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreView:
-    """One criterion of one answer."""
-
-    label: str
-    mean: str
-    spread: str
-    """Standard deviation of the repeats, or empty."""
-    difference: str
-    """Against the baseline, or empty."""
-    direction: str
-    rubric: str
-    repeats: tuple[Repeat, ...]
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChipView:
-    """A score as it stands beside the question."""
+    """One measure of one answer."""
 
     label: str
     text: str
+    difference: str
+    """Against the baseline, or empty."""
     direction: str
+    spread: str = ""
+    """Standard deviation of the repeats, or empty."""
+    grade: CriterionGrade | None = None
+    """Where the measure is a criterion."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
     """What one cell answered."""
 
-    cell: str
     label: str
     colour: int
     answer: Answer | None
@@ -59,8 +40,8 @@ class AnswerView:
     """Word for word the baseline's answer."""
     scores: tuple[ScoreView, ...]
     lexical: tuple[tuple[str, str], ...]
-    chips: tuple[ChipView, ...]
-    """By `shown_measures`."""
+    chips: tuple[ScoreView, ...]
+    """The scores beside the question, by `shown_measures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +49,19 @@ class ItemView:
     """One question with everything that belongs to it."""
 
     anchor: str
-    id: str
-    cluster: str
-    question: str
+    item: ItemResult
     references: tuple[tuple[str, tuple[str, ...], bool], ...]
     """Style, wordings, and whether the answers were judged against it: that one first."""
-    retrieved: tuple[Retrieved, ...]
-    hit: bool
-    """A retrieved passage holds the evidence."""
     answers: tuple[AnswerView, ...]
     differences: Mapping[str, Mapping[str, float | None]]
     """Score minus the baseline's, by cell and primary measure; None where either is unscored."""
     loss: float
     """The worst of the differences as a share of the measure's range, for the order."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether a retrieved passage holds the evidence."""
+        return any(passage.gold for passage in self.item.retrieved)
 
 
 def primary_measures(results: StudyResults) -> tuple[str, ...]:
@@ -119,7 +100,7 @@ def direction_of(difference: float | None, margin: float) -> str:
 
 
 def decimals_of_one(measures: Measures, name: str) -> int:
-    """Decimals for one answer's score: a grade is the mean of a few repeats and takes one less."""
+    """Decimals for one answer's score: one less for a grade, the mean of a few repeats."""
     measure = measures.of(name)
     return max(measure.decimals - 1, 0) if name in measures.judged else measure.decimals
 
@@ -157,19 +138,13 @@ def _item(
     styles = sorted(item.references.items(), key=lambda pair: pair[0] != results.reference_style)
     return ItemView(
         anchor=anchor,
-        id=item.id,
-        cluster=item.cluster,
-        question=item.question,
+        item=item,
         references=tuple(
             (style, wordings, style == results.reference_style) for style, wordings in styles
         ),
-        retrieved=item.retrieved,
-        hit=any(passage.gold for passage in item.retrieved),
         answers=tuple(
-            _answer(
-                results, measures, cell, index, answers[cell.name].get(item.id), baseline=baseline
-            )
-            for index, cell in enumerate(results.cells)
+            _answer(results, measures, cell, answers[cell.name].get(item.id), baseline)
+            for cell in results.cells
         ),
         differences=differences,
         loss=min(losses, default=2.0),
@@ -180,77 +155,52 @@ def _answer(
     results: StudyResults,
     measures: Measures,
     cell: Cell,
-    index: int,
     answer: Answer | None,
-    *,
     baseline: Answer | None,
 ) -> AnswerView:
+    if cell.name == results.baseline:
+        baseline = None
     text = answer.text if answer else ""
-    compared = index > 0 and baseline is not None and answer is not None
     grade = answer.grade if answer else None
+
+    def score(measure: str) -> ScoreView:
+        return _score(results, measures, measure, answer, baseline)
+
     return AnswerView(
-        cell=cell.name,
         label=cell.label,
-        colour=index,
+        colour=results.cells.index(cell),
         answer=answer,
-        segments=mark(baseline.text, text)
-        if compared and baseline is not None
-        else (Segment("same", text),),
-        same=compared and baseline is not None and baseline.text.split() == text.split(),
-        scores=tuple(
-            _score(results, measures, name, score, answer, baseline=baseline if index else None)
-            for name, score in (grade.criteria.items() if grade else ())
-        ),
+        segments=mark(baseline.text, text) if baseline and answer else (Segment("same", text),),
+        same=bool(baseline and answer and baseline.text.split() == text.split()),
+        scores=tuple(map(score, grade.criteria)) if grade else (),
         lexical=tuple(
             (label_of(name), plain(value, measures.of(name).decimals))
             for name, value in (grade.lexical.items() if grade else ())
         ),
-        chips=tuple(
-            _chip(results, measures, measure, answer, baseline if index else None)
-            for measure in shown_measures(results, measures)
-        ),
-    )
-
-
-def _chip(
-    results: StudyResults,
-    measures: Measures,
-    measure: str,
-    answer: Answer | None,
-    baseline: Answer | None,
-) -> ChipView:
-    score = score_of(answer, measure)
-    change = _difference(answer, baseline, measure)
-    decimals = decimals_of_one(measures, measure)
-    return ChipView(
-        label=label_of(measure),
-        text="unscored" if score is None else plain(score, decimals),
-        direction="" if change is None else direction_of(change, results.margin.get(measure, 0.0)),
+        chips=tuple(map(score, shown_measures(results, measures))),
     )
 
 
 def _score(
     results: StudyResults,
     measures: Measures,
-    name: str,
-    score: CriterionGrade,
+    measure: str,
     answer: Answer | None,
-    *,
     baseline: Answer | None,
 ) -> ScoreView:
-    change = _difference(answer, baseline, name)
-    margin = results.margin.get(name, 0.0)
-    spread = score.standard_deviation
-    decimals = decimals_of_one(measures, name)
+    value = score_of(answer, measure)
+    change = _difference(answer, baseline, measure)
+    margin = results.margin.get(measure, 0.0)
+    decimals = decimals_of_one(measures, measure)
+    grade = answer.grade.criteria.get(measure) if answer and answer.grade else None
+    spread = grade.standard_deviation if grade else None
     return ScoreView(
-        label=label_of(name),
-        mean="unscored" if score.mean is None else plain(score.mean, decimals),
-        spread="" if spread is None else plain(spread, decimals),
+        label=label_of(measure),
+        text="unscored" if value is None else plain(value, decimals),
         difference="" if change is None else signed(change, decimals),
         direction="" if change is None else direction_of(change, margin),
-        rubric=score.rubric,
-        repeats=score.repeats,
-        failed=sum(repeat.score is None for repeat in score.repeats),
+        spread="" if spread is None else plain(spread, decimals),
+        grade=grade,
     )
 
 

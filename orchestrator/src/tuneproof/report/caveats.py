@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from tuneproof.analysis import Comparisons, Verdict, measures_of, repeats_by_cell
 from tuneproof.report.findings import RECIPE_SEEDS, findings, speaks_of_the_recipe
 from tuneproof.report.numbers import confidence, percent, phrase_of, plain
-from tuneproof.results import StudyResults
+from tuneproof.results import CriterionGrade, StudyResults
 
 WEAK_KAPPA = 0.6
-"""Below it a judge is called weak: the upper end of "moderate" agreement in Landis and Koch
-(1977, Biometrics 33:159)."""
+"""A judge below it is weak: the upper end of "moderate" agreement in Landis and Koch (1977,
+Biometrics 33:159)."""
 
 FEW = 0.05
 """Below this share lost repeats are a note, not a caution."""
@@ -23,34 +23,46 @@ _OPEN = frozenset({Verdict.UNDECIDED, Verdict.UNSCORED})
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """A sentence without which the verdict would be misread."""
+    """A sentence that keeps readers from misreading the verdict."""
 
     kind: Literal["caution", "note"]
     text: str
 
 
-def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, ...]:
-    """All that a reader must know before believing the verdict, the gravest first.
+def judged_grades(results: StudyResults, cell: str = "") -> list[CriterionGrade]:
+    """The judge's grades by every criterion, of one cell's answers or of all."""
+    return [
+        grade
+        for answer in results.answers
+        if answer.grade is not None and cell in {"", answer.cell}
+        for grade in answer.grade.criteria.values()
+    ]
 
-    The terminal, the JSON and the report show the same.
-    """
+
+def unscored_in(grades: Iterable[CriterionGrade]) -> int:
+    """How many grades have no mean."""
+    return sum(grade.mean is None for grade in grades)
+
+
+def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, ...]:
+    """All caveats, the gravest first; the same on the terminal, in the JSON and in the report."""
     cautions = [*_nature(results), *_quality(results)]
     notes = list(results.notes)
     share, text = _lost_repeats(results)
     if 0.0 < share < FEW:
         notes.append(text)
     if results.judge_model and not results.judge_checks:
-        notes.append("The judge was not tried on answers whose right scores are known.")
+        notes.append("The judge was not tested on answers with known scores.")
     found = findings(results, comparisons)
     if found and not speaks_of_the_recipe(found):
         notes.append(
-            "The verdicts are about the adapters that were trained. Another training seed may "
-            f"give another adapter; a claim about fine-tuning needs {RECIPE_SEEDS} seeds or more."
+            "The verdicts are about these trained adapters. Another training seed may give another "
+            f"adapter; a claim about fine-tuning needs {RECIPE_SEEDS} seeds or more."
         )
     if any(one.verdict in _OPEN for one in comparisons.primary):
         notes.append(
             "Do not add questions and look again until an undecided comparison is decided: every "
-            "further look adds to the chance of a wrong verdict, which is then more than "
+            "further look raises the chance of a wrong verdict above "
             f"{confidence(1.0 - comparisons.confidence)}. Fix the number of questions before the "
             "run."
         )
@@ -60,14 +72,14 @@ def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, .
 
 
 def _nature(results: StudyResults) -> list[str]:
-    """Cautions that hold for every study of this kind, whatever it found."""
+    """Cautions about every study of this kind, whatever its results."""
     found: list[str] = []
     if results.synthetic:
         found.append("Synthetic world, built to show the mechanism; no evidence about real models.")
     if results.toy_model and not results.synthetic:
         found.append(
-            "Toy model on text that it was not made for: it knows only its own small world, so "
-            "its answers here mean nothing."
+            "Toy model on foreign text: it knows only its own small world, so its answers here "
+            "mean nothing."
         )
     elif results.toy_model:
         found.append(
@@ -77,7 +89,7 @@ def _nature(results: StudyResults) -> list[str]:
     if not results.judge_model:
         found.append(
             "No judge was configured: scores are lexical only. They count the words that an "
-            "answer shares with the references, and know nothing of meaning."
+            "answer shares with the references, and ignore its meaning."
         )
     if results.self_judged:
         found.append(
@@ -101,19 +113,13 @@ def _quality(results: StudyResults) -> list[str]:
         found.append(
             f"{lost} of {expected} answers are missing or without a grade; each says why below."
         )
-    criteria = [
-        score
-        for answer in results.answers
-        if answer.grade is not None
-        for score in answer.grade.criteria.values()
-    ]
-    unscored = sum(score.mean is None for score in criteria)
-    if unscored:
+    judged = judged_grades(results)
+    if unscored := unscored_in(judged):
+        by_cell = {one.name: unscored_in(judged_grades(results, one.name)) for one in results.cells}
         found.append(
-            f"{unscored} of {len(criteria)} judged scores are missing "
-            f"({percent(unscored / len(criteria))}): fewer than half of the judge's repeats could "
-            f"be read. {_by_cell(_unscored_by_cell(results))} They are bounded both ways, never "
-            "counted as zero."
+            f"{unscored} of {len(judged)} judged scores are missing "
+            f"({percent(unscored / len(judged))}): fewer than half of the judge's repeats could "
+            f"be read. {_by_cell(by_cell)} They are bounded both ways, never counted as zero."
         )
     share, text = _lost_repeats(results)
     if share >= FEW:
@@ -133,27 +139,17 @@ def _quality(results: StudyResults) -> list[str]:
 
 
 def _lost_repeats(results: StudyResults) -> tuple[float, str]:
-    """The share of the judge's repeats that have no score, and what there is to say of them."""
+    """The share of the judge's repeats without a score, and a sentence about them."""
     cells = repeats_by_cell(results)
     asked = sum(each.asked for each in cells.values())
     lost = sum(each.lost for each in cells.values())
     if not lost:
         return 0.0, ""
+    by_cell = _by_cell({name: each.lost for name, each in cells.items()})
     return lost / asked, (
         f"{lost:,} of the judge's {asked:,} repeats could not be scored ({percent(lost / asked)}); "
-        f"the others of the same answer count. "
-        f"{_by_cell({name: each.lost for name, each in cells.items()})}"
+        f"the others of the same answer count. {by_cell}"
     )
-
-
-def _unscored_by_cell(results: StudyResults) -> dict[str, int]:
-    found = {cell.name: 0 for cell in results.cells}
-    for answer in results.answers:
-        if answer.grade is not None and answer.cell in found:
-            found[answer.cell] += sum(
-                score.mean is None for score in answer.grade.criteria.values()
-            )
-    return found
 
 
 def _by_cell(counts: Mapping[str, int]) -> str:

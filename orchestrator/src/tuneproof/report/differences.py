@@ -1,4 +1,4 @@
-"""What differs between two answers, word by word."""
+"""The differences between two answers, word by word."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 _WORDS = re.compile(r"\S+")
 
 LONGEST = 600
-"""Words beyond which two answers are not compared: the matching takes quadratic time."""
+"""Longest answers to compare, in words: matching takes quadratic time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Segment:
 def mark(baseline: str, answer: str) -> tuple[Segment, ...]:
     """The answer in segments: what it shares with the baseline's, what it adds, what it lacks.
 
-    Words are compared whole and exactly; runs of blanks count as one. Without the `missing`
-    segments the words are those of the answer in order. An answer equal to the baseline's, and one
-    of more than `LONGEST` words, is one segment.
+    It compares whole words; runs of blanks count as one. The segments but the `missing` ones are
+    the answer's words in order. An answer that equals the baseline's, or exceeds `LONGEST` words,
+    is one segment.
     """
     old, new = _WORDS.findall(baseline), _WORDS.findall(answer)
     if not old or max(len(old), len(new)) > LONGEST:

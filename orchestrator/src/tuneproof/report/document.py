@@ -1,4 +1,4 @@
-"""What every page of ours is made with: it loads nothing, and says so to the browser."""
+"""The parts of every page: it loads nothing, and its policy forbids the browser to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def environment(package: str) -> Environment:
-    """Templates of a package's folder `templates`; what they print is escaped."""
+    """Templates from a package's folder `templates`, with escaped output."""
     return Environment(
         loader=PackageLoader(package, "templates"),
         autoescape=True,
@@ -21,7 +21,7 @@ def environment(package: str) -> Environment:
 
 
 def asset(name: str, package: str = "tuneproof.report") -> str:
-    """A file of ours, which a template lets stand as it is."""
+    """A file of ours, which needs no escaping."""
     return files(package).joinpath("templates", name).read_text("utf-8")
 
 

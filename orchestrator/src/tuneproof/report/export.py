@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-from tuneproof.analysis import (
-    Comparison,
-    Comparisons,
-    Repeats,
-    Summary,
-    means_by_cell,
-    repeats_by_cell,
-)
+from pydantic import TypeAdapter
+
+from tuneproof.analysis import Comparisons, Repeats, Summary, means_by_cell, repeats_by_cell
 from tuneproof.report.caveats import warnings
 from tuneproof.report.findings import findings, headline
 from tuneproof.results import Cell, StudyResults
 
 SCHEMA = "tuneproof.report/2"
-"""Changes when a key is removed or changes its meaning; new keys may come without it."""
+"""Changes when a key goes or changes its meaning; a new key does not change it."""
+
+_JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, Any]:
@@ -39,59 +35,33 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     `retrieval` or null; `provenance`; `stage_seconds`.
     """
     means, repeats = means_by_cell(results), repeats_by_cell(results)
-    return {
+    found = findings(results, comparisons)
+    value = {
         "schema": SCHEMA,
         "study": {
-            "name": results.name,
-            "description": results.description,
-            "dataset": results.dataset,
+            **_fields(results, "name", "description", "dataset"),
             "items": len(results.items),
             "clusters": len({item.cluster for item in results.items}),
-            "judge_model": results.judge_model,
-            "reference_style": results.reference_style,
-            "synthetic": results.synthetic,
-            "gold_only": results.gold_only,
-            "toy_model": results.toy_model,
-            "self_judged": results.self_judged,
+            **_fields(results, "judge_model", "reference_style", "synthetic", "gold_only"),
+            **_fields(results, "toy_model", "self_judged"),
         },
-        "verdict": {
-            "headline": headline(findings(results, comparisons)),
-            "cells": [asdict(found) for found in findings(results, comparisons)],
-        },
-        "warnings": [asdict(warning) for warning in warnings(results, comparisons)],
-        "intervals": {
-            "confidence": comparisons.confidence,
-            "adjusted_confidence": comparisons.adjusted_confidence,
-            "adjustment": comparisons.adjustment,
-        },
-        "comparisons": [_comparison(one) for one in comparisons.primary],
-        "exploratory": [_comparison(one) for one in comparisons.exploratory],
+        "verdict": {"headline": headline(found), "cells": found},
+        "warnings": warnings(results, comparisons),
+        "intervals": _fields(comparisons, "confidence", "adjusted_confidence", "adjustment"),
+        "comparisons": comparisons.primary,
+        "exploratory": comparisons.exploratory,
         "cells": [
             _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
         ],
-        "checks": {
-            "reader": [asdict(check) for check in results.reader_checks],
-            "judge": [
-                {
-                    **asdict(check),
-                    "confusion": [list(row) for row in check.confusion],
-                    "levels": list(check.levels),
-                }
-                for check in results.judge_checks
-            ],
-        },
-        "retrieval": None if results.retrieval is None else asdict(results.retrieval),
-        "provenance": dict(results.provenance),
-        "stage_seconds": dict(results.stage_seconds),
+        "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
+        **_fields(results, "retrieval", "provenance", "stage_seconds"),
     }
+    plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
+    return plain
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
-    return {
-        **asdict(one),
-        "verdict": None if one.verdict is None else str(one.verdict),
-        "bounds": None if one.bounds is None else list(one.bounds),
-    }
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def _cell(
@@ -100,15 +70,11 @@ def _cell(
     answers = [answer for answer in results.answers if answer.cell == cell.name]
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
-        "name": cell.name,
-        "label": cell.label,
-        "arm": cell.arm,
-        "size": cell.size,
-        "seed": cell.seed,
+        **_fields(cell, "name", "label", "arm", "size", "seed"),
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,
-        "repeats": asdict(repeats),
+        "repeats": repeats,
         "adapter": cell.training.adapter_ref if cell.training else None,
-        "means": {measure: asdict(summary) for measure, summary in means.items()},
+        "means": means,
     }

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tuneproof.analysis import (
-    Comparison,
-    Comparisons,
-    Verdict,
-)
-from tuneproof.report.numbers import (
-    decimals_of,
-    interval_text,
-    label_of,
-    phrase_of,
-    plain,
-    signed,
-)
+from tuneproof.analysis import Comparison, Comparisons, Verdict
+from tuneproof.report.numbers import decimals_of, interval_text, label_of, phrase_of, plain, signed
 from tuneproof.results import Cell, StudyResults
 
 Direction = Literal[
@@ -32,24 +22,23 @@ Direction = Literal[
     "equivalent",
     "undecided",
 ]
-"""What the primary comparisons of a cell say together, and never more than the weakest of them.
+"""What the primary comparisons of a cell say together, never more than the weakest of them.
 
-`better`: all of them are better, and none only within the margin. `slightly_better`: all are
-better, one or more within the margin. `partly_better`: some are better, others equivalent or
-undecided. `mixed`: some are better, some worse.
+`better`: all are better, none only within the margin. `slightly_better`: all are better, at least
+one within the margin. `partly_better`: some are better, others equivalent or undecided. `mixed`:
+some are better, some worse.
 """
 
 RECIPE_SEEDS = 3
-"""Training seeds of an arm from which on a headline speaks of fine-tuning, and not only of the
-adapters that were trained."""
+"""Fewest training seeds of an arm for a headline about fine-tuning, not only about its adapters."""
 
 NAMED_CELLS = 4
-"""The headline names up to so many cells one by one; more it only counts."""
+"""Most cells that the headline names; it counts a larger number."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellFinding:
-    """What the primary comparisons say of one cell."""
+    """What the primary comparisons say about one cell."""
 
     cell: str
     label: str
@@ -60,7 +49,7 @@ class CellFinding:
     """Who or what scored: `judge <model>`, `word overlap`."""
     direction: Direction
     phrase: str
-    """As `loses accuracy and completeness`."""
+    """For example `loses accuracy and completeness`."""
     sentences: tuple[str, ...]
     """One for each primary comparison, with figures and interval."""
 
@@ -100,47 +89,21 @@ _VERBS = {
     Verdict.TOO_FEW_CLUSTERS: "cannot be compared in {} (too few clusters)",
 }
 
-_ADAPTERS: dict[Direction, tuple[str, str]] = {
-    "better": ("The tuned adapter answers better", "The tuned adapters answer better"),
-    "slightly_better": (
-        "The tuned adapter answers slightly better",
-        "The tuned adapters answer slightly better",
-    ),
-    "partly_better": (
-        "The tuned adapter answers better by some measures only",
-        "The tuned adapters answer better by some measures only",
-    ),
-    "worse": ("The tuned adapter answers worse", "The tuned adapters answer worse"),
-    "slightly_worse": (
-        "The tuned adapter answers slightly worse",
-        "The tuned adapters answer slightly worse",
-    ),
-    "partly_worse": (
-        "The tuned adapter answers worse by some measures",
-        "The tuned adapters answer worse by some measures",
-    ),
-    "mixed": (
-        "The tuned adapter gains and loses at once",
-        "The tuned adapters gain and lose at once",
-    ),
-    "equivalent": (
-        "The tuned adapter makes no difference that matters",
-        "The tuned adapters make no difference that matters",
-    ),
+_SUBJECTS = {
+    "adapter": ("The tuned adapter", "answers", "s"),
+    "adapters": ("The tuned adapters", "answer", ""),
+    "recipe": ("Fine-tuning", "makes the answers", "s"),
 }
-"""Of one adapter, and of several."""
-
-_RECIPES: dict[Direction, str] = {
-    "better": "Fine-tuning makes the answers better",
-    "slightly_better": "Fine-tuning makes the answers slightly better",
-    "partly_better": "Fine-tuning makes the answers better by some measures only",
-    "worse": "Fine-tuning makes the answers worse",
-    "slightly_worse": "Fine-tuning makes the answers slightly worse",
-    "partly_worse": "Fine-tuning makes the answers worse by some measures",
-    "mixed": "Fine-tuning gains and loses at once",
-    "equivalent": "Fine-tuning makes no difference that matters",
+_LEADS: dict[Direction, str] = {
+    "better": "{answers} better",
+    "slightly_better": "{answers} slightly better",
+    "partly_better": "{answers} better by some measures only",
+    "worse": "{answers} worse",
+    "slightly_worse": "{answers} slightly worse",
+    "partly_worse": "{answers} worse by some measures",
+    "mixed": "gain{s} and lose{s} at once",
+    "equivalent": "make{s} no difference that matters",
 }
-"""Of an arm whose every seed says the same."""
 
 
 def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> CellFinding:
@@ -150,13 +113,7 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
             within = " (within the margin)" if one.within_margin else ""
             said = within if one.verdict in {Verdict.BETTER, Verdict.WORSE} else ""
             by_verdict.setdefault(one.verdict, []).append(phrase_of(one.measure) + said)
-    phrase = join(
-        [
-            _VERBS[verdict].format(join(by_verdict[verdict]))
-            for verdict in Verdict
-            if verdict in by_verdict
-        ]
-    )
+    phrases = [_VERBS[one].format(join(by_verdict[one])) for one in Verdict if one in by_verdict]
     labels = {one.name: one.label for one in results.cells}
     return CellFinding(
         cell=cell.name,
@@ -166,7 +123,7 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
         seed=cell.seed,
         by=tuple(dict.fromkeys(one.by for one in named)),
         direction=_direction(named),
-        phrase=phrase,
+        phrase=join(phrases),
         sentences=tuple(sentence_of(one, labels[one.against]) for one in named),
     )
 
@@ -195,7 +152,7 @@ def sentence_of(one: Comparison, against: str) -> str:
     """
     said = f"{label_of(one.measure)}: {one.words}, by {one.by}"
     if one.difference is None:
-        return f"{said}; nothing could be paired with {against}."
+        return f"{said}; no answer could be paired with one of {against}."
     decimals = decimals_of(one)
     within = "no interval" if one.interval is None else f"interval {interval_text(one)}"
     if one.interval != one.scored_interval:
@@ -212,17 +169,16 @@ def _lead(found: Sequence[CellFinding]) -> str:
     if directions == {"undecided"}:
         return "This study cannot decide whether fine-tuning helps"
     if len(directions) == 1:
-        if speaks_of_the_recipe(found):
-            return _RECIPES[found[0].direction]
-        return _ADAPTERS[found[0].direction][len(found) > 1]
+        few = "adapter" if len(found) == 1 else "adapters"
+        subject, answers, s = _SUBJECTS["recipe" if speaks_of_the_recipe(found) else few]
+        return f"{subject} {_LEADS[found[0].direction].format(answers=answers, s=s)}"
     if "better" in directions:
         return "Some tuned adapters answer better, others do not"
     return "Fine-tuning is not shown to help"
 
 
 def speaks_of_the_recipe(found: Sequence[CellFinding]) -> bool:
-    """Whether each arm was trained, at each size, with enough seeds to speak of more than these
-    adapters."""
+    """Whether each arm has, at each size, enough seeds for a statement about fine-tuning."""
     seeds: dict[tuple[str, int], set[int]] = {}
     for one in found:
         seeds.setdefault((one.arm, one.size), set()).add(one.seed)
@@ -241,9 +197,5 @@ def _counts(found: Sequence[CellFinding]) -> str:
         "equivalent": "are equivalent",
         "undecided": "are undecided",
     }
-    counted = [
-        f"{count} {word}"
-        for direction, word in words.items()
-        if (count := sum(one.direction == direction for one in found))
-    ]
-    return join(counted)
+    counts = Counter(one.direction for one in found)
+    return join([f"{counts[one]} {word}" for one, word in words.items() if counts[one]])

@@ -9,7 +9,7 @@ from tuneproof.results import ANSWER_WORDS
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
-"""Where there is no figure."""
+"""Stands for a missing figure."""
 
 _LABELS = {
     "exact_match": "Exact match",
@@ -44,7 +44,7 @@ def signed(value: float | None, decimals: int = 2) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a whole percentage; one that is not quite nothing or all never reads so."""
+    """A share as a whole percentage; only exact shares read `0 %` or `100 %`."""
     if value is None:
         return NONE
     if 0.0 < value < 0.005:
@@ -72,10 +72,10 @@ def duration(seconds: float) -> str:
 
 
 def decimals_of(comparison: Comparison) -> int:
-    """As many decimals, the measure's own or more, as it takes to read the same off the figures.
+    """The fewest decimals, at least the measure's own, at which rounding keeps the verdict.
 
-    An interval from 0.004 to 0.21 is above zero; shown as 0.00 to 0.21 it would not be. The same
-    holds for its place within the margin, and for the gate's question.
+    An interval from 0.004 to 0.21 is above zero, but 0.00 to 0.21 is not. The same holds for the
+    margin and for the gate's question.
     """
     fewest = comparison.scale.decimals
     interval = comparison.interval
@@ -91,7 +91,7 @@ def decimals_of(comparison: Comparison) -> int:
 
 
 def margin_text(comparison: Comparison) -> str:
-    """δ with all the decimals that it was given with; a dash where there is none."""
+    """δ with all its decimals; a dash without a margin."""
     margin = comparison.margin
     if margin is None:
         return NONE
@@ -100,7 +100,7 @@ def margin_text(comparison: Comparison) -> str:
 
 
 def interval_text(comparison: Comparison) -> str:
-    """`−2.10 to −1.56`, or a dash where there is no interval."""  # noqa: RUF002
+    """`−2.10 to −1.56`, or a dash without an interval."""  # noqa: RUF002
     interval = comparison.interval
     if interval is None:
         return NONE

@@ -15,26 +15,26 @@ from tuneproof.report.answers import (
     primary_measures,
     shown_measures,
 )
-from tuneproof.report.caveats import warnings
+from tuneproof.report.caveats import judged_grades, warnings
 from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.export import report_json
 from tuneproof.report.findings import findings, headline, sentence_of
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
-from tuneproof.results import Cell, StudyResults
+from tuneproof.results import StudyResults
 
 COLOURS = 8
-"""Colours and marks in the style sheet; the ninth cell has the first one's again."""
+"""Colours and marks in the style sheet; the ninth cell takes the first one again."""
 
 WORST = 3
-"""Items that a verdict links to one by one."""
+"""Most items that a verdict links to."""
 
 
 def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     """The whole study as one self-contained HTML document.
 
-    Everything that comes from a model, a document or a file is escaped, and the page's own
-    Content-Security-Policy allows its one script and its one style sheet (by their digests) and
-    no request at all. The same input gives the same bytes.
+    Text from a model, a document or a file is escaped. The page's Content-Security-Policy allows
+    one script and one style sheet by their digests, and no request at all. The same input gives
+    the same bytes.
     """
     templates = environment("tuneproof.report")
     templates.filters.update(
@@ -53,12 +53,13 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     )
     style, script = asset("page.css"), asset("page.js")
     items, measures = item_views(results), measures_of(results)
+    found = findings(results, comparisons)
     return templates.get_template("page.html.j2").render(
         study=results,
         comparisons=comparisons,
         items=items,
-        headline=headline(findings(results, comparisons)),
-        findings=findings(results, comparisons),
+        headline=headline(found),
+        findings=found,
         warnings=warnings(results, comparisons),
         counts={one: _counts(results, items, one) for one in comparisons.primary},
         measures=measures,
@@ -71,11 +72,15 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         places={cell.name: place % COLOURS for place, cell in enumerate(results.cells)},
         anchors=anchors_of(results.items),
         clusters=sorted({item.cluster for item in results.items}),
-        repeats=_repeats(results),
+        repeats=max((len(each.repeats) for each in judged_grades(results)), default=0),
         forests=forests(results, comparisons),
         scatter=scatter(results),
         scatter_height=SCATTER_HEIGHT,
-        trained=[(cell, _spark(cell)) for cell in results.cells if cell.training is not None],
+        trained=[
+            (cell, sparkline(cell.training.losses))
+            for cell in results.cells
+            if cell.training is not None
+        ],
         colours=COLOURS,
         style=style,
         script=script,
@@ -88,34 +93,18 @@ def _counts(
 ) -> Mapping[str, object]:
     """How many items a cell lost and gained by more than δ, and the largest losses."""
     margin = results.margin.get(one.measure, 0.0)
-    changes = [(item.differences.get(one.cell, {}).get(one.measure), item) for item in items]
+    changes = [(view.differences.get(one.cell, {}).get(one.measure), view) for view in items]
     directions = [direction_of(change, margin) for change, _ in changes]
     lost = sorted(
-        ((change, item) for change, item in changes if change is not None and change < -margin),
+        ((change, view) for change, view in changes if change is not None and change < -margin),
         key=lambda pair: pair[0],
     )
     return {
         "items": len(items),
         "worse": directions.count("worse"),
         "better": directions.count("better"),
-        "worst": [item for _, item in lost[:WORST]],
+        "worst": [view for _, view in lost[:WORST]],
     }
-
-
-def _repeats(results: StudyResults) -> int:
-    return max(
-        (
-            len(score.repeats)
-            for answer in results.answers
-            if answer.grade is not None
-            for score in answer.grade.criteria.values()
-        ),
-        default=0,
-    )
-
-
-def _spark(cell: Cell) -> str:
-    return sparkline(cell.training.losses) if cell.training else ""
 
 
 def _json(value: Mapping[str, object]) -> str:

@@ -1,6 +1,6 @@
-"""Where the marks of the plots lie, in percent of the width; the templates draw them.
+"""Positions of the marks in the plots, which the templates draw.
 
-Positions are percentages so that a plot fills any width while its text keeps its size.
+Horizontal positions are percentages: a plot fills any width, and its text keeps its size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tuneproof.report.numbers import decimals_of, interval_text, label_of, plain
 from tuneproof.results import StudyResults
 
 EDGE = 3.0
-"""Percent of the width left free at either side."""
+"""Percent of the width that stays free on each side."""
 
 SCATTER_HEIGHT = 300.0
 """Pixels."""
@@ -90,7 +90,7 @@ class Forest:
 
 
 def forests(results: StudyResults, comparisons: Comparisons) -> tuple[Forest, ...]:
-    """A plot for each scale (unit and range); none that would be empty."""
+    """A plot for each scale (unit and range) that has something to show."""
     scales: dict[str, list[Comparison]] = {}
     for one in comparisons.primary:
         if one.difference is not None:
@@ -157,7 +157,7 @@ class Scatter:
 
 
 def scatter(results: StudyResults) -> Scatter | None:
-    """Length against completeness; against another measure where that was not judged."""
+    """Length against completeness, or against another measure where nobody judged it."""
     measures = measures_of(results)
     known = (*measures.judged, *measures.lexical)
     if not known:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Self, TypeVar
+from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.client import connect, typed_errors
-from tuneproof.servicekit.errors import Internal, Unavailable
-
-T = TypeVar("T")
+from tuneproof.servicekit.errors import Unavailable
 
 
 class Connection:
@@ -20,7 +18,7 @@ class Connection:
 
     Args:
         service: name for messages, as `retriever`.
-        target: `host:port`, or a name that stands for many, as `dns:///host:port`.
+        target: `host:port`, or a name for several addresses, as `dns:///host:port`.
         services: of the contract, whose idempotent calls are retried.
 
     Raises:
@@ -28,12 +26,7 @@ class Connection:
     """
 
     def __init__(
-        self,
-        service: str,
-        target: str,
-        *,
-        token: str | None,
-        services: Iterable[ServiceDescriptor],
+        self, service: str, target: str, *, token: str | None, services: Iterable[ServiceDescriptor]
     ) -> None:
         if not target:
             raise Unavailable(f"no address of the {service} is given; it is written HOST:PORT")
@@ -59,36 +52,10 @@ class Connection:
         return typed_errors(method, peer=self.peer, if_away=if_away)
 
 
-class Client:
-    """What the four clients share: each is a context manager that closes its connection."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *ended: object) -> None:
-        await self._connection.close()
-
-
-async def all_pages(read: Callable[[str], Awaitable[tuple[Sequence[T], str]]]) -> list[T]:
-    """The entries of all pages of a list.
-
-    Args:
-        read: gives the entries of the page with a token, and the next page's token.
-
-    Raises:
-        Internal: when the tokens repeat.
-    """
-    found: list[T] = []
-    token = ""
-    seen = set()
-    while True:
-        entries, token = await read(token)
-        found.extend(entries)
-        if not token:
-            return found
-        if token in seen:
-            raise Internal("the pages of a list repeat: the service gave a page token twice")
-        seen.add(token)
+def seconds_of(stage_times: Iterable[Any]) -> dict[str, float]:
+    """Seconds by stage, of a reply's stage times; a stage that is listed twice adds up."""
+    seconds: dict[str, float] = {}
+    for entry in stage_times:
+        spent = entry.duration.ToTimedelta().total_seconds()
+        seconds[entry.stage] = seconds.get(entry.stage, 0.0) + spent
+    return seconds

@@ -100,5 +100,5 @@ def _read_local(path: Path) -> dict[str, dict[str, str]]:
             f"cannot read {path}: {error}; delete it and start the services with `tuneproof up`"
         ) from None
     if not isinstance(content, dict):
-        raise InvalidInput(f"{path} is no JSON object; delete it and run `tuneproof up`")
+        raise InvalidInput(f"{path} is not a JSON object; delete it and run `tuneproof up`")
     return {name: entry for name, entry in content.items() if isinstance(entry, dict)}

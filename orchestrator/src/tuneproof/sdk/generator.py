@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Literal, overload
 
 from tuneproof.generator.v1 import generator_pb2 as pb
-from tuneproof.generator.v1 import generator_pb2_grpc
-from tuneproof.sdk import generator_messages as messages_of
+from tuneproof.generator.v1.generator_pb2_grpc import AdapterServiceStub, GeneratorServiceStub
 from tuneproof.sdk.adapters import AdapterCalls
-from tuneproof.sdk.connection import Connection
+from tuneproof.sdk.connection import seconds_of
 from tuneproof.sdk.pools import PoolInfo
 from tuneproof.sdk.restarts import restarted_on_loss
-from tuneproof.sdk.streams import Exchange, Inputs
+from tuneproof.sdk.streams import Inputs
 from tuneproof.sdk.values import GenerateInput, Generation, Messages, Restarted, Sampling
-from tuneproof.servicekit.errors import Internal, TuneproofError
-from tuneproof.servicekit.messages import value_from
+from tuneproof.servicekit.errors import Internal, InvalidInput, TuneproofError
+from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
 
 _GREEDY = Sampling()
 
 
 class GeneratorClient(AdapterCalls):
-    """Generates, and manages adapters; an asynchronous context manager.
+    """Generates, and manages adapters; see `Client` for the errors."""
 
-    Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
-    the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
-    """
-
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = pb.DESCRIPTOR.services_by_name.values()
-        super().__init__(Connection("generator", target, token=token, services=services))
-        self._stub = generator_pb2_grpc.GeneratorServiceStub(self._connection.channel)
+    service, contract = "generator", pb.DESCRIPTOR
+    stubs = GeneratorServiceStub, AdapterServiceStub
 
     async def pool(self, *, timeout: float = 30.0) -> PoolInfo:
         """What the replica that answers serves."""
-        with self._connection.errors("GetPool"):
-            reply = await self._stub.GetPool(pb.GetPoolRequest(), timeout=timeout)
-        return value_from(PoolInfo, reply.pool)
+        return value_from(PoolInfo, (await self._call(pb.GetPoolRequest(), timeout)).pool)
 
     @overload
     def generate(
@@ -71,7 +63,7 @@ class GeneratorClient(AdapterCalls):
         timeout: float = 600.0,
         restart_on_loss: bool = False,
     ) -> AsyncGenerator[str | Restarted | Generation, None]:
-        """Yields pieces of the answer's text as they come, and at last the whole `Generation`.
+        """Yields pieces of the answer's text as they come, then the whole `Generation`.
 
         Closing the iterator stops the work in the engine.
 
@@ -93,23 +85,16 @@ class GeneratorClient(AdapterCalls):
     async def _generate(
         self, one: GenerateInput, timeout: float
     ) -> AsyncGenerator[str | Generation, None]:
-        stream = self._stub.Generate(messages_of.request(one), timeout=timeout)
         text: list[str] = []
-        try:
-            replies = aiter(stream)
-            while True:
-                with self._connection.errors("Generate"):
-                    reply = await anext(replies, None)
-                if reply is None:
-                    raise Internal(f"{self._connection.peer} ended an answer without its usage")
+        async with aclosing(self._replies(_request(one), timeout)) as replies:
+            async for reply in replies:
                 if reply.HasField("delta"):
                     text.append(reply.delta.text)
                     yield reply.delta.text
                 if reply.HasField("final"):
-                    yield messages_of.generation("".join(text), reply.final)
+                    yield _generation("".join(text), reply.final)
                     return
-        finally:
-            stream.cancel()
+        raise Internal(f"{self._connection.peer} ended an answer without its usage")
 
     def generate_many(
         self,
@@ -125,16 +110,31 @@ class GeneratorClient(AdapterCalls):
             inputs: by id of the caller's.
         """
 
-        def pack(name: str, one: GenerateInput) -> pb.GenerateBatchRequest:
-            return pb.GenerateBatchRequest(id=name, generate=messages_of.request(one))
-
-        def unpack(result: pb.Generation) -> Generation:
-            return messages_of.generation(result.text, result.final)
-
-        exchange = Exchange(
-            *(self._connection, "GenerateBatch", self._stub.GenerateBatch, pack, unpack),
+        return self._outcomes(
+            pb.GenerateBatchRequest,
+            inputs,
+            lambda one: {"generate": _request(one)},
+            lambda result: _generation(result.text, result.final),
             in_flight=in_flight,
             timeout=timeout,
             stall=stall,
         )
-        return exchange.outcomes(inputs)
+
+
+def _request(one: GenerateInput) -> pb.GenerateRequest:
+    for number, message in enumerate(one.messages, 1):
+        missing = {"role", "content"} - set(message)
+        if missing:
+            raise InvalidInput(f"message {number} lacks its {' and its '.join(sorted(missing))}")
+    chat = [message_of(pb.Message, role=m["role"], content=m["content"]) for m in one.messages]
+    return message_of(pb.GenerateRequest, one, chat=pb.Chat(messages=chat))
+
+
+def _generation(text: str, final: pb.Final) -> Generation:
+    return Generation(
+        text=text,
+        finish_reason=word_of(pb.FinishReason, final.finish_reason),
+        stage_seconds=seconds_of(final.stage_times),
+        **values_of(final.usage),
+        **values_of(final.served_by),
+    )

@@ -7,27 +7,20 @@ from collections.abc import AsyncIterator
 from pydantic import ValidationError
 
 from tuneproof.judge.v1 import judge_pb2 as pb
-from tuneproof.judge.v1 import judge_pb2_grpc
+from tuneproof.judge.v1.judge_pb2_grpc import JudgeServiceStub
 from tuneproof.results import CriterionGrade, Grade, Repeat
 from tuneproof.rubrics import Rubric
-from tuneproof.sdk.connection import Client, Connection, all_pages
-from tuneproof.sdk.streams import Exchange, Inputs
+from tuneproof.sdk.client import Client
+from tuneproof.sdk.streams import Inputs
 from tuneproof.sdk.values import GradeInput
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
 
 
 class JudgeClient(Client):
-    """Asks the judge for grades; an asynchronous context manager.
+    """Asks the judge for grades; see `Client` for the errors."""
 
-    Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
-    the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
-    """
-
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = pb.DESCRIPTOR.services_by_name.values()
-        super().__init__(Connection("judge", target, token=token, services=services))
-        self._stub = judge_pb2_grpc.JudgeServiceStub(self._connection.channel)
+    service, contract, stubs = "judge", pb.DESCRIPTOR, (JudgeServiceStub,)
 
     async def rubrics(self, *, timeout: float = 30.0) -> list[Rubric]:
         """All rubrics that the judge has, by id.
@@ -35,27 +28,16 @@ class JudgeClient(Client):
         Raises:
             WrongState: the judge is of another version, so that its rubrics mean something else.
         """
-
-        async def read(token: str) -> tuple[list[Rubric], str]:
-            with self._connection.errors("ListRubrics"):
-                reply = await self._stub.ListRubrics(
-                    pb.ListRubricsRequest(page_token=token), timeout=timeout
-                )
-            return [_rubric(rubric) for rubric in reply.rubrics], reply.next_page_token
-
-        return await all_pages(read)
+        found = await self._entries(pb.ListRubricsRequest(), "rubrics", timeout)
+        return [_rubric(rubric) for rubric in found]
 
     async def rubric(self, name: str, *, timeout: float = 30.0) -> Rubric:
         """A rubric by id, as `accuracy@1`."""
-        with self._connection.errors("GetRubric"):
-            reply = await self._stub.GetRubric(pb.GetRubricRequest(id=name), timeout=timeout)
-        return _rubric(reply.rubric)
+        return _rubric((await self._call(pb.GetRubricRequest(id=name), timeout)).rubric)
 
     async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Grade:
-        """Scores one answer."""
-        with self._connection.errors("Grade"):
-            reply = await self._stub.Grade(_request(one), timeout=timeout)
-        return _grade(reply.grade)
+        """Grades one answer."""
+        return _grade((await self._call(message_of(pb.GradeRequest, one), timeout)).grade)
 
     def grade_many(
         self,
@@ -65,26 +47,20 @@ class JudgeClient(Client):
         timeout: float = 24 * 3600.0,
         stall: float = 900.0,
     ) -> AsyncIterator[tuple[str, Grade | TuneproofError]]:
-        """Scores many answers over one stream, in any order; see `Exchange` for the limits.
+        """Grades many answers over one stream, in any order; see `Exchange` for the limits.
 
         Args:
             inputs: by id of the caller's.
         """
-
-        def pack(name: str, one: GradeInput) -> pb.GradeBatchRequest:
-            return pb.GradeBatchRequest(id=name, grade=_request(one))
-
-        exchange = Exchange(
-            *(self._connection, "GradeBatch", self._stub.GradeBatch, pack, _grade),
+        return self._outcomes(
+            pb.GradeBatchRequest,
+            inputs,
+            lambda one: {"grade": message_of(pb.GradeRequest, one)},
+            _grade,
             in_flight=in_flight,
             timeout=timeout,
             stall=stall,
         )
-        return exchange.outcomes(inputs)
-
-
-def _request(one: GradeInput) -> pb.GradeRequest:
-    return message_of(pb.GradeRequest, one)
 
 
 def _grade(message: pb.Grade) -> Grade:

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from uuid import uuid4
 
 from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
-from tuneproof.retriever.v1 import retriever_pb2_grpc
-from tuneproof.sdk.connection import Client, Connection, all_pages
-from tuneproof.sdk.retriever_messages import (
-    corpus_of,
-    groups_of,
-    ingest_result,
-    passages_of,
-    search_message,
-)
-from tuneproof.sdk.streams import Exchange, Inputs
+from tuneproof.retriever.v1.retriever_pb2_grpc import RetrieverServiceStub
+from tuneproof.sdk.client import Client
+from tuneproof.sdk.streams import Inputs
 from tuneproof.sdk.values import Chunking, CorpusInfo, IngestResult, Passage, RejectedDocument
-from tuneproof.servicekit.errors import TuneproofError
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.retries import Retries
+from tuneproof.servicekit.status import error_of
 
 _INGESTION = Retries(first=0.1, longest=10.0, factor=3.0, attempts=6)
 _DEFAULT_CHUNKING = Chunking()
+_DOCUMENTS_PER_STREAM = 256
+_BYTES_PER_STREAM = 4 * 2**20
+_MOST_BYTES = 15 * 2**20
+"""A larger document does not fit into a message of 16 MiB."""
+
 Passages = list[Passage]
 """What a search found, best first."""
 
 
 class RetrieverClient(Client):
-    """Keeps corpora and searches them; an asynchronous context manager.
+    """Keeps corpora and searches them; see `Client` for the errors."""
 
-    Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
-    the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
-    """
-
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = pb.DESCRIPTOR.services_by_name.values()
-        super().__init__(Connection("retriever", target, token=token, services=services))
-        self._stub = retriever_pb2_grpc.RetrieverServiceStub(self._connection.channel)
+    service, contract, stubs = "retriever", pb.DESCRIPTOR, (RetrieverServiceStub,)
 
     async def ensure_corpus(
         self,
@@ -53,17 +46,14 @@ class RetrieverClient(Client):
         Raises:
             AlreadyExists: when it exists with others.
         """
-        request = pb.CreateCorpusRequest(
+        request = message_of(
+            pb.CreateCorpusRequest,
             name=name,
-            chunking=pb.Chunking(
-                max_tokens=chunking.max_tokens, overlap_tokens=chunking.overlap_tokens
-            ),
+            chunking=chunking,
             labels=labels,
             request_id=uuid4().hex,
         )
-        with self._connection.errors("CreateCorpus"):
-            reply = await self._stub.CreateCorpus(request, timeout=timeout)
-        return corpus_of(reply.corpus)
+        return _corpus((await self._call(request, timeout)).corpus)
 
     async def ingest(
         self,
@@ -74,20 +64,19 @@ class RetrieverClient(Client):
         streams: int = 2,
         timeout: float = 600.0,
     ) -> IngestResult:
-        """Stores documents; what a corpus holds already is not stored again.
+        """Stores the documents that a corpus does not hold yet.
 
-        Documents go in groups, each in a stream of its own that is sent again while the service
-        is unavailable or overloaded, so that a restart of the service costs one group.
+        Sends them in groups, each in its own stream, and sends a group again while the service is
+        unavailable or overloaded, so that a restart of the service costs one group.
 
         Args:
-            on_progress: is told how many documents are done, and how many there are where that
-                is known.
+            on_progress: gets the number of finished documents, and of all where it is known.
             streams: how many groups are under way at once.
             timeout: seconds for one group.
         """
         total = len(documents) if isinstance(documents, Sized) else None
         too_large: list[RejectedDocument] = []
-        groups = groups_of(documents, too_large)
+        groups = _groups(documents, too_large)
         replies: list[pb.IngestDocumentsResponse] = []
         done = 0
 
@@ -106,7 +95,7 @@ class RetrieverClient(Client):
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        return ingest_result(replies, too_large)
+        return _ingested(replies, too_large)
 
     async def _ingest_group(
         self, name: str, group: list[pb.Document], timeout: float
@@ -114,42 +103,26 @@ class RetrieverClient(Client):
         async def messages() -> AsyncIterator[pb.IngestDocumentsRequest]:
             yield pb.IngestDocumentsRequest(corpus=name, documents=group)
 
-        async def ingest() -> pb.IngestDocumentsResponse:
-            with self._connection.errors("IngestDocuments"):
-                return await self._stub.IngestDocuments(messages(), timeout=timeout)
-
-        return await _INGESTION.call(ingest)
+        return await _INGESTION.call(
+            lambda: self._call(messages(), timeout, kind=pb.IngestDocumentsRequest)
+        )
 
     async def freeze(self, name: str, *, timeout: float = 1800.0) -> CorpusInfo:
         """Ends ingestion, builds the indexes and computes the digest."""
-        with self._connection.errors("FreezeCorpus"):
-            reply = await self._stub.FreezeCorpus(
-                pb.FreezeCorpusRequest(name=name), timeout=timeout
-            )
-        return corpus_of(reply.corpus)
+        return _corpus((await self._call(pb.FreezeCorpusRequest(name=name), timeout)).corpus)
 
     async def get(self, name: str, *, timeout: float = 30.0) -> CorpusInfo:
         """A corpus by name."""
-        with self._connection.errors("GetCorpus"):
-            reply = await self._stub.GetCorpus(pb.GetCorpusRequest(name=name), timeout=timeout)
-        return corpus_of(reply.corpus)
+        return _corpus((await self._call(pb.GetCorpusRequest(name=name), timeout)).corpus)
 
     async def list(self, *, timeout: float = 30.0) -> list[CorpusInfo]:
         """All corpora by name."""
-
-        async def read(token: str) -> tuple[list[CorpusInfo], str]:
-            with self._connection.errors("ListCorpora"):
-                reply = await self._stub.ListCorpora(
-                    pb.ListCorporaRequest(page_token=token), timeout=timeout
-                )
-            return [corpus_of(corpus) for corpus in reply.corpora], reply.next_page_token
-
-        return await all_pages(read)
+        found = await self._entries(pb.ListCorporaRequest(), "corpora", timeout)
+        return [_corpus(each) for each in found]
 
     async def delete(self, name: str, *, timeout: float = 120.0) -> None:
         """Deletes a corpus and its passages."""
-        with self._connection.errors("DeleteCorpus"):
-            await self._stub.DeleteCorpus(pb.DeleteCorpusRequest(name=name), timeout=timeout)
+        await self._call(pb.DeleteCorpusRequest(name=name), timeout)
 
     async def search(
         self,
@@ -171,12 +144,17 @@ class RetrieverClient(Client):
             expected_digest: a corpus with another digest is refused (`WrongState`).
             filter: only passages whose metadata equals every entry.
         """
-        request = search_message(
-            corpus, query, k=k, mode=mode, alpha=alpha, expected_digest=expected_digest, only=filter
+        request = message_of(
+            pb.SearchRequest,
+            corpus=corpus,
+            query=query,
+            k=k,
+            mode=mode,
+            alpha=alpha,
+            expected_digest=expected_digest,
+            filter=filter,
         )
-        with self._connection.errors("Search"):
-            reply = await self._stub.Search(request, timeout=timeout)
-        return passages_of(reply)
+        return _passages(await self._call(request, timeout))
 
     def search_many(
         self,
@@ -196,23 +174,70 @@ class RetrieverClient(Client):
         Args:
             queries: by id of the caller's.
         """
-
-        def pack(name: str, query: str) -> pb.SearchBatchRequest:
-            search = search_message(
-                corpus,
-                query,
-                k=k,
-                mode=mode,
-                alpha=alpha,
-                expected_digest=expected_digest,
-                only=None,
-            )
-            return pb.SearchBatchRequest(id=name, search=search)
-
-        exchange = Exchange(
-            *(self._connection, "SearchBatch", self._stub.SearchBatch, pack, passages_of),
+        asked = {"k": k, "mode": mode, "alpha": alpha, "expected_digest": expected_digest}
+        return self._outcomes(
+            pb.SearchBatchRequest,
+            queries,
+            lambda query: {
+                "search": message_of(pb.SearchRequest, corpus=corpus, query=query, **asked)
+            },
+            _passages,
             in_flight=in_flight,
             timeout=timeout,
             stall=stall,
         )
-        return exchange.outcomes(queries)
+
+
+def _groups(
+    documents: Iterable[Document], too_large: list[RejectedDocument]
+) -> Iterator[list[pb.Document]]:
+    """Documents in groups that fit into a message; those that never fit go to `too_large`."""
+    group: list[pb.Document] = []
+    size = 0
+    for document in documents:
+        message = message_of(pb.Document, document)
+        its_size = message.ByteSize()
+        if its_size > _MOST_BYTES:
+            error = InvalidInput(
+                f"document {document.id} has {its_size:,} bytes, too many for one message; split it"
+            )
+            too_large.append(RejectedDocument(document.id, error))
+            continue
+        if group and (len(group) == _DOCUMENTS_PER_STREAM or size + its_size > _BYTES_PER_STREAM):
+            yield group
+            group, size = [], 0
+        group.append(message)
+        size += its_size
+    if group:
+        yield group
+
+
+def _ingested(
+    replies: Sequence[pb.IngestDocumentsResponse], too_large: Sequence[RejectedDocument]
+) -> IngestResult:
+    """What the replies to all groups say together."""
+    refused = [each for reply in replies for each in reply.rejected]
+    rejected = [RejectedDocument(each.document_id, error_of(each.status)) for each in refused]
+    return IngestResult(
+        added=sum(reply.documents_added for reply in replies),
+        unchanged=sum(reply.documents_unchanged for reply in replies),
+        passages_added=sum(reply.passages_added for reply in replies),
+        rejected=(*too_large, *rejected),
+        rejected_count=len(too_large) + sum(reply.documents_rejected for reply in replies),
+    )
+
+
+def _passages(reply: pb.SearchResponse) -> Passages:
+    return [value_from(Passage, passage) for passage in reply.passages]
+
+
+def _corpus(message: pb.Corpus) -> CorpusInfo:
+    return value_from(
+        CorpusInfo,
+        message,
+        embedder=message.embedder.id,
+        embedder_digest=message.embedder.digest,
+        dimension=message.embedder.dimension,
+        documents=message.document_count,
+        passages=message.passage_count,
+    )

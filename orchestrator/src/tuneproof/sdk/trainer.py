@@ -3,59 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
-from tuneproof.sdk.connection import Client, Connection, all_pages
-from tuneproof.sdk.runs import RunInfo, RunSpec
-from tuneproof.sdk.trainer_messages import run_of, spec_message
+from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.sdk.client import Client
+from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
 from tuneproof.servicekit.errors import DeadlineExceeded, Overloaded, Unavailable
+from tuneproof.servicekit.messages import message_of, value_from, values_of
 from tuneproof.servicekit.retries import Patience, Retries
 from tuneproof.trainer.v1 import trainer_pb2 as pb
-from tuneproof.trainer.v1 import trainer_pb2_grpc
+from tuneproof.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
 _AWAY = Retries(first=0.2, longest=5.0)
 
 
 class TrainerClient(Client):
-    """Trains adapters; an asynchronous context manager.
+    """Trains adapters; see `Client` for the errors."""
 
-    Every method raises the service's own error (`InvalidInput`, `NotFound` …), `Unavailable` when
-    the service cannot be reached, and `DeadlineExceeded` after `timeout` seconds.
-    """
-
-    def __init__(self, target: str, *, token: str | None = None) -> None:
-        services = pb.DESCRIPTOR.services_by_name.values()
-        super().__init__(Connection("trainer", target, token=token, services=services))
-        self._stub = trainer_pb2_grpc.TrainerServiceStub(self._connection.channel)
+    service, contract, stubs = "trainer", pb.DESCRIPTOR, (TrainerServiceStub,)
 
     async def create(self, run_id: str, spec: RunSpec, *, timeout: float = 60.0) -> RunInfo:
         """Queues a run, or gives the one that exists with this id and spec.
 
         Raises:
-            AlreadyExists: when the id is that of a run with another spec.
+            AlreadyExists: when a run with another spec has the id.
+            InvalidInput: for a method or a schedule that is not known.
         """
-        request = pb.CreateRunRequest(run_id=run_id, spec=spec_message(spec))
-        with self._connection.errors("CreateRun"):
-            reply = await self._stub.CreateRun(request, timeout=timeout)
-        return run_of(reply.run)
+        given = spec.hyperparameters.model_dump(exclude_unset=True)
+        message = message_of(
+            pb.RunSpec,
+            spec,
+            data=pb.TrainingData(path=spec.data_path, digest=spec.data_digest),
+            hyperparameters=message_of(pb.Hyperparameters, **given),
+        )
+        reply = await self._call(pb.CreateRunRequest(run_id=run_id, spec=message), timeout)
+        return _run(reply.run)
 
     async def get(self, run_id: str, *, timeout: float = 30.0) -> RunInfo:
         """A run by id."""
-        with self._connection.errors("GetRun"):
-            reply = await self._stub.GetRun(pb.GetRunRequest(run_id=run_id), timeout=timeout)
-        return run_of(reply.run)
+        return _run((await self._call(pb.GetRunRequest(run_id=run_id), timeout)).run)
 
     async def list(self, *, timeout: float = 30.0) -> list[RunInfo]:
         """All runs, the newest first, without their losses."""
-
-        async def read(token: str) -> tuple[list[RunInfo], str]:
-            with self._connection.errors("ListRuns"):
-                reply = await self._stub.ListRuns(
-                    pb.ListRunsRequest(page_token=token), timeout=timeout
-                )
-            return [run_of(run) for run in reply.runs], reply.next_page_token
-
-        return await all_pages(read)
+        return [_run(run) for run in await self._entries(pb.ListRunsRequest(), "runs", timeout)]
 
     async def cancel(self, run_id: str, *, timeout: float = 60.0) -> RunInfo:
         """Stops a run that has not ended.
@@ -63,9 +54,7 @@ class TrainerClient(Client):
         Raises:
             WrongState: when it has succeeded or failed.
         """
-        with self._connection.errors("CancelRun"):
-            reply = await self._stub.CancelRun(pb.CancelRunRequest(run_id=run_id), timeout=timeout)
-        return run_of(reply.run)
+        return _run((await self._call(pb.CancelRunRequest(run_id=run_id), timeout)).run)
 
     async def watch(
         self, run_id: str, *, patience: float = 120.0, timeout: float = 300.0
@@ -89,12 +78,16 @@ class TrainerClient(Client):
                 f"{self._connection.peer} ends each watch of run {run_id} before the run does"
             )
             try:
-                async for run in self._changes(run_id, max(losses, default=0), timeout):
-                    losses.update(run.losses)
-                    away.answered()
-                    yield replace(run, losses=tuple(sorted(losses.items())))
-                    if run.ended:
-                        return
+                last = max(losses, default=0)
+                request = pb.WatchRunRequest(run_id=run_id, after_step=last)
+                async with aclosing(self._replies(request, timeout)) as replies:
+                    async for reply in replies:
+                        run = _run(reply.run)
+                        losses.update(run.losses)
+                        away.answered()
+                        yield replace(run, losses=tuple(sorted(losses.items())))
+                        if run.ended:
+                            return
             except DeadlineExceeded:
                 continue
             except (Unavailable, Overloaded) as error:
@@ -120,18 +113,21 @@ class TrainerClient(Client):
                 on_progress(last)
         return last if last is not None else await self.get(run_id)
 
-    async def _changes(
-        self, run_id: str, after_step: int, timeout: float
-    ) -> AsyncIterator[RunInfo]:
-        request = pb.WatchRunRequest(run_id=run_id, after_step=after_step)
-        stream = self._stub.WatchRun(request, timeout=timeout)
-        try:
-            replies = aiter(stream)
-            while True:
-                with self._connection.errors("WatchRun"):
-                    reply = await anext(replies, None)
-                if reply is None:
-                    return
-                yield run_of(reply.run)
-        finally:
-            stream.cancel()
+
+def _run(message: pb.Run) -> RunInfo:
+    spec, eta = message.spec, message.progress.eta.ToTimedelta().total_seconds()
+    # Not validated: a trainer of another version may allow other values.
+    given = Hyperparameters.model_construct(**values_of(spec.hyperparameters))
+    return value_from(
+        RunInfo,
+        message,
+        spec=value_from(
+            RunSpec,
+            spec,
+            data_path=spec.data.path,
+            data_digest=spec.data.digest,
+            hyperparameters=given,
+        ),
+        progress=value_from(RunProgress, message.progress, eta_seconds=eta),
+        losses=tuple((point.step, point.loss) for point in message.losses),
+    )

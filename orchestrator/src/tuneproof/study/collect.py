@@ -1,11 +1,11 @@
-"""Reading a study back from its state: no service is asked."""
+"""Reading a study back from its state, without a service."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from tuneproof.data.evaluation import is_gold, retrieval_quality
 from tuneproof.data.items import Item
@@ -13,7 +13,6 @@ from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
 from tuneproof.results import (
     Answer,
     Cell,
-    Grade,
     ItemResult,
     JudgeCheck,
     Measure,
@@ -24,9 +23,9 @@ from tuneproof.results import (
 from tuneproof.sdk.runs import PRECISIONS
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.state.codec import StoredPassage, grade_from_json, training_from_json
-from tuneproof.study.state.store import Task
+from tuneproof.study.state.store import N, Task
 from tuneproof.study.steps.answering import pool_task
-from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
 
 
@@ -34,7 +33,7 @@ def load_results(chain: Chain) -> StudyResults:
     """What the study found so far; an answer that is missing says why.
 
     Raises:
-        InvalidInput: the study file's comparisons name what nothing measures.
+        InvalidInput: the study file compares by something that nothing measures.
     """
     plan, identities = chain.plan, chain.identities
     passages = chain.passages()
@@ -80,47 +79,36 @@ def _criteria(chain: Chain) -> tuple[Measure, ...]:
 
 def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemResult:
     retrieved = tuple(
-        Retrieved(
-            passage_id=passage.passage_id,
-            document_id=passage.document_id,
-            text=passage.text,
-            score=passage.score,
-            gold=is_gold(passage.text, passage.document_id, item),
-        )
+        Retrieved(**asdict(passage), gold=is_gold(passage.text, passage.document_id, item))
         for passage in found
     )
     return ItemResult(item.id, item.question, item.references, cluster, retrieved)
 
 
 def _cells(chain: Chain) -> tuple[Cell, ...]:
-    tasks = chain.training_tasks()
-    outputs = chain.state.get_many(task.key for task in tasks.values())
-    cells = []
-    for cell in chain.plan.cells:
-        done = outputs.get(tasks[cell.name].key) if cell.name in tasks else None
-        training = training_from_json(done) if done else None
-        cells.append(Cell(cell.name, cell.label, cell.arm, cell.size, cell.seed, training))
-    return tuple(cells)
+    done = chain.state.outputs(chain.training_tasks())
+    trainings = {name: training_from_json(output) for name, output in done.items()}
+    return tuple(
+        Cell(cell.name, cell.label, cell.arm, cell.size, cell.seed, trainings.get(cell.name))
+        for cell in chain.plan.cells
+    )
 
 
 def _answers(chain: Chain) -> tuple[Answer, ...]:
-    works = chain.answers()
-    outputs = chain.state.get_many(work.task.key for work in works)
-    failures = chain.state.failures(work.task.key for work in works)
-    tasks = chain.grades()
-    grades = chain.state.get_many(task.key for task in tasks.values())
-    unjudged = chain.state.failures(task.key for task in tasks.values())
+    """Each cell's answer to each item, in the plan's order; a missing one says why."""
+    works, tasks = chain.answers(), chain.grades()
+    asked = {place: work.task for place, work in enumerate(works)}
+    outputs, grades = chain.state.outputs(asked), chain.state.outputs(tasks)
+    failures, unjudged = _failures(chain, asked), _failures(chain, tasks)
     found: dict[tuple[str, str], Answer] = {}
-    for position, work in enumerate(works):
+    for place, work in enumerate(works):
         at = work.cell.name, work.asked.id
-        output = outputs.get(work.task.key)
-        if output is None:
-            found[at] = _no_answer(*at, failures.get(work.task.key, "not answered yet"))
+        if place not in outputs:
+            found[at] = _no_answer(*at, failures.get(place, "not answered yet"))
             continue
-        key = tasks[position].key
-        grade = grade_from_json(grades[key]) if key in grades else None
-        error = "" if grade else f"not judged: {unjudged.get(key, 'not yet')}"
-        found[at] = _answer(work, output, grade, error)
+        grade = grade_from_json(grades[place]) if place in grades else None
+        error = "" if grade else f"not judged: {unjudged.get(place, 'not yet')}"
+        found[at] = Answer(*at, **outputs[place], grade=grade, error=error)
     untrained, unfound = _untrained(chain), _unfound(chain)
     return tuple(
         found.get((cell.name, item.id))
@@ -134,21 +122,6 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
     )
 
 
-def _answer(work: AnswerWork, output: Mapping[str, Any], grade: Grade | None, error: str) -> Answer:
-    return Answer(
-        cell=work.cell.name,
-        item=work.asked.id,
-        text=output["text"],
-        finish_reason=output["finish_reason"],
-        prompt_tokens=output["prompt_tokens"],
-        completion_tokens=output["completion_tokens"],
-        seconds=output["seconds"],
-        served_by=output["served_by"],
-        grade=grade,
-        error=error,
-    )
-
-
 def _no_answer(cell: str, item: str, error: str) -> Answer:
     return Answer(cell, item, "", "", 0, 0, 0.0, "", None, error)
 
@@ -156,53 +129,43 @@ def _no_answer(cell: str, item: str, error: str) -> Answer:
 def _untrained(chain: Chain) -> dict[str, str]:
     """Why a cell has no adapter, by cell name."""
     tasks = chain.training_tasks()
-    done = chain.state.get_many(task.key for task in tasks.values())
-    failures = chain.state.failures(task.key for task in tasks.values())
-    reasons = {}
-    for cell in chain.plan.tuned:
-        if cell.name not in tasks:
-            reasons[cell.name] = "its tuning items are not retrieved yet"
-        elif tasks[cell.name].key not in done:
-            reasons[cell.name] = failures.get(tasks[cell.name].key, "not trained yet")
-    return reasons
+    waiting = {
+        cell.name: "its tuning items are not retrieved yet"
+        for cell in chain.plan.tuned
+        if cell.name not in tasks
+    }
+    return waiting | _failures(chain, tasks)
 
 
 def _unfound(chain: Chain) -> dict[str, str]:
     """Why an item has no passages, by item id."""
     tasks = chain.retrieval_tasks()
-    done = chain.state.get_many(task.key for task in tasks.values())
-    failures = chain.state.failures(task.key for task in tasks.values())
+    found, failures = chain.state.outputs(tasks), _failures(chain, tasks)
     return {
-        item.id: "no passages: " + failures.get(_key(tasks, item.id), "not searched yet")
+        item.id: f"no passages: {failures.get(item.id, 'not searched yet')}"
         for item in chain.plan.test
-        if _key(tasks, item.id) not in done
+        if item.id not in found
     }
 
 
-def _key(tasks: Mapping[str, Task], name: str) -> str:
-    return tasks[name].key if name in tasks else ""
+def _failures(chain: Chain, tasks: Mapping[N, Task]) -> dict[N, str]:
+    """Why tasks failed, by their names."""
+    messages = chain.state.failures(task.key for task in tasks.values())
+    return {name: messages[task.key] for name, task in tasks.items() if task.key in messages}
 
 
 def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
     spec = chain.plan.spec.checks.reader
     if spec is None:
         return ()
-    keys = [task.key for task in chain.reader_grades().values()]
-    outputs = chain.state.get_many(keys)
-    found = reader_check(
-        spec.facts, [grade_from_json(outputs[key]) for key in keys if key in outputs]
-    )
+    outputs = chain.state.outputs(chain.reader_grades())
+    found = reader_check(spec.facts, [grade_from_json(output) for output in outputs.values()])
     return (found,) if found else ()
 
 
 def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck, ...]:
-    tasks = chain.form_grades()
-    outputs = chain.state.get_many(task.key for task in tasks)
-    forms = [
-        (form, grade_from_json(outputs[task.key]))
-        for form, task in zip(chain.forms, tasks, strict=True)
-        if task.key in outputs
-    ]
+    outputs = chain.state.outputs(dict(enumerate(chain.form_grades())))
+    forms = [(chain.forms[place], grade_from_json(output)) for place, output in outputs.items()]
     given = answers_as_forms(chain.plan, answers) if forms else []
     checks = [judge_check(measure, forms, given) for measure in _criteria(chain)]
     return tuple(check for check in checks if check is not None)

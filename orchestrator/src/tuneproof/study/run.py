@@ -1,9 +1,10 @@
-"""A study from its first missing step to its last; what is done is never done again."""
+"""A study from its first missing step to its last; nothing is done twice."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.progress import Progress
@@ -17,7 +18,7 @@ from tuneproof.study.steps.training import train
 from tuneproof.study.steps.work import persist
 
 _NOTHING_DONE = 0.5
-"""Seconds below which a stage only found that all was there."""
+"""Seconds. A shorter stage found everything done, and does not count."""
 
 Step = Callable[[], Awaitable[None]]
 
@@ -25,35 +26,27 @@ Step = Callable[[], Awaitable[None]]
 async def run_study(
     chain: Chain, services: Services, progress: Progress, *, artifacts: str
 ) -> None:
-    """Does what the study still lacks. No service is reached when nothing is missing.
+    """Does what is missing of the study. Where nothing is, it reaches no service.
 
     Args:
         artifacts: the artifact store that trainer and generator share: a folder, or a URL.
 
     Raises:
         TuneproofError: what stops the whole study. A single item, training or adapter that fails
-            does not; it is noted in the state and tried again by the next run.
+            does not: the state notes it, and the next run tries it again.
     """
     if is_complete(status_of(chain)):
         return
+    given = chain, services, progress
+    again = partial(persist, recover=services.recover)
     steps: list[tuple[str, Step]] = [
         ("services", services.start),
-        (
-            "corpus",
-            lambda: persist(
-                lambda: make_corpus(chain, services, progress), recover=services.recover
-            ),
-        ),
-        ("retrieval", lambda: search(chain, services, progress)),
-        (
-            "training",
-            lambda: persist(
-                lambda: train(chain, services, progress, artifacts), recover=services.recover
-            ),
-        ),
-        ("answers", lambda: answer(chain, services, progress)),
-        ("grades", lambda: judge(chain, services, progress)),
-        ("checks", lambda: check(chain, services, progress)),
+        ("corpus", partial(again, partial(make_corpus, *given))),
+        ("retrieval", partial(search, *given)),
+        ("training", partial(again, partial(train, *given, artifacts))),
+        ("answers", partial(answer, *given)),
+        ("grades", partial(judge, *given)),
+        ("checks", partial(check, *given)),
     ]
     study = chain.plan.spec.study
     with span("study run", {"tuneproof.study": study}):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from tuneproof.local.supervisor import Progress
@@ -20,22 +18,17 @@ from tuneproof.sdk import (
     RetrieverClient,
     TrainerClient,
 )
+from tuneproof.sdk.client import Client
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.study.design.identity import Identities, Sources, model_files
 
-Client = TypeVar("Client")
+C = TypeVar("C", bound=Client)
 
 _PATIENCE = 180.0
 """A generator with a large model needs minutes to start."""
 _LOOK = 2.0
-_NAMES: dict[type[Any], str] = {
-    RetrieverClient: "retriever",
-    GeneratorClient: "generator",
-    TrainerClient: "trainer",
-    JudgeClient: "judge",
-}
 
 
 class ServiceSource(Protocol):
@@ -45,17 +38,17 @@ class ServiceSource(Protocol):
         """Gives the addresses, once the services are ready."""
 
     async def restart(self) -> Endpoints | None:
-        """Starts them anew, with the files as they are now; None when that is not ours to do."""
+        """Restarts them with the current files; None for services that a study must not restart."""
 
     async def close(self) -> None:
         """Ends what `start` started."""
 
 
 class GivenServices:
-    """Services that run already, and are not ours to start.
+    """Services that somebody else starts and ends.
 
     Args:
-        patience: seconds for which one that was lost may be away.
+        patience: seconds for which a lost service may be away.
     """
 
     def __init__(
@@ -67,7 +60,7 @@ class GivenServices:
         self._started = False
 
     async def start(self) -> Endpoints:
-        """The addresses given; from the second time on, once all of them answer again.
+        """The given addresses; from the second call on, once all services answer again.
 
         Raises:
             Unavailable: one did not come back in time; the message says what to do.
@@ -90,7 +83,7 @@ class GivenServices:
             )
 
     async def restart(self) -> Endpoints | None:
-        """Not ours to do."""
+        """Restarts nothing."""
         return None
 
     async def close(self) -> None:
@@ -101,8 +94,8 @@ class Services:
     """Clients of the four services, opened at first use.
 
     Args:
-        sources: what the services should stand for, where that is known from files; a service
-            that was started before these files changed is started again, or refused.
+        sources: the files behind the services, where they are known; a service that started before
+            these files changed is restarted, or refused.
     """
 
     def __init__(self, source: ServiceSource, *, identities: Identities, sources: Sources) -> None:
@@ -113,22 +106,17 @@ class Services:
         self._endpoints: Endpoints | None = None
         self._clients: dict[type[Any], Any] = {}
         self.pool: PoolInfo | None = None
-        """What the generator serves, once it was asked."""
+        """What the generator serves, once a step has asked it."""
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *ended: object) -> None:
         await self._disconnect()
         await self._source.close()
 
     async def start(self) -> None:
-        """Makes sure that the services run, where that is ours to do."""
+        """Makes sure that the services run, where the study starts them."""
         if self._endpoints is None:
             self._endpoints = await self._source.start()
 
@@ -137,7 +125,7 @@ class Services:
         return await self._client(RetrieverClient)
 
     async def trainer(self) -> TrainerClient:
-        """The trainer; what its base model is, the generator says."""
+        """The trainer; the generator tells which base model it has."""
         await self.generator()
         return await self._client(TrainerClient)
 
@@ -173,7 +161,7 @@ class Services:
         return client
 
     async def recover(self) -> None:
-        """Connects again after a service was lost; one that is ours is started again."""
+        """Connects again after a service was lost; restarts it where the study started it."""
         await self._disconnect()
         self._endpoints = await self._source.start()
 
@@ -184,13 +172,13 @@ class Services:
             raise WrongState(problem)
         self._endpoints = endpoints
 
-    async def _client(self, kind: type[Client]) -> Client:
+    async def _client(self, kind: type[C]) -> C:
         if kind not in self._clients:
             await self.start()
             endpoints = cast(Endpoints, self._endpoints)
-            opened: Any = cast(Any, kind)(endpoints.target(_NAMES[kind]), token=endpoints.token)
+            opened = kind(endpoints.target(kind.service), token=endpoints.token)
             self._clients[kind] = await self._stack.enter_async_context(opened)
-        found: Client = self._clients[kind]
+        found: C = self._clients[kind]
         return found
 
     async def _disconnect(self) -> None:
@@ -199,18 +187,11 @@ class Services:
         await stack.aclose()
 
 
-def pool_to_json(pool: PoolInfo) -> dict[str, Any]:
-    """A pool for the state: what the report tells of it."""
-    value = asdict(pool)
-    value["start_time"] = pool.start_time.isoformat() if pool.start_time else None
-    return value
-
-
 def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> str:
-    """Why the generator's model is not the study's; empty when it is."""
+    """Why the generator's model is not the study's; empty where it is."""
     if pool.base_model != identities.model_name:
         return (
-            f"the generator serves {pool.base_model!r}, the study means"
+            f"the generator serves {pool.base_model!r}, but the study means"
             f" {identities.model_name!r}: start the generator with that model,"
             f" or run the study with --model {pool.base_model}"
         )
@@ -232,7 +213,7 @@ def _wrong_rubrics(known: list[Rubric], identities: Identities, sources: Sources
     lacking = [rubric.id for rubric in identities.rubrics if rubric.id not in by_id]
     if lacking:
         return (
-            f"the judge has no rubric {', '.join(lacking)}; it has {', '.join(sorted(by_id))}:"
+            f"the judge lacks the rubric {', '.join(lacking)}; it has {', '.join(sorted(by_id))}:"
             " start it with --rubrics FOLDER"
         )
     files = {rubric.id: rubric for rubric in RubricShelf.load(sources.rubrics)}

@@ -64,7 +64,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A named set of passages, as it is kept beside them."""
+    """A named set of passages, without the passages."""
 
     name: str
     chunking: Chunking

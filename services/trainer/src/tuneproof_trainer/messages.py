@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.servicekit.messages import message_of, set_values, values_of
+from tuneproof.servicekit.messages import message_of, values_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof_trainer.runbook import RunView
 from tuneproof_trainer.spec import RunSpec
@@ -28,14 +28,8 @@ def spec_from(message: pb.RunSpec) -> RunSpec:
 
 def spec_to(spec: RunSpec) -> pb.RunSpec:
     """The message for a spec."""
-    message = pb.RunSpec(
-        base_model=spec.base_model,
-        data=pb.TrainingData(path=spec.data_path, digest=spec.data_digest),
-        adapter_name=spec.adapter_name,
-        seed=spec.seed,
-    )
-    set_values(message.hyperparameters, spec.hyperparameters.model_dump())
-    return message
+    data = pb.TrainingData(path=spec.data_path, digest=spec.data_digest)
+    return message_of(pb.RunSpec, spec, data=data)
 
 
 def run_to(view: RunView) -> pb.Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,8 @@ from opentelemetry import context as contexts
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
 from tuneproof.servicekit import tracing
-from tuneproof.servicekit.interception import with_metadata
 
-# What is the server's fault; NOT_FOUND, say, is a good answer to a bad question.
+# The server's own faults; NOT_FOUND, say, is a good answer to a bad question.
 _SERVER_ERRORS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -40,7 +39,12 @@ def end_served(opened: Span, code: str, why: str) -> None:
 
 
 async def trace_call(continuation: Any, details: Any, request: Any) -> Any:
-    """Makes a call with a span, and tells the server which (an `interception.Around`)."""
+    """Makes a client's call with a span, and tells the server which.
+
+    Args:
+        continuation: makes the call.
+        request: one, or the iterator of a stream.
+    """
     method = details.method.decode() if isinstance(details.method, bytes) else details.method
     name = method.removeprefix("/")
     opened = tracing.start(name, _attributes(name), kind=SpanKind.CLIENT)
@@ -53,6 +57,12 @@ async def trace_call(continuation: Any, details: Any, request: Any) -> Any:
         raise
     call.add_done_callback(partial(_end_made, opened))
     return call
+
+
+def with_metadata(details: Any, entries: Mapping[str, str]) -> Any:
+    """A client's call details with more metadata; keys are in lower case."""
+    metadata = grpc.aio.Metadata(*(details.metadata or ()), *entries.items())
+    return details._replace(metadata=metadata)
 
 
 def _end_made(opened: Span, call: Any) -> None:
@@ -71,7 +81,7 @@ def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as done:
         return done.value
     answer.close()
-    raise RuntimeError("a finished call has no status")
+    raise RuntimeError("a finished call lacks a status")
 
 
 def _attributes(method: str) -> dict[str, tracing.Value]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.rpc import code_pb2
 from prometheus_client import Counter, Gauge, Histogram
 
 from tuneproof.servicekit import tracing
@@ -34,7 +35,6 @@ IN_FLIGHT = Gauge("tuneproof_rpc_in_flight", "Calls under way.", ["service", "me
 _OVERLOAD_RETRY_SECONDS = 1.0
 _ENDING = "the server is ending; watch again at another one"
 _log = structlog.get_logger("tuneproof.call")
-_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             code = "UNKNOWN"
             raise
-        except Exception as error:  # noqa: BLE001 - whatever failed, the caller gets a status
+        except Exception as error:  # noqa: BLE001 - after every failure the caller gets a status
             if not isinstance(error, TuneproofError | TimeoutError) or isinstance(error, Internal):
                 _log.exception("call failed", method=method.full_name)
             status = status_of(error)
-            code, why = _CODE_NAMES[status.code], status.message
+            code, why = code_pb2.Code.Name(status.code), status.message
             await abort(context, status)
         finally:
             seconds = time.perf_counter() - start

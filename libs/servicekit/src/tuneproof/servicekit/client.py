@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tuneproof.servicekit import tracing
-from tuneproof.servicekit.call_spans import trace_call
+from tuneproof.servicekit.call_spans import trace_call, with_metadata
 from tuneproof.servicekit.errors import (
     DeadlineExceeded,
     Forbidden,
@@ -22,7 +22,6 @@ from tuneproof.servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
-from tuneproof.servicekit.interception import Around, on_every_call, with_metadata
 from tuneproof.servicekit.status import error_of_call, has_details
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
@@ -36,6 +35,12 @@ _RETRY = {
 _STATUS_LOST = "Internal error from Core"
 """What grpc.aio (1.78) says when a server ends a stream while a request is being sent, in place of
 the status that it had not read yet."""
+_KINDS: dict[str, type[grpc.aio.ClientInterceptor]] = {
+    "intercept_unary_unary": grpc.aio.UnaryUnaryClientInterceptor,
+    "intercept_unary_stream": grpc.aio.UnaryStreamClientInterceptor,
+    "intercept_stream_unary": grpc.aio.StreamUnaryClientInterceptor,
+    "intercept_stream_stream": grpc.aio.StreamStreamClientInterceptor,
+}
 _UNKNOWN_EFFECT = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 
 
@@ -64,14 +69,25 @@ def connect(
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_reconnect_backoff_ms", 3000),
-        # 30 s by default: for so long a new replica, or one that moved, would not be found.
+        # 30 s by default: too long to find a new replica, or one that moved.
         ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ]
-    interceptors = [
-        *(on_every_call(trace_call) if tracing.is_on() else ()),
-        *(on_every_call(_bearer(token)) if token else ()),
-    ]
-    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors or None)
+    return grpc.aio.insecure_channel(target, options=options, interceptors=_interceptors(token))
+
+
+def _interceptors(token: str | None) -> list[grpc.aio.ClientInterceptor]:
+    """Send the token and trace the call: one interceptor for each kind of call."""
+    entries = {"authorization": f"Bearer {token}"} if token else {}
+    traced = tracing.is_on()
+
+    async def intercept(_self: Any, continuation: Any, details: Any, request: Any) -> Any:
+        details = with_metadata(details, entries)
+        if traced:
+            return await trace_call(continuation, details, request)
+        return await continuation(details, request)
+
+    kinds = _KINDS if token or traced else {}
+    return [type("Around", (kind,), {name: intercept})() for name, kind in kinds.items()]
 
 
 def service_config(services: Sequence[ServiceDescriptor]) -> str:
@@ -114,20 +130,20 @@ def _error_of(
     error = error_of_call(failure)
     if has_details(failure):
         if peer and isinstance(error, Unauthenticated | Forbidden):
-            error = _prefixed(error, peer)  # one token goes to all services: say who minds
+            error = _prefixed(error, peer)  # all services get one token: say which refuses it
         return error
-    who, call = peer or "the server", f"the call {method}".rstrip()
+    server, call = peer or "the server", f"the call {method}".rstrip()
     match failure.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(f"{who} cannot be reached ({failure.details()}){if_away}")
+            return Unavailable(f"{server} cannot be reached ({failure.details()}){if_away}")
         case grpc.StatusCode.CANCELLED:
             return _ended(method, peer)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{who} did not end {call} in time")
+            return DeadlineExceeded(f"{server} did not end {call} in time")
         case _ if failure.details() == _STATUS_LOST:
-            return Unavailable(f"{who} broke off {call}; its log tells why")
+            return Unavailable(f"{server} broke off {call}; its log tells why")
         case _:
-            return _prefixed(error, f"{who}, {method}" if method else who)
+            return _prefixed(error, f"{server}, {method}" if method else server)
 
 
 def _prefixed(error: TuneproofError, prefix: str) -> TuneproofError:
@@ -142,7 +158,7 @@ def _ended(method: str, peer: str) -> Unavailable:
 
 
 async def is_reachable(target: str, *, timeout: float) -> bool:
-    """Whether a gRPC server answers at `host:port` within so many seconds."""
+    """Whether a gRPC server answers at `host:port` within `timeout` seconds."""
     options = [("grpc.max_reconnect_backoff_ms", 1000)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         try:
@@ -180,12 +196,3 @@ async def wait_ready(health_target: str, *, timeout: float) -> None:
             f"the service at {health_target} was not ready within {timeout:.0f} s;"
             " its log tells why"
         ) from None
-
-
-def _bearer(token: str) -> Around:
-    entry = {"authorization": f"Bearer {token}"}
-
-    async def call(continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(with_metadata(details, entry), request)
-
-    return call

@@ -3,9 +3,7 @@
     message_of  a message from a value class with fields of the same names
     value_from  a value class from a message
     values_of   the fields of a message that are set, as a mapping
-    set_values  puts a mapping's values into a message
     word_of     an enum's value as a lower-case word: `CORPUS_STATE_OPEN` is `open`
-    value_of    and back
 
 A message and a value class with equal field names need no table between them. Enums are words,
 an unspecified one is empty; times are aware, durations are seconds, absent fields are None.
@@ -65,8 +63,8 @@ def value_from(kind: type[T], message: Message, **given: Any) -> T:
 def values_of(message: Message) -> dict[str, Any]:
     """The fields that are set, by name: enums as words, repeated fields as tuples.
 
-    A field that tells presence (`optional`) and is absent is left out, as are an empty list and an
-    enum's 0, which is its `UNSPECIFIED`.
+    Leaves out absent fields that tell presence (`optional`), empty lists, and an enum's 0, which is
+    its `UNSPECIFIED`.
 
     Raises:
         InvalidInput: for an enum's number that this version does not know.
@@ -86,33 +84,9 @@ def values_of(message: Message) -> dict[str, Any]:
     return found
 
 
-def set_values(message: Message, values: Mapping[str, Any]) -> None:
-    """Sets the fields of these names; the rest stays as it is.
-
-    Raises:
-        InvalidInput: for a word that a field's enum does not have.
-    """
-    for name, value in values.items():
-        field = message.DESCRIPTOR.fields_by_name[name]
-        if field.is_repeated:
-            getattr(message, name).extend(value)
-        else:
-            setattr(message, name, _number_of(field.enum_type, value) if field.enum_type else value)
-
-
 def word_of(enum: Any, value: int) -> str:
-    """A number of an enum (as `pb.Role`) as a lower-case word; one that is not known is the number
-    after the enum's name."""
+    """A number of an enum (as `pb.Role`) as a lower-case word; an unknown number stays a number."""
     return _word(enum.DESCRIPTOR, value)
-
-
-def value_of(enum: Any, word: str) -> Any:
-    """The number of a lower-case word.
-
-    Raises:
-        InvalidInput: for a word that the enum does not have; `unspecified` is none.
-    """
-    return _number_of(enum.DESCRIPTOR, word)
 
 
 def _put(message: Message, field: Any, value: Any) -> None:
@@ -154,7 +128,10 @@ def _as_message(field: Any, value: Any) -> Any:
 def _take(message: Message, field: Any, hint: Any) -> Any:
     value = getattr(message, field.name)
     if field.is_repeated:
-        return _take_all(field, value, hint)
+        if _is_map(field):
+            return dict(value)
+        kind = get_args(hint)[0]
+        return tuple(value_from(kind, each) if field.message_type else each for each in value)
     if is_dataclass(hint):
         return value_from(cast("type[Any]", hint), value)
     if field.has_presence and not message.HasField(field.name):
@@ -162,14 +139,6 @@ def _take(message: Message, field: Any, hint: Any) -> Any:
     if field.message_type is not None:
         return value.ToDatetime(tzinfo=UTC)
     return value if field.enum_type is None else _word(field.enum_type, value) if value else ""
-
-
-def _take_all(field: Any, values: Any, hint: Any) -> Any:
-    if field.message_type is None:
-        return tuple(values)
-    if _is_map(field):
-        return dict(values)
-    return tuple(value_from(get_args(hint)[0], each) for each in values)
 
 
 def _is_map(field: Any) -> bool:
@@ -202,7 +171,7 @@ def _number_of(enum: Any, word: str) -> int:
     words, word = _words(enum), word.lower()
     if word not in words:
         kind = _prefix(enum).lower().replace("_", " ")
-        raise InvalidInput(f"{word!r} is no {kind}; known: {', '.join(words)}")
+        raise InvalidInput(f"{kind} {word!r} is not known; known: {', '.join(words)}")
     return words[word]
 
 

@@ -132,22 +132,24 @@ async def _follow_readiness(
         if now is not ready:
             ready = now
             _log.info("ready" if ready else "not ready", reason=reason)
-            await states.set("ready", _SERVING if ready else _NOT_SERVING)
-            await states.set("", _SERVING if ready else _NOT_SERVING)
+            await _set_ready(states, ready)
         try:
             await asyncio.wait_for(stop.wait(), _READY_POLL_SECONDS)
         except TimeoutError:
             continue
-    await states.set("ready", _NOT_SERVING)
-    await states.set("", _NOT_SERVING)
+    await _set_ready(states, False)
+
+
+async def _set_ready(states: health.aio.HealthServicer, ready: bool) -> None:
+    for service in ("ready", ""):
+        await states.set(service, _SERVING if ready else _NOT_SERVING)
 
 
 @asynccontextmanager
 async def _health_server(bind: str) -> AsyncIterator[tuple[health.aio.HealthServicer, str]]:
     states = health.aio.HealthServicer()
     await states.set("live", _SERVING)
-    await states.set("ready", _NOT_SERVING)
-    await states.set("", _NOT_SERVING)
+    await _set_ready(states, False)
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     target = _listen(server, bind, "health_bind")
@@ -164,14 +166,10 @@ async def _grpc_server(
 ) -> AsyncIterator[str]:
     limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
     around = CallInterceptor(service.descriptors, tokens, limits)
-    server = make_server(
-        service,
-        around,
-        settings.max_message_bytes,
-        age=ConnectionAge(
-            settings.max_connection_age_seconds, settings.max_connection_age_grace_seconds
-        ),
+    age = ConnectionAge(
+        settings.max_connection_age_seconds, settings.max_connection_age_grace_seconds
     )
+    server = make_server(service, around, settings.max_message_bytes, age)
     target = _listen(server, settings.bind, "bind")
     await server.start()
     try:
@@ -183,7 +181,7 @@ async def _grpc_server(
 
 @dataclass(frozen=True)
 class ConnectionAge:
-    """When a server asks its clients to connect anew."""
+    """When a server asks its clients to reconnect."""
 
     seconds: float = 0
     """Age at which a connection takes no new call; 0 means never. gRPC varies it by a tenth."""
@@ -228,7 +226,7 @@ def _listen(server: grpc.aio.Server, bind: str, setting: str) -> str:
         port = server.add_insecure_port(bind)
     except RuntimeError:
         raise InvalidInput(
-            f"cannot listen on {bind}: the port is taken or the address is not this machine's;"
+            f"cannot listen on {bind}: the port is in use, or this machine lacks the address;"
             f" choose another {setting}"
         ) from None
     return f"{f'[{host}]' if ':' in host else host}:{port}"

@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 S = TypeVar("S", bound="ServiceSettings")
 
@@ -110,7 +105,7 @@ class ServiceSettings(BaseSettings):
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 host stands in brackets.
+    """Host and port of `host:port`; an IPv6 host has brackets.
 
     Raises:
         ValueError: when it is not an address.

@@ -1,4 +1,4 @@
-"""For tests: a service in this process behind everything that surrounds calls in earnest."""
+"""For tests: a service in this process, with all that surrounds the calls of a real server."""
 
 from __future__ import annotations
 

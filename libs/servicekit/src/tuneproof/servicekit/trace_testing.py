@@ -1,4 +1,4 @@
-"""For tests: a collector in this process that receives spans by OTLP as one in earnest does."""
+"""For tests: a collector in this process that receives spans by OTLP, as a real one does."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def attributes_of(span: Span) -> dict[str, str | int]:
 def collecting() -> Iterator[Collector]:
     """A collector on a free loopback port.
 
-    Its threads are its own, since sending what is left at the end blocks the sender's event loop.
+    It has threads of its own, since sending the last spans blocks the sender's event loop.
     """
     server = grpc.server(ThreadPoolExecutor(2))
     kept = Collector()

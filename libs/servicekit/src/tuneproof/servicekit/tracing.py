@@ -40,9 +40,9 @@ Value = str | bool | int | float
 
 @contextmanager
 def tracing(service: str, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Sends this process's spans while the context lasts, where the environment asks for it.
+    """Sends this process's spans while the block runs, where the environment asks for it.
 
-    At the end it sends the remaining spans, or gives up after some seconds.
+    At the end it sends the rest, or gives up after some seconds.
 
     Args:
         service: the name of the program; OTEL_SERVICE_NAME wins over it.
@@ -115,7 +115,7 @@ def span(
 
 
 def fail(opened: Span, error: BaseException) -> None:
-    """Notes an error in a span. Of one that is not ours only the type: its text may be secret."""
+    """Notes an error in a span; only the type of a foreign error, whose text may be secret."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
         opened.set_attribute("error.type", "cancelled")
         return
@@ -185,7 +185,7 @@ def _is_wanted(environment: Mapping[str, str]) -> bool:
 
 
 def _send_the_rest(provider: Any, exporter: Any) -> None:
-    # The SDK (1.45) tries for 30 s to reach a collector that is gone: too long for who stops us.
+    # The SDK (1.45) tries for 30 s to reach a collector that is gone: a stop must not take so long.
     limit = threading.Timer(_LAST_SECONDS, exporter.shutdown)
     limit.daemon = True
     limit.start()

@@ -1,4 +1,4 @@
-"""`tuneproof adapters …`: commands that ask a generator, or look at an adapter's folder.
+"""`tuneproof adapters …`: commands that call a generator, or examine an adapter's folder.
 
 commands   list, show, declare, remove, watch, verify
 aliases    alias, aliases, history, rollback, retire

@@ -9,7 +9,6 @@ import typer
 from tuneproof.cli.adapters.commands import RefArgument
 from tuneproof.cli.adapters.tables import json_of, show_aliases, target_of
 from tuneproof.cli.asking import Asked
-from tuneproof.cli.console import out, print_json
 from tuneproof.cli.options import takes_options
 from tuneproof.sdk import AliasInfo, GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
@@ -17,8 +16,10 @@ from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 app = typer.Typer()
 
 AliasArgument = Annotated[str, typer.Argument(help="The alias.")]
-ReasonOption = Annotated[str, typer.Option(help="Why, as the digest of a gate's report.")]
-ForceOption = Annotated[bool, typer.Option(help="Even if an adapter is not ready everywhere.")]
+ReasonOption = Annotated[str, typer.Option(help="Why it moves, for the history.")]
+ForceOption = Annotated[
+    bool, typer.Option(help="Move it even if an adapter is not ready on every replica.")
+]
 
 
 @app.command("alias")
@@ -29,20 +30,21 @@ def alias_command(
     ref: RefArgument,
     *,
     expect: Annotated[
-        str, typer.Option(help="Where it points now; without it the alias must be new.")
+        str, typer.Option(help="The adapter it points to now; leave it out for a new alias.")
     ] = "",
     expect_version: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Its newest version now; 0: none.")
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="The alias's version now; 0 for a new alias."),
     ] = None,
     canary: Annotated[
-        str, typer.Option(help="REF:PERCENT: a second adapter, and its share of the requests.")
+        str, typer.Option(help="REF:PERCENT: a second adapter and its share of the requests.")
     ] = "",
     reason: ReasonOption = "",
     force: ForceOption = False,
 ) -> None:
-    """Point an alias to an adapter, or in parts to two, if it points where you expect.
+    """Point an alias to an adapter, or split it between two, if it points where you expect.
 
-    Ends with 1 when it points elsewhere, or an adapter is not ready on every live replica.
+    Exits with 1 when it points elsewhere, or an adapter is not ready on every live replica.
 
     Examples:
 
@@ -52,26 +54,24 @@ def alias_command(
       --canary full@sha256:...:5
     """
     canary_ref, percent = _canary(canary)
-
-    async def work(client: GeneratorClient) -> AliasInfo:
-        return await client.set_alias(
-            *(name, ref),
-            expected_ref=expect,
-            expected_version=expect_version,
-            force=force,
-            reason=reason,
-            canary_ref=canary_ref,
-            canary_percent=percent,
-        )
-
     try:
-        alias = asked.run(work)
+        alias = asked.run(
+            lambda client: client.set_alias(
+                *(name, ref),
+                expected_ref=expect,
+                expected_version=expect_version,
+                force=force,
+                reason=reason,
+                canary_ref=canary_ref,
+                canary_percent=percent,
+            )
+        )
     except WrongState as error:
         now = error.metadata.get("current_ref")
         if now and now != expect:
             error.message += f"; --expect {now} moves it from there"
         raise
-    _show_set(alias, as_json=asked.as_json)
+    _show_set(asked, alias)
 
 
 @app.command("aliases")
@@ -84,26 +84,20 @@ def aliases_command(asked: Asked) -> None:
       tuneproof adapters aliases
     """
     found = asked.run(lambda client: client.aliases())
-    if asked.as_json:
-        print_json({"aliases": json_of(found)})
-    else:
-        show_aliases(found, out)
+    asked.give({"aliases": json_of(found)}, lambda: show_aliases(found))
 
 
 @app.command("history")
 @takes_options
 def history_command(asked: Asked, alias: AliasArgument) -> None:
-    """List what an alias was set to, the newest first.
+    """List the versions of an alias, the newest first.
 
     Example:
 
       tuneproof adapters history live
     """
     found = asked.run(lambda client: client.alias_versions(alias))
-    if asked.as_json:
-        print_json({"versions": json_of(found)})
-    else:
-        show_aliases(found, out)
+    asked.give({"versions": json_of(found)}, lambda: show_aliases(found))
 
 
 @app.command("rollback")
@@ -113,14 +107,17 @@ def rollback_command(
     alias: AliasArgument,
     *,
     to: Annotated[
-        int | None, typer.Option(min=1, help="This version, not the last that pointed elsewhere.")
+        int | None,
+        typer.Option(
+            min=1, help="The version to return to; by default the last that pointed elsewhere."
+        ),
     ] = None,
     reason: ReasonOption = "",
     force: ForceOption = False,
 ) -> None:
     """Point an alias where it pointed before, canary included. A second rollback undoes the first.
 
-    Ends with 1 when it never pointed elsewhere, or the adapter from before is not ready.
+    Exits with 1 when it never pointed elsewhere, or the earlier adapter is not ready.
 
     Examples:
 
@@ -137,14 +134,11 @@ def rollback_command(
         return before, wanted, now
 
     before, wanted, now = asked.run(work)
-    if asked.as_json:
-        print_json({"before": json_of(before), "now": json_of(now), "as_in": wanted.version})
-        return
-    out.print(
+    asked.give(
+        {"before": json_of(before), "now": json_of(now), "as_in": wanted.version},
         f"{alias} points to {target_of(now)} again, as in version {wanted.version}\n"
         f"it pointed to {target_of(before)} since version {before.version}"
         f"{before.reason and f' ({before.reason})'}; now it is version {now.version}",
-        markup=False,
     )
 
 
@@ -154,14 +148,12 @@ def retire_command(
     asked: Asked,
     alias: AliasArgument,
     *,
-    expect: Annotated[
-        str, typer.Option(help="Only if it points there; without it, wherever it points.")
-    ] = "",
+    expect: Annotated[str, typer.Option(help="Retire it only if it points to this adapter.")] = "",
     reason: ReasonOption = "",
 ) -> None:
-    """Let an alias point nowhere, so that what it pointed to can be removed. Its history stays.
+    """Let an alias point nowhere, so that its adapter can be removed. Its history stays.
 
-    Requests for it are NOT_FOUND until it is set again; `rollback` brings it back.
+    Requests for it get NOT_FOUND until somebody sets it again; `rollback` brings it back.
 
     Example:
 
@@ -181,23 +173,23 @@ def retire_command(
             reason=reason,
         )
 
-    _show_set(asked.run(work), as_json=asked.as_json)
+    _show_set(asked, asked.run(work))
 
 
 async def _history(client: GeneratorClient, alias: str) -> list[AliasInfo]:
-    """What an alias was set to, the newest first; at least one."""
+    """The versions of an alias, the newest first; at least one."""
     versions = await client.alias_versions(alias)
     if not versions:
-        raise WrongState(f"none of the versions of alias {alias} can be read; set it anew")
+        raise WrongState(f"no version of alias {alias} can be read; set it again")
     return versions
 
 
 async def _set_back(
     client: GeneratorClient, before: AliasInfo, wanted: AliasInfo, reason: str, *, force: bool
 ) -> AliasInfo:
-    """Sets the alias; where the answer is lost, looks whether it was done.
+    """Sets the alias; where the answer is lost, looks whether the alias moved.
 
-    To give the command once more would undo a rollback that was done.
+    Running the command once more would undo a rollback that succeeded.
     """
     try:
         return await client.set_alias(
@@ -217,7 +209,7 @@ async def _set_back(
 
 
 def _version(versions: list[AliasInfo], number: int | None) -> AliasInfo:
-    """The version to go back to; none of those that retired the alias."""
+    """The version to go back to; never one that retired the alias."""
     now = versions[0]
     earlier = [one for one in versions[1:] if one.ref]
     for one in earlier:
@@ -232,17 +224,13 @@ def _version(versions: list[AliasInfo], number: int | None) -> AliasInfo:
     )
 
 
-def _show_set(alias: AliasInfo, *, as_json: bool) -> None:
-    if as_json:
-        print_json(json_of(alias))
-    else:
-        out.print(
-            f"{alias.name} points to {target_of(alias)}, version {alias.version}", markup=False
-        )
+def _show_set(asked: Asked, alias: AliasInfo) -> None:
+    text = f"{alias.name} points to {target_of(alias)}, version {alias.version}"
+    asked.give(json_of(alias), text)
 
 
 def _canary(text: str) -> tuple[str, int]:
-    """Reference and percent of `REF:PERCENT`; of no text, none."""
+    """Reference and percent of `REF:PERCENT`; an empty text has neither."""
     if not text:
         return "", 0
     ref, _, percent = text.rpartition(":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, told
+from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, summary_of
 from tuneproof.cli.adapters.verify import show_report, verify_folder
 from tuneproof.cli.adapters.watch import watch_on
 from tuneproof.cli.asking import Asked
-from tuneproof.cli.console import ExitCode, out, plain_errors, print_json, say
+from tuneproof.cli.console import ExitCode, out, plain_errors, say
 from tuneproof.cli.options import JsonOption, takes_options
-from tuneproof.sdk import AdapterInfo, GeneratorClient
+from tuneproof.sdk import AdapterInfo, GeneratorClient, PoolInfo
 from tuneproof.sdk.readiness import states_of
 
 app = typer.Typer(
@@ -32,7 +31,7 @@ RefArgument = Annotated[str, typer.Argument(help="`name@sha256:…`, as in the r
 @dataclass(frozen=True)
 class _Watched(Asked):
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line, as changes come.")
+        bool, typer.Option("--json", help="Print each change as a line of JSON.")
     ] = False
 
 
@@ -46,14 +45,12 @@ def list_command(asked: Asked) -> None:
       tuneproof adapters list
     """
 
-    async def work(client: GeneratorClient) -> None:
-        adapters, pool = await client.adapters(), await client.pool()
-        if asked.as_json:
-            print_json({"adapters": [json_of(one) for one in adapters], "pool": json_of(pool)})
-        else:
-            show_adapters(adapters, pool, out)
+    async def work(client: GeneratorClient) -> tuple[list[AdapterInfo], PoolInfo]:
+        return await client.adapters(), await client.pool()
 
-    asked.run(work)
+    adapters, pool = asked.run(work)
+    value = {"adapters": [json_of(one) for one in adapters], "pool": json_of(pool)}
+    asked.give(value, lambda: show_adapters(adapters, pool))
 
 
 @app.command("show")
@@ -62,17 +59,14 @@ def show_command(
     asked: Asked,
     ref: Annotated[str, typer.Argument(help="`name@sha256:…` or an alias.")],
 ) -> None:
-    """Show all that is known of an adapter: states with their times, stages, replicas, requests.
+    """Show an adapter in full: states with their times, stages, replicas, requests.
 
     Example:
 
       tuneproof adapters show live --json
     """
     adapter = asked.run(lambda client: client.adapter(ref))
-    if asked.as_json:
-        print_json(json_of(adapter))
-    else:
-        show_adapter(adapter, out)
+    asked.give(json_of(adapter), lambda: show_adapter(adapter))
 
 
 @app.command("declare")
@@ -82,20 +76,20 @@ def declare_command(
     ref: RefArgument,
     *,
     wait: Annotated[
-        bool, typer.Option(help="Return when every live replica serves it, or it failed.")
+        bool, typer.Option(help="Wait until every live replica serves it, or it fails.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")] = 600.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait, in seconds.")] = 600.0,
     required: Annotated[
-        bool, typer.Option(help="The generator is not ready without it, and never evicts it.")
+        bool, typer.Option(help="The generator is ready only with it, and never evicts it.")
     ] = False,
     on_full: Annotated[
         Literal["refuse", "evict-idle"],
-        typer.Option(help="At full capacity: refuse, or evict what was idle for longest."),
+        typer.Option(help="At full capacity: refuse, or evict the adapter idle for longest."),
     ] = "refuse",
 ) -> None:
-    """Add an adapter of the registry to the pool: it is fetched, verified, loaded, then served.
+    """Add an adapter from the registry to the pool, which fetches, verifies, loads and serves it.
 
-    Ends with 1 when --wait sees it fail, or the time is over.
+    Exits with 1 when the adapter fails while --wait waits, or the time runs out.
 
     Examples:
 
@@ -110,14 +104,13 @@ def declare_command(
         if not wait:
             return declared
         return await client.wait_ready(
-            ref, timeout=timeout, on_change=lambda now: say(_line(now, start))
+            ref,
+            timeout=timeout,
+            on_change=lambda now: say(f"{time.monotonic() - start:6.1f} s  {summary_of(now)}"),
         )
 
     adapter = asked.run(work)
-    if asked.as_json:
-        print_json(json_of(adapter))
-    else:
-        out.print(f"{adapter.ref}: {states_of(adapter)}", markup=False)
+    asked.give(json_of(adapter), f"{adapter.ref}: {states_of(adapter)}")
 
 
 @app.command("remove")
@@ -127,35 +120,30 @@ def remove_command(
     ref: RefArgument,
     *,
     drain: Annotated[
-        float, typer.Option(min=0, help="Seconds that running requests may take; then they end.")
+        float, typer.Option(min=0, help="Seconds that running requests may still take.")
     ] = 30.0,
 ) -> None:
-    """Take an adapter out of the pool, after its running requests. The registry keeps it.
+    """Remove an adapter from the pool when its running requests end. The registry keeps it.
 
     Example:
 
       tuneproof adapters remove short@sha256:... --drain 5
     """
-
-    async def work(client: GeneratorClient) -> None:
-        await client.remove(ref, drain_seconds=drain, timeout=drain + 90)
-
-    asked.run(work)
-    if asked.as_json:
-        print_json({"removed": ref})
-    else:
-        out.print(f"{ref}: removed", markup=False)
+    asked.run(lambda client: client.remove(ref, drain_seconds=drain, timeout=drain + 90))
+    asked.give({"removed": ref}, f"{ref}: removed")
 
 
 @app.command("watch")
 @takes_options
 def watch_command(
     asked: _Watched,
-    refs: Annotated[list[str] | None, typer.Argument(help="Only these; none: all.")] = None,
+    refs: Annotated[
+        list[str] | None, typer.Argument(help="References of the adapters to watch; none: all.")
+    ] = None,
 ) -> None:
     """Show the adapters as they are, then each change, until Ctrl-C.
 
-    Goes on at another replica, or when the generator is back, within a minute.
+    When the replica goes away, it asks another one, or waits up to a minute.
 
     Examples:
 
@@ -166,30 +154,33 @@ def watch_command(
 
     def show(adapter: AdapterInfo) -> None:
         if asked.as_json:
-            print(json.dumps(json_of(adapter), ensure_ascii=False))
-            sys.stdout.flush()
+            print(json.dumps(json_of(adapter), ensure_ascii=False), flush=True)
         else:
-            out.print(f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {told(adapter)}", markup=False)
+            out.print(
+                f"{time.strftime('%H:%M:%S')}  {adapter.ref}  {summary_of(adapter)}", markup=False
+            )
 
     asked.run(lambda client: watch_on(client, refs or (), show))
 
 
 @app.command("verify")
 def verify_command(
-    path: Annotated[Path, typer.Argument(help="Folder of an adapter: peft's, or a registry's.")],
+    path: Annotated[
+        Path, typer.Argument(help="An adapter's folder, as peft or the registry writes it.")
+    ],
     *,
     base: Annotated[
         Path | None,
-        typer.Option(help="Folder of the base model that is to serve it, in Hugging Face format."),
+        typer.Option(help="Folder of its base model, in Hugging Face format."),
     ] = None,
     max_rank: Annotated[
-        int | None, typer.Option(min=1, help="The largest rank that the generator is set up for.")
+        int | None, typer.Option(min=1, help="The generator's largest rank (--max-lora-rank).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an adapter as a generator would, here and without one; list all its defects.
+    """Check an adapter as a generator would, but without one, and list all its defects.
 
-    Ends with 1 when there is a defect.
+    Exits with 1 when it finds a defect.
 
     Examples:
 
@@ -202,7 +193,3 @@ def verify_command(
         show_report(path, report, as_json=as_json)
         if not report.ok:
             raise SystemExit(ExitCode.FAILED)
-
-
-def _line(adapter: AdapterInfo, start: float) -> str:
-    return f"{time.monotonic() - start:6.1f} s  {told(adapter)}"

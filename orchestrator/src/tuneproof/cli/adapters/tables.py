@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from rich.console import Console
 from rich.table import Table
 
+from tuneproof.cli.console import out
 from tuneproof.sdk import AdapterInfo, AliasInfo, PoolInfo
 from tuneproof.sdk.readiness import states_of
 
@@ -18,13 +18,13 @@ _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def json_of(value: object) -> Any:
-    """What JSON knows: times in ISO 8601; an adapter says besides whether it is ready."""
+    """A value for JSON: times in ISO 8601; an adapter also says whether it is ready."""
     plain = _ANY.dump_python(value, mode="json")
     return {**plain, "ready": value.ready} if isinstance(value, AdapterInfo) else plain
 
 
-def show_adapters(adapters: Sequence[AdapterInfo], pool: PoolInfo, console: Console) -> None:
-    """One line each, and how many places are taken."""
+def show_adapters(adapters: Sequence[AdapterInfo], pool: PoolInfo) -> None:
+    """Prints one line each, and how many of the places are taken."""
     table = Table("adapter", "state", "rank", "MiB", "aliases", "replicas", "reason", box=None)
     for one in adapters:
         table.add_row(
@@ -37,17 +37,14 @@ def show_adapters(adapters: Sequence[AdapterInfo], pool: PoolInfo, console: Cons
             one.reason,
         )
     if adapters:
-        _print(table, console)
+        _print(table)
     replicas = ", ".join(pool.live_replicas or (pool.replica,))
-    console.print(
-        f"{pool.base_model}: {len(adapters)} of {pool.max_cpu_loras} adapters;"
-        f" replicas: {replicas}",
-        markup=False,
-    )
+    places = f"{len(adapters)} of {pool.max_cpu_loras} adapters"
+    out.print(f"{pool.base_model}: {places}; replicas: {replicas}", markup=False)
 
 
-def show_adapter(one: AdapterInfo, console: Console) -> None:
-    """All that is known of it."""
+def show_adapter(one: AdapterInfo) -> None:
+    """Prints all that is known of it."""
     table = Table(box=None, show_header=False)
     last_used = _time(one.last_used_time) or "never"
     facts = {
@@ -57,7 +54,7 @@ def show_adapter(one: AdapterInfo, console: Console) -> None:
         "rank": str(one.rank or "not known yet"),
         "size": f"{one.size_bytes} bytes",
         "aliases": ", ".join(one.aliases) or "none",
-        "requests": f"{one.running_requests} running; the last one ended: {last_used}",
+        "requests": f"{one.running_requests} running; last ended: {last_used}",
         "weights in": one.residency or "not known",
         "stages": times_of(one.stage_seconds) or "none yet",
     }
@@ -67,18 +64,18 @@ def show_adapter(one: AdapterInfo, console: Console) -> None:
         table.add_row(f"on {name}", " ".join(filter(None, (replica.state, replica.reason))))
     for change in one.transitions:
         table.add_row(_time(change.time), " ".join(filter(None, (change.state, change.reason))))
-    _print(table, console)
+    _print(table)
 
 
-def show_aliases(aliases: Iterable[AliasInfo], console: Console) -> None:
-    """One line each."""
+def show_aliases(aliases: Iterable[AliasInfo]) -> None:
+    """Prints one line each."""
     table = Table("alias", "version", "points to", "set", "by", "reason", box=None)
     for one in aliases:
         table.add_row(
             *(one.name, str(one.version), target_of(one).replace(", ", "\n")),
             *(_time(one.set_time), one.set_by, one.reason),
         )
-    _print(table, console)
+    _print(table)
 
 
 def target_of(alias: AliasInfo) -> str:
@@ -93,15 +90,15 @@ def times_of(stage_seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stage_seconds.items())
 
 
-def told(adapter: AdapterInfo) -> str:
-    """States, reason and stage times."""
+def summary_of(adapter: AdapterInfo) -> str:
+    """An adapter's states, reason and stage times."""
     parts = (f"{states_of(adapter):<9}", adapter.reason, times_of(adapter.stage_seconds))
     return "  ".join(filter(None, parts)).rstrip()
 
 
-def _print(table: Table, console: Console) -> None:
-    """As wide as it is, so that a reference stays in one piece and can be copied."""
-    console.print(table, markup=False, width=_WIDTH, crop=False)
+def _print(table: Table) -> None:
+    """Prints it in its full width, so that a reference stays in one piece and can be copied."""
+    out.print(table, markup=False, width=_WIDTH, crop=False)
 
 
 def _time(moment: datetime | None) -> str:

@@ -1,6 +1,6 @@
 """Checking an adapter's folder offline.
 
-The checks are imported where they are needed: numpy takes its time.
+The functions import the checks: numpy is slow to load.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneproof.cli.console import out, print_json
+from tuneproof.cli.console import give
 from tuneproof.servicekit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def verify_folder(path: Path, base: Path | None, max_rank: int | None) -> AdmissionReport:
-    """Examines an adapter; what lies in a registry's place must be what its place says.
+    """Examines an adapter; one in a registry must be the one that its place names.
 
     Raises:
-        InvalidInput: when there is no such folder, or `base` is no model.
+        InvalidInput: `path` is not a folder, or `base` is not a model.
     """
     from tuneproof.adapters import identify_base, read_base_config, verify  # noqa: PLC0415
 
@@ -42,27 +42,22 @@ def verify_folder(path: Path, base: Path | None, max_rank: int | None) -> Admiss
 
 
 def show_report(path: Path, report: AdmissionReport, *, as_json: bool) -> None:
-    """Prints every defect, and what was not looked at."""
-    if as_json:
-        print_json(
-            {
-                "ok": report.ok,
-                "adapter": str(report.adapter) if report.adapter else None,
-                "tensors": report.tensors,
-                "size_bytes": report.size_bytes,
-                "defects": [asdict(defect) for defect in report.defects],
-                "notes": list(report.notes),
-            }
-        )
-        return
-    for defect in report.defects:
-        out.print(f"{defect.code:<12} {defect.message}", markup=False)
-    for note in report.notes:
-        out.print(f"{'note':<12} {note}", markup=False)
+    """Prints every defect, and what was not examined."""
+    value = {
+        "ok": report.ok,
+        "adapter": str(report.adapter) if report.adapter else None,
+        "tensors": report.tensors,
+        "size_bytes": report.size_bytes,
+        "defects": [asdict(defect) for defect in report.defects],
+        "notes": list(report.notes),
+    }
+    lines = [f"{defect.code:<12} {defect.message}" for defect in report.defects]
+    lines += [f"{'note':<12} {note}" for note in report.notes]
     found = len(report.defects)
     summary = f"{found} defect{'s' * (found > 1)}: not fit to be served" if found else "no defect"
     size = f"{report.tensors} tensors, {report.size_bytes / 2**20:.1f} MiB"
-    out.print(f"{report.adapter or path}: {summary} ({size})", markup=False)
+    lines.append(f"{report.adapter or path}: {summary} ({size})")
+    give(value, "\n".join(lines), as_json=as_json)
 
 
 def _expected(path: Path) -> AdapterRef | None:

@@ -1,4 +1,4 @@
-"""Following adapters while the replicas that tell of them come and go."""
+"""Following adapters while the replicas that report them come and go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from tuneproof.cli.adapters.tables import told
+from tuneproof.cli.adapters.tables import summary_of
 from tuneproof.cli.console import say
 from tuneproof.sdk import AdapterInfo
 from tuneproof.servicekit.errors import DeadlineExceeded, Unavailable
@@ -18,7 +18,7 @@ _AWAY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 _AWAY = Retries(first=1.0, longest=4.0)
 _STOOD_SECONDS = 10.0
-"""A watch that lasted so long was one, though nothing may have changed."""
+"""A watch that lasted this long worked, even if nothing changed."""
 
 
 class Watchable(Protocol):
@@ -36,10 +36,10 @@ async def watch_on(
     away_seconds: float = _AWAY_SECONDS,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Shows changes without end, each once, and watches again where the watch ends.
+    """Shows changes without end, each once, and watches again when a watch ends.
 
     Raises:
-        Unavailable: when the generator is away for longer than `away_seconds`.
+        Unavailable: the generator is away for longer than `away_seconds`.
     """
     shown: dict[str, str] = {}
     patience = Patience(_AWAY, away_seconds, sleep=sleep)
@@ -49,7 +49,7 @@ async def watch_on(
             async with aclosing(client.watch(refs)) as changes:
                 async for adapter in changes:
                     patience.answered()
-                    if shown.get(adapter.ref) != (now := told(adapter)):
+                    if shown.get(adapter.ref) != (now := summary_of(adapter)):
                         shown[adapter.ref] = now
                         show(adapter)
         except (Unavailable, DeadlineExceeded) as error:

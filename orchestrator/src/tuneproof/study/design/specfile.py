@@ -2,32 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tuneproof.servicekit.yamlfile import FileKind, Mistake, repeated
 from tuneproof.study.design.spec import LEXICAL_MEASURES, NAME_PATTERN, RUBRIC_PATTERN, StudySpec
-
-
-def load_spec(path: Path) -> StudySpec:
-    """Reads and checks a study file.
-
-    Raises:
-        InvalidInput: when it is missing, is no YAML, or says what a study cannot be; the message
-            has a line `file:line: field: what is wrong` for each mistake.
-    """
-    return STUDY_FILE.load(path)
-
-
-def parse_spec(text: str, name: str) -> StudySpec:
-    """Checks a study file's text.
-
-    Args:
-        name: what messages call the file.
-
-    Raises:
-        InvalidInput: as `load_spec`.
-    """
-    return STUDY_FILE.parse(text, name)
 
 
 def contradictions(spec: StudySpec) -> list[Mistake]:
@@ -94,7 +70,7 @@ def _unknown_arms(spec: StudySpec) -> list[Mistake]:
     return [
         (
             ("comparison", "primary", index, "arm"),
-            f"{each.arm!r} is no tuned arm; there are: {', '.join(tuned) or 'none'}",
+            f"{each.arm!r} is not a tuned arm; there are: {', '.join(tuned) or 'none'}",
         )
         for index, each in enumerate(spec.comparison.primary)
         if each.arm not in tuned
@@ -112,3 +88,5 @@ STUDY_FILE = FileKind(
     contradictions=contradictions,
 )
 """What a study file must hold."""
+
+load_spec = STUDY_FILE.load

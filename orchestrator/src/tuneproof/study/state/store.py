@@ -1,39 +1,38 @@
 """The study's memory: one SQLite file of finished work, keyed by the content of its inputs.
 
-What was done once with the same inputs is never done again, by whichever study. A row is written
-when its work is finished, in a transaction of its own, so that a kill loses only what was in
-flight.
+Work with the same inputs is done once, whichever study asks for it. A row is written when its
+work is finished, in a transaction of its own, so that a kill loses only the work in flight.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, WrongState
 
+N = TypeVar("N", bound=Hashable)
 Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool"]
-"""The reader's and the judge's checks are answers and grades like all others."""
+"""The reader's and the judge's checks are answers and grades too."""
 
 FILE_NAME = "study.sqlite"
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free space on that disk",
     sqlite3.SQLITE_READONLY: "it cannot be written; make it writable, or name another --state",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; see who may write there, and its disk",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; check its permissions and its disk",
     sqlite3.SQLITE_IOERR: "its disk fails or is full; free space, or mend the disk",
     sqlite3.SQLITE_PERM: "you may not use it; name another --state",
     sqlite3.SQLITE_BUSY: "another program has locked it; end that program",
 }
-"""What to do about a file that is good itself, by SQLite's result code."""
+"""What to do where the file itself is good, by SQLite's result code."""
 _VERSION = 1
-_CHUNK = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, output TEXT NOT NULL,
@@ -57,7 +56,7 @@ class Task:
 
     kind: Kind
     inputs: Mapping[str, Any]
-    """JSON values; everything that can change the output, and nothing else."""
+    """JSON values: exactly what can change the output."""
     key: str
     """sha256 over kind and inputs."""
 
@@ -79,23 +78,22 @@ class State:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Outputs of those keys that have one."""
-        found: dict[str, Any] = {}
-        for part in _chunks(list(dict.fromkeys(keys))):
-            query = f"SELECT key, output FROM results WHERE key IN ({_marks(part)})"  # noqa: S608
-            found |= {key: json.loads(out) for key, out in self._database.execute(query, part)}
-        return found
+        found = self._select("SELECT key, output FROM results", keys)
+        return {key: json.loads(output) for key, output in found.items()}
+
+    def outputs(self, tasks: Mapping[N, Task]) -> dict[N, Any]:
+        """Outputs by the names of their tasks, of those that have one."""
+        found = self.get_many(each.key for each in tasks.values())
+        return {name: found[each.key] for name, each in tasks.items() if each.key in found}
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
         """Tasks without an output: each key once, in order."""
         by_key = {each.key: each for each in tasks}
-        done: set[str] = set()
-        for part in _chunks(list(by_key)):
-            query = f"SELECT key FROM results WHERE key IN ({_marks(part)})"  # noqa: S608
-            done |= {key for (key,) in self._database.execute(query, part)}
+        done = self._select("SELECT key, kind FROM results", by_key)
         return [each for key, each in by_key.items() if key not in done]
 
     def put(self, done: Task, output: Any) -> None:
-        """Stores an output, on the disk when this returns; a failure under the key is over."""
+        """Writes an output to the disk, and deletes an earlier failure of the task."""
         row = (
             done.key,
             done.kind,
@@ -115,15 +113,15 @@ class State:
 
     def failures(self, keys: Iterable[str]) -> dict[str, str]:
         """Messages of those keys whose last try failed."""
-        found: dict[str, str] = {}
-        for part in _chunks(list(dict.fromkeys(keys))):
-            query = f"SELECT key, message FROM failures WHERE key IN ({_marks(part)})"  # noqa: S608
-            found |= dict(self._database.execute(query, part))
-        return found
+        return self._select("SELECT key, message FROM failures", keys)
+
+    def _select(self, query: str, keys: Iterable[str]) -> dict[str, str]:
+        """The second column by the first, of those keys that are there."""
+        chosen = f"{query} WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+        return dict(self._database.execute(chosen, [json.dumps(list(keys))]))
 
     def remember_study(self, name: str, resolved: Mapping[str, Any]) -> None:
-        """Keeps what a study's last run was told beside its file, so that a report needs only
-        the file."""
+        """Keeps the flags of a study's last run, so that a report needs only the study file."""
         row = (name, json.dumps(dict(resolved), sort_keys=True), _now())
         with self._database:
             self._database.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?)", row)
@@ -160,7 +158,7 @@ def open_state(folder: Path, *, write: bool) -> Iterator[State]:
     Raises:
         NotFound: there is none, and `write` is False.
         WrongState: its disk is full, or it cannot be written; what it holds is kept.
-        Corrupted: it is no such file, or of another version.
+        Corrupted: it is another kind of file, or of another version.
     """
     path = folder / FILE_NAME
     if not write and not path.exists():
@@ -175,7 +173,7 @@ def open_state(folder: Path, *, write: bool) -> Iterator[State]:
 
 
 def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
-    """A disk that takes no more leaves a good file; one that is no database does not get well."""
+    """A full disk leaves a good file; a file that is not a database stays broken."""
     # The extended codes (a read-only folder, say) hold the primary one in their lowest byte.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _ADVICE:
@@ -183,27 +181,20 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
             f"{path}: {error}: {_ADVICE[code]}, and give the same command again; what is done is"
             " kept"
         )
-    return Corrupted(f"{path} cannot be used ({error}): move it away to begin anew")
+    return Corrupted(f"{path} cannot be used ({error}): move it away to start over")
 
 
 def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version not in (0, _VERSION):
-        raise Corrupted(f"{path} is of version {version}, this program knows {_VERSION}")
+        raise Corrupted(
+            f"{path} is of version {version}, but this program reads version {_VERSION}"
+        )
     if write:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.executescript(_SCHEMA)
         database.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), _CHUNK):
-        yield keys[start : start + _CHUNK]
-
-
-def _marks(keys: Sequence[str]) -> str:
-    return ",".join("?" * len(keys))
 
 
 def _now() -> str:

@@ -9,20 +9,24 @@ from functools import partial
 from tuneproof.sdk import GenerateInput, Generation, GeneratorClient, Sampling
 from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
 from tuneproof.study.progress import Progress, Stage
-from tuneproof.study.services import Services, pool_to_json
+from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
-from tuneproof.study.steps.work import Outcome, complete, persist
+from tuneproof.study.steps.work import TaskOutcome, complete, persist
 
 _AWAY_SECONDS = 10.0
-"""After so long a generator is taken for lost; one of this machine does not come back by itself."""
+"""After this time a generator counts as lost, and the study restarts one of this machine."""
+_KEPT = ("dtype", "engine_version", "chat_template_digest")
+"""Of the generator's description, for the report."""
+_ANSWERED = ["text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds", "served_by"]
+"""Of an answer, in the state; the fields of `results.Answer` have the same names."""
 
 
 async def answer(chain: Chain, services: Services, progress: Progress) -> None:
     """Has every missing answer generated, greedily.
 
-    Adapters are loaded as many at a time as one batch of the engine can hold, so that they do not
-    push each other out.
+    Loads as many adapters at a time as one batch of the engine can hold, so that they do not
+    evict each other.
     """
     tasks = [work.task for work in [*chain.answers(), *chain.reader_answers()]]
     missing = chain.state.missing(tasks)
@@ -30,9 +34,11 @@ async def answer(chain: Chain, services: Services, progress: Progress) -> None:
         return
     distinct = len({each.key for each in tasks})
     with progress.stage("answers", distinct, distinct - len(missing)) as stage:
-        await persist(partial(_connect, services), recover=services.recover)
-        remember_pool(chain, services)
-        width = max(1, services.pool.max_loras if services.pool else 1)
+        await persist(services.generator, recover=services.recover)
+        pool = services.pool
+        if pool is not None:
+            chain.state.put(pool_task(chain), {name: getattr(pool, name) for name in _KEPT})
+        width = max(1, pool.max_loras if pool else 1)
         groups = _groups(missing, width)
         for group in groups:
             await complete(
@@ -46,19 +52,9 @@ async def answer(chain: Chain, services: Services, progress: Progress) -> None:
                 await _remove(await services.generator(), group, stage)
 
 
-async def _connect(services: Services) -> None:
-    await services.generator()
-
-
 def pool_task(chain: Chain) -> Task:
-    """Under which the state keeps what the generator said of itself."""
+    """The task under which the state keeps the generator's description."""
     return task("pool", {"base": chain.identities.model})
-
-
-def remember_pool(chain: Chain, services: Services) -> None:
-    """Keeps the generator's description for the report."""
-    if services.pool is not None:
-        chain.state.put(pool_task(chain), pool_to_json(services.pool))
 
 
 def _groups(tasks: Sequence[Task], width: int) -> list[list[Task]]:
@@ -70,7 +66,9 @@ def _groups(tasks: Sequence[Task], width: int) -> list[list[Task]]:
     return [[each for each in tasks if each.inputs["adapter"] in part] for part in wanted]
 
 
-async def _ask(services: Services, stage: Stage, tasks: Sequence[Task]) -> AsyncIterator[Outcome]:
+async def _ask(
+    services: Services, stage: Stage, tasks: Sequence[Task]
+) -> AsyncIterator[TaskOutcome]:
     generator = await services.generator()
     refs = list(dict.fromkeys(str(each.inputs["adapter"]) for each in tasks))
     failed = await _load(generator, [ref for ref in refs if ref], stage)
@@ -99,14 +97,7 @@ def _output(generation: Generation, adapter: str) -> object:
             f"asked {adapter or 'the base model'}, but {generation.served_by} answered:"
             " the answer does not count"
         )
-    return {
-        "text": generation.text,
-        "finish_reason": generation.finish_reason,
-        "prompt_tokens": generation.prompt_tokens,
-        "completion_tokens": generation.completion_tokens,
-        "seconds": generation.seconds,
-        "served_by": generation.served_by,
-    }
+    return {name: getattr(generation, name) for name in _ANSWERED}
 
 
 async def _load(
@@ -126,12 +117,10 @@ async def _load(
     outcomes = await asyncio.gather(*(load(ref) for ref in refs), return_exceptions=True)
     failed: dict[str, TuneproofError] = {}
     for ref, outcome in zip(refs, outcomes, strict=True):
-        if isinstance(outcome, Unavailable) or (
-            isinstance(outcome, BaseException) and not isinstance(outcome, TuneproofError)
-        ):
-            raise outcome
-        if isinstance(outcome, TuneproofError):
+        if isinstance(outcome, TuneproofError) and not isinstance(outcome, Unavailable):
             failed[ref] = outcome
+        elif outcome is not None:
+            raise outcome
     return failed
 
 

@@ -1,14 +1,13 @@
 """The chain of a study's work: each step's inputs from the outputs of the steps before.
 
-A link's key needs what the links before it gave (a search needs the corpus's digest, an answer
-its passages and its adapter), and all of that is in the state, so that the whole chain is
-followed without asking a service.
+A step's key needs the outputs of the steps before it: a search needs the corpus's digest, an answer
+its passages and its adapter. All of these are in the state, so no service is asked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from tuneproof.study.design.identity import Identities
 from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.state.codec import StoredPassage, passages_from_json
 from tuneproof.study.state.store import State, Task, task
-from tuneproof.study.steps.checks import Form, Question, judge_forms, oracle_questions
+from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +41,10 @@ class Chain:
         self.plan = plan
         self.identities = identities
         self.state = state
-        spec = plan.spec
-        self._oracle = (
-            oracle_questions(plan, spec.checks.reader) if spec.checks.reader is not None else ()
-        )
-        self._forms = judge_forms(plan, spec.checks.judge) if spec.checks.judge is not None else ()
-
-    @property
-    def forms(self) -> Sequence[Form]:
-        """Of the judge's check; empty without one."""
-        return self._forms
-
-    @property
-    def oracle(self) -> Sequence[Question]:
+        self.oracle = oracle_questions(plan)
         """Of the reader's check; empty without one."""
-        return self._oracle
+        self.forms = judge_forms(plan)
+        """Of the judge's check; empty without one."""
 
     def corpus_task(self) -> Task:
         """Making the corpus."""
@@ -91,39 +79,28 @@ class Chain:
         }
 
     def passages(self) -> dict[str, tuple[StoredPassage, ...]]:
-        """What was found, by item id, as deep as it is measured, of which the prompt has the
-        first k; without the items whose search is missing."""
-        tasks = self.retrieval_tasks()
-        outputs = self.state.get_many(each.key for each in tasks.values())
-        return {
-            item: passages_from_json(outputs[each.key])
-            for item, each in tasks.items()
-            if each.key in outputs
-        }
+        """The passages found, by item id, as deep as retrieval is measured (the prompt takes the
+        first k); without the items whose search is missing."""
+        outputs = self.state.outputs(self.retrieval_tasks())
+        return {item: passages_from_json(output) for item, output in outputs.items()}
 
     def training_data(self, cell: PlannedCell) -> bytes | None:
         """The cell's conversations as JSON Lines; None while searches are missing."""
         return _training_data(cell, self._passage_texts(), self.plan.spec.prompt.passage_words)
 
     def training_tasks(self) -> dict[str, Task]:
-        """Trainings by cell name; without the cells whose data are not complete."""
-        texts = self._passage_texts()
-        found = {}
-        for cell in self.plan.tuned:
-            data = _training_data(cell, texts, self.plan.spec.prompt.passage_words)
-            if data is not None:
-                found[cell.name] = self._training_task(cell, data)
-        return found
+        """Trainings by cell name; without the cells whose data are incomplete."""
+        texts, words = self._passage_texts(), self.plan.spec.prompt.passage_words
+        return {
+            cell.name: self._training_task(cell, data)
+            for cell in self.plan.tuned
+            if (data := _training_data(cell, texts, words)) is not None
+        }
 
     def adapters(self) -> dict[str, str]:
         """References `name@sha256:<hex>` by cell name, of the cells that are trained."""
-        tasks = self.training_tasks()
-        outputs = self.state.get_many(each.key for each in tasks.values())
-        return {
-            cell: str(outputs[each.key]["adapter_ref"])
-            for cell, each in tasks.items()
-            if each.key in outputs
-        }
+        outputs = self.state.outputs(self.training_tasks())
+        return {cell: str(output["adapter_ref"]) for cell, output in outputs.items()}
 
     def answers(self) -> list[AnswerWork]:
         """Answers to the test items that can be asked for now, the baseline's first."""
@@ -143,33 +120,31 @@ class Chain:
 
     def reader_answers(self) -> list[AnswerWork]:
         """The base model's answers of the reader's check."""
-        return [self._answer(self.plan.baseline, "", each) for each in self._oracle]
+        return [self._answer(self.plan.baseline, "", each) for each in self.oracle]
 
     def grades(self) -> dict[int, Task]:
-        """Judgements by position in `answers`; without those that are not answered yet."""
-        listed = self.answers()
-        outputs = self.state.get_many(work.task.key for work in listed)
+        """Grades by position in `answers`; without those that are not answered yet."""
+        answers = self.answers()
+        outputs = self.state.outputs({place: work.task for place, work in enumerate(answers)})
         return {
-            position: self._grade_task(work.asked, outputs[work.task.key]["text"])
-            for position, work in enumerate(listed)
-            if work.task.key in outputs
+            place: self._grade_task(answers[place].asked, output["text"])
+            for place, output in outputs.items()
         }
 
     def reader_grades(self) -> dict[int, Task]:
         """Lexical scores of the reader's check, by position."""
         answers = self.reader_answers()
-        outputs = self.state.get_many(work.task.key for work in answers)
+        outputs = self.state.outputs({place: work.task for place, work in enumerate(answers)})
         return {
-            position: lexical_task(outputs[work.task.key]["text"], work.asked.references)
-            for position, work in enumerate(answers)
-            if work.task.key in outputs
+            place: lexical_task(output["text"], answers[place].asked.references)
+            for place, output in outputs.items()
         }
 
     def form_grades(self) -> list[Task]:
-        """Judgements of the judge's check, in the order of the forms."""
+        """Grades of the judge's check, in the order of the forms."""
         return [
             self._grade_task(Question(each.id, each.question, (each.reference,), ()), each.answer)
-            for each in self._forms
+            for each in self.forms
         ]
 
     def _passage_texts(self) -> dict[str, tuple[str, ...]]:
@@ -179,20 +154,14 @@ class Chain:
         }
 
     def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
-        training = self.plan.spec.training
-        hyperparameters = (
-            training.hyperparameters.model_dump(mode="json") if training is not None else {}
-        )
-        return task(
-            "training",
-            {
-                "base": self.identities.model,
-                "adapter_name": cell.name,
-                "data": sha256_of_bytes(data),
-                "hyperparameters": hyperparameters,
-                "seed": cell.seed,
-            },
-        )
+        inputs = {
+            "base": self.identities.model,
+            "adapter_name": cell.name,
+            "data": sha256_of_bytes(data),
+            "hyperparameters": self.plan.spec.hyperparameters.model_dump(mode="json"),
+            "seed": cell.seed,
+        }
+        return task("training", inputs)
 
     def _answer(self, cell: PlannedCell, adapter: str, asked: Question) -> AnswerWork:
         words = self.plan.spec.prompt.passage_words
@@ -231,8 +200,8 @@ def lexical_task(answer: str, references: tuple[str, ...]) -> Task:
 
 
 def seed_of(study_seed: int, question: str) -> int:
-    """The judge's seed for a question: the same in every arm, another for each question, so that
-    the luck of a repeat is not shared by all questions. Below 2**31."""
+    """The judge's seed for a question, below 2**31: the same in every arm, and different for each
+    question, so that questions do not share the luck of a repeat."""
     return int(sha256_of_json([study_seed, question])[-8:], 16) >> 1
 
 

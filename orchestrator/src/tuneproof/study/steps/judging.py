@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from functools import partial
 
-from tuneproof.results import CriterionGrade, Grade
+from tuneproof.results import Grade
 from tuneproof.sdk import GradeInput
 from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
 from tuneproof.study.progress import Progress
 from tuneproof.study.services import Services
-from tuneproof.study.state.codec import grade_to_json
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.chain import Chain
-from tuneproof.study.steps.work import Outcome, complete
+from tuneproof.study.steps.work import TaskOutcome, complete_stage
 
 _PASSING = frozenset({"timeout", "endpoint"})
-"""Kinds of failure that say something of the endpoint just then, not of the answer."""
+"""Kinds of failure that come from the endpoint's state at that moment, not from the answer."""
 
 
 async def judge(chain: Chain, services: Services, progress: Progress) -> None:
@@ -33,23 +33,19 @@ async def check(chain: Chain, services: Services, progress: Progress) -> None:
 async def _grade(
     chain: Chain, services: Services, progress: Progress, name: str, tasks: Sequence[Task]
 ) -> None:
-    missing = chain.state.missing(tasks)
-    if not missing:
-        return
-    distinct = len({task.key for task in tasks})
-    with progress.stage(name, distinct, distinct - len(missing)) as stage:
-        await complete(
-            missing,
-            partial(_ask, services, chain.identities.judge_name),
-            state=chain.state,
-            stage=stage,
-            recover=services.recover,
-        )
+    await complete_stage(
+        name,
+        tasks,
+        partial(_ask, services, chain.identities.judge_name),
+        state=chain.state,
+        services=services,
+        progress=progress,
+    )
 
 
 async def _ask(
     services: Services, judge_name: str, tasks: Sequence[Task]
-) -> AsyncIterator[Outcome]:
+) -> AsyncIterator[TaskOutcome]:
     judge = await services.judge()
     inputs = {task.key: _input(task) for task in tasks}
     async for key, outcome in judge.grade_many(inputs):
@@ -58,9 +54,9 @@ async def _ask(
             continue
         if outcome.criteria and judge_name and outcome.judge_model != judge_name:
             raise WrongState(
-                f"the judge asks the model {outcome.judge_model!r}, the study means"
+                f"the judge asks the model {outcome.judge_model!r}, but the study means"
                 f" {judge_name!r}: give the --judge-url and --judge-model that the judge was"
-                " started with, or start it anew"
+                " started with, or restart it"
             )
         yield key, _output(outcome)
 
@@ -83,20 +79,11 @@ def _input(task: Task) -> GradeInput:
 
 def _output(grade: Grade) -> object:
     """The grade, unless a criterion is unscored only because the endpoint did not answer."""
-    for score in grade.criteria.values():
-        if _may_be_scored_later(score):
-            kinds = ", ".join(sorted(_failures(score)))
+    for criterion in grade.criteria.values():
+        kinds = {repeat.failure for repeat in criterion.repeats if repeat.score is None}
+        if criterion.mean is None and kinds and kinds <= _PASSING:
             return Unavailable(
-                f"the judge's endpoint failed {score.lost_repeats} of {len(score.repeats)} repeats"
-                f" ({kinds})"
+                f"the judge's endpoint failed {criterion.lost_repeats} of"
+                f" {len(criterion.repeats)} repeats ({', '.join(sorted(kinds))})"
             )
-    return grade_to_json(grade)
-
-
-def _may_be_scored_later(score: CriterionGrade) -> bool:
-    failures = _failures(score)
-    return score.mean is None and bool(failures) and failures <= _PASSING
-
-
-def _failures(score: CriterionGrade) -> set[str]:
-    return {repeat.failure for repeat in score.repeats if repeat.score is None}
+    return asdict(grade)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 from tuneproof.sdk import Chunking, CorpusInfo, RetrieverClient
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
-from tuneproof.study.state.codec import StoredPassage, passages_to_json
+from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.chain import Chain
-from tuneproof.study.steps.work import Outcome, complete
+from tuneproof.study.steps.work import TaskOutcome, complete_stage
 
 _SHOWN = 5
+_KEPT = ("name", "digest", "documents", "passages", "embedder", "embedder_digest")
+"""Of a corpus, in the state."""
 
 
 async def make_corpus(chain: Chain, services: Services, progress: Progress) -> None:
@@ -30,14 +33,7 @@ async def make_corpus(chain: Chain, services: Services, progress: Progress) -> N
     total = len(chain.plan.dataset.documents)
     with progress.stage("corpus", total, 0) as stage:
         corpus = await _ensure(chain, await services.retriever(), stage)
-    output = {
-        "name": corpus.name,
-        "digest": corpus.digest,
-        "documents": corpus.documents,
-        "passages": corpus.passages,
-        "embedder": corpus.embedder,
-        "embedder_digest": corpus.embedder_digest,
-    }
+    output = {name: getattr(corpus, name) for name in _KEPT}
     task = chain.corpus_task()
     if chain.state.get(task.key) != output:
         chain.state.put(task, output)
@@ -45,19 +41,14 @@ async def make_corpus(chain: Chain, services: Services, progress: Progress) -> N
 
 async def search(chain: Chain, services: Services, progress: Progress) -> None:
     """Finds the passages of every item that the study uses."""
-    tasks = chain.retrieval_tasks()
-    missing = chain.state.missing(tasks.values())
-    if not missing:
-        return
-    distinct = len({task.key for task in tasks.values()})
-    with progress.stage("retrieval", distinct, distinct - len(missing)) as stage:
-        await complete(
-            missing,
-            partial(_search, chain, services),
-            state=chain.state,
-            stage=stage,
-            recover=services.recover,
-        )
+    await complete_stage(
+        "retrieval",
+        list(chain.retrieval_tasks().values()),
+        partial(_search, chain, services),
+        state=chain.state,
+        services=services,
+        progress=progress,
+    )
 
 
 async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> CorpusInfo:
@@ -95,7 +86,7 @@ async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> Cor
 
 async def _search(
     chain: Chain, services: Services, tasks: Sequence[Task]
-) -> AsyncIterator[Outcome]:
+) -> AsyncIterator[TaskOutcome]:
     retriever = await services.retriever()
     corpus: Mapping[str, str] = chain.state.get(chain.corpus_task().key) or {}
     settings = chain.plan.spec.retrieval
@@ -111,7 +102,5 @@ async def _search(
         if isinstance(passages, TuneproofError):
             yield key, passages
         else:
-            stored = tuple(
-                StoredPassage(each.id, each.document_id, each.text, each.score) for each in passages
-            )
-            yield key, passages_to_json(stored)
+            stored = (StoredPassage(p.id, p.document_id, p.text, p.score) for p in passages)
+            yield key, {"passages": [asdict(each) for each in stored]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tuneproof.servicekit.files import write_atomically
 from tuneproof.study.design.plan import PlannedCell
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
-from tuneproof.study.state.codec import training_to_json
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.chain import Chain
 
@@ -38,7 +36,7 @@ class _Desk:
 
 
 async def train(chain: Chain, services: Services, progress: Progress, artifacts: str) -> None:
-    """Trains what is not trained; a training that fails is noted and ends no other.
+    """Trains what is not trained yet. The state notes a training that fails; the others go on.
 
     Args:
         artifacts: the artifact store that the trainer reads: a folder, or a URL of fsspec.
@@ -50,9 +48,10 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
     distinct = len({task.key for task in tasks.values()})
     with progress.stage("training", distinct, distinct - len(missing)) as stage:
         trainer = await services.trainer()
+        desk = _Desk(chain, trainer, artifacts, stage)
+        cells = {tasks[cell.name].key: cell for cell in chain.plan.tuned if cell.name in tasks}
         trainings = [
-            asyncio.create_task(_train_cell(_Desk(chain, trainer, artifacts, stage), cell, task))
-            for cell, task in _distinct(chain, missing)
+            asyncio.create_task(_train_cell(desk, cells[task.key], task)) for task in missing
         ]
         try:
             await asyncio.gather(*trainings)
@@ -60,18 +59,6 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
             for training in trainings:
                 training.cancel()
             await asyncio.gather(*trainings, return_exceptions=True)
-
-
-def _distinct(chain: Chain, missing: Sequence[Task]) -> list[tuple[PlannedCell, Task]]:
-    """Each missing training once, with a cell that needs it."""
-    wanted = {task.key for task in missing}
-    cells = {cell.name: cell for cell in chain.plan.tuned}
-    found = {
-        task.key: (cells[name], task)
-        for name, task in chain.training_tasks().items()
-        if task.key in wanted
-    }
-    return list(found.values())
 
 
 async def _train_cell(desk: _Desk, cell: PlannedCell, task: Task) -> None:
@@ -91,13 +78,13 @@ async def _train_cell(desk: _Desk, cell: PlannedCell, task: Task) -> None:
     training = Training(
         run_id=run.id,
         adapter_ref=run.adapter_ref,
-        spec=_spec_values(run.spec),
+        spec=_values_of(run.spec),
         losses=run.losses,
         provenance=dict(run.provenance),
         examples=len(cell.items),
         seconds=run.seconds,
     )
-    chain.state.put(task, training_to_json(training))
+    chain.state.put(task, asdict(training))
     stage.advance()
 
 
@@ -108,17 +95,14 @@ async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
     digest = sha256_of_bytes(data)
     path = f"datasets/{digest.removeprefix('sha256:')}.jsonl"
     await asyncio.to_thread(_store, desk.artifacts, path, data)
-    hyperparameters = (
-        chain.plan.spec.training.hyperparameters if chain.plan.spec.training else Hyperparameters()
-    )
     spec = RunSpec(
         adapter_name=cell.name,
         data_path=path,
         data_digest=digest,
         base_model=chain.identities.model_name,
         seed=cell.seed,
-        # Every one is sent: what the study file leaves out is the study's default.
-        hyperparameters=Hyperparameters(**hyperparameters.model_dump()),
+        # All of them are set and so are sent, the defaults of the study file too.
+        hyperparameters=Hyperparameters(**chain.plan.spec.hyperparameters.model_dump()),
     )
     run = await _create(trainer, task, spec)
     if run.ended:
@@ -135,8 +119,8 @@ async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
 
 
 async def _create(trainer: TrainerClient, task: Task, spec: RunSpec) -> RunInfo:
-    """The run of this training: the one that exists, so that asking twice is no second run, or a
-    new one after those that failed."""
+    """The run of this training: the existing one, so that asking twice starts no second run, or a
+    new one after the failed ones."""
     stem = f"r-{task.key.removeprefix('sha256:')[:24]}"
     for number in range(1, _MOST_TRIES + 1):
         run = await trainer.create(stem if number == 1 else f"{stem}-{number}", spec)
@@ -156,7 +140,7 @@ def _store(artifacts: str, path: str, data: bytes) -> None:
         filesystem.pipe_file(target, data)
 
 
-def _spec_values(spec: RunSpec) -> dict[str, object]:
-    values = asdict(spec)
+def _values_of(spec: RunSpec) -> dict[str, object]:
+    values: dict[str, object] = asdict(spec)
     del values["hyperparameters"]
     return values | spec.hyperparameters.model_dump(mode="json")

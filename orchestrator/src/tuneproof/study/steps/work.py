@@ -1,4 +1,4 @@
-"""Doing what is missing: ask a service, keep each answer, ask again for the rest."""
+"""Doing what is missing: asks a service, keeps each answer, asks again for the rest."""
 
 from __future__ import annotations
 
@@ -8,15 +8,33 @@ from typing import Any
 
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.retries import Retries, may_pass
-from tuneproof.study.progress import Stage
+from tuneproof.study.progress import Progress, Stage
+from tuneproof.study.services import Services
 from tuneproof.study.state.store import State, Task
 
-Outcome = tuple[str, Any | TuneproofError]
+TaskOutcome = tuple[str, Any | TuneproofError]
 """A task's key with its output (JSON), or why there is none."""
-Ask = Callable[[Sequence[Task]], AsyncIterator[Outcome]]
+Ask = Callable[[Sequence[Task]], AsyncIterator[TaskOutcome]]
 _RETRIES = Retries(
     first=1.0, longest=8.0, attempts=4, passing=lambda error: isinstance(error, Unavailable)
 )
+
+
+async def complete_stage(
+    name: str,
+    tasks: Sequence[Task],
+    ask: Ask,
+    *,
+    state: State,
+    services: Services,
+    progress: Progress,
+) -> None:
+    """Shows a stage while it asks for the tasks without an output; see `complete`."""
+    missing = state.missing(tasks)
+    if missing:
+        distinct = len({each.key for each in tasks})
+        with progress.stage(name, distinct, distinct - len(missing)) as stage:
+            await complete(missing, ask, state=state, stage=stage, recover=services.recover)
 
 
 async def complete(
@@ -30,16 +48,15 @@ async def complete(
 ) -> None:
     """Asks for every task that has no output, and stores each output when it comes.
 
-    A stream that breaks off is asked again for what it did not answer, as are items that a
-    service could not answer just then. A task that fails for good is noted, and ends nothing
-    else.
+    Asks again for what a broken stream left out, and for items whose failure may pass. A task
+    that fails for good is noted and ends nothing else.
 
     Args:
         recover: brings back a service that was lost.
-        pause: waits so many seconds before another try.
+        pause: waits a number of seconds before another try.
 
     Raises:
-        Unavailable: the service was lost again and again, and nothing was done in between.
+        Unavailable: the service was lost several times in a row without any progress.
     """
     attempt = 0
     while waiting := state.missing(tasks):
@@ -64,21 +81,21 @@ async def complete(
 
 
 async def persist(
-    step: Callable[[], Awaitable[None]],
+    step: Callable[[], Awaitable[object]],
     *,
     recover: Callable[[], Awaitable[None]],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Does a step that may be begun again, until no service is lost on the way.
+    """Does a step that can begin again, until no service is lost on the way.
 
     Raises:
-        Unavailable: a service was lost again and again.
+        Unavailable: services were lost several times in a row.
     """
     await _RETRIES.call(step, sleep=pause, before_again=recover)
 
 
 async def _once(waiting: Sequence[Task], ask: Ask, state: State, stage: Stage) -> bool:
-    """One pass; whether another may bring more."""
+    """One pass; whether another one may help."""
     by_key = {each.key: each for each in waiting}
     again = False
     async for key, outcome in ask(waiting):

@@ -1,8 +1,9 @@
 """The pool: the replicas that serve one base model, and what they agree on in its folder.
 
-declarations      declared state: the adapters that every replica serves
-aliases, routes   names that point to adapters, and which adapter answers a request
-replicas, fleet   observed state: who is alive, and what each replica serves
-adapter_pool      brings declared and observed state together on this replica
-store             the pool's folder in the artifact store
+declarations, aliases   declared state, as objects in the pool's folder (`store`)
+replicas, fleet         observed state: heartbeats, leases, and what every replica serves
+reconciler              makes this replica's adapters equal to the declared state
+routes, resolver        how an alias is set, and which adapter serves a request
+adapter_pool            declares and removes; puts the parts together
+views, changes          what callers and watchers see
 """

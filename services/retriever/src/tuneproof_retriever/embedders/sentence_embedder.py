@@ -21,17 +21,16 @@ class SentenceEmbedder:
     """A sentence-transformers model on one thread of its own.
 
     The thread takes passages in small batches, so that a query waits for one batch at most.
+
+    Args:
+        model: a SentenceTransformer.
+        tokenizer: its `tokenizers.Tokenizer`, without truncation and padding.
+        batch_size: most texts in one forward pass.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, identity: EmbedderIdentity, *, batch_size: int
     ) -> None:
-        """
-        Args:
-            model: a SentenceTransformer.
-            tokenizer: its `tokenizers.Tokenizer`, without truncation and padding.
-            batch_size: most texts in one forward pass.
-        """
         self._model = model
         self._tokenizer = tokenizer
         self._identity = identity
@@ -41,16 +40,13 @@ class SentenceEmbedder:
 
     @property
     def identity(self) -> EmbedderIdentity:
-        """See `Embedder`."""
         return self._identity
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        """See `Tokens`."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.offsets  # type: ignore[no-any-return]
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """See `Embedder`."""
         vectors = np.empty((len(texts), self._identity.dimension), dtype=np.float32)
         # Texts of like length share a batch: padding costs as much as text.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
@@ -61,7 +57,6 @@ class SentenceEmbedder:
         return vectors
 
     async def embed_query(self, text: str) -> Vector:
-        """See `Embedder`."""
         return await self._queries.embed(text)
 
     async def check_ready(self) -> None:

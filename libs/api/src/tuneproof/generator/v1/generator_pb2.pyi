@@ -680,7 +680,7 @@ Global___GetPoolResponse: _TypeAlias = GetPoolResponse  # noqa: Y015
 
 @_typing.final
 class StateTransition(_message.Message):
-    """A step from one state to the next, with its reason and time."""
+    """A condition of an adapter: the state that it entered, with the reason and the time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
