@@ -21,7 +21,8 @@ CHUNKING = Chunking(40)
 class HashEmbedder:
     """A direction for each text, drawn by its digest: no two texts share one."""
 
-    identity = EmbedderIdentity("hash", "sha256:" + "e" * 64, dimension=64, max_tokens=100)
+    def __init__(self, max_tokens: int = 100) -> None:
+        self.identity = EmbedderIdentity("hash", "sha256:" + "e" * 64, 64, max_tokens)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         return [match.span() for match in re.finditer(r"\S+", text)]
@@ -45,10 +46,15 @@ class HashHouse:
     """A retriever's domain, as one replica has it."""
 
     def __init__(
-        self, store: VectorStore, *, write_passages: int = 100, proof_passages: int = 10
+        self,
+        store: VectorStore,
+        *,
+        write_passages: int = 100,
+        proof_passages: int = 10,
+        max_tokens: int = 100,
     ) -> None:
         self.store = store
-        self.embedder = HashEmbedder()
+        self.embedder = HashEmbedder(max_tokens)
         identity = self.embedder.identity
         self.corpora = Corpora(store, identity, proof_passages=proof_passages)
         self.ingestion = Ingestion(

@@ -88,7 +88,9 @@ def corpus_name(prefix: str, collection: str) -> str | None:
 
 def collection(prefix: str, corpus: Corpus, layout: Layout) -> dict[str, Any]:
     """What the client's `collections.create` is given."""
-    quantizer = Configure.VectorIndex.Quantizer.rq(bits=8) if layout.quantised else None
+    # Where nothing is said, the server's DEFAULT_QUANTIZATION decides.
+    quantizers = Configure.VectorIndex.Quantizer
+    quantizer = quantizers.rq(bits=8) if layout.quantised else quantizers.none()
     index = getattr(Configure.VectorIndex, layout.index)(
         distance_metric=VectorDistances.COSINE, quantizer=quantizer
     )
