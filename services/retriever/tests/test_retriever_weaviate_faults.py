@@ -12,6 +12,7 @@ import pytest
 
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof_retriever.corpus import PreparedDocument
+from tuneproof_retriever.searching import SearchMode
 from tuneproof_retriever.stores.lance_store import LanceStore
 from tuneproof_retriever.stores.weaviate_options import Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import WeaviateStore, open_weaviate_store
@@ -118,6 +119,10 @@ async def test_cut_off_calls_fail_in_time_and_it_recovers_by_itself(
         async with asyncio.timeout(8):
             while not store.outages:
                 await asyncio.sleep(0.1)
+        for mode in SearchMode:
+            async with asyncio.timeout(4):  # from now on without the wait for a search
+                with pytest.raises(Unavailable, match="not ready"):
+                    await house.find("c", "own00001", mode)
     finally:
         os.kill(process, signal.SIGCONT)
     await until_ready(store)

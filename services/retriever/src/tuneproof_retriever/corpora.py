@@ -228,6 +228,9 @@ class Corpora:
                 return corpus
             turn = await self._store.claim(name)
             try:
+                corpus = await self._store.load(name)
+                if corpus.state is CorpusState.FROZEN:  # by another process, just before
+                    return corpus
                 frozen = await self._frozen(corpus, turn)
                 # The record is written last: a crash before it leaves an open corpus.
                 await self._store.save(frozen)

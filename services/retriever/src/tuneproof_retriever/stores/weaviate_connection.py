@@ -27,6 +27,7 @@ from tuneproof_retriever.stores.weaviate_options import Server
 
 _WATCH_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
+_GLANCE_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000)]
 _DEFAULT_GRPC_PORT = 50051
@@ -41,7 +42,7 @@ class Connection:
         self._away = False
         self._opening = asyncio.Lock()
         self._client: Any = None
-        self._page = httpx.AsyncClient(timeout=_CONNECT_SECONDS, trust_env=False)
+        self._page = httpx.AsyncClient(trust_env=False)
 
     @asynccontextmanager
     async def calling(self, corpus: str, *, writing: bool = False) -> AsyncIterator[Any]:
@@ -58,6 +59,9 @@ class Connection:
         limit = self.server.write_seconds if writing else self.server.search_seconds
         try:
             async with asyncio.timeout(limit):
+                # While it is away, one short question spares callers the client's own pauses.
+                if self._away and not await self._is_up(_GLANCE_SECONDS):
+                    raise self._not_ready()
                 yield await self._opened()
         except TuneproofError:
             raise
@@ -71,7 +75,7 @@ class Connection:
     async def check(self) -> None:
         """Raises `Unavailable` while the server does not answer on both of its ports."""
         if not await self._is_up():
-            raise Unavailable(f"Weaviate at {self.server.url} is not ready")
+            raise self._not_ready()
         with suppress(NotFound):
             async with self.calling("") as client:
                 # No collection has this name: the answer that it is unknown shows that gRPC works.
@@ -91,9 +95,13 @@ class Connection:
         if self._client is not None:
             await self._client.close()
 
-    async def _is_up(self) -> bool:
+    def _not_ready(self) -> Unavailable:
+        return Unavailable(f"Weaviate at {self.server.url} is not ready")
+
+    async def _is_up(self, seconds: float = _CONNECT_SECONDS) -> bool:
+        url = f"{self.server.url}/v1/.well-known/ready"
         try:
-            page = await self._page.get(f"{self.server.url}/v1/.well-known/ready")
+            page = await self._page.get(url, timeout=seconds)
         except httpx.HTTPError:
             return False
         return page.status_code == httpx.codes.OK
