@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tuneproof.local import LocalOptions
+from tuneproof.local.options import PREFERRED_PORTS, flags_of
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.locks import Holder
 from tuneproof.study.local import LocalServices
 
@@ -100,3 +103,20 @@ async def test_services_that_somebody_keeps_are_not_started_anew(supervisor, tmp
     supervisor.keeper = Holder(1)
     assert await ours.restart() is None
     assert set(supervisor.services) == {"generator", "judge"}
+
+
+def test_corpora_live_where_the_options_say(tmp_path):
+    folder = flags_of(LocalOptions(tmp_path, "model"), PREFERRED_PORTS)["retriever"]
+    assert folder == ["--store-dir", str(tmp_path / "corpora")]
+    url, grpc = "http://127.0.0.1:8080", "127.0.0.1:50051"
+    options = LocalOptions(tmp_path, "model", store="weaviate", weaviate_url=url)
+    given = flags_of(options, PREFERRED_PORTS)["retriever"]
+    assert given == ["--store", "weaviate", "--weaviate-url", url]
+    given = flags_of(replace(options, weaviate_grpc=grpc), PREFERRED_PORTS)["retriever"]
+    assert given[-2:] == ["--weaviate-grpc", grpc]
+
+
+@pytest.mark.parametrize("given", [{"store": "weaviate"}, {"weaviate_url": "http://w:8080"}])
+def test_a_weaviate_server_and_its_address_belong_together(tmp_path, given):
+    with pytest.raises(InvalidInput, match="belong together"):
+        LocalOptions(tmp_path, "model", **given)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Concatenate, TypeVar, get_type_hints
 import typer
 
 from tuneproof.cli.console import plain_errors
+from tuneproof.local.options import Store
 
 OptionsT = TypeVar("OptionsT")
 
@@ -43,6 +44,20 @@ class ServiceOptions:
     ] = ""
     judge_model: Annotated[str, typer.Option(help="The judge's model at that endpoint.")] = ""
     rubrics: Annotated[Path | None, typer.Option(help="Folder with extra rubric files.")] = None
+    store: Annotated[
+        Store,
+        typer.Option(help="Where corpora live: a folder of the state, or a Weaviate server."),
+    ] = "lancedb"
+    weaviate_url: Annotated[
+        str,
+        typer.Option(
+            help="HTTP address of a Weaviate server that runs already. Its key:"
+            " TUNEPROOF_RETRIEVER_WEAVIATE_API_KEY."
+        ),
+    ] = ""
+    weaviate_grpc: Annotated[
+        str, typer.Option(help="Its gRPC address, host:port; without it port 50051 of its host.")
+    ] = ""
     state: StateOption = STATE
 
 

@@ -241,6 +241,9 @@ async def _run(
             request.judge_url,
             request.judge_model,
             prepared.sources.rubrics,
+            request.store,
+            request.weaviate_url,
+            request.weaviate_grpc,
         )
         source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)
     store = artifacts or str(request.state.resolve() / "artifacts")

@@ -6,6 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from tuneproof.servicekit.errors import InvalidInput
+
+Store = Literal["lancedb", "weaviate"]
 
 SERVICES = ("retriever", "trainer", "generator", "judge")
 """In the order of their start."""
@@ -34,6 +39,18 @@ class LocalOptions:
     """The judge's model at that endpoint; empty: the base model."""
     rubrics: Path | None = None
     """Folder with extra rubric files."""
+    store: Store = "lancedb"
+    """Where corpora live: a folder of the state, or a Weaviate server that runs already."""
+    weaviate_url: str = ""
+    """HTTP address of that server."""
+    weaviate_grpc: str = ""
+    """Its gRPC address, host:port; empty: port 50051 of the same host."""
+
+    def __post_init__(self) -> None:
+        if (self.store == "weaviate") != bool(self.weaviate_url):
+            raise InvalidInput(
+                "--store weaviate and --weaviate-url belong together: give both or none"
+            )
 
     @property
     def model_name(self) -> str:
@@ -65,8 +82,12 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
     judge += ["--endpoint-model", options.judge_model or options.model_name]
     if options.rubrics:
         judge += ["--rubrics", str(options.rubrics)]
+    retriever = ["--store-dir", str(state / "corpora")]
+    if options.store == "weaviate":
+        retriever = ["--store", options.store, "--weaviate-url", options.weaviate_url]
+        retriever += ["--weaviate-grpc", options.weaviate_grpc] if options.weaviate_grpc else []
     return {
-        "retriever": ["--store-dir", str(state / "corpora")],
+        "retriever": retriever,
         "trainer": [*model, *artifacts],
         "generator": [
             *model,

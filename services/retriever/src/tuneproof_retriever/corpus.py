@@ -53,6 +53,16 @@ class EmbedderIdentity:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What freezing looked up by its own vector and its own words."""
+
+    passages_checked: int
+    """All of an interrupted import, else a sample drawn at random."""
+    passages_mended: int
+    """How many were not found at first; they were indexed anew."""
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A named set of passages, without the passages."""
 
@@ -69,6 +79,8 @@ class Corpus:
     passage_count: int = 0
     """Of a frozen corpus; an open one is counted when asked."""
     freeze_time: datetime | None = None
+    proof: Proof | None = None
+    """Of a frozen corpus; None where it was frozen by a version that proved nothing."""
 
 
 @dataclass(frozen=True)

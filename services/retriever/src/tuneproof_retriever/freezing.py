@@ -70,6 +70,6 @@ async def read_content(corpus: Corpus, passages: AsyncIterator[list[StoredPassag
     if broken:
         raise Corrupted(
             f"corpus {corpus.name!r} lacks passages of {len(broken)} documents, first"
-            f" {broken[0]!r}; delete the corpus and ingest again"
+            f" {broken[0]!r}; ingest these again, or delete the corpus and ingest all again"
         )
     return Content(f"sha256:{digest.hexdigest()}", documents, count)

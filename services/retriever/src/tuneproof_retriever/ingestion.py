@@ -77,8 +77,14 @@ class Ingestion:
         Raises:
             NotFound: when there is no such corpus.
             WrongState: when the corpus is frozen, or was made with another embedder.
+            Unavailable: while another retriever fills it.
         """
-        ledger = await self._corpora.ledger(name)
+        async with self._corpora.taking(name) as ledger:
+            return await self._take(ledger, batches, stages)
+
+    async def _take(
+        self, ledger: Ledger, batches: AsyncIterator[Sequence[Document]], stages: Stages
+    ) -> IngestReport:
         report = IngestReport()
         taken: dict[str, str] = {}
         waiting: list[_Cut] = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.server import Service, run
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
@@ -15,9 +16,11 @@ from tuneproof_retriever.searching import Searcher
 from tuneproof_retriever.servicer import RetrieverServicer
 from tuneproof_retriever.settings import RetrieverSettings
 from tuneproof_retriever.stores.protocol import VectorStore
+from tuneproof_retriever.stores.weaviate_options import Layout, Server, WeaviateOptions
 
 _EXAMPLES = """examples:
   tuneproof-retriever --bind 127.0.0.1:7101 --store-dir /var/lib/tuneproof/corpora
+  tuneproof-retriever --store weaviate --weaviate-url http://weaviate:8080
   tuneproof-retriever --embedder ./models/e5-base --device cuda:0"""
 
 
@@ -37,7 +40,7 @@ async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
     async with _open_store(settings) as store:
         embedder = await asyncio.to_thread(_load_embedder, settings)
         try:
-            corpora = Corpora(store, embedder.identity)
+            corpora = Corpora(store, embedder.identity, proof_passages=settings.proof_passages)
             servicer = RetrieverServicer(
                 corpora,
                 Ingestion(corpora, store, embedder, write_passages=settings.write_passages),
@@ -64,13 +67,57 @@ async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def _open_store(settings: RetrieverSettings) -> AsyncIterator[VectorStore]:
-    # LanceDB's import takes most of a second, and --help needs none of it.
-    from tuneproof_retriever.stores.lance_store import open_lance_store  # noqa: PLC0415
+    # Each store's library takes most of a second to import, may be absent, and --help needs none.
+    try:
+        if settings.store == "weaviate":
+            from tuneproof_retriever.stores import weaviate_store  # noqa: PLC0415
 
-    async with open_lance_store(
-        settings.store_dir, ann_min_passages=settings.ann_min_passages
-    ) as store:
+            opening: AbstractAsyncContextManager[VectorStore] = weaviate_store.open_weaviate_store(
+                _weaviate_options(settings)
+            )
+        else:
+            from tuneproof_retriever.stores import lance_store  # noqa: PLC0415
+
+            opening = lance_store.open_lance_store(
+                settings.store_dir, ann_min_passages=settings.ann_min_passages
+            )
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"store {settings.store} needs the package {error.name}: install"
+            f" tuneproof-retriever[{settings.store}]",
+            field="store",
+        ) from None
+    async with opening as store:
         yield store
+
+
+def _weaviate_options(settings: RetrieverSettings) -> WeaviateOptions:
+    api_key = settings.weaviate_api_key.get_secret_value()
+    if file := settings.weaviate_api_key_file:
+        try:
+            api_key = file.read_text().strip()
+        except OSError as error:
+            raise InvalidInput(
+                f"weaviate_api_key_file {file} cannot be read: {error.strerror}",
+                field="weaviate_api_key_file",
+            ) from None
+    return WeaviateOptions(
+        Server(
+            settings.weaviate_url,
+            settings.weaviate_grpc,
+            api_key,
+            search_seconds=settings.weaviate_search_seconds,
+            write_seconds=settings.weaviate_write_seconds,
+        ),
+        prefix=settings.weaviate_prefix,
+        layout=Layout(
+            index=settings.weaviate_index,
+            quantised=settings.weaviate_quantised,
+            replicas=settings.weaviate_replicas,
+            shards=settings.weaviate_shards,
+        ),
+        consistency=settings.weaviate_consistency,
+    )
 
 
 def _load_embedder(settings: RetrieverSettings) -> SentenceEmbedder:

@@ -64,9 +64,11 @@ class Searcher:
             NotFound: when there is no such corpus.
             WrongState: when it is open, has another digest or was made with another embedder.
             InvalidInput: when the query is longer than the embedder reads.
+            Corrupted: when the corpus changed after it was frozen.
         """
         corpus = await self._store.load(query.corpus)
         self._check(corpus, query)
+        await self._corpora.looks.check(corpus)
         depth = depth_for(query.k)
         if query.mode is SearchMode.KEYWORD:
             with stages.measure("search"):

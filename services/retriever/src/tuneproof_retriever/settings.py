@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from tuneproof.servicekit.settings import ServiceSettings, settings_config
+from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
 from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 
 
@@ -16,11 +17,13 @@ class RetrieverSettings(ServiceSettings):
 
     model_config = settings_config("retriever")
 
-    store: Literal["lancedb"] = Field(
-        "lancedb", description="Where corpora live: `lancedb` is a folder, used by one retriever."
+    store: Literal["lancedb", "weaviate"] = Field(
+        "lancedb",
+        description="Where corpora live: `lancedb` is a folder, used by one retriever; `weaviate`"
+        " is a Weaviate server, which several retrievers may share.",
     )
     store_dir: Path = Field(
-        Path("corpora"), description="Folder of the corpora; made where it is missing."
+        Path("corpora"), description="Folder of LanceDB's corpora; made where it is missing."
     )
     embedder: str = Field(
         PACKAGED_MODEL,
@@ -61,3 +64,85 @@ class RetrieverSettings(ServiceSettings):
         description="Corpora of this size and more get an approximate vector index; smaller ones"
         " are searched exactly.",
     )
+    proof_passages: int = Field(
+        500,
+        ge=1,
+        description="Passages of an undisturbed import that freezing looks up by their own vector"
+        " and words, drawn at random. After an interrupted import it looks up all of them.",
+    )
+    weaviate_url: str = Field(
+        "http://127.0.0.1:8080",
+        description="Weaviate's HTTP address. With https gRPC is encrypted too; both certificates"
+        " must be signed by an authority that this machine trusts.",
+    )
+    weaviate_grpc: str = Field(
+        "", description="Weaviate's gRPC address, host:port; empty is port 50051 of the URL's host."
+    )
+    weaviate_api_key: SecretStr = Field(
+        SecretStr(""),
+        description="Weaviate's API key. Set it in the environment or use the file: other users of"
+        " the machine can see flags.",
+    )
+    weaviate_api_key_file: Path | None = Field(
+        None, description="File that holds Weaviate's API key, read at the start."
+    )
+    weaviate_prefix: str = Field(
+        "Tuneproof",
+        pattern=r"^[A-Z][A-Za-z0-9]{0,62}$",
+        description="Begins the names of Weaviate's collections; retrievers with the same prefix"
+        " share their corpora.",
+    )
+    weaviate_index: Literal["hnsw", "flat"] = Field(
+        "hnsw",
+        description="Vector index of new corpora in Weaviate: `hnsw` is approximate and fast,"
+        " `flat` exact and as slow as the corpus is large.",
+    )
+    weaviate_quantised: bool = Field(
+        False,
+        description="Whether new corpora in Weaviate also keep their vectors with 8 bits an entry"
+        " (rotational quantisation), which needs about a quarter of the memory.",
+    )
+    weaviate_replicas: int = Field(
+        1, ge=1, description="Nodes of Weaviate that hold each passage of a new corpus."
+    )
+    weaviate_shards: int = Field(
+        1,
+        ge=1,
+        description="Parts of a new corpus on different nodes of Weaviate. Each part counts words"
+        " for itself, so with more than one keyword scores depend on where a passage is.",
+    )
+    weaviate_consistency: Literal["ONE", "QUORUM", "ALL"] = Field(
+        "QUORUM", description="How many of these nodes must answer a read and a write."
+    )
+    weaviate_search_seconds: float = Field(
+        5.0,
+        gt=0,
+        description="Longest wait for a search in Weaviate before it fails with UNAVAILABLE; keep"
+        " it below the callers' deadlines.",
+    )
+    weaviate_write_seconds: float = Field(
+        60.0, gt=0, description="Longest wait for one batch of an import into Weaviate."
+    )
+
+    @field_validator("weaviate_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
+            raise ValueError("it must be http://host:port or https://host:port")
+        return value.rstrip("/")
+
+    @field_validator("weaviate_grpc")
+    @classmethod
+    def _is_grpc_address(cls, value: str) -> str:
+        if value:
+            split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_api_key(self) -> RetrieverSettings:
+        if self.weaviate_api_key.get_secret_value() and self.weaviate_api_key_file:
+            raise ValueError(
+                "weaviate_api_key and weaviate_api_key_file are both set: leave one out"
+            )
+        return self

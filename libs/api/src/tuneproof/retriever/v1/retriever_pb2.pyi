@@ -168,6 +168,7 @@ class Corpus(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FREEZE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
     state: Global___CorpusState.ValueType
@@ -187,6 +188,10 @@ class Corpus(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own: at most 64 entries, keys of 1 to 128 characters, values of up to 4,096."""
 
+    @_builtins.property
+    def proof(self) -> Global___IndexProof:
+        """Absent until frozen."""
+
     def __init__(
         self,
         *,
@@ -200,14 +205,41 @@ class Corpus(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         freeze_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        proof: Global___IndexProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "embedder", b"embedder", "freeze_time", b"freeze_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "embedder", b"embedder", "freeze_time", b"freeze_time", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "digest", b"digest", "document_count", b"document_count", "embedder", b"embedder", "freeze_time", b"freeze_time", "labels", b"labels", "name", b"name", "passage_count", b"passage_count", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "digest", b"digest", "document_count", b"document_count", "embedder", b"embedder", "freeze_time", b"freeze_time", "labels", b"labels", "name", b"name", "passage_count", b"passage_count", "proof", b"proof", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Corpus: _TypeAlias = Corpus  # noqa: Y015
+
+@_typing.final
+class IndexProof(_message.Message):
+    """What freezing looked up: each passage by its own vector and by its own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGES_CHECKED_FIELD_NUMBER: _builtins.int
+    PASSAGES_MENDED_FIELD_NUMBER: _builtins.int
+    passages_checked: _builtins.int
+    """All passages of an import that was interrupted, else a sample drawn at random."""
+    passages_mended: _builtins.int
+    """Passages that the indexes lacked at first. They were indexed anew and looked up again."""
+    def __init__(
+        self,
+        *,
+        passages_checked: _builtins.int = ...,
+        passages_mended: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages_checked", b"passages_checked", "passages_mended", b"passages_mended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexProof: _TypeAlias = IndexProof  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):

@@ -108,7 +108,8 @@ class RetrieverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FreezeCorpus(self, request, context):
-        """Ends ingestion, builds the indexes and computes the digest. May be repeated.
+        """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+        May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

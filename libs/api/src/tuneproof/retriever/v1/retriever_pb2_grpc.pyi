@@ -48,7 +48,9 @@ class RetrieverServiceStub:
     again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
     """
     FreezeCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.FreezeCorpusRequest, _retriever_pb2.FreezeCorpusResponse]
-    """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
+    """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+    May be repeated.
+    """
     GetCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]
     ListCorpora: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]
     """Lists corpora by name, in pages."""
@@ -79,7 +81,9 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
     """
     FreezeCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.FreezeCorpusRequest, _retriever_pb2.FreezeCorpusResponse]  # type: ignore[assignment]
-    """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
+    """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+    May be repeated.
+    """
     GetCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]  # type: ignore[assignment]
     ListCorpora: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]  # type: ignore[assignment]
     """Lists corpora by name, in pages."""
@@ -125,7 +129,9 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.FreezeCorpusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.FreezeCorpusResponse, _abc.Awaitable[_retriever_pb2.FreezeCorpusResponse]]:
-        """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
+        """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+        May be repeated.
+        """
 
     @_abc_1.abstractmethod
     def GetCorpus(
