@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from tuneproof_retriever.stores.lance_store import LanceStore, open_lance_store
 def embedder() -> Iterator[SentenceEmbedder]:
     loaded = load_sentence_embedder(PACKAGED_MODEL, device="cpu", threads=1, batch_size=16)
     yield loaded
-    loaded.close()
+    asyncio.run(loaded.close())
 
 
 @pytest.fixture

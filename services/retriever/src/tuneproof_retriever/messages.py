@@ -15,8 +15,9 @@ from tuneproof_retriever.limits import (
     check_k,
     check_name,
     check_query,
+    check_rerank_depth,
 )
-from tuneproof_retriever.searching import Query, SearchMode
+from tuneproof_retriever.searching import Query, Rerank, SearchMode
 
 _MODES = {
     pb.SEARCH_MODE_UNSPECIFIED: SearchMode.HYBRID,
@@ -58,14 +59,20 @@ def query_of(request: pb.SearchRequest) -> Query:
     """
     if request.mode not in _MODES:
         raise InvalidInput(f"mode is {request.mode}, which is not a SearchMode", field="mode")
+    k = check_k(request.k)
+    rerank = None
+    if request.HasField("rerank"):
+        depth = check_rerank_depth(request.rerank.depth, k)
+        rerank = Rerank(depth, request.rerank.expected_reranker)
     return Query(
         corpus=check_name(request.corpus, "corpus"),
         text=check_query(request.query),
         mode=_MODES[request.mode],
-        k=check_k(request.k),
+        k=k,
         alpha=check_alpha(request.alpha) if request.HasField("alpha") else DEFAULT_ALPHA,
         where=check_entries(request.filter, "filter"),
         expected_digest=request.expected_digest,
+        rerank=rerank,
     )
 
 
@@ -79,5 +86,6 @@ def passage_message(hit: Hit) -> pb.Passage:
         start=passage.start,
         end=passage.end,
         score=hit.score,
+        first_score=hit.first_score,
         metadata=dict(passage.metadata),
     )

@@ -48,6 +48,15 @@ class CorpusSpec(Section):
     overlap_tokens: int = Field(default=0, ge=0)
 
 
+class RerankSpec(Section):
+    """A model that reads the best passages again, together with the question."""
+
+    model: str = Field(min_length=1)
+    """Id or digest of the retriever's reranker; the study refuses another one."""
+    depth: int = Field(default=20, ge=1, le=1000)
+    """Passages that it reads."""
+
+
 class RetrievalSpec(Section):
     """What each question's passages are."""
 
@@ -56,6 +65,7 @@ class RetrievalSpec(Section):
     """Passages in the prompt."""
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the dense list in a hybrid search."""
+    rerank: RerankSpec | None = None
 
     @property
     def depth(self) -> int:
