@@ -23,8 +23,8 @@ from tuneproof.prompts import rag_messages
 
 MODEL = "telecom-reader"
 MAX_TOKENS = 24
-"""Answers have 1 to so many tokens. Equally long ones would end and begin together, and the first
-token would tell in which step of the engine a wave of them arrived, and little about the door."""
+"""Answers have 1 to this many tokens. If all were equally long, they would begin and end together:
+the first token's time would then depend on the engine's steps more than on the door."""
 _METHOD = "/tuneproof.generator.v1.GeneratorService/Generate"
 
 

@@ -113,7 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--swap-rate", type=float, default=0.45, help="swaps a second")
     parser.add_argument("--answer-tokens", type=int, default=8)
     parser.add_argument(
-        "--requests", type=int, default=0, help="go on with the first part until there are so many"
+        "--requests", type=int, default=0, help="requests that the first part makes at least"
     )
     parser.add_argument("--report", type=Path, help="folder for HTML and JSON")
     return parser.parse_args()

@@ -187,7 +187,9 @@ def test_a_database_that_may_not_be_written_is_no_broken_one(tmp_path):
 def test_a_database_that_cannot_be_opened_is_told(tmp_path):
     (tmp_path / FILE_NAME).mkdir()
     with (
-        pytest.raises(WrongState, match=rf"{FILE_NAME}: unable to open .*see who may write"),
+        pytest.raises(
+            WrongState, match=rf"{FILE_NAME}: unable to open .*check its permissions and its disk"
+        ),
         open_state(tmp_path, write=True),
     ):
         pass

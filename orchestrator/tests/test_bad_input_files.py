@@ -56,12 +56,12 @@ def test_a_study_file_that_is_not_there_is_named(tmp_path, run, command):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("k: 3", "k: 3, kk: 4", "6: retrieval.kk: is no key that a study file knows"),
+        ("k: 3", "k: 3, kk: 4", "6: retrieval.kk: is not a key of a study file"),
         ("k: 3", "k: many", "6: retrieval.k: Input should be a valid integer, unable to parse"),
         ("k: 3", "k: [3]", "6: retrieval.k: Input should be a valid integer, got [3]"),
         ("name: telecom, ", "", "3: dataset"),
         ("  - name: baseline", "  - nothing", "9: arms[0]: Input should be a valid dictionary"),
-        ("study: small", "study: small\n\tx: 1", "2:1: is no YAML"),
+        ("study: small", "study: small\n\tx: 1", "2:1: is not YAML"),
     ],
 )
 def test_a_mistake_in_a_study_file_has_its_line(tmp_path, run, *, old, new, told):
@@ -81,10 +81,10 @@ def test_data_that_are_named_nowhere_say_where_they_come_from(tmp_path, run):
 @pytest.mark.parametrize(
     ("questions", "told"),
     [
-        ([question("q1", ideal_answer=None)], "question 1 (id q1): has no ideal_answer"),
+        ([question("q1", ideal_answer=None)], "question 1 (id q1): lacks an ideal_answer"),
         ([question("q1"), question("q1")], "question 2: the id q1 is that of an earlier question"),
         ([question("q1", body="  ")], "question 1 (id q1): its body is empty"),
-        ([question("q1", snippets=[])], "question 1 (id q1): has no snippets"),
+        ([question("q1", snippets=[])], "question 1 (id q1): lacks snippets"),
         ([], "expected an object with a list"),
     ],
     ids=["no ideal answer", "duplicate id", "empty question", "no snippets", "no questions"],
@@ -104,7 +104,7 @@ def test_data_cut_in_the_middle_say_so(tmp_path, run):
     whole = json.dumps({"questions": [question("q1"), question("q2")]}, indent=1)
     data.write_text(whole[: len(whole) // 2])
     said = refused(run("study", "plan", str(file), "--data", str(data)))
-    assert said.startswith(f"{data} is no JSON: line ")
+    assert said.startswith(f"{data} is not JSON: line ")
     assert "the file seems to be cut off, fetch it again" in said
 
 

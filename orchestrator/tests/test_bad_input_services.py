@@ -74,7 +74,7 @@ async def test_a_model_id_that_nobody_has_is_named_and_nothing_stays(
     ("model", "told"),
     [
         ("./nowhere", "the model folder ./nowhere does not exist; see --model"),
-        ("rubrics", "rubrics holds no config.json, so it is no model folder; give one in"),
+        ("rubrics", "rubrics lacks config.json, so it is not a model folder; give one in"),
     ],
 )
 async def test_a_folder_without_a_model_is_told_before_anything_starts(

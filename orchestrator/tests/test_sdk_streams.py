@@ -281,7 +281,7 @@ async def test_an_answer_to_no_question_is_a_defect(repeats: bool):
         yield _echo(request)
         yield pb.GenerateBatchResponse(id=request.id if repeats else "other")
 
-    with pytest.raises(Internal, match="not asked or is answered already"):
+    with pytest.raises(Internal, match="not sent or has its answer already"):
         await _run(wrong, {"a": _ask("a")})
 
 

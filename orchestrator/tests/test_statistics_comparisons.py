@@ -212,7 +212,7 @@ def test_means_count_what_is_unscored() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"margin": {}}, "`accuracy` has no margin"),
+        ({"margin": {}}, "`accuracy` needs a margin of 0 or more"),
         (
             {"primary": (PrimaryComparison("x", "baseline", "accuracy"),)},
             "cell `x`.*baseline, tuned",

@@ -240,10 +240,10 @@ async def test_a_grade_that_lost_too_many_repeats_to_the_endpoint_is_asked_for_a
 
 async def test_another_model_or_judge_than_the_study_means_is_refused(small):
     async with served(small.world(model="other")) as target:
-        with pytest.raises(WrongState, match="serves 'other', the study means 'tiny'"):
+        with pytest.raises(WrongState, match="serves 'other', but the study means 'tiny'"):
             await small.run(target)
     async with served(small.world(judge_model="gpt")) as target:
-        with pytest.raises(WrongState, match="asks the model 'gpt', the study means 'tiny'"):
+        with pytest.raises(WrongState, match="asks the model 'gpt', but the study means 'tiny'"):
             await small.run(target)
 
 

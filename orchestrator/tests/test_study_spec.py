@@ -74,7 +74,7 @@ def test_every_mistake_is_listed_with_its_line():
         f"study.yaml:1: study: {name}",
         f"study.yaml:3: dataset.documents: {number}",
         "study.yaml:6: retrieval.k: Input should be greater than or equal to 1, got 0",
-        "study.yaml:10: arms[1].tune.reference: is no key that a study file knows",
+        "study.yaml:10: arms[1].tune.reference: is not a key of a study file",
         "study.yaml:10: arms[1].tune.references: is missing",
         "study.yaml:13: judge.repeats: Input should be less than or equal to 100, got 1000",
     ]
@@ -88,14 +88,14 @@ def test_contradictions_are_listed_together():
     )
     assert mistakes_of(text) == [
         "study.yaml:5: corpus.overlap_tokens: must be below max_tokens (64)",
-        "study.yaml:8: arms: arm name 'short' stands there 2 times",
-        "study.yaml:12: training.sizes: size 8 stands there 2 times",
+        "study.yaml:8: arms: arm name 'short' appears 2 times",
+        "study.yaml:12: training.sizes: size 8 appears 2 times",
     ]
 
 
 def test_a_key_that_stands_twice_is_a_mistake():
     (mistake,) = mistakes_of(STUDY.replace("k: 3", "k: 3, k: 5"))
-    assert mistake == "study.yaml:6: retrieval.k: stands there twice"
+    assert mistake == "study.yaml:6: retrieval.k: appears twice"
 
 
 def test_an_unknown_data_set_names_the_known_ones():
@@ -136,7 +136,8 @@ def test_a_primary_comparison_names_a_tuned_arm():
     )
     (mistake,) = mistakes_of(text)
     assert mistake == (
-        "study.yaml:14: comparison.primary[0].arm: 'long' is no tuned arm; there are: short, closed"
+        "study.yaml:14: comparison.primary[0].arm: 'long' is not a tuned arm;"
+        " there are: short, closed"
     )
 
 
@@ -145,8 +146,8 @@ def test_a_primary_comparison_names_a_tuned_arm():
     [
         ("", "study.yaml:1: expected a study"),
         ("- a\n- b\n", "study.yaml:1: expected a study"),
-        ("study: [a\n", "study.yaml:2:1: is no YAML"),
-        ("study: !!python/object:os.system {}", "study.yaml:1:8: is no YAML"),
+        ("study: [a\n", "study.yaml:2:1: is not YAML"),
+        ("study: !!python/object:os.system {}", "study.yaml:1:8: is not YAML"),
         ("a: &x [*x]\n", "study.yaml"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_file_of_another_version_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / FILE_NAME) as database:
         database.execute("PRAGMA user_version = 99")
     with (
-        pytest.raises(Corrupted, match="of version 99, this program knows 1"),
+        pytest.raises(Corrupted, match="of version 99, but this program reads version 1"),
         open_state(tmp_path, write=True),
     ):
         pass

@@ -70,7 +70,7 @@ def test_the_digest_changes_with_every_field_and_not_with_the_order_of_the_file(
         ({"template": "{{question}}"}, "template", "{{answer}}"),
         ({"max_tokens": 0}, "max_tokens", "greater"),
         ({"reasoning": "after"}, "reasoning", "before"),
-        ({"weight": 2}, "weight", "is no key"),
+        ({"weight": 2}, "weight", "is not a key of"),
     ],
 )
 def test_a_bad_field_is_named_with_its_file(
@@ -97,7 +97,7 @@ def test_what_is_no_mapping_is_refused(content: bytes) -> None:
 
 def test_a_repeated_score_is_refused_rather_than_lost() -> None:
     content = written(scale=None) + b"scale:\n  1: long\n  2: short\n  2: shorter\n"
-    with pytest.raises(InvalidInput, match=r"terse\.yaml:\d+: scale\.2: stands there twice"):
+    with pytest.raises(InvalidInput, match=r"terse\.yaml:\d+: scale\.2: appears twice"):
         parse_rubric(content, "terse.yaml")
 
 

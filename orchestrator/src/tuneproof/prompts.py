@@ -1,8 +1,8 @@
 """The prompts: the same words in training data and in serving.
 
-A passage is data. Its white space, line ends of every kind included, becomes single spaces, so
-that no passage can begin a line: `[2]` or `Question:` at the beginning of a line are always the
-prompt's own. What the passage says within its line stays as it is.
+A passage is data. All its white space, line ends included, becomes single spaces, so that no
+passage can begin a line: `[2]` or `Question:` at the beginning of a line are always the prompt's
+own. Within its line a passage keeps its words.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def rag_messages(
 
     Args:
         passages: in the order of retrieval; numbered from 1.
-        passage_words: each passage is cut after so many words; None: none is cut.
+        passage_words: words to which each passage is cut; None: none is cut.
 
     Raises:
         InvalidInput: for a blank question, or `passage_words` below 1.

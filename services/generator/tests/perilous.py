@@ -20,9 +20,10 @@ from pathlib import Path
 
 from tuneproof.adapters import AdapterRef, FolderStorage
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, Unavailable
+from tuneproof_generator.adapters.admission import AdmissionResult
 from tuneproof_generator.adapters.detached import detached
 from tuneproof_generator.adapters.lifecycle import AdapterState
-from tuneproof_generator.adapters.loading import AdmissionResult, Loader
+from tuneproof_generator.adapters.loading import Loader
 from tuneproof_generator.adapters.local_adapters import LOAD_RETRIES
 from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling, WorkerAdapters

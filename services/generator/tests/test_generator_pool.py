@@ -15,8 +15,9 @@ from tuneproof.servicekit.errors import (
     Unavailable,
     WrongState,
 )
+from tuneproof_generator.adapters.admission import AdmissionResult
 from tuneproof_generator.adapters.lifecycle import AdapterState
-from tuneproof_generator.adapters.loading import AdmissionResult, Loader
+from tuneproof_generator.adapters.loading import Loader
 from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.engine.protocol import Chunk, EngineFacts, Finish, Sampling
 from tuneproof_generator.generation import GenerationOutcome, GenerationRequest, Generator, Tokens

@@ -306,7 +306,7 @@ async def test_lists_tell_an_adapters_state_on_every_live_replica(tmp_path, cloc
         one.store.error = LOST
         with pytest.raises(Unavailable):
             await one.tell()
-        assert told()["one"] == (AdapterState.READY, f"not told to the others: {LOST.message}")
+        assert told()["one"] == (AdapterState.READY, f"not published: {LOST.message}")
 
 
 async def test_a_lagging_replica_answers_with_the_old_target_then_with_the_new(tmp_path, clock):

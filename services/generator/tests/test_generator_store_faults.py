@@ -41,7 +41,7 @@ async def test_a_replica_whose_status_vanished_takes_nothing_from_that_store(tmp
         await one.declare(A)
         for path in sorted((tmp_path / "pool").rglob("*.json")):
             path.unlink()
-        with pytest.raises(Unavailable, match="this replica's status any more"):
+        with pytest.raises(Unavailable, match="lost this replica's status"):
             await one.pool.reconciler.reconcile()
         assert await one.served_by(str(A)) == str(A)
 

@@ -291,7 +291,7 @@ async def test_on_s3(s3, lab, tmp_path):
                 request = pb.GetAdapterRequest(ref=refs[0])
                 adapter = (await west.adapters.GetAdapter(request, timeout=30)).adapter
                 own = next(each for each in adapter.replicas if each.replica == "west")
-                return own.reason.startswith("not told to the others: the artifact store")
+                return own.reason.startswith("not published: the artifact store")
 
             await _until(says_so)
             assert await east.served() == await west.served() == before

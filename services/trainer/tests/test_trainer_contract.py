@@ -231,7 +231,7 @@ async def test_every_mistake_in_a_spec_is_told_at_once(
             await stub.CreateRun(pb.CreateRunRequest(run_id="Run", spec=spec(write_data())))
         assert not (await stub.ListRuns(pb.ListRunsRequest())).runs
     for part in (
-        "base_model 'other' is not here; there is 'tiny'",
+        "base_model 'other' is not this trainer's base, 'tiny'",
         "adapter_name 'Bad name'",
         "'../secret' leads out of the artifact store",
         "data.digest 'none'",

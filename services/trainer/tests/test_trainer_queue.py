@@ -200,7 +200,7 @@ async def test_a_worker_whose_data_is_gone_says_so(tmp_path: Path, base_folder: 
     )
     result = await LocalExecutor().execute(folder, work)
     assert result.ending is WorkerEnding.BAD_INPUT
-    assert result.reason == "there is no data at data/gone.jsonl in the artifact store"
+    assert result.reason == "no data at data/gone.jsonl in the artifact store"
     # Its last word counts when no service was there to hear it.
     folder.log.unlink()
     assert await LocalExecutor().execute(folder, work) == result

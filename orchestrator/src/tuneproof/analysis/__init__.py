@@ -1,14 +1,7 @@
-"""What the scores of a study allow one to say, and how surely."""
+"""What the scores of a study show, and how surely."""
 
 from tuneproof.analysis.agreement import confusion_matrix, weighted_kappa
-from tuneproof.analysis.comparisons import (
-    ADJUSTMENT,
-    WORD_OVERLAP,
-    Comparison,
-    Comparisons,
-    compare,
-)
-from tuneproof.analysis.intervals import MINIMUM_CLUSTERS, Estimate, Interval
+from tuneproof.analysis.comparisons import WORD_OVERLAP, Comparison, Comparisons, compare
 from tuneproof.analysis.scores import (
     Measures,
     Repeats,
@@ -19,18 +12,13 @@ from tuneproof.analysis.scores import (
     repeats_by_cell,
     score_of,
 )
-from tuneproof.analysis.verdict import Reading, Verdict, read
+from tuneproof.analysis.verdict import Verdict, read
 
 __all__ = [
-    "ADJUSTMENT",
-    "MINIMUM_CLUSTERS",
     "WORD_OVERLAP",
     "Comparison",
     "Comparisons",
-    "Estimate",
-    "Interval",
     "Measures",
-    "Reading",
     "Repeats",
     "Summary",
     "Verdict",

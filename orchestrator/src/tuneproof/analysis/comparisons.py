@@ -1,7 +1,7 @@
 """The comparisons of a study: those named before the run, and the exploratory rest.
 
-The estimand is *the adapter*: training seeds fixed, items drawn in document clusters. What a
-recipe does over seeds is another question, which these intervals do not answer.
+The estimand is *the adapter*: training seeds fixed, items drawn in document clusters. These
+intervals do not answer what a recipe does over seeds.
 
 Answers without a score are neither dropped nor counted as zero. Each comparison has three
 intervals: over the pairs that are scored, and over all items with the unscored at their worst and
@@ -67,22 +67,20 @@ class Comparison:
     """The hull over what the unscored answers could be; the verdict is read off it."""
     scored_interval: Interval | None
     """Over the scored pairs alone; the same as `interval` where all are scored."""
-    margin: float | None
-    """δ; None where none was named (exploratory)."""
-    verdict: Verdict | None
-    """None for an exploratory comparison: it has none."""
-    within_margin: bool
     words: str
     """The verdict for people; `exploratory` where there is none."""
-    non_inferior: bool | None
-    """The gate's question: the interval's lower end is above -δ. None without interval or
-    margin."""
     unscored: int
     """Items of the study without a score in `cell`."""
     unscored_against: int
     bounds: tuple[float, float] | None
     """Lowest and highest mean difference over all items that the unscored allow; equal to the
     difference when all are scored, None where the measure has no upper end."""
+    margin: float | None = None
+    """δ; None for an exploratory comparison, as are the verdict and what follows from it."""
+    verdict: Verdict | None = None
+    within_margin: bool = False
+    non_inferior: bool | None = None
+    """The gate's question: the interval's lower end is above -δ. None without an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +90,12 @@ class Comparisons:
     primary: tuple[Comparison, ...]
     """In the order of the study file, with verdicts."""
     exploratory: tuple[Comparison, ...]
-    """Every tuned cell against the baseline by every other measure; each interval stands alone at
-    `confidence`, and no verdict is drawn."""
+    """Every tuned cell against the baseline by every other measure, each interval by itself at
+    `confidence`, without verdicts."""
     confidence: float
     """Of the primary intervals together."""
     adjusted_confidence: float
-    """Of each primary interval by itself."""
+    """Of each single primary interval."""
     adjustment: str
 
     def of_cell(self, cell: str) -> tuple[Comparison, ...]:
@@ -116,119 +114,120 @@ def compare(results: StudyResults) -> Comparisons:
         raise InvalidInput(
             f"confidence must be between 0 and 1, got {results.confidence}", field="confidence"
         )
-    measures = measures_of(results)
-    answers = answers_by_cell(results)
+    study = _Study(results, measures_of(results), answers_by_cell(results))
     adjusted = 1.0 - (1.0 - results.confidence) / max(len(results.primary), 1)
     return Comparisons(
-        primary=tuple(
-            _primary(results, answers, measures, named, adjusted) for named in results.primary
-        ),
-        exploratory=tuple(_explore(results, answers, measures)),
+        primary=tuple(study.primary(named, adjusted) for named in results.primary),
+        exploratory=tuple(study.exploratory()),
         confidence=results.confidence,
         adjusted_confidence=adjusted,
         adjustment=ADJUSTMENT,
     )
 
 
-def _primary(
-    results: StudyResults,
-    answers: Mapping[str, Mapping[str, Answer]],
-    measures: Measures,
-    named: PrimaryComparison,
-    confidence: float,
-) -> Comparison:
-    for cell in (named.cell, named.against):
-        if cell not in answers:
+@dataclass(frozen=True, slots=True)
+class _Study:
+    """What every comparison reads."""
+
+    results: StudyResults
+    measures: Measures
+    answers: Mapping[str, Mapping[str, Answer]]
+
+    def primary(self, named: PrimaryComparison, confidence: float) -> Comparison:
+        """A comparison that the study file names, with its verdict."""
+        for cell in (named.cell, named.against):
+            if cell not in self.answers:
+                raise InvalidInput(
+                    f"a primary comparison names the cell `{cell}`, but the study has: "
+                    f"{', '.join(self.answers)}",
+                    field="primary.cell",
+                )
+        margin = self.results.margin.get(named.measure)
+        if margin is None or not margin >= 0.0:
             raise InvalidInput(
-                f"a primary comparison names the cell `{cell}`, but the study has: "
-                f"{', '.join(answers)}",
-                field="primary.cell",
+                f"the primary measure `{named.measure}` needs a margin of 0 or more: name one in"
+                " the study file under comparison.margin",
+                field=f"comparison.margin.{named.measure}",
             )
-    margin = results.margin.get(named.measure)
-    if margin is None or not margin >= 0.0:
-        raise InvalidInput(
-            f"the primary measure `{named.measure}` has no margin of 0 or more: name one in the "
-            "study file under comparison.margin",
-            field=f"comparison.margin.{named.measure}",
+        found = self._compare(named, confidence)
+        reading = read(found.interval, margin)
+        if reading.verdict is Verdict.UNDECIDED and found.scored_interval != found.interval:
+            alone = read(found.scored_interval, margin).verdict
+            if alone is not Verdict.UNDECIDED:
+                reading = Reading(Verdict.UNSCORED, within_margin=False)
+        return replace(
+            found,
+            margin=margin,
+            verdict=reading.verdict,
+            within_margin=reading.within_margin,
+            words=words_of(reading, clusters=found.words),
+            non_inferior=None if found.interval is None else found.interval.low > -margin,
         )
-    found = _explored(results, answers, measures, named, confidence)
-    reading = read(found.interval, margin)
-    if reading.verdict is Verdict.UNDECIDED and found.scored_interval != found.interval:
-        alone = read(found.scored_interval, margin).verdict
-        if alone is not Verdict.UNDECIDED:
-            reading = Reading(Verdict.UNSCORED, within_margin=False)
-    return replace(
-        found,
-        margin=margin,
-        verdict=reading.verdict,
-        within_margin=reading.within_margin,
-        words=words_of(reading, clusters=found.words),
-        non_inferior=None if found.interval is None else found.interval.low > -margin,
-    )
 
+    def exploratory(self) -> Iterator[Comparison]:
+        """Every other pair of a cell and a measure."""
+        named = {(one.cell, one.measure) for one in self.results.primary}
+        for cell in self.results.compared:
+            for measure in self.measures.names:
+                if (cell.name, measure) not in named:
+                    pair = PrimaryComparison(cell.name, self.results.baseline, measure)
+                    found = self._compare(pair, self.results.confidence)
+                    yield replace(found, words="exploratory")
 
-def _explore(
-    results: StudyResults, answers: Mapping[str, Mapping[str, Answer]], measures: Measures
-) -> Iterator[Comparison]:
-    named = {(one.cell, one.measure) for one in results.primary}
-    for cell in results.compared:
-        for measure in measures.names:
-            if (cell.name, measure) not in named:
-                pair = PrimaryComparison(cell.name, results.baseline, measure)
-                found = _explored(results, answers, measures, pair, results.confidence)
-                yield replace(found, words="exploratory")
+    def _compare(self, named: PrimaryComparison, confidence: float) -> Comparison:
+        """A comparison without margin and verdict; its words say why there is no interval."""
+        measure = self.measures.of(named.measure)
+        mine, theirs = self._scores(named.cell, measure), self._scores(named.against, measure)
+        found = self._estimate(mine, theirs)
+        scored = interval_of(found, confidence, measure.limits)
+        interval, clusters = scored, why_no_interval(found)
+        bounds = (found.difference, found.difference) if found.items else None
+        if measure.high is not None and found.items < len(self.results.items):
+            low, high = measure.low, measure.high
+            worst = self._estimate(_filled(mine, low), _filled(theirs, high))
+            best = self._estimate(_filled(mine, high), _filled(theirs, low))
+            interval = _hull(scored, worst, best, confidence, measure.limits)
+            bounds, clusters = (worst.difference, best.difference), why_no_interval(worst)
+        pairs = [
+            (score, other)
+            for item, score in mine.items()
+            if score is not None and (other := theirs[item]) is not None
+        ]
+        judged = measure.name in self.measures.judged
+        return Comparison(
+            cell=named.cell,
+            against=named.against,
+            measure=named.measure,
+            scale=measure,
+            by=f"judge {self.results.judge_model}" if judged else WORD_OVERLAP,
+            items=found.items,
+            clusters=found.clusters,
+            mean=math.fsum(pair[0] for pair in pairs) / len(pairs) if pairs else None,
+            mean_against=math.fsum(pair[1] for pair in pairs) / len(pairs) if pairs else None,
+            difference=found.difference if found.items else None,
+            standard_error=found.standard_error,
+            degrees_of_freedom=found.degrees_of_freedom,
+            interval=interval,
+            scored_interval=scored,
+            words=clusters,
+            unscored=sum(score is None for score in mine.values()),
+            unscored_against=sum(score is None for score in theirs.values()),
+            bounds=bounds,
+        )
 
+    def _scores(self, cell: str, measure: Measure) -> Scores:
+        answers = self.answers.get(cell, {})
+        return {one.id: score_of(answers.get(one.id), measure.name) for one in self.results.items}
 
-def _explored(
-    results: StudyResults,
-    answers: Mapping[str, Mapping[str, Answer]],
-    measures: Measures,
-    named: PrimaryComparison,
-    confidence: float,
-) -> Comparison:
-    """A comparison without margin and verdict; its words say why there is no interval."""
-    measure = measures.of(named.measure)
-    mine = _scores(results, answers[named.cell], named.measure)
-    theirs = _scores(results, answers.get(named.against, {}), named.measure)
-    found = _estimate(results, mine, theirs)
-    scored = interval_of(found, confidence, measure.limits)
-    interval, clusters = scored, why_no_interval(found)
-    bounds = (found.difference, found.difference) if found.items else None
-    if measure.high is not None and found.items < len(results.items):
-        low, high = measure.low, measure.high
-        worst = _estimate(results, _filled(mine, low), _filled(theirs, high))
-        best = _estimate(results, _filled(mine, high), _filled(theirs, low))
-        interval = _hull(scored, worst, best, confidence, measure.limits)
-        bounds, clusters = (worst.difference, best.difference), why_no_interval(worst)
-    pairs = [
-        (score, other)
-        for item, score in mine.items()
-        if score is not None and (other := theirs[item]) is not None
-    ]
-    return Comparison(
-        cell=named.cell,
-        against=named.against,
-        measure=named.measure,
-        scale=measure,
-        by=f"judge {results.judge_model}" if named.measure in measures.judged else WORD_OVERLAP,
-        items=found.items,
-        clusters=found.clusters,
-        mean=math.fsum(pair[0] for pair in pairs) / len(pairs) if pairs else None,
-        mean_against=math.fsum(pair[1] for pair in pairs) / len(pairs) if pairs else None,
-        difference=found.difference if found.items else None,
-        standard_error=found.standard_error,
-        degrees_of_freedom=found.degrees_of_freedom,
-        interval=interval,
-        scored_interval=scored,
-        margin=None,
-        verdict=None,
-        within_margin=False,
-        words=clusters,
-        non_inferior=None,
-        unscored=sum(score is None for score in mine.values()),
-        unscored_against=sum(score is None for score in theirs.values()),
-        bounds=bounds,
-    )
+    def _estimate(self, mine: Scores, theirs: Scores) -> Estimate:
+        numbers: dict[str, int] = {}
+        differences, clusters = [], []
+        for item in self.results.items:
+            score, other = mine[item.id], theirs[item.id]
+            if score is not None and other is not None:
+                differences.append(score - other)
+                clusters.append(numbers.setdefault(item.cluster, len(numbers)))
+        return estimate(np.array(differences, dtype=np.float64), np.array(clusters, dtype=np.int64))
 
 
 def _hull(
@@ -240,8 +239,8 @@ def _hull(
 ) -> Interval | None:
     """The smallest interval that holds the three; None where all items together give none.
 
-    The scored pairs alone may give none, when too few clusters are left: the other two then hold
-    whatever the unscored could have shown.
+    The scored pairs alone may give none, because they leave too few clusters: the other two then
+    hold whatever the unscored could have shown.
     """
     lowest, highest = (interval_of(each, confidence, limits) for each in (worst, best))
     if lowest is None or highest is None:
@@ -252,20 +251,5 @@ def _hull(
     )
 
 
-def _scores(results: StudyResults, answers: Mapping[str, Answer], measure: str) -> Scores:
-    return {item.id: score_of(answers.get(item.id), measure) for item in results.items}
-
-
 def _filled(scores: Scores, value: float) -> Scores:
     return {item: value if score is None else score for item, score in scores.items()}
-
-
-def _estimate(results: StudyResults, mine: Scores, theirs: Scores) -> Estimate:
-    numbers: dict[str, int] = {}
-    differences, clusters = [], []
-    for item in results.items:
-        score, other = mine[item.id], theirs[item.id]
-        if score is not None and other is not None:
-            differences.append(score - other)
-            clusters.append(numbers.setdefault(item.cluster, len(numbers)))
-    return estimate(np.array(differences, dtype=np.float64), np.array(clusters, dtype=np.int64))

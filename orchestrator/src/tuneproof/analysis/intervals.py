@@ -27,7 +27,7 @@ differ from the common value before the variance alone sets the width (`_unseen`
 
 MINIMUM_FREEDOM = 3.0
 """Degrees of freedom below which there is no interval: one cluster then carries so much of the
-mean that its luck is the result."""
+mean that its luck decides the result."""
 
 _VISIBLE = 0.01
 """A difference of this share of the measure's range counts as one; a smaller one counts in part."""
@@ -120,7 +120,7 @@ def degrees_of_freedom(sizes: Floats) -> float:
 
 
 def estimate(differences: Floats, clusters: Codes) -> Estimate:
-    """The mean difference of one study with its standard error; never fails, whatever the size.
+    """The mean difference of one study with its standard error, for any number of items.
 
     Args:
         differences: shape (n,), in the measure's units.
@@ -137,7 +137,7 @@ def estimate(differences: Floats, clusters: Codes) -> Estimate:
         return Estimate(float(differences.mean()), None, 0.0, items, groups, means, sizes)
     mean, variance = cluster_robust(differences, codes)
     error = math.sqrt(variance)
-    # Sums of rounding errors are no variance: equal differences have none.
+    # Equal differences have no variance: what is left are rounding errors.
     spread = float(np.abs(differences).max())
     error = 0.0 if error <= 1e-12 * spread else error
     return Estimate(mean, error, degrees_of_freedom(sizes), items, groups, means, sizes)
@@ -193,7 +193,7 @@ def _unseen(found: Estimate, tail: float, limits: Limits) -> tuple[float, float,
     difference that cluster g goes up, from 0 to 1, n_g that to the lowest. The mean is
     c + (highest - c)·E(y) - (c - lowest)·E(n). Among variables from 0 to 1 with one mean, the
     one that is only ever 0 or 1 varies most, so Clopper and Pearson's ends for the count Σ y_g
-    of G bound E(y) from above, and likewise E(n) from below; a count that is not whole is put
+    of G bound E(y) from above, and likewise E(n) from below; a fractional count goes
     into the same beta quantiles (Clopper and Pearson 1934, Biometrika 26:404). Where all G
     clusters agree the bound is the familiar one for 0 of G: a share 1 - tail^(1/G) of clusters,
     about 3.7/G at 95 %, may differ by all that the measure allows. It rises with every y_g and

@@ -9,7 +9,7 @@ from tuneproof.analysis.intervals import Interval
 
 
 class Verdict(StrEnum):
-    """What one comparison says of a cell by one measure."""
+    """The conclusion of one comparison of a cell by one measure."""
 
     BETTER = "better"
     """The whole interval is above 0."""

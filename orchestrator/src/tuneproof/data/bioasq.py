@@ -1,6 +1,6 @@
 """BioASQ golden files: biomedical questions with ideal answers and snippets of PubMed.
 
-Of each document a file holds only the snippets, so the corpus consists of evidence and nothing
+A file holds only the snippets of each document, so the corpus consists of evidence and nothing
 else: retrieval is easier than among all of PubMed, and the data set says so (`gold_only`).
 
 Licence and files: http://participants-area.bioasq.org/datasets/ (registration, CC BY 2.5).
@@ -46,7 +46,7 @@ def load(*paths: Path | str) -> Dataset:
 
     A document is what the snippets of one PubMed entry say, in their order there, separated by
     blank lines; its id is `pubmed:<number>`. References are `full` (the ideal answers) and, for
-    questions that are no summaries, `exact`: yes or no, the synonyms of a factoid, or a list's
+    other questions than summaries, `exact`: yes or no, the synonyms of a factoid, or a list's
     entries joined by commas.
 
     Raises:
@@ -71,7 +71,7 @@ def load(*paths: Path | str) -> Dataset:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes[:_MOST_LISTED])
         more = len(mistakes) - _MOST_LISTED
         raise InvalidInput(
-            f"the BioASQ data cannot be used as they are; correct or remove what is listed:\n"
+            f"the BioASQ data cannot be used; correct or remove these:\n"
             f"{listed}" + (f"\n  and {more} more" if more > 0 else "")
         )
     return _dataset(list(questions.values()), urls)
@@ -89,16 +89,16 @@ def _read(path: Path) -> list[Any]:
     except json.JSONDecodeError as error:
         cut_off = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated")
         raise InvalidInput(
-            f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}"
+            f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
             + ("; the file seems to be cut off, fetch it again" if cut_off else "")
         ) from None
     except RecursionError:
-        raise InvalidInput(f"{path} is no BioASQ file: its JSON nests too deep") from None
+        raise InvalidInput(f"{path} is not a BioASQ file: its JSON nests too deep") from None
     questions = content.get("questions") if isinstance(content, dict) else None
     if not isinstance(questions, list) or not questions:
         raise InvalidInput(
-            f'{path} is no BioASQ golden file: expected an object with a list "questions" that is'
-            " not empty"
+            f'{path} is not a BioASQ golden file: expected an object with a list "questions" that'
+            " is not empty"
         )
     return questions
 
@@ -106,11 +106,11 @@ def _read(path: Path) -> list[Any]:
 def _parse(raw: Any, where: str, mistakes: list[str], urls: dict[str, str]) -> _Question | None:
     """One question; None, and mistakes added, when it cannot be used."""
     if not isinstance(raw, dict):
-        mistakes.append(f"{where}: is no object")
+        mistakes.append(f"{where}: is not an object")
         return None
     name = raw.get("id")
     if not isinstance(name, str) or not name.strip():
-        mistakes.append(f"{where}: has no id")
+        mistakes.append(f"{where}: lacks an id")
         return None
     where = f"{where} (id {name})"
     before = len(mistakes)
@@ -119,7 +119,9 @@ def _parse(raw: Any, where: str, mistakes: list[str], urls: dict[str, str]) -> _
         mistakes.append(f"{where}: its body is empty")
     ideal = tuple(_texts(raw.get("ideal_answer")))
     if not ideal:
-        mistakes.append(f"{where}: has no ideal_answer; test files without answers are no use here")
+        mistakes.append(
+            f"{where}: lacks an ideal_answer; test files without answers cannot be used"
+        )
     snippets = tuple(_snippets(raw.get("snippets"), where, mistakes, urls))
     if len(mistakes) > before:
         return None
@@ -132,7 +134,7 @@ def _snippets(
     raw: Any, where: str, mistakes: list[str], urls: dict[str, str]
 ) -> Iterator[_Snippet]:
     if not isinstance(raw, list) or not raw:
-        mistakes.append(f"{where}: has no snippets, so that nothing in the corpus answers it")
+        mistakes.append(f"{where}: lacks snippets, so nothing in the corpus answers it")
         return
     for number, snippet in enumerate(raw, 1):
         entry = snippet if isinstance(snippet, dict) else {}

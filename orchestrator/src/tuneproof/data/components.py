@@ -1,4 +1,4 @@
-"""Which things hang together: connected components."""
+"""Connected components."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def components(links: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:
     """Groups nodes that share a link, directly or through others (union-find).
 
     Args:
-        links: what each node hangs on; nodes that name an equal value belong together.
+        links: the links of each node; nodes with an equal link belong together.
 
     Returns:
         For each node the name of its component: the least of the component's nodes.

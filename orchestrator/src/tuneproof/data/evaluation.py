@@ -1,7 +1,7 @@
 """How well retrieval brought the evidence.
 
 What counts as gold. A passage is gold for an item when it comes from one of the item's gold
-documents (where these are known) and shows the item's evidence: the evidence text stands in it,
+documents (where these are known) and shows the item's evidence: it contains the evidence text,
 or, since chunking may cut evidence, the passage ends with the evidence's beginning, begins with
 its end, or lies within it, by at least half the words of the shorter of the two, and by 5 words
 or the whole evidence. Likeness elsewhere does not count: two sentences of one document may differ

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text of which the corpus is made."""
+    """A text of the corpus."""
 
     id: str
     """Unique in the data set."""

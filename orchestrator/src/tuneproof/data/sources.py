@@ -1,6 +1,6 @@
-"""The data sets that a study file can name: what each needs to be told, and how it is loaded.
+"""The data sets that a study file can name: their keys, and how each is loaded.
 
-A new data set is a class here, beside a loader, and a member of `DataSource`.
+A new data set is a class here, a loader in a module of its own, and a member of `DataSource`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tuneproof.data import bioasq, telecom
 from tuneproof.data.items import Dataset, Item, JudgeForm
@@ -19,10 +19,10 @@ LARGEST_SEED = 2**32 - 1
 
 
 class KnownWorld(Protocol):
-    """A world whose right answers a program knows, so that instruments can be examined there."""
+    """A world whose right answers a program knows, so that it can examine the instruments."""
 
     def oracle_context(self, dataset: Dataset, item: Item, facts: int) -> list[str]:
-        """Passages that hold an item's evidence among so many facts."""
+        """Passages of `facts` facts, an item's evidence among them."""
 
     def judge_forms(self, count: int) -> list[JudgeForm]:
         """Answers whose right scores are known."""
@@ -32,7 +32,7 @@ class KnownWorld(Protocol):
 
 
 class Source(BaseModel):
-    """What every data set has. Unknown keys are mistakes, values do not change."""
+    """What every data set has. Unknown keys are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,7 +65,7 @@ class Source(BaseModel):
 
 
 def _no_truth_value(value: Any) -> Any:
-    """`true` is no number, although Python takes it for 1."""
+    """Refuses `true`, which Python takes for 1."""
     if isinstance(value, bool):
         raise ValueError("expected a whole number")  # noqa: TRY004 - pydantic reports it
     return value
@@ -122,38 +122,4 @@ class BioasqData(Source):
 
 
 DataSource = Annotated[TelecomData | BioasqData, Field(discriminator="name")]
-"""Every data set, told apart by `name`."""
-
-_ANY: TypeAdapter[TelecomData | BioasqData] = TypeAdapter(DataSource)
-_BY_NAME: dict[str, type[Source]] = {"telecom": TelecomData, "bioasq": BioasqData}
-
-
-def load_dataset(values: Mapping[str, Any]) -> Dataset:
-    """Loads the data set that a mapping describes, as `dataset:` of a study file does.
-
-    Raises:
-        InvalidInput: for an unknown name, missing, unknown or wrong values (all in one message),
-            or files that cannot be used.
-    """
-    name = values.get("name")
-    if not isinstance(name, str) or name not in _BY_NAME:
-        raise InvalidInput(
-            f"there is no data set {name!r}; known: {', '.join(sorted(_BY_NAME))}",
-            field="dataset.name",
-        )
-    try:
-        source = _ANY.validate_python(dict(values))
-    except ValidationError as error:
-        known = ", ".join(key for key in _BY_NAME[name].model_fields if key != "name")
-        told = "; ".join(_explain(each, known) for each in error.errors(include_url=False))
-        raise InvalidInput(f"data set {name}: {told}", field="dataset") from None
-    return source.load()
-
-
-def _explain(error: Any, known: str) -> str:
-    key = error["loc"][1]
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] == "extra_forbidden":
-        return f"{key} is not known; known: {known}"
-    return f"{key} is {error['input']!r}: {error['msg']}"
+"""Every data set, by its `name`."""

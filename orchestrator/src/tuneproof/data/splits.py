@@ -1,4 +1,4 @@
-"""Dividing items into tuning and test, so that the test asks what tuning has not seen."""
+"""Dividing items into tuning and test, so that the test asks only what tuning has not seen."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def check_leakage(divided: Split, dataset: Dataset) -> None:
         listed = found[:_MOST_LISTED]
         more = len(found) - len(listed)
         raise InvalidInput(
-            f"test and tuning items of {dataset.name} share {len(found)} things, so that the test"
-            " would reward memory:\n"
+            f"test and tuning items of {dataset.name} share {len(found)} things, so the test would"
+            " reward memory:\n"
             + "\n".join(f"  {line}" for line in listed)
             + (f"\n  and {more} more" if more else "")
         )

@@ -41,20 +41,17 @@ _DRAWS = 10
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The world of a seed, as the examiner of reader and judge."""
+    """The world of a seed, which examines reader and judge (a `KnownWorld`)."""
 
     seed: int
 
     def oracle_context(self, dataset: Dataset, item: Item, facts: int) -> list[str]:
-        """See `oracle_context`."""
         return oracle_context(dataset, item, facts, self.seed)
 
     def judge_forms(self, count: int) -> list[JudgeForm]:
-        """See `judge_forms`."""
         return judge_forms(self.seed, count)
 
     def score(self, reference: str, answer: str) -> Mapping[str, int]:
-        """See `score`."""
         return score(reference, answer)
 
 
@@ -95,7 +92,7 @@ def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
 def judge_forms(seed: int, n: int) -> list[JudgeForm]:
     """Labelled answers to examine a judge with; the labels are those of `score`.
 
-    Every score that the rule can give stands in a tenth of them at least, by each criterion, so
+    Every score that the rule can give is that of at least a tenth of them, by each criterion, so
     that a judge cannot do well by leaving the rare ones out.
 
     Raises:
@@ -129,7 +126,7 @@ def oracle_context(dataset: Dataset, item: Item, facts: int, seed: int) -> list[
     series, the same number; then any. The order is random, by the seed and the item's id.
 
     Raises:
-        ValueError: the item has no evidence sentence of the manual, or the world has fewer facts
+        ValueError: the item lacks an evidence sentence of the manual, or the world has fewer facts
             than asked for.
     """
     gold = Fact.parse(item.gold_texts[0]) if item.gold_texts else None

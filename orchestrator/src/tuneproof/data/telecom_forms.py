@@ -55,7 +55,7 @@ class Part:
 
     expected: str
     stated: str | None
-    """As the answer has it, at its first mention; None if it has no such part."""
+    """As the answer has it, at its first mention; None if the answer lacks it."""
 
     @property
     def judgement(self) -> str:

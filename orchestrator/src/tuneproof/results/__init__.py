@@ -1,7 +1,4 @@
-"""What a study found, as values: the one thing that analysis, report and exports read.
-
-It stands at the bottom: every other package may import it, and it imports none of them.
-"""
+"""What a study found, as values. Every other package may import it; it imports none of them."""
 
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (

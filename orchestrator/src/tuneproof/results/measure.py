@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number that every answer may have. Higher is better, but for the answer's length."""
+    """A number that every answer may have. Higher is better, except for the answer's length."""
 
     name: str
     """As the study file and the JSON write it: a criterion, or `token_f1`."""
     low: float
     """Lowest value, in the measure's unit."""
     high: float | None
-    """Highest value; None where there is no upper end."""
+    """Highest value; None without an upper end."""
     unit: str
     """What it is counted in, as `points`."""
     decimals: int = 2
-    """With how many decimals a mean is shown, unless a verdict takes more to read."""
+    """Decimals of a mean as shown, unless a verdict needs more."""
 
     def __post_init__(self) -> None:
         if self.high is not None and not self.low < self.high:
@@ -41,4 +41,4 @@ LEXICAL = tuple(Measure(name, 0.0, 1.0, "share") for name in ("exact_match", "to
 """Word overlap with the references, which needs no judge."""
 
 ANSWER_WORDS = Measure("answer_words", 0.0, None, "words", 1)
-"""Length of the answer: runs of characters between blanks. Neither good nor bad."""
+"""Length of the answer: runs of characters between blanks. Longer is neither better nor worse."""

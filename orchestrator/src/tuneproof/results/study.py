@@ -1,4 +1,4 @@
-"""What a study found, as values: the one thing that analysis, report and exports read."""
+"""What a study found, as values; analysis, report and exports read nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CriterionGrade:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """Everything that the judge said of one answer."""
+    """Everything that the judge found about one answer."""
 
     criteria: Mapping[str, CriterionGrade]
     """By criterion; empty when no judge model was asked."""
@@ -61,7 +61,7 @@ class Retrieved:
     text: str
     score: float
     gold: bool
-    """It holds the item's evidence (or, where only documents are known, is of a gold document)."""
+    """It holds the item's evidence; where only documents are known, it is of a gold document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +138,14 @@ class RetrievalQuality:
     recall_at_5: float
     """Mean share of an item's gold passages among the first 5."""
     recall_ceiling_at_5: float
-    """The most that recall@5 can be: five places for more gold passages than five."""
+    """The most that recall@5 can reach, since items may have more than five gold passages."""
     unit: str
     """What counts as gold: `passage` or `document`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderCheck:
-    """The base model alone: questions with the evidence put among distractors by hand."""
+    """The base model alone, given the evidence among distractors."""
 
     facts: int
     items: int
@@ -160,7 +160,7 @@ class JudgeCheck:
     forms: int
     """Answers with a known right score, those of the cells included."""
     from_cells: int
-    """How many of them are what the study's cells really answered."""
+    """How many of them are real answers of the study's cells."""
     unscored: int
     exact: float
     """Share of forms whose rounded mean score is the right one."""
@@ -196,7 +196,7 @@ class StudyResults:
     synthetic: bool
     gold_only: bool
     toy_model: bool
-    """The model ships with the project to show the mechanism; its answers say nothing of others."""
+    """The model ships with the project to show the mechanism; others may behave differently."""
     judge_model: str
     """Empty when no judge was configured: then there are lexical scores only."""
     self_judged: bool

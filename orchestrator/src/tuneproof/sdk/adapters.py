@@ -52,13 +52,13 @@ class AdapterCalls(Client):
         """Waits until every live replica serves a declared adapter.
 
         Args:
-            away_seconds: how long the service may be away meanwhile; None: as long as `timeout`.
-            on_change: is told each new state.
+            away_seconds: how long the service may be away; None: as long as `timeout`.
+            on_change: gets each new state.
 
         Raises:
             WrongState: when the adapter failed; the message holds the reason.
-            NotFound: when it is not declared, or is removed meanwhile.
-            Unavailable: when the service is away for so long, or at the end of the time.
+            NotFound: when it is not declared, or somebody removes it.
+            Unavailable: when the service is away for longer, or at the end of the time.
             DeadlineExceeded: when it is not ready within `timeout` seconds; names its last state.
         """
         return await until_ready(
@@ -132,10 +132,10 @@ class AdapterCalls(Client):
             ref: empty, with `force`: the alias is retired, and points nowhere.
             expected_ref: where the alias points now; empty: nowhere.
             expected_version: the alias's newest version, 0: it was never set; None: not compared.
-                Tells two changes of the canary apart, which `expected_ref` does not.
+                It distinguishes two changes of the canary; `expected_ref` does not.
             force: even if the adapter is not ready.
             reason: why, as the digest of a gate's report.
-            canary_ref: a second adapter, that serves `canary_percent` (1 to 99) of the requests.
+            canary_ref: a second adapter, which serves `canary_percent` (1 to 99) of the requests.
 
         Raises:
             WrongState: when the alias is not as expected, or the adapter is not ready.

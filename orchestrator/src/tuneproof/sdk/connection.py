@@ -18,7 +18,7 @@ class Connection:
 
     Args:
         service: name for messages, as `retriever`.
-        target: `host:port`, or a name that stands for many, as `dns:///host:port`.
+        target: `host:port`, or a name for several addresses, as `dns:///host:port`.
         services: of the contract, whose idempotent calls are retried.
 
     Raises:

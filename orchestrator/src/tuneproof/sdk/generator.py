@@ -63,7 +63,7 @@ class GeneratorClient(AdapterCalls):
         timeout: float = 600.0,
         restart_on_loss: bool = False,
     ) -> AsyncGenerator[str | Restarted | Generation, None]:
-        """Yields pieces of the answer's text as they come, and at last the whole `Generation`.
+        """Yields pieces of the answer's text as they come, then the whole `Generation`.
 
         Closing the iterator stops the work in the engine.
 

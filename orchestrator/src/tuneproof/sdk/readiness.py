@@ -26,7 +26,7 @@ async def until_ready(
 ) -> AdapterInfo:
     """Waits until every live replica serves an adapter.
 
-    If the service is away meanwhile, waits for it too: it reconciles itself to what is declared.
+    Waits for an absent service too: it reconciles itself to what is declared.
 
     Args:
         changes: gives the adapter as it is now, then each change.
@@ -58,7 +58,7 @@ async def until_ready(
                             if looks.are_over(adapter):
                                 return adapter
                             if adapter.state in {"ready", "failed"}:
-                                break  # this replica is done; it tells no change of the others
+                                break  # this replica is done; the others' changes do not show here
                 except Unavailable as error:
                     away = error
                     await patience.wait(error)

@@ -29,13 +29,13 @@ async def restarted_on_loss(
     began.
 
     Args:
-        ask: starts the stream, which may take so many seconds.
+        ask: starts the stream, given the seconds that it may take.
         timeout: seconds for all attempts together.
-        sleep: waits so many seconds.
+        sleep: waits a number of seconds.
 
     Raises:
-        Unavailable: when the stream never began, or the last of 4 attempts, or the last for which
-            there is time, breaks off.
+        Unavailable: when the stream never began, or the last attempt (the fourth, or the last in
+            the time) breaks off.
     """
     clock = asyncio.get_running_loop().time
     end = clock() + timeout

@@ -71,14 +71,13 @@ class RetrieverClient(Client):
         streams: int = 2,
         timeout: float = 600.0,
     ) -> IngestResult:
-        """Stores documents; what a corpus holds already is not stored again.
+        """Stores the documents that a corpus does not hold yet.
 
-        Documents go in groups, each in a stream of its own that is sent again while the service
-        is unavailable or overloaded, so that a restart of the service costs one group.
+        Sends them in groups, each in its own stream, and sends a group again while the service is
+        unavailable or overloaded, so that a restart of the service costs one group.
 
         Args:
-            on_progress: is told how many documents are done, and how many there are where that
-                is known.
+            on_progress: gets the number of finished documents, and of all where it is known.
             streams: how many groups are under way at once.
             timeout: seconds for one group.
         """

@@ -11,7 +11,6 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States that a run does not leave."""
 
-
 _DEFAULTS = Hyperparameters()
 
 PRECISIONS = ("adapter_precision", "base_precision", "compute_precision")

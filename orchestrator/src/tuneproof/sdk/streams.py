@@ -78,8 +78,8 @@ class Exchange(Generic[In, Out]):
                     yield self._refused.pop()
         finally:
             stream.cancel()
-            # gRPC does not end its reader of requests. If it waits for a place, it gets one here,
-            # and ends.
+            # gRPC does not end its reader of requests: one that waits for a place gets it here, and
+            # ends.
             self._over = True
             self._places.release()
         while self._refused:
@@ -137,8 +137,8 @@ class Exchange(Generic[In, Out]):
     def _outcome(self, reply: Any) -> tuple[str, Out | TuneproofError]:
         if reply.id not in self._awaited:
             raise Internal(
-                f"{self._connection.peer} answered {reply.id!r} in {self._method}, which was not"
-                " asked or is answered already"
+                f"{self._connection.peer} answered {reply.id!r} in {self._method}, a request that"
+                " was not sent or has its answer already"
             )
         self._awaited.discard(reply.id)
         self._places.release()

@@ -1,4 +1,4 @@
-"""What goes into the services' calls and comes out of them: plain values, no protobuf."""
+"""The arguments and results of the services' calls, as plain values."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RejectedDocument:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of the documents that were sent."""
+    """What the service did with the documents."""
 
     added: int
     unchanged: int
@@ -146,7 +146,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """The replica that was answering is lost: what came so far is void, the answer begins again."""
+    """The answering replica is lost: the pieces so far are void, the answer begins again."""
 
     reason: str
     attempt: int
@@ -155,7 +155,7 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class GradeInput:
-    """One answer to be judged."""
+    """One answer to grade."""
 
     question: str
     answer: str

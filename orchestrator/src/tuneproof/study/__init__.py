@@ -6,5 +6,5 @@
                  its inputs
 
 services   connects to the services; `local` starts them on this machine
-progress   how a study tells what it does; `status` tells how far it is, from the state alone
+progress   how a study shows its progress; `status` counts what is done, from the state alone
 """

@@ -1,4 +1,4 @@
-"""Reading a study back from its state: no service is asked."""
+"""Reading a study back from its state, without a service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_results(chain: Chain) -> StudyResults:
     """What the study found so far; an answer that is missing says why.
 
     Raises:
-        InvalidInput: the study file's comparisons name what nothing measures.
+        InvalidInput: the study file compares by something that nothing measures.
     """
     plan, identities = chain.plan, chain.identities
     passages = chain.passages()

@@ -1,4 +1,4 @@
-"""A study's services on this machine: started when they are needed, ended when it is done."""
+"""A study's services on this machine: started when needed, ended when the study is done."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MARK = "services-of-study"
 
 
 class LocalServices:
-    """Starts the four services, or takes those that run already with the same settings.
+    """Starts the four services, or takes over running ones with the same settings.
 
-    A mark in the state folder tells services that a study started from those of `tuneproof up`:
-    a study that is run again after a crash takes over and ends the former, and leaves the latter.
+    A mark in the state folder distinguishes services that a study started from those of
+    `tuneproof up`: after a crash, the next run takes over and ends the former; not the latter.
 
     Args:
         keep: leave the services running at the end.
@@ -37,15 +37,14 @@ class LocalServices:
         return Endpoints.discover(self._options.state, environment={})
 
     async def restart(self) -> Endpoints | None:
-        """Ends them and starts them with the files as they are now; not those that
-        `tuneproof up` keeps."""
+        """Restarts them with the current files; leaves those that `tuneproof up` keeps."""
         if self._supervisor.kept_elsewhere():
             return None
         await self._supervisor.take_down(progress=self._progress)
         return await self.start()
 
     async def close(self) -> None:
-        """Ends them, if a study started them and they are not to be kept."""
+        """Ends them if a study started them, unless `keep` is set."""
         if not self._mark.exists():
             return
         if not self._keep:

@@ -1,4 +1,4 @@
-"""How a study tells what it does: a stage with a count, again and again."""
+"""How a study shows its progress: stages, each with a count."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Stage(Protocol):
     """One stage under way."""
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Counts items that are done."""
 
     def note(self, text: str) -> None:
-        """What happens just now, in a few words."""
+        """What happens at the moment, in a few words."""
 
 
 class Progress(Protocol):
@@ -23,8 +23,8 @@ class Progress(Protocol):
         """Shows a stage while the context lasts.
 
         Args:
-            total: of its items, those included that are done.
+            total: number of its items, the `done` ones included.
         """
 
     def say(self, text: str) -> None:
-        """A line beside the stages."""
+        """Shows a line above the stages."""

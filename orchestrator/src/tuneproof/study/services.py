@@ -38,17 +38,17 @@ class ServiceSource(Protocol):
         """Gives the addresses, once the services are ready."""
 
     async def restart(self) -> Endpoints | None:
-        """Starts them anew, with the files as they are now; None when that is not ours to do."""
+        """Restarts them with the current files; None for services that a study must not restart."""
 
     async def close(self) -> None:
         """Ends what `start` started."""
 
 
 class GivenServices:
-    """Services that run already, and are not ours to start.
+    """Services that somebody else starts and ends.
 
     Args:
-        patience: seconds for which one that was lost may be away.
+        patience: seconds for which a lost service may be away.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class GivenServices:
         self._started = False
 
     async def start(self) -> Endpoints:
-        """The addresses given; from the second time on, once all of them answer again.
+        """The given addresses; from the second call on, once all services answer again.
 
         Raises:
             Unavailable: one did not come back in time; the message says what to do.
@@ -83,7 +83,7 @@ class GivenServices:
             )
 
     async def restart(self) -> Endpoints | None:
-        """Not ours to do."""
+        """Restarts nothing."""
         return None
 
     async def close(self) -> None:
@@ -94,8 +94,8 @@ class Services:
     """Clients of the four services, opened at first use.
 
     Args:
-        sources: what the services should stand for, where that is known from files; a service
-            that was started before these files changed is started again, or refused.
+        sources: the files behind the services, where they are known; a service that started before
+            these files changed is restarted, or refused.
     """
 
     def __init__(self, source: ServiceSource, *, identities: Identities, sources: Sources) -> None:
@@ -106,7 +106,7 @@ class Services:
         self._endpoints: Endpoints | None = None
         self._clients: dict[type[Any], Any] = {}
         self.pool: PoolInfo | None = None
-        """What the generator serves, once it was asked."""
+        """What the generator serves, once a step has asked it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class Services:
         await self._source.close()
 
     async def start(self) -> None:
-        """Makes sure that the services run, where that is ours to do."""
+        """Makes sure that the services run, where the study starts them."""
         if self._endpoints is None:
             self._endpoints = await self._source.start()
 
@@ -161,7 +161,7 @@ class Services:
         return client
 
     async def recover(self) -> None:
-        """Connects again after a service was lost; one that is ours is started again."""
+        """Connects again after a service was lost; restarts it where the study started it."""
         await self._disconnect()
         self._endpoints = await self._source.start()
 
@@ -188,10 +188,10 @@ class Services:
 
 
 def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> str:
-    """Why the generator's model is not the study's; empty when it is."""
+    """Why the generator's model is not the study's; empty where it is."""
     if pool.base_model != identities.model_name:
         return (
-            f"the generator serves {pool.base_model!r}, the study means"
+            f"the generator serves {pool.base_model!r}, but the study means"
             f" {identities.model_name!r}: start the generator with that model,"
             f" or run the study with --model {pool.base_model}"
         )
@@ -213,7 +213,7 @@ def _wrong_rubrics(known: list[Rubric], identities: Identities, sources: Sources
     lacking = [rubric.id for rubric in identities.rubrics if rubric.id not in by_id]
     if lacking:
         return (
-            f"the judge has no rubric {', '.join(lacking)}; it has {', '.join(sorted(by_id))}:"
+            f"the judge lacks the rubric {', '.join(lacking)}; it has {', '.join(sorted(by_id))}:"
             " start it with --rubrics FOLDER"
         )
     files = {rubric.id: rubric for rubric in RubricShelf.load(sources.rubrics)}

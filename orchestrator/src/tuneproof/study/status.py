@@ -17,14 +17,13 @@ class StageStatus:
     done: int
     total: int
     failed: int
-    """Of those that are not done: how many were tried and failed."""
+    """How many of the others were tried and failed."""
 
 
 def status_of(chain: Chain) -> list[StageStatus]:
     """Every stage in order.
 
-    The total counts places (a cell's answer to an item); places with equal inputs share one
-    piece of work.
+    The total counts each cell's answer to each item; equal inputs share one piece of work.
     """
     plan, state = chain.plan, chain.state
     places = len(plan.cells) * len(plan.test)

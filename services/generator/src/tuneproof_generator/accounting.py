@@ -1,4 +1,4 @@
-"""What a request used, noted in the metrics and in its span: the same for both doors."""
+"""Notes what a request used, in the metrics and in its span, for both doors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Account:
         self.finish = "cancelled"
 
     def took(self, stage_seconds: Mapping[str, float]) -> None:
-        """The engine's own times of an answer that is whole; the last stage ends now."""
+        """Notes the engine's own times of a complete answer; the last stage ends now."""
         seconds = time.perf_counter() - self._start
         metrics.ANSWER_SECONDS.labels(self._ref).observe(seconds)
-        # Whatever came before decoding: also the wait for a slot, which the engine does not know.
+        # All before decoding; the engine does not know of the wait for a slot.
         first = max(0.0, seconds - stage_seconds.get("decode", 0.0))
         metrics.FIRST_TOKEN_SECONDS.labels(self._ref).observe(first)
         for stage, seconds in stage_seconds.items():
@@ -39,7 +39,7 @@ class Account:
 
 @contextmanager
 def account(ref: str, door: str, within: Context | None = None) -> Iterator[Account]:
-    """Counts a request when it ends, however it does.
+    """Counts a request when it ends, with an answer or without.
 
     Args:
         ref: of the adapter that answers; empty for the base model.

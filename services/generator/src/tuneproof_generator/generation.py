@@ -22,7 +22,7 @@ _MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class Chat:
-    """SlotScheduler for the model's own chat template."""
+    """Turns for the model's own chat template."""
 
     messages: tuple[Message, ...]
 
@@ -157,28 +157,15 @@ class Generator:
 
 def check_sampling(sampling: Sampling, max_model_len: int) -> None:
     """Raises InvalidInput for the first value out of its range."""
+    tokens, heat, mass = sampling.max_tokens, sampling.temperature, sampling.top_p
+    seed, stop, context = sampling.seed, sampling.stop, max_model_len
     ranges = [
-        (
-            "max_tokens",
-            sampling.max_tokens,
-            1 <= sampling.max_tokens <= max_model_len,
-            f"1 to the model's context of {max_model_len}",
-        ),
-        ("temperature", sampling.temperature, 0 <= sampling.temperature <= 2, "0 to 2"),
-        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0, up to 1"),
-        (
-            "seed",
-            sampling.seed,
-            sampling.seed is None or 0 <= sampling.seed <= _MAX_SEED,
-            f"0 to {_MAX_SEED}",
-        ),
-        (
-            "stop",
-            f"{len(sampling.stop)} strings",
-            len(sampling.stop) <= _MAX_STOPS,
-            f"at most {_MAX_STOPS}",
-        ),
-        ("stop", "an empty string", all(sampling.stop), "one or more characters each"),
+        ("max_tokens", tokens, 1 <= tokens <= context, f"1 to the model's context of {context}"),
+        ("temperature", heat, 0 <= heat <= 2, "0 to 2"),
+        ("top_p", mass, 0 < mass <= 1, "above 0, up to 1"),
+        ("seed", seed, seed is None or 0 <= seed <= _MAX_SEED, f"0 to {_MAX_SEED}"),
+        ("stop", f"{len(stop)} strings", len(stop) <= _MAX_STOPS, f"at most {_MAX_STOPS}"),
+        ("stop", "an empty string", all(stop), "one or more characters each"),
     ]
     for name, value, is_good, limits in ranges:
         if not is_good:

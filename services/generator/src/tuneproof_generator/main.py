@@ -7,9 +7,10 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import uvloop
@@ -65,7 +66,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     """Starts the engine and the OpenAI door; gives the gRPC service.
 
     Raises:
-        InvalidInput: when the model cannot be served, or an address or folder cannot be had.
+        InvalidInput: when the model cannot be served, or an address or folder cannot be used.
     """
     started = now()
     os.environ.update(environment(threads=settings.threads, verbose=settings.log_level == "debug"))
@@ -163,7 +164,8 @@ async def _join(settings: GeneratorSettings) -> Replicas:
         InvalidInput: when another process of this machine has its name, before an engine starts.
     """
     replicas = Replicas(_store(settings), settings.replica, lease_seconds=settings.lease_seconds)
-    # Without the store the service starts and is not ready; the name is looked at again then.
+    # While the store does not answer, the service starts but is not ready; the first write of the
+    # replica's status checks the name again.
     with contextlib.suppress(Unavailable):
         await asyncio.to_thread(replicas.check_name)
     return replicas
@@ -215,22 +217,9 @@ def _import_vllm() -> tuple[ModuleType, ModuleType]:
 def _options(settings: GeneratorSettings, folder: Path) -> EngineOptions:
     from tuneproof_generator.engine.arguments import EngineOptions  # noqa: PLC0415
 
-    return EngineOptions(
-        folder=folder,
-        model_name=settings.served_name,
-        dtype=settings.dtype,
-        max_model_len=settings.max_model_len,
-        max_lora_rank=settings.max_lora_rank,
-        max_loras=settings.max_loras,
-        slot_seconds=settings.slot_seconds,
-        max_cpu_loras=settings.max_cpu_loras,
-        max_num_seqs=settings.max_num_seqs,
-        block_size=settings.block_size,
-        cpu_cache_mib=settings.cpu_cache_mib,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        stream_interval=settings.stream_interval,
-        tensor_parallel=settings.tensor_parallel,
-    )
+    given: dict[str, Any] = {"folder": folder, "model_name": settings.served_name}
+    others = {each.name for each in fields(EngineOptions)} - given.keys()
+    return EngineOptions(**given, **settings.model_dump(include=others))
 
 
 def _alone_in(cache: Path) -> contextlib.AbstractContextManager[None]:

@@ -30,8 +30,8 @@ class GeneratorSettings(ServiceSettings):
     )
     revision: str = Field(
         "",
-        description="Branch, tag or commit of a model id at the hub; empty is its main branch. A"
-        " commit is the only one that stays what it is.",
+        description="Branch, tag or commit of a model id at the hub; empty is its main branch. Only"
+        " a commit never changes.",
     )
     model_name: str = Field(
         "",
@@ -57,8 +57,8 @@ class GeneratorSettings(ServiceSettings):
         15.0,
         ge=0.5,
         le=3600,
-        description="How long this replica counts as alive after it last told the others. For as"
-        " long after a replica died, no alias can move to an adapter that it did not have READY.",
+        description="How long this replica counts as alive after its last heartbeat. For as long"
+        " after a replica died, no alias can move to an adapter that was not READY there.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",

@@ -59,7 +59,7 @@ class ChatEndpoint(Protocol):
 
 @dataclass(frozen=True)
 class EndpointLimits:
-    """How hard the judge may press an endpoint."""
+    """How much the judge may ask of an endpoint."""
 
     concurrency: int
     """Requests in flight, over all calls."""
@@ -130,14 +130,12 @@ class OpenAIEndpoint:
             nonlocal requests
             async with self._slot():
                 requests += 1
-                with span(
-                    f"chat {self._model}", self._attributes(seed), kind=SpanKind.CLIENT
-                ) as asked:
+                name, attributes = f"chat {self._model}", self._attributes(seed)
+                with span(name, attributes, kind=SpanKind.CLIENT) as asked:
                     completion = await self._ask(prompt, seed, temperature, max_tokens)
-                    asked.set_attribute("gen_ai.usage.input_tokens", completion.usage.prompt_tokens)
-                    asked.set_attribute(
-                        "gen_ai.usage.output_tokens", completion.usage.completion_tokens
-                    )
+                    used = completion.usage
+                    asked.set_attribute("gen_ai.usage.input_tokens", used.prompt_tokens)
+                    asked.set_attribute("gen_ai.usage.output_tokens", used.completion_tokens)
                     return completion
 
         left = None if deadline is None else deadline - asyncio.get_running_loop().time()
@@ -149,7 +147,7 @@ class OpenAIEndpoint:
         return replace(completion, usage=replace(completion.usage, requests=requests))
 
     async def check_ready(self) -> None:
-        """Asks the endpoint for GET /models, and remembers what it said for some seconds.
+        """Asks the endpoint for GET /models, and keeps the answer for some seconds.
 
         An endpoint without that path (404) is ready too. A model that its list lacks does not
         count against it: gateways list only a part of what they serve.
@@ -160,8 +158,7 @@ class OpenAIEndpoint:
         now = self._clock()
         if self._probed is None or now - self._probed[0] >= _PROBE_SECONDS:
             self._probed = now, await self._probe()
-        error = self._probed[1]
-        if error is not None:
+        if (error := self._probed[1]) is not None:
             raise error
 
     async def _probe(self) -> TuneproofError | None:
@@ -207,9 +204,8 @@ class OpenAIEndpoint:
             REQUESTS.labels("unreadable").inc()
             raise
         REQUESTS.labels("ok").inc()
-        TOKENS.labels("prompt").inc(completion.usage.prompt_tokens)
-        TOKENS.labels("cached").inc(completion.usage.cached_tokens)
-        TOKENS.labels("completion").inc(completion.usage.completion_tokens)
+        for kind in ("prompt", "cached", "completion"):
+            TOKENS.labels(kind).inc(getattr(completion.usage, f"{kind}_tokens"))
         return completion
 
     def _attributes(self, seed: int) -> dict[str, str | bool | int | float]:

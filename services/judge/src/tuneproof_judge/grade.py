@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 
 
@@ -12,7 +12,7 @@ class FailureKind(StrEnum):
     """Why a repeat is lost."""
 
     NO_FORM = "no_form"
-    """The completion holds no score, or more than one, or goes on after it."""
+    """The completion holds no score, several, or text after the score."""
     OUT_OF_RANGE = "out_of_range"
     """There is a number, but it is not on the rubric's scale."""
     CUT_OFF = "cut_off"
@@ -48,13 +48,7 @@ class Usage:
     @classmethod
     def total(cls, parts: Iterable[Usage]) -> Usage:
         """The sum of several."""
-        found = list(parts)
-        return cls(
-            sum(part.prompt_tokens for part in found),
-            sum(part.completion_tokens for part in found),
-            sum(part.cached_tokens for part in found),
-            sum(part.requests for part in found),
-        )
+        return cls(*(sum(numbers) for numbers in zip(*map(astuple, parts), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -100,8 +94,8 @@ class CriterionGrade:
     def scored(self) -> bool:
         """Whether at least half of the repeats could be scored.
 
-        The few that remain of fewer are no sample of what the judge thinks: a judge that fails
-        its form mostly on bad answers would be kind to them.
+        A smaller rest is not a fair sample: a judge that breaks its form mostly on bad answers
+        would be kind to them.
         """
         return bool(self.scores) and 2 * len(self.scores) >= len(self.repeats)
 

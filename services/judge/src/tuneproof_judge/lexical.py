@@ -42,7 +42,7 @@ def exact_match(answer: str, reference: str) -> float:
 
 
 def token_f1(answer: str, reference: str) -> float:
-    """F1 of the words as a multiset; where one side has no word, 1.0 only if both have none."""
+    """F1 of the words as a multiset; without words on one side, 1.0 only if both are empty."""
     got, wanted = normalise(answer).split(), normalise(reference).split()
     if not got or not wanted:
         return float(got == wanted)
@@ -90,7 +90,7 @@ class _Tokenizer(Protocol):
 
 @cache
 def _tokenizer() -> _Tokenizer:
-    # rouge-score 0.1.2 pulls in nltk, which takes seconds: not before the first score is asked.
+    # rouge-score 0.1.2 imports nltk, which takes seconds: only the first score pays for it.
     from rouge_score.tokenizers import DefaultTokenizer  # noqa: PLC0415
 
     tokenizer: _Tokenizer = DefaultTokenizer(use_stemmer=True)

@@ -54,18 +54,10 @@ def _endpoint_of(settings: JudgeSettings) -> OpenAIEndpoint | None:
     if not settings.endpoint_url:
         return None
     limits = EndpointLimits(settings.concurrency, settings.request_timeout, settings.max_attempts)
-    return OpenAIEndpoint(
-        settings.endpoint_url,
-        settings.endpoint_model,
-        settings.api_key.get_secret_value(),
-        limits,
-    )
+    key = settings.api_key.get_secret_value()
+    return OpenAIEndpoint(settings.endpoint_url, settings.endpoint_model, key, limits)
 
 
 def main() -> int:
     """The console script."""
     return run(JudgeSettings, build, name="judge", examples=_EXAMPLES)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -40,22 +40,22 @@ class CallFailed(Exception):
 
     def __init__(
         self,
-        failure: Failure,
+        kind: FailureKind,
+        detail: str,
         *,
-        passing: bool,
-        outage: bool,
+        passing: bool = True,
+        outage: bool = False,
         retry_after: float | None = None,
-        requests: int = 1,
     ) -> None:
-        super().__init__(failure.detail)
-        self.failure = failure
+        super().__init__(detail)
+        self.failure = Failure(kind, detail)
         self.passing = passing
         """Whether another attempt may help."""
         self.outage = outage
         """Whether the endpoint did not accept the request: no connection, 429, 502, 503, 504."""
         self.retry_after = retry_after
         """Seconds that the endpoint asks to wait."""
-        self.requests = requests
+        self.requests = 1
         """HTTP requests made so far."""
 
 
@@ -95,11 +95,8 @@ def read_reply(body: bytes) -> Completion:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        failure = Failure(
-            FailureKind.ENDPOINT,
-            f"the endpoint's answer is not a chat completion: {where} {first['msg']}".strip(),
-        )
-        raise CallFailed(failure, passing=True, outage=False) from None
+        wrong = f"the endpoint's answer is not a chat completion: {where} {first['msg']}".strip()
+        raise CallFailed(FailureKind.ENDPOINT, wrong) from None
     choice, used = reply.choices[0], reply.usage or _Usage()
     details = used.prompt_tokens_details or _PromptDetails()
     return Completion(
@@ -126,19 +123,17 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         detail = f"no answer from {url}: {type(cause).__name__} {cause}" if cause else str(error)
-        failure = Failure(FailureKind.ENDPOINT, detail[:_SHOWN])
-        return CallFailed(failure, passing=True, outage=True)
+        return CallFailed(FailureKind.ENDPOINT, detail[:_SHOWN], outage=True)
     if not isinstance(error, openai.APIStatusError):
-        failure = Failure(FailureKind.ENDPOINT, f"the endpoint's answer cannot be read: {error}")
-        return CallFailed(failure, passing=True, outage=False)
+        return CallFailed(FailureKind.ENDPOINT, f"the endpoint's answer cannot be read: {error}")
     code = error.status_code
     _raise_if_set_up_is_broken(error, url, model)
     if error.code in _CONTENT_CODES:
-        failure = Failure(FailureKind.REFUSED, f"HTTP {code}, {error.code}")
-        return CallFailed(failure, passing=False, outage=False)
+        return CallFailed(FailureKind.REFUSED, f"HTTP {code}, {error.code}", passing=False)
     said = f"the endpoint answered HTTP {code}: {error.message}"
     return CallFailed(
-        Failure(FailureKind.ENDPOINT, said[:_SHOWN]),
+        FailureKind.ENDPOINT,
+        said[:_SHOWN],
         passing=code in _NOT_ACCEPTED or code in _PASSING or code >= 500,
         outage=code in _NOT_ACCEPTED,
         retry_after=retry_after(error.response.headers.get("retry-after", "")),
@@ -146,8 +141,8 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
 
 
 def timed_out(detail: str) -> CallFailed:
-    """No answer in time. The prompt may be why, so this is no outage."""
-    return CallFailed(Failure(FailureKind.TIMEOUT, detail), passing=True, outage=False)
+    """No answer in time. The prompt may be the cause, so it does not count as an outage."""
+    return CallFailed(FailureKind.TIMEOUT, detail)
 
 
 def _raise_if_set_up_is_broken(error: openai.APIStatusError, url: str, model: str) -> None:

@@ -11,10 +11,10 @@ from google.rpc import status_pb2
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc
-from tuneproof.rubrics import Rubric, RubricShelf
+from tuneproof.rubrics import RubricShelf
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput
-from tuneproof.servicekit.messages import message_of
+from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.paging import page
 from tuneproof_judge.grade import CriterionGrade, Failure, Grade, Repeat
 from tuneproof_judge.grading import Grader
@@ -71,7 +71,7 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
             yield response
 
     async def GetRubric(self, request: pb.GetRubricRequest, _: Context) -> pb.GetRubricResponse:
-        return pb.GetRubricResponse(rubric=rubric_to_proto(self._rubrics.get(request.id)))
+        return pb.GetRubricResponse(rubric=message_of(pb.Rubric, self._rubrics.get(request.id)))
 
     async def ListRubrics(
         self, request: pb.ListRubricsRequest, _: Context
@@ -79,22 +79,16 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
         rubrics, token = page(
             list(self._rubrics), request.page_size, request.page_token, lambda rubric: rubric.id
         )
-        return pb.ListRubricsResponse(rubrics=map(rubric_to_proto, rubrics), next_page_token=token)
+        return message_of(pb.ListRubricsResponse, rubrics=rubrics, next_page_token=token)
 
 
 def task_of(request: pb.GradeRequest) -> GradeTask:
     """The domain's task, with the contract's defaults."""
-    subject = Subject(
-        question=request.question,
-        answer=request.answer,
-        references=tuple(request.references),
-        passages=tuple(request.passages),
-    )
-    return GradeTask(
-        subject,
-        rubrics=tuple(request.rubrics),
+    return value_from(
+        GradeTask,
+        request,
+        subject=value_from(Subject, request),
         repeats=request.repeats or _DEFAULT_REPEATS,
-        seed=request.seed,
         temperature=request.temperature if request.HasField("temperature") else 1.0,
     )
 
@@ -103,11 +97,6 @@ def grade_to_proto(grade: Grade) -> pb.Grade:
     """The grade as a message; what is None stays absent."""
     criteria = map(_criterion_to_proto, grade.criteria)
     return message_of(pb.Grade, grade, criteria=criteria, stage_times=grade.seconds)
-
-
-def rubric_to_proto(rubric: Rubric) -> pb.Rubric:
-    """The rubric as a message; the template keeps its placeholders."""
-    return message_of(pb.Rubric, rubric)
 
 
 def _criterion_to_proto(grade: CriterionGrade) -> pb.CriterionGrade:

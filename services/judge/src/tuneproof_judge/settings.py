@@ -30,7 +30,7 @@ class JudgeSettings(ServiceSettings):
     )
     rubrics: Path | None = Field(
         None,
-        description="Folder of more rubric files (*.yaml) beside accuracy@1 and completeness@1.",
+        description="Folder of rubric files (*.yaml), added to accuracy@1 and completeness@1.",
     )
     concurrency: int = Field(
         32,
@@ -58,10 +58,8 @@ class JudgeSettings(ServiceSettings):
     @model_validator(mode="after")
     def _url_and_model_go_together(self) -> JudgeSettings:
         if bool(self.endpoint_url) != bool(self.endpoint_model):
-            given, missing = (
-                ("endpoint_url", "endpoint_model")
-                if self.endpoint_url
-                else ("endpoint_model", "endpoint_url")
-            )
+            given, missing = "endpoint_url", "endpoint_model"
+            if not self.endpoint_url:
+                given, missing = missing, given
             raise ValueError(f"{given} is set, but {missing} is not: set both, or neither")
         return self

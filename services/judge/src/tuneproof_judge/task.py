@@ -57,10 +57,9 @@ class GradeTask:
         Raises:
             InvalidInput: naming the field and the rubric.
         """
-        for name, given in (
-            ("question", self.subject.question),
-            ("passages", "".join(self.subject.passages)),
-        ):
+        subject = self.subject
+        read = {"question": subject.question, "passages": "".join(subject.passages)}
+        for name, given in read.items():
             if name in rubric.placeholders and not given.strip():
                 raise InvalidInput(
                     f"{name} is blank, but the rubric {rubric.id} reads it", field=name

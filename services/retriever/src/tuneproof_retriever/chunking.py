@@ -1,8 +1,8 @@
 """Cuts a text into windows of tokens that end at sentence ends where they can.
 
-The text is first taken apart into *pieces*: words, that is what stands between white space, with
-the space after them. A word is never cut unless it is longer than a window: `3.5` stays whole, and
-half a word may have more tokens alone than it had as a part. Windows are runs of pieces.
+*Pieces* are words, each with the white space after it; windows are runs of pieces. Only a word
+that is longer than a window is cut: `3.5` stays whole, and half a word may have more tokens alone
+than it had as a part.
 """
 
 from __future__ import annotations

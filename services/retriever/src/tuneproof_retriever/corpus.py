@@ -54,7 +54,7 @@ class EmbedderIdentity:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A named set of passages, as it is kept beside them."""
+    """A named set of passages, without the passages."""
 
     name: str
     chunking: Chunking

@@ -69,7 +69,6 @@ class _Tokens:
         self._loop = asyncio.get_running_loop()
 
     def offsets(self, text: str) -> Offsets:
-        """See `Tokens`."""
         if text in self._known:
             return self._known[text]
         asked = self._embedder.offsets([text], deadline=self._deadline)

@@ -42,12 +42,7 @@ def check_name(name: str, field: str) -> str:
 
 def check_request_id(request_id: str) -> str:
     """A caller's mark for the logs."""
-    if len(request_id) > _MAX_REQUEST_ID_CHARACTERS:
-        raise InvalidInput(
-            f"request_id has {len(request_id)} characters, more than {_MAX_REQUEST_ID_CHARACTERS}",
-            field="request_id",
-        )
-    return request_id
+    return _check_length(request_id, _MAX_REQUEST_ID_CHARACTERS, "request_id")
 
 
 def check_entries(entries: Mapping[str, str], field: str) -> dict[str, str]:
@@ -63,11 +58,7 @@ def check_entries(entries: Mapping[str, str], field: str) -> dict[str, str]:
                 " characters",
                 field=field,
             )
-        if len(value) > _MAX_VALUE_CHARACTERS:
-            raise InvalidInput(
-                f"{field}[{key!r}] has {len(value)} characters, more than {_MAX_VALUE_CHARACTERS}",
-                field=field,
-            )
+        _check_length(value, _MAX_VALUE_CHARACTERS, field, f"[{key!r}]")
     return dict(entries)
 
 
@@ -89,7 +80,7 @@ def check_chunking(max_tokens: int, overlap_tokens: int, embedder_max_tokens: in
 
 
 def check_document(document: Document) -> None:
-    """A document that can be stored, as far as can be told without its tokens."""
+    """Checks a document, as far as that needs no tokens."""
     if not document.id.strip() or len(document.id) > _MAX_ID_CHARACTERS:
         raise InvalidInput(
             f"document id is {_shown(document.id)}; it has 1 to {_MAX_ID_CHARACTERS} characters"
@@ -114,11 +105,7 @@ def check_query(query: str) -> str:
     """A query's text."""
     if not query.strip():
         raise InvalidInput("query is blank", field="query")
-    if len(query) > _MAX_QUERY_CHARACTERS:
-        raise InvalidInput(
-            f"query has {len(query)} characters, more than {_MAX_QUERY_CHARACTERS}", field="query"
-        )
-    return query
+    return _check_length(query, _MAX_QUERY_CHARACTERS, "query")
 
 
 def check_k(k: int) -> int:
@@ -142,6 +129,14 @@ def check_alpha(alpha: float) -> float:
     if not (math.isfinite(alpha) and 0 <= alpha <= 1):
         raise InvalidInput(f"alpha is {alpha}, not 0 to 1", field="alpha")
     return alpha
+
+
+def _check_length(text: str, limit: int, field: str, key: str = "") -> str:
+    if len(text) > limit:
+        raise InvalidInput(
+            f"{field}{key} has {len(text)} characters, more than {limit}", field=field
+        )
+    return text
 
 
 def _shown(text: str) -> str:

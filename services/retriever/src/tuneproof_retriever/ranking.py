@@ -1,4 +1,4 @@
-"""Orders and fuses hits, in a way that no store and no run changes.
+"""Orders and fuses hits, the same way in every store and every run.
 
 **Order.** Hits are compared by score at six decimals, then by passage id. Batching moves the last
 digits of a float32 similarity; six decimals do not see it.
@@ -43,7 +43,7 @@ async def best(fetch: Callable[[int], Awaitable[list[Hit]]], depth: int) -> list
     more are fetched until the tie is complete, and the ids decide.
 
     Args:
-        fetch: gives at most so many hits, best first.
+        fetch: gives at most that many hits, best first.
     """
     limit = depth + 1
     while True:

@@ -14,7 +14,7 @@ from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import InvalidInput, NotFound
-from tuneproof.servicekit.messages import message_of
+from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
@@ -27,13 +27,7 @@ from tuneproof_retriever.limits import (
     check_name,
     check_request_id,
 )
-from tuneproof_retriever.messages import (
-    corpus_message,
-    document_of,
-    ingest_response,
-    passage_message,
-    query_of,
-)
+from tuneproof_retriever.messages import ingest_response, query_of
 from tuneproof_retriever.searching import Searcher
 
 _ANSWER_SECONDS = 0.2
@@ -45,7 +39,11 @@ _log = structlog.get_logger(__name__)
 
 
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
-    """tuneproof.retriever.v1.RetrieverService."""
+    """tuneproof.retriever.v1.RetrieverService.
+
+    Args:
+        search_concurrency: searches of one stream that are under way at once.
+    """
 
     def __init__(
         self,
@@ -56,10 +54,6 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         *,
         search_concurrency: int,
     ) -> None:
-        """
-        Args:
-            search_concurrency: searches of one stream that are under way at once.
-        """
         self._corpora = corpora
         self._ingestion = ingestion
         self._searcher = searcher
@@ -69,7 +63,6 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def CreateCorpus(
         self, request: pb.CreateCorpusRequest, _context: Context
     ) -> pb.CreateCorpusResponse:
-        """See the contract."""
         name = check_name(request.name, "name")
         chunking = check_chunking(
             request.chunking.max_tokens,
@@ -80,12 +73,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         request_id = check_request_id(request.request_id)
         corpus = await self._corpora.create(name, chunking, labels)
         _log.info("corpus created", corpus=name, request_id=request_id)
-        return pb.CreateCorpusResponse(corpus=corpus_message(corpus))
+        return pb.CreateCorpusResponse(corpus=message_of(pb.Corpus, corpus))
 
     async def IngestDocuments(
         self, request: AsyncIterator[pb.IngestDocumentsRequest], context: Context
     ) -> pb.IngestDocumentsResponse:
-        """See the contract."""
         first = await anext(aiter(request), None)
         if first is None:
             raise InvalidInput(
@@ -110,28 +102,25 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def FreezeCorpus(
         self, request: pb.FreezeCorpusRequest, _context: Context
     ) -> pb.FreezeCorpusResponse:
-        """See the contract."""
         corpus = await self._corpora.freeze(check_name(request.name, "name"))
         _log.info("corpus frozen", corpus=corpus.name, digest=corpus.digest)
-        return pb.FreezeCorpusResponse(corpus=corpus_message(corpus))
+        return pb.FreezeCorpusResponse(corpus=message_of(pb.Corpus, corpus))
 
     async def GetCorpus(
         self, request: pb.GetCorpusRequest, _context: Context
     ) -> pb.GetCorpusResponse:
-        """See the contract."""
         corpus = await self._corpora.get(check_name(request.name, "name"))
-        return pb.GetCorpusResponse(corpus=corpus_message(corpus))
+        return pb.GetCorpusResponse(corpus=message_of(pb.Corpus, corpus))
 
     async def ListCorpora(
         self, request: pb.ListCorporaRequest, _context: Context
     ) -> pb.ListCorporaResponse:
-        """See the contract."""
         names = await self._corpora.names()
         chosen, token = page(names, request.page_size, request.page_token, key=str)
         response = pb.ListCorporaResponse(next_page_token=token)
         for name in chosen:
             try:
-                response.corpora.append(corpus_message(await self._corpora.get(name)))
+                response.corpora.append(message_of(pb.Corpus, await self._corpora.get(name)))
             except NotFound:  # deleted since the names were read
                 continue
         return response
@@ -139,20 +128,17 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def DeleteCorpus(
         self, request: pb.DeleteCorpusRequest, _context: Context
     ) -> pb.DeleteCorpusResponse:
-        """See the contract."""
         name = check_name(request.name, "name")
         await self._corpora.delete(name)
         _log.info("corpus deleted", corpus=name)
         return pb.DeleteCorpusResponse()
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
-        """See the contract."""
         return await self._search(request, _deadline(context))
 
     async def SearchBatch(
         self, request: AsyncIterator[pb.SearchBatchRequest], context: Context
     ) -> AsyncIterator[pb.SearchBatchResponse]:
-        """See the contract."""
         deadline = _deadline(context)
         seen: set[str] = set()
 
@@ -179,7 +165,10 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         stages = Stages("retriever")
         found = await self._searcher.search(query_of(request), stages, deadline=deadline)
         response = pb.SearchResponse(
-            passages=[passage_message(hit) for hit in found.hits],
+            passages=[
+                message_of(pb.Passage, hit.passage, score=hit.score, first_score=hit.first_score)
+                for hit in found.hits
+            ],
             corpus_digest=found.corpus_digest,
             reranker=message_of(pb.Reranker, found.reranker) if found.reranker else None,
         )
@@ -210,4 +199,4 @@ def _documents_of(message: pb.IngestDocumentsRequest) -> list[Document]:
             f" {MAX_DOCUMENTS_PER_MESSAGE}; send them in several",
             field="documents",
         )
-    return [document_of(document) for document in message.documents]
+    return [value_from(Document, document) for document in message.documents]

@@ -36,9 +36,7 @@ def load_examples(store: Storage, path: str, digest: str) -> list[Example]:
         Unavailable: when the store does not answer.
     """
     if store.size(path) is None:
-        raise InvalidInput(
-            f"there is no data at {path} in the artifact store", field="spec.data.path"
-        )
+        raise InvalidInput(f"no data at {path} in the artifact store", field="spec.data.path")
     content = store.read(path)
     found = sha256_of_bytes(content)
     if found != digest:

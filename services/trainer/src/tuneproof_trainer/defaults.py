@@ -34,9 +34,9 @@ class Base:
 
     @property
     def default_targets(self) -> tuple[str, ...]:
-        """What an adapter changes where the spec does not say: every linear layer, but of a mixture
-        of experts only the attention. peft 0.21's `all-linear` includes the experts
-        (`target_parameters`), and the generator admits no such adapter. Empty: all-linear."""
+        """What an adapter changes by default: every linear layer, but of a mixture of experts only
+        the attention. peft 0.21's `all-linear` includes the experts (`target_parameters`), and the
+        generator refuses such adapters. Empty: all-linear."""
         return ATTENTION if has_experts(self.config) else self.linear_layers
 
     @property
@@ -90,7 +90,10 @@ def _micro_batch(batch: int) -> int:
 
 def _names(spec: RunSpec, base: Base) -> Iterator[tuple[str, str]]:
     if spec.base_model != base.name:
-        yield "base_model", f"base_model {spec.base_model!r} is not here; there is {base.name!r}"
+        yield (
+            "base_model",
+            f"base_model {spec.base_model!r} is not this trainer's base, {base.name!r}",
+        )
     if not NAME_PATTERN.fullmatch(spec.adapter_name):
         yield (
             "adapter_name",

@@ -57,7 +57,7 @@ class LocalExecutor:
                 return await self._follow(folder, lock)
             result = folder.result()
             if result and result.ending in (WorkerEnding.DONE, WorkerEnding.BAD_INPUT):
-                return result  # It ended while no service was there.
+                return result  # It ended while the service was down.
             worker = await _start(folder, job, lock)
         return await self._attend(folder, worker)
 

@@ -28,13 +28,8 @@ def spec_from(message: pb.RunSpec) -> RunSpec:
 
 def spec_to(spec: RunSpec) -> pb.RunSpec:
     """The message for a spec."""
-    return pb.RunSpec(
-        base_model=spec.base_model,
-        data=pb.TrainingData(path=spec.data_path, digest=spec.data_digest),
-        adapter_name=spec.adapter_name,
-        seed=spec.seed,
-        hyperparameters=message_of(pb.Hyperparameters, **spec.hyperparameters.model_dump()),
-    )
+    data = pb.TrainingData(path=spec.data_path, digest=spec.data_digest)
+    return message_of(pb.RunSpec, spec, data=data)
 
 
 def run_to(view: RunView) -> pb.Run:

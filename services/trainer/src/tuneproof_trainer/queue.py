@@ -32,7 +32,7 @@ class RunQueue:
         executor: where workers run.
         make_job: gives what a worker needs beside the spec, for a run's id.
         workers: how many run at the same time.
-        max_attempts: attempts of a run; it fails when so many of its workers died.
+        max_attempts: attempts of a run; it fails once this many of its workers died.
         now: the clock.
     """
 
@@ -113,7 +113,7 @@ class RunQueue:
             self._end(run_id, RunState.CANCELLED, "cancelled by a caller")
 
     async def changed(self, run_id: str, status: RunStatus, seconds: float) -> None:
-        """Waits until a run's status is no longer this one, but at most so many seconds."""
+        """Waits until a run's status is no longer this one, for `seconds` at most."""
         if self.statuses[run_id] is status:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._change.wait(), seconds)
@@ -154,13 +154,8 @@ class RunQueue:
     def _again(self, run_id: str, result: WorkerResult) -> bool:
         """Records how an attempt ended; whether another follows."""
         if result.ending is WorkerEnding.DONE:
-            self._end(
-                run_id,
-                RunState.SUCCEEDED,
-                "",
-                adapter_ref=result.adapter_ref,
-                provenance=result.provenance,
-            )
+            made = result.model_dump(include={"adapter_ref", "provenance"})
+            self._end(run_id, RunState.SUCCEEDED, "", **made)
             return False
         if result.ending is WorkerEnding.BAD_INPUT:
             self._end(run_id, RunState.FAILED, result.reason)

@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tuneproof.servicekit.errors import Corrupted
 from tuneproof.servicekit.files import write_atomically
@@ -45,10 +45,8 @@ class RunState(StrEnum):
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
-class RunStatus(BaseModel):
+class RunStatus(BaseModel, frozen=True, extra="forbid"):
     """state.json: where a run stands, and since when."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     state: RunState
@@ -84,10 +82,8 @@ EXIT_CODES = {
 }
 
 
-class WorkerResult(BaseModel):
+class WorkerResult(BaseModel, frozen=True, extra="forbid"):
     """result.json: how a worker ended, and what it made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ending: WorkerEnding
     reason: str = ""
@@ -95,10 +91,8 @@ class WorkerResult(BaseModel):
     provenance: dict[str, str] = {}
 
 
-class Job(BaseModel):
+class Job(BaseModel, frozen=True, extra="forbid"):
     """job.json: where this trainer has things."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
     base_folder: str
@@ -111,10 +105,8 @@ class Job(BaseModel):
     threads: int
 
 
-class Heartbeat(BaseModel):
+class Heartbeat(BaseModel, frozen=True, extra="forbid"):
     """heartbeat.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pid: int
     phase: str

@@ -12,6 +12,8 @@ from tuneproof.trainer.v1 import trainer_pb2_grpc
 from tuneproof_trainer.messages import run_to, spec_from
 from tuneproof_trainer.runbook import Runbook
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 
 class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     """See trainer.proto."""
@@ -19,30 +21,22 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     def __init__(self, runbook: Runbook) -> None:
         self._runbook = runbook
 
-    async def CreateRun(
-        self, request: pb.CreateRunRequest, _: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.CreateRunResponse:
+    async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
         view = await self._runbook.create(request.run_id, spec_from(request.spec))
         return pb.CreateRunResponse(run=run_to(view))
 
-    async def GetRun(
-        self, request: pb.GetRunRequest, _: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.GetRunResponse:
+    async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
         return pb.GetRunResponse(run=run_to(self._runbook.get(request.run_id)))
 
-    async def ListRuns(
-        self, request: pb.ListRunsRequest, _: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ListRunsResponse:
+    async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
         views, token = self._runbook.list_page(request.page_size, request.page_token)
         return pb.ListRunsResponse(runs=[run_to(view) for view in views], next_page_token=token)
 
-    async def CancelRun(
-        self, request: pb.CancelRunRequest, _: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.CancelRunResponse:
+    async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
         return pb.CancelRunResponse(run=run_to(await self._runbook.cancel(request.run_id)))
 
     async def WatchRun(
-        self, request: pb.WatchRunRequest, _: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.WatchRunRequest, _: Context
     ) -> AsyncIterator[pb.WatchRunResponse]:
         async for view in self._runbook.watch(request.run_id, request.after_step):
             yield pb.WatchRunResponse(run=run_to(view))

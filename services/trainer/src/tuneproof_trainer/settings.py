@@ -22,8 +22,8 @@ class TrainerSettings(ServiceSettings):
     )
     revision: str = Field(
         "",
-        description="Branch, tag or commit of a model id at the hub; empty is its main branch. A"
-        " commit is the only one that stays what it is. Provenance names the commit.",
+        description="Branch, tag or commit of a model id at the hub; empty is its main branch. Only"
+        " a commit never changes. Provenance names the commit.",
     )
     model_name: str = Field(
         "",
@@ -52,7 +52,9 @@ class TrainerSettings(ServiceSettings):
         description="CPU threads of each worker. The same number gives the same adapter.",
     )
     max_attempts: int = Field(
-        3, ge=1, description="Attempts of a run: it fails when so many of its workers were killed."
+        3,
+        ge=1,
+        description="Attempts of a run: it fails once this many of its workers were killed.",
     )
     stop_seconds: float = Field(
         10.0, ge=0, description="Seconds between SIGTERM and SIGKILL for a cancelled worker."

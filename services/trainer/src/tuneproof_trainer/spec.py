@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 
 
-class RunSpec(BaseModel):
+class RunSpec(BaseModel, frozen=True, extra="forbid"):
     """The spec of a run; field by field see trainer.proto. `defaults.complete` fills in what
     depends on the base."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_model: str = ""
     data_path: str = ""
@@ -28,7 +26,7 @@ class RunSpec(BaseModel):
         return given.effective_batch_size // given.micro_batch_size
 
     def steps_for(self, examples: int) -> int:
-        """Optimiser steps over so many examples: the passes, cut at `max_steps`."""
+        """Optimiser steps over this many examples: the passes, cut at `max_steps`."""
         given = self.hyperparameters
         forward_passes = -(-examples // given.micro_batch_size)
         per_epoch = -(-forward_passes // self.accumulation)

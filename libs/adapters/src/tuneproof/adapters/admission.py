@@ -1,7 +1,7 @@
-"""Whether an adapter may be given to an engine: all that is wrong with it, at once.
+"""Whether an adapter may be given to an engine: lists all its defects at once.
 
-vLLM takes flipped bits, NaN, wrong shapes and a wrong base without a word and then answers
-wrongly, other tenants' requests included; so everything is looked at before it sees a byte.
+vLLM silently loads flipped bits, NaN, wrong shapes and adapters of another base, and then answers
+wrongly, other tenants' requests included. So everything is checked before vLLM sees a byte.
 """
 
 from __future__ import annotations

@@ -7,15 +7,14 @@ give equal digests on both sides.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
 
-# They say how or by what the folder was written, or in which precision it is held, and change
-# with each save.
+# They tell how the folder was written and in which precision, and change with each save.
 _VOLATILE_CONFIG = frozenset(
     {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 )
@@ -50,11 +49,7 @@ class BaseIdentity:
 
     def to_json(self) -> dict[str, str]:
         """The form in the manifest."""
-        return {
-            "config_digest": self.config_digest,
-            "tokenizer_digest": self.tokenizer_digest,
-            "chat_template_digest": self.chat_template_digest,
-        }
+        return asdict(self)
 
 
 def identify_base(folder: Path) -> BaseIdentity:
@@ -75,7 +70,7 @@ def read_base_config(folder: Path) -> dict[str, Any]:
     """The base model's config.json.
 
     Raises:
-        InvalidInput: when it is missing or no JSON object.
+        InvalidInput: when it is missing or not a JSON object.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -157,5 +152,5 @@ def _read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidInput(f"{path} is not JSON: {error}", field="model") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{path} holds no JSON object", field="model")
+        raise InvalidInput(f"{path} is not a JSON object", field="model")
     return value

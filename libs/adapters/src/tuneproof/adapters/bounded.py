@@ -18,7 +18,7 @@ _RETRY_SECONDS = 5.0
 
 
 class BoundedStore:
-    """An `ObjectStore` each of whose calls ends in time, whatever goes wrong.
+    """An `ObjectStore` whose every call ends in time, whatever goes wrong.
 
     A call runs in a thread of its own. A thread that hangs in a dead network file system cannot be
     ended, but it does not delay the end of the process.
@@ -51,7 +51,7 @@ class BoundedStore:
         self._within(self._store.delete, path)
 
     def _within(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Raises Unavailable when the call takes too long, or fails with an error not of ours."""
+        """Raises Unavailable when the call takes too long, or a library's error ends it."""
         if not self._hanging.acquire(blocking=False):
             raise _unavailable(f"{_MOST_HANGING} calls hang already")
         result: Future[T] = Future()
@@ -59,7 +59,7 @@ class BoundedStore:
         def work() -> None:
             try:
                 result.set_result(call(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is the caller's
+            except BaseException as error:  # noqa: BLE001 - the caller gets it
                 result.set_exception(error)
             finally:
                 self._hanging.release()

@@ -1,5 +1,4 @@
-"""The hyper-parameters of a training: names, defaults and bounds, for whoever states, sends, runs
-or records them.
+"""The hyper-parameters of a training: names, defaults and bounds.
 
 The study file, the client's RunSpec and the trainer all hold this class. The contract's message
 `Hyperparameters` has the same field names, by which `servicekit.messages` translates.
@@ -8,17 +7,16 @@ The study file, the client's RunSpec and the trainer all hold this class. The co
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(BaseModel, frozen=True, extra="forbid"):
     """What a training is set to. The field's meaning stands in trainer.proto too."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
     """LoRA over a base in 4-bit NormalFloat, or over the base as it is."""
@@ -65,33 +63,27 @@ def out_of_bounds(hyperparameters: Hyperparameters) -> Iterator[tuple[str, str]]
         value = getattr(hyperparameters, name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
-        least = _bound(field.metadata, Ge, "ge")
-        above = _bound(field.metadata, Gt, "gt")
-        most = _bound(field.metadata, Le, "le")
-        below = _bound(field.metadata, Lt, "lt")
-        is_within = (
-            math.isfinite(value)
-            and (least is None or value >= least)
-            and (above is None or value > above)
-            and (most is None or value <= most)
-            and (below is None or value < below)
-        )
-        if not is_within:
-            yield name, f"{name} is {value:g}, not {_range(least, above, most, below)}"
-
-
-def _bound(metadata: list[Any], kind: type, attribute: str) -> float | None:
-    found = [getattr(each, attribute) for each in metadata if isinstance(each, kind)]
-    return found[0] if found else None
+        bounds: dict[str, float] = {}
+        for each in field.metadata:
+            bounds |= asdict(each)
+        # A bound's name (ge, gt, le, lt) is that of its operator.
+        if not math.isfinite(value) or not all(
+            getattr(operator, bound)(value, limit) for bound, limit in bounds.items()
+        ):
+            yield name, f"{name} is {value:g}, not {_range(**bounds)}"
 
 
 def _range(
-    least: float | None, above: float | None, most: float | None, below: float | None
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
 ) -> str:
-    if above is not None:
-        return f"a finite number above {above:g}"
-    if most is not None:
-        return f"{least:g} to {most:g}"
-    if below is not None:
-        return f"{least:g} to below {below:g}"
-    return f"a finite number of {least:g} or more"
+    if gt is not None:
+        return f"a finite number above {gt:g}"
+    if le is not None:
+        return f"{ge:g} to {le:g}"
+    if lt is not None:
+        return f"{ge:g} to below {lt:g}"
+    return f"a finite number of {ge:g} or more"

@@ -12,8 +12,7 @@ from tuneproof.servicekit.errors import InvalidInput
 
 CONFIG_FILE = "adapter_config.json"
 _SIZE_LIMIT = 4 << 20
-# They concern training, loading, or who wrote the file: the tensors and the rest say what the
-# adapter does.
+# They concern training, loading or the file's origin, not what the adapter computes.
 _VOLATILE = frozenset(
     {
         "arrow_config",
@@ -43,7 +42,7 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     """The adapter_config.json of a folder.
 
     Raises:
-        InvalidInput: when it is missing, larger than 4 MiB, or no JSON object.
+        InvalidInput: when it is missing, larger than 4 MiB, or not a JSON object.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -55,7 +54,7 @@ def read_lora_config(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{CONFIG_FILE} is not JSON: {error}", field=CONFIG_FILE) from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{CONFIG_FILE} holds no JSON object", field=CONFIG_FILE)
+        raise InvalidInput(f"{CONFIG_FILE} is not a JSON object", field=CONFIG_FILE)
     return value
 
 
@@ -77,7 +76,7 @@ def normalise(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def rank_of(config: dict[str, Any], module: str) -> int:
-    """The rank that peft and vLLM give a module, `rank_pattern` heeded.
+    """The rank that peft and vLLM give a module, by `rank_pattern` too.
 
     Args:
         config: one in which `unsupported` found nothing.
@@ -142,7 +141,7 @@ _INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 
 
 def _patterns(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Their keys are regular expressions to peft and vLLM: none that could run for ever."""
+    """The patterns' mistakes. To peft and vLLM keys are regular expressions, so only names pass."""
     found: list[tuple[str, str]] = []
     for field in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(field) or {}
@@ -164,7 +163,7 @@ def _patterns(config: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _is_alpha(value: Any) -> bool:
-    """Whether it scales an adapter: with 0 the base would answer instead, with NaN nobody could."""
+    """Whether it scales an adapter: with 0 the base answers alone, with NaN every answer is NaN."""
     return type(value) in (int, float) and math.isfinite(value) and value != 0
 
 

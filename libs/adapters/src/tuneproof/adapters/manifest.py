@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tuneproof.adapters.base import BaseIdentity
 from tuneproof.adapters.loraconfig import normalise, read_lora_config
@@ -29,15 +29,13 @@ CARD_FILE = "README.md"
 DOCUMENT_LIMIT = 16 << 20
 """Bytes that a manifest or a provenance may have."""
 WEIGHTS_LIMIT = 8 << 30
-"""Bytes that a weights file may have when nobody says otherwise."""
+"""Bytes that a weights file may have by default."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class TensorEntry(BaseModel):
+class TensorEntry(BaseModel, frozen=True, extra="forbid"):
     """One tensor in the manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     dtype: str
@@ -45,10 +43,8 @@ class TensorEntry(BaseModel):
     sha256: Digest
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """The hashed document."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tensors: tuple[TensorEntry, ...]
     """Sorted by name."""
@@ -91,13 +87,7 @@ class Manifest(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return canonical_json(
-            {
-                "tensors": [tensor.model_dump(mode="json") for tensor in self.tensors],
-                "config": self.config,
-                "base": self.base.to_json(),
-            }
-        )
+        return canonical_json(self.model_dump())
 
     @property
     def digest(self) -> str:
@@ -118,7 +108,7 @@ class Provenance:
         """Reads provenance.json.
 
         Raises:
-            Corrupted: when it is none.
+            Corrupted: when it is not a provenance document.
         """
         try:
             document = json.loads(data)

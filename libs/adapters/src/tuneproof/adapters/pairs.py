@@ -92,7 +92,7 @@ def _check_place(
 def _check_targets(config: dict[str, Any], pairs: dict[str, dict[str, Tensor]]) -> Iterator[Defect]:
     targets = config.get("target_modules")
     if not isinstance(targets, list):
-        return  # A pattern; the modules themselves were looked at.
+        return  # A pattern; the modules themselves were checked.
     for target in targets:
         if not any(module == target or module.endswith(f".{target}") for module in pairs):
             yield Defect(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneproof.adapters.base import BaseIdentity
-from tuneproof.adapters.loraconfig import CONFIG_FILE, normalise, read_lora_config
+from tuneproof.adapters.loraconfig import CONFIG_FILE
 from tuneproof.adapters.manifest import (
     CARD_FILE,
     DOCUMENT_LIMIT,
@@ -28,12 +29,11 @@ from tuneproof.adapters.manifest import (
 )
 from tuneproof.adapters.ref import AdapterRef, check_name
 from tuneproof.adapters.storage import Storage, open_storage
-from tuneproof.adapters.tensors import HEADER_LIMIT, examine, read_header
+from tuneproof.adapters.tensors import HEADER_LIMIT, WIDTHS
 from tuneproof.servicekit.digests import sha256_of_bytes
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 
 _ROOT = "adapters"
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 class Registry:
@@ -91,7 +91,7 @@ class Registry:
                 try:
                     ref = AdapterRef(each, f"sha256:{digits}")
                 except InvalidInput:
-                    continue  # Not ours: someone's note, a file system's litter.
+                    continue  # Not an adapter: a note, or what a file system leaves.
                 if self._storage.size(f"{_place(ref)}/{MANIFEST_FILE}") is not None:
                     found.append(ref)
         return tuple(sorted(found))
@@ -107,7 +107,7 @@ class Registry:
         if sha256_of_bytes(data) != ref.digest:
             raise Corrupted(
                 f"the manifest of {ref} has the digest {sha256_of_bytes(data)}; "
-                "commit the adapter again under a new store, this one was altered"
+                "commit the adapter again in a new store: this one was altered"
             )
         return Manifest.parse(data)
 
@@ -157,7 +157,7 @@ class Registry:
 
     def _download(self, ref: AdapterRef, manifest: Manifest, target: Path) -> None:
         place = _place(ref)
-        values = sum(_size(tensor.dtype, tensor.shape) for tensor in manifest.tensors)
+        values = sum(math.prod(each.shape) * WIDTHS.get(each.dtype, 8) for each in manifest.tensors)
         limits = {
             WEIGHTS_FILE: min(values + HEADER_LIMIT + 8, self._max_bytes),
             CONFIG_FILE: DOCUMENT_LIMIT,
@@ -189,13 +189,6 @@ def _place(ref: AdapterRef) -> str:
     return f"{_ROOT}/{ref.name}/{ref.hex}"
 
 
-def _size(dtype: str, shape: tuple[int, ...]) -> int:
-    size = _WIDTHS.get(dtype, 8)
-    for side in shape:
-        size *= side
-    return size
-
-
 def _is_good(folder: Path, ref: AdapterRef, manifest: Manifest) -> bool:
     try:
         _check_content(folder, ref, manifest)
@@ -207,23 +200,20 @@ def _is_good(folder: Path, ref: AdapterRef, manifest: Manifest) -> bool:
 def _check_content(folder: Path, ref: AdapterRef, manifest: Manifest) -> None:
     """Raises Corrupted unless a folder holds exactly what the manifest says."""
     try:
-        tensors = read_header(folder / WEIGHTS_FILE)
-        config = normalise(read_lora_config(folder))
+        found = Manifest.describe(folder, manifest.base)
     except InvalidInput as error:
         raise Corrupted(f"{ref}: {error.message}") from None
-    said = {tensor.name: tensor for tensor in manifest.tensors}
-    if set(said) != {tensor.name for tensor in tensors}:
-        different = sorted(set(said) ^ {tensor.name for tensor in tensors})
+    here, there = ({each.name: each for each in one.tensors} for one in (found, manifest))
+    if different := sorted(here.keys() ^ there.keys()):
         raise Corrupted(f"{ref}: weights and manifest differ in the tensors {different[:5]}")
-    for tensor, facts in examine(folder / WEIGHTS_FILE, tensors):
-        entry = said[tensor.name]
-        if (entry.dtype, entry.shape, entry.sha256) != (tensor.dtype, tensor.shape, facts.sha256):
+    for name, tensor in here.items():
+        if tensor != there[name]:
             raise Corrupted(
-                f"{ref}: tensor {tensor.name} is not what was committed; fetch it again, and if "
-                "that gives the same, the stored file is damaged",
-                tensor=tensor.name,
+                f"{ref}: tensor {name} is not what was committed; fetch it again, and if that gives"
+                " the same, the stored file is damaged",
+                tensor=name,
             )
-    if config != manifest.config:
+    if found.config != manifest.config:
         raise Corrupted(f"{ref}: {CONFIG_FILE} is not what was committed")
 
 

@@ -25,7 +25,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class AdmissionReport:
-    """All that was found, and what could not be looked at."""
+    """All that was found, and what could not be checked."""
 
     adapter: AdapterRef | None
     """What it was expected to be."""

@@ -46,8 +46,8 @@ class Architecture:
 
 
 def has_experts(config: dict[str, Any]) -> bool:
-    """Whether a base's config describes a mixture of experts, itself or in a part of it, as the
-    text model of one that sees."""
+    """Whether a base's config, or a part of it (the text model of a multimodal one), describes a
+    mixture of experts."""
     if any(config.get(switch) is False for switch in _EXPERT_SWITCHES):
         return False
     counts = [config[key] for key in _EXPERT_COUNTS & config.keys()]
@@ -63,7 +63,7 @@ def _most(count: Any) -> int:
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:
-    """The architecture that a base's config describes; None for one that is not known."""
+    """The architecture that a base's config describes; None for an unknown one."""
     model_type = config.get("model_type")
     if model_type not in LLAMA_LIKE | _EXPERTS:
         return None

@@ -2,10 +2,10 @@
 
     Storage          what the registry, the trainer and the generator's pool ask of it
     FolderStorage    a folder of this machine, or one mounted into it
-    RemoteStorage    S3 and whatever else fsspec reaches
+    RemoteStorage    S3, or another store that fsspec reaches
 
 Each write is atomic: a reader sees all of a file or none of it. A folder gets that by a temporary
-file, fsync and rename; an object store writes so by itself. `bounded` limits how long a call takes.
+file, fsync and rename; an object store's writes are atomic anyway. `bounded` limits a call's time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 from urllib.parse import urlsplit
@@ -106,7 +106,7 @@ class FolderStorage:
         target = self._at(path)
         with _draft(target, io.BytesIO(data)) as draft:
             try:
-                # A link fails where a rename would replace.
+                # A link, unlike a rename, never replaces.
                 os.link(draft, target)
             except FileExistsError:
                 return False
@@ -127,12 +127,12 @@ class FolderStorage:
             raise _missing(path) from None
 
     def _at(self, path: str) -> Path:
-        # A share that is not mounted any more looks like an empty folder.
+        # A share that was unmounted looks like an empty folder.
         if self._root.is_dir():
             self._was_there = True
         elif self._was_there:
             raise Unavailable(
-                f"the artifact store is gone: {self._root} was there and is not any more",
+                f"the artifact store is gone: {self._root} existed before",
                 retry_after=_RETRY_SECONDS,
             )
         return self._root / path
@@ -150,73 +150,67 @@ class RemoteStorage:
         self._root = root.rstrip("/")
 
     def names(self, folder: str) -> list[str]:
-        path = f"{self._root}/{folder}"
         try:
-            self._fs.invalidate_cache(path)
-            return sorted({PurePosixPath(name).name for name in self._fs.ls(path, detail=False)})
-        except FileNotFoundError:
+            with self._at(folder, may_lack=True) as path:
+                self._fs.invalidate_cache(path)
+                found = self._fs.ls(path, detail=False)
+        except NotFound:
             return []
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        return sorted({PurePosixPath(name).name for name in found})
 
     def size(self, path: str) -> int | None:
         try:
-            return int(self._fs.info(f"{self._root}/{path}")["size"])
-        except FileNotFoundError:
+            with self._at(path, may_lack=True) as place:
+                return int(self._fs.info(place)["size"])
+        except NotFound:
             return None
-        except OSError as error:
-            raise self._unreachable(path, error) from error
 
     def read(self, path: str) -> bytes:
-        try:
-            return bytes(self._fs.cat_file(f"{self._root}/{path}"))
-        except FileNotFoundError:
-            raise _missing(path) from None
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        with self._at(path, may_lack=True) as place:
+            return bytes(self._fs.cat_file(place))
 
     def write(self, path: str, data: bytes) -> None:
-        try:
-            self._fs.pipe_file(f"{self._root}/{path}", data)
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        with self._at(path) as place:
+            self._fs.pipe_file(place, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """As `ObjectStore.create`; the store must know create-if-absent, as S3 does."""
-        try:
-            self._fs.pipe_file(f"{self._root}/{path}", data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        with self._at(path) as place:
+            try:
+                self._fs.pipe_file(place, data, mode="create")
+            except FileExistsError:
+                return False
         return True
 
     def delete(self, path: str) -> None:
-        try:
-            self._fs.rm_file(f"{self._root}/{path}")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        with suppress(NotFound), self._at(path, may_lack=True) as place:
+            self._fs.rm_file(place)
 
     def upload(self, source: Path, path: str) -> None:
-        try:
-            self._fs.put_file(str(source), f"{self._root}/{path}")
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        with self._at(path) as place:
+            self._fs.put_file(str(source), place)
 
     def download(self, path: str, target: Path) -> None:
-        try:
-            self._fs.get_file(f"{self._root}/{path}", str(target))
-        except FileNotFoundError:
-            raise _missing(path) from None
-        except OSError as error:
-            raise self._unreachable(path, error) from error
+        with self._at(path, may_lack=True) as place:
+            self._fs.get_file(place, str(target))
 
-    def _unreachable(self, path: str, error: OSError) -> Unavailable:
-        return Unavailable(
-            f"the artifact store does not answer for {path}: {error}", retry_after=_RETRY_SECONDS
-        )
+    @contextmanager
+    def _at(self, path: str, *, may_lack: bool = False) -> Iterator[str]:
+        """Where a path lies; fsspec's errors in the block become ours.
+
+        Args:
+            may_lack: whether a missing file is NotFound; else, as in a bucket that does not exist,
+                it is Unavailable.
+        """
+        try:
+            yield f"{self._root}/{path}"
+        except OSError as error:
+            if may_lack and isinstance(error, FileNotFoundError):
+                raise _missing(path) from None
+            raise Unavailable(
+                f"the artifact store does not answer for {path}: {error}",
+                retry_after=_RETRY_SECONDS,
+            ) from error
 
 
 @contextmanager

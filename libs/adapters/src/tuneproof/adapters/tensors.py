@@ -1,4 +1,4 @@
-"""Reading a safetensors file that nobody vouches for.
+"""Reads a safetensors file from an untrusted source.
 
 The header is parsed here, with bounds, before any library sees the file: its length, each
 tensor's place and size, that the places neither overlap nor leave gaps, and that the file ends
@@ -25,13 +25,13 @@ from tuneproof.servicekit.errors import InvalidInput
 
 HEADER_LIMIT = 16 << 20
 """Bytes; thousands of tensors fit into one."""
-# A chunk is hashed and then looked at while it is in the processor's cache.
+# A chunk is hashed and then checked while it is in the processor's cache.
 _CHUNK = 1 << 19
 _GROUP = 2 << 20
 _MAX_THREADS = 4
-# Bytes per value, and what numpy reads it as; it knows no bfloat16, whose exponent is looked at
-# instead.
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Bytes per value."""
+# Without bfloat16, which numpy lacks: there the exponent's bits tell what is not finite.
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _BF16_EXPONENT = 0x7F80
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -53,7 +53,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """What reading a tensor's values told."""
+    """What a tensor's values show."""
 
     sha256: str
     """`sha256:<hex>` of its bytes as stored (little endian, row by row)."""
@@ -99,7 +99,7 @@ def examine(path: Path, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, T
     """Reads each tensor's values once, in chunks, for its digest and whether they are finite.
 
     Threads share the tensors: OpenSSL's sha256 and numpy let others run meanwhile. The file is
-    read, not mapped: of a mapped one that somebody cuts off the process would die.
+    read, not mapped: the process would die if somebody cut a mapped file short.
     """
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         for group, facts in threads.map(lambda group: _examine(path, group), _groups(tensors)):
@@ -175,13 +175,11 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> Tensor:
             pass
         case _:
             raise _bad(path, f"has a malformed entry for tensor {name!r}")
-    if dtype not in _WIDTHS:
-        raise _bad(
-            path, f"holds tensor {name!r} as {dtype}; known are {', '.join(sorted(_WIDTHS))}"
-        )
+    if dtype not in WIDTHS:
+        raise _bad(path, f"holds tensor {name!r} as {dtype}; known are {', '.join(sorted(WIDTHS))}")
     if not all(type(side) is int and side >= 0 for side in shape):
         raise _bad(path, f"gives tensor {name!r} the shape {shape}")
-    size = math.prod(shape) * _WIDTHS[dtype]
+    size = math.prod(shape) * WIDTHS[dtype]
     if begin < 0 or end - begin != size:
         raise _bad(
             path,

@@ -1,4 +1,4 @@
-"""A small base and a small adapter in a folder, for tests: no model is behind them."""
+"""A small base and a small adapter in a folder, for tests; no real model."""
 
 from __future__ import annotations
 

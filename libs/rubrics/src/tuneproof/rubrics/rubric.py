@@ -61,9 +61,9 @@ class Rubric(BaseModel):
     steps: tuple[_Text, ...] = Field(min_length=1)
     """How to get from the answer to the score."""
     reasoning: Literal["before"] = "before"
-    """Where the chain of thought stands. The form is the completion's end."""
+    """Where the chain of thought goes. The form ends the completion."""
     template: _Text
-    """The user message, with `{{name}}` for what is put in (`FROM_RUBRIC`, `FROM_REQUEST`)."""
+    """The user message; `{{name}}` stands for a value (`FROM_RUBRIC`, `FROM_REQUEST`)."""
     max_tokens: int = Field(400, ge=1, le=32768)
     """Longest completion in tokens."""
 
@@ -75,7 +75,7 @@ class Rubric(BaseModel):
         if min(scale) < 0 or max(scale) > HIGHEST:
             raise ValueError(f"scores are whole numbers from 0 to {HIGHEST}")
         if not {"stated_low", "stated_high"} <= info.data.keys():
-            return scale  # The range itself is wrong, and told to be.
+            return scale  # The range itself is wrong, which has its own message.
         stated = info.data["stated_low"], info.data["stated_high"]
         low, high = (min(scale), max(scale)) if None in stated else stated
         outside = sorted(score for score in scale if not low <= score <= high)

@@ -51,9 +51,8 @@ class Tokens:
                 continue
             if len(words) not in (2, 3) or words[0] not in _ROLES or len(words[1]) < _MIN_LENGTH:
                 raise InvalidInput(
-                    f"{path}, line {number}: expected `use TOKEN` or `manage TOKEN` with a token"
-                    f" of {_MIN_LENGTH} characters or more, and after it the holder's name if"
-                    " wanted"
+                    f"{path}, line {number}: expected `use TOKEN` or `manage TOKEN` with a token of"
+                    f" {_MIN_LENGTH} characters or more, optionally followed by its holder's name"
                 )
             role, token, *name = words
             if name and not _NAME.fullmatch(name[0]):
@@ -68,8 +67,7 @@ class Tokens:
         return cls(tuple(found), names)
 
     def role_of(self, token: str) -> str | None:
-        """The role of a token, None for an unknown one. The time it takes does not depend on the
-        token."""
+        """The role of a token, None for an unknown one; in a time that does not depend on it."""
         role = None
         for known, its_role in self.roles:
             if hmac.compare_digest(known, token.encode()):
@@ -114,9 +112,7 @@ def set_caller(name: str) -> None:
 
 
 def caller_of(context: grpc.aio.ServicerContext) -> str:  # type: ignore[type-arg]
-    """Who makes this call: the name of the token's holder, or the peer's address where there is
-    none.
-    """
+    """Who makes this call: the name of the token's holder, or else the peer's address."""
     peer = unquote(context.peer())
     if not (name := _CALLER.get()) and peer.startswith(("ipv4:", "ipv6:")):
         name = peer.split(":", 1)[1].rpartition(":")[0].strip("[]")

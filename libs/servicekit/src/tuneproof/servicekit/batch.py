@@ -1,4 +1,4 @@
-"""Answering the items of a bidirectional stream: each by itself, many at once."""
+"""Answering the items of a bidirectional stream independently, many at once."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as done:
         return done.value
     answer.close()
-    raise RuntimeError("a finished call has no status")
+    raise RuntimeError("a finished call lacks a status")
 
 
 def _attributes(method: str) -> dict[str, tracing.Value]:

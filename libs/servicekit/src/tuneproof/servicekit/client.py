@@ -69,7 +69,7 @@ def connect(
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_reconnect_backoff_ms", 3000),
-        # 30 s by default: for so long a new replica, or one that moved, would not be found.
+        # 30 s by default: too long to find a new replica, or one that moved.
         ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ]
     return grpc.aio.insecure_channel(target, options=options, interceptors=_interceptors(token))
@@ -132,18 +132,18 @@ def _error_of(
         if peer and isinstance(error, Unauthenticated | Forbidden):
             error = _prefixed(error, peer)  # all services get one token: say which refuses it
         return error
-    who, call = peer or "the server", f"the call {method}".rstrip()
+    server, call = peer or "the server", f"the call {method}".rstrip()
     match failure.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(f"{who} cannot be reached ({failure.details()}){if_away}")
+            return Unavailable(f"{server} cannot be reached ({failure.details()}){if_away}")
         case grpc.StatusCode.CANCELLED:
             return _ended(method, peer)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{who} did not end {call} in time")
+            return DeadlineExceeded(f"{server} did not end {call} in time")
         case _ if failure.details() == _STATUS_LOST:
-            return Unavailable(f"{who} broke off {call}; its log tells why")
+            return Unavailable(f"{server} broke off {call}; its log tells why")
         case _:
-            return _prefixed(error, f"{who}, {method}" if method else who)
+            return _prefixed(error, f"{server}, {method}" if method else server)
 
 
 def _prefixed(error: TuneproofError, prefix: str) -> TuneproofError:
@@ -158,7 +158,7 @@ def _ended(method: str, peer: str) -> Unavailable:
 
 
 async def is_reachable(target: str, *, timeout: float) -> bool:
-    """Whether a gRPC server answers at `host:port` within so many seconds."""
+    """Whether a gRPC server answers at `host:port` within `timeout` seconds."""
     options = [("grpc.max_reconnect_backoff_ms", 1000)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         try:

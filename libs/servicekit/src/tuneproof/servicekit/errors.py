@@ -2,17 +2,17 @@
 
 TuneproofError
 ├── InvalidInput       the caller's input is wrong
-├── NotFound           what is named is not there
-├── AlreadyExists      it is there already, and differs
+├── NotFound           the named thing does not exist
+├── AlreadyExists      it exists already, and differs
 ├── WrongState         right input at the wrong time
 ├── Unauthenticated    no token, or an unknown one
 ├── Forbidden          the token's role does not suffice
 ├── Overloaded         a limit is reached; later it may work
-├── Unavailable        something that is needed does not answer; later it may work
-├── DeadlineExceeded   the caller's time is over
+├── Unavailable        something needed does not answer; later it may work
+├── DeadlineExceeded   the caller's deadline has passed
 ├── Cancelled          the caller gave up
 ├── Corrupted          stored data is not what was written
-└── Internal           a defect of ours
+└── Internal           a defect of tuneproof
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class InvalidInput(TuneproofError):
         field: path of the field, as `chunking.max_tokens`.
     """
 
-    def __init__(self, message: str, *, field: str = "", reason: str = "", **metadata: str) -> None:
-        super().__init__(message, reason=reason, **metadata)
+    def __init__(self, message: str, *, field: str = "", **more: str) -> None:
+        super().__init__(message, **more)
         self.field = field
 
 
 class NotFound(TuneproofError):
-    """What is named is not there."""
+    """The named thing does not exist."""
 
 
 class AlreadyExists(TuneproofError):
-    """It is there already, and differs."""
+    """It exists already, and differs."""
 
 
 class WrongState(TuneproofError):
@@ -75,15 +75,8 @@ class _Retryable(TuneproofError):
         retry_after: seconds after which it makes sense to try again; None when unknown.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        reason: str = "",
-        **metadata: str,
-    ) -> None:
-        super().__init__(message, reason=reason, **metadata)
+    def __init__(self, message: str, *, retry_after: float | None = None, **more: str) -> None:
+        super().__init__(message, **more)
         self.retry_after = retry_after
 
 
@@ -92,11 +85,11 @@ class Overloaded(_Retryable):
 
 
 class Unavailable(_Retryable):
-    """Something that is needed does not answer; later it may work."""
+    """Something needed does not answer; later it may work."""
 
 
 class DeadlineExceeded(TuneproofError):
-    """The caller's time is over."""
+    """The caller's deadline has passed."""
 
 
 class Cancelled(TuneproofError):
@@ -108,4 +101,4 @@ class Corrupted(TuneproofError):
 
 
 class Internal(TuneproofError):
-    """A defect of ours."""
+    """A defect of tuneproof."""

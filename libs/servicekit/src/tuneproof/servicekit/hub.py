@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: downloaded once, without anything that runs when it is read.
+"""Models of the Hugging Face hub: downloaded once, without files that run code when read.
 
     resolve_model  a folder, or a model id of the hub, as `--model` names it
     download       a model id, at a revision
@@ -62,7 +62,7 @@ def download(model_id: str, revision: str = "") -> ModelFolder:
     """A model of the hub: from the local cache where that holds this revision, else downloaded.
 
     Raises:
-        InvalidInput: when the hub has no such model or revision, or no safetensors of it.
+        InvalidInput: when the hub lacks the model or the revision, or has no safetensors of it.
         Unavailable: when the hub does not answer, and the cache does not hold the model.
     """
     # Costs 0.3 s.
@@ -86,12 +86,12 @@ def download(model_id: str, revision: str = "") -> ModelFolder:
     except GatedRepoError:
         raise InvalidInput("it gives this model to accepted accounts only") from None
     except RepositoryNotFoundError:
-        raise InvalidInput("it has no public model of this id") from None
+        raise InvalidInput("no public model has this id") from None
     except (LocalEntryNotFoundError, OSError) as error:
         raise Unavailable(_first_line(error)) from None
     if not list(folder.glob("*.safetensors")):
         raise InvalidInput(
-            "it has no *.safetensors there, and other weights are not loaded: they run code"
+            "it has no *.safetensors there; other weights are refused, since loading them runs code"
         )
     return ModelFolder(folder, model_id, revision=folder.name)
 

@@ -1,6 +1,6 @@
 """Files that one process holds at a time.
 
-    locked     holds a file for as long as a block runs, and says in it who holds it
+    locked     holds a file while a block runs, and notes its holder in the file
     holder_of  which process holds a file
     FileLock   the bare lock, for holders that hand it to a child process
 

@@ -63,8 +63,8 @@ def value_from(kind: type[T], message: Message, **given: Any) -> T:
 def values_of(message: Message) -> dict[str, Any]:
     """The fields that are set, by name: enums as words, repeated fields as tuples.
 
-    A field that tells presence (`optional`) and is absent is left out, as are an empty list and an
-    enum's 0, which is its `UNSPECIFIED`.
+    Leaves out absent fields that tell presence (`optional`), empty lists, and an enum's 0, which is
+    its `UNSPECIFIED`.
 
     Raises:
         InvalidInput: for an enum's number that this version does not know.

@@ -5,8 +5,8 @@
     .pause_of   the pause after a failure, for loops that count their failures themselves
     Patience    for loops that follow a service: how long it may be away without a break
 
-gRPC repeats the idempotent calls of a channel itself (see `client`). What is here is for all that
-gRPC cannot repeat: client streams, HTTP endpoints, steps of several calls.
+gRPC repeats the idempotent calls of a channel itself (see `client`). This module is for what gRPC
+cannot repeat: client streams, HTTP endpoints, steps of several calls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tuneproof.servicekit.errors import Overloaded, Unavailable
 T = TypeVar("T")
 
 Sleep = Callable[[float], Awaitable[None]]
-"""Waits so many seconds; tests give one that does not."""
+"""Waits a number of seconds; tests give one that does not wait."""
 
 _MOST_DOUBLINGS = 64
 """Bounds the exponent: a float holds no 2**1024."""
@@ -59,7 +59,7 @@ class Retries:
     """Draws a number between two; tests give one with a seed."""
 
     def pause_of(self, failures: int, error: BaseException | None = None) -> float:
-        """Seconds to pause after so many failures in a row (1 or more).
+        """Seconds to pause after a number of failures in a row (1 or more).
 
         Args:
             error: the last failure. What it asks for (`retry_after`) comes on top of the jitter.
@@ -70,7 +70,7 @@ class Retries:
     def gives_up(
         self, failures: int, error: BaseException, *, pause: float = 0.0, left: float | None = None
     ) -> bool:
-        """Whether no further attempt follows after so many failures in a row.
+        """Whether no further attempt follows after a number of failures in a row.
 
         Args:
             pause: seconds before the attempt would begin.

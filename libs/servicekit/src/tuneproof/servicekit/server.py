@@ -181,7 +181,7 @@ async def _grpc_server(
 
 @dataclass(frozen=True)
 class ConnectionAge:
-    """When a server asks its clients to connect anew."""
+    """When a server asks its clients to reconnect."""
 
     seconds: float = 0
     """Age at which a connection takes no new call; 0 means never. gRPC varies it by a tenth."""
@@ -226,7 +226,7 @@ def _listen(server: grpc.aio.Server, bind: str, setting: str) -> str:
         port = server.add_insecure_port(bind)
     except RuntimeError:
         raise InvalidInput(
-            f"cannot listen on {bind}: the port is taken or the address is not this machine's;"
+            f"cannot listen on {bind}: the port is in use, or this machine lacks the address;"
             f" choose another {setting}"
         ) from None
     return f"{f'[{host}]' if ':' in host else host}:{port}"

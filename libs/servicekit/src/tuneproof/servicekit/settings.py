@@ -105,7 +105,7 @@ class ServiceSettings(BaseSettings):
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 host stands in brackets.
+    """Host and port of `host:port`; an IPv6 host has brackets.
 
     Raises:
         ValueError: when it is not an address.

@@ -15,8 +15,8 @@ _TRAILER = "grpc-status-details-bin"
 _PUSHBACK = "grpc-retry-pushback-ms"
 """Tells gRPC's retrying clients how long to wait; a negative number means: do not retry."""
 _LONGEST_PUSHBACK_SECONDS = 3.0
-"""Longer pauses are left to the caller: within a call they look like a hang, and what fails for so
-long was already retried by the server, so a client's retries would multiply."""
+"""Longer pauses are left to the caller: within a call they look like a hang, and the server has
+already retried what fails for so long, so a client's retries would multiply."""
 
 _CODES: dict[type[errors.TuneproofError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -39,8 +39,8 @@ _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.
 def status_of(error: BaseException) -> status_pb2.Status:
     """The google.rpc.Status of an error.
 
-    An error that is none of ours becomes INTERNAL with its type only: its text may hold what a
-    caller must not see, and belongs into the log.
+    A foreign error becomes INTERNAL with its type only: its text may hold what a caller must not
+    see, and belongs in the log.
     """
     if isinstance(error, TimeoutError):
         error = errors.DeadlineExceeded("the deadline passed before the work was done")

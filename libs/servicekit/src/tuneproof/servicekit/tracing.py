@@ -42,7 +42,7 @@ Value = str | bool | int | float
 def tracing(service: str, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Sends this process's spans while the block runs, where the environment asks for it.
 
-    At the end it sends the remaining spans, or gives up after some seconds.
+    At the end it sends the rest, or gives up after some seconds.
 
     Args:
         service: the name of the program; OTEL_SERVICE_NAME wins over it.

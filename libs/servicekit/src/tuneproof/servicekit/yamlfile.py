@@ -32,7 +32,7 @@ class FileKind(Generic[Model]):
 
     model: type[Model]
     noun: str
-    """As in `is no key that a study file knows`, article included."""
+    """As in `is not a key of a study file`, article included."""
     expected: str
     """What to write where the file holds something else, as ``a study: `study: <name>` …``."""
     patterns: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class FileKind(Generic[Model]):
         """Reads and checks a file.
 
         Raises:
-            InvalidInput: when it is missing, is no YAML, or says what the model does not accept.
+            InvalidInput: when it is missing, is not YAML, or holds what the model does not accept.
         """
         try:
             return self.parse(path.read_bytes(), str(path))
@@ -78,7 +78,7 @@ class FileKind(Generic[Model]):
     def _explain(self, error: Any) -> Mistake:
         location: Location = tuple(error["loc"])
         if error["type"] == "extra_forbidden":
-            return location, f"is no key that {self.noun} knows"
+            return location, f"is not a key of {self.noun}"
         if error["type"] == "missing":
             return location, "is missing"
         given = repr(error["input"])
@@ -90,7 +90,7 @@ class FileKind(Generic[Model]):
 def repeated(values: Iterable[Any], location: Location, what: str) -> list[Mistake]:
     """A mistake for each value that a list holds more than once."""
     return [
-        (location, f"{what} {value!r} stands there {count} times")
+        (location, f"{what} {value!r} appears {count} times")
         for value, count in Counter(values).items()
         if count > 1
     ]
@@ -101,19 +101,19 @@ def _read(content: str | bytes, name: str) -> tuple[yaml.Node | None, Any]:
         text = content if isinstance(content, str) else content.decode("utf-8")
         return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name}: is no UTF-8 text (byte {error.start})") from None
+        raise InvalidInput(f"{name}: is not UTF-8 text (byte {error.start})") from None
     except yaml.YAMLError as error:
         raise InvalidInput(_explain_yaml(error, name)) from None
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{name}: is no YAML that can be read: {error}") from None
+        raise InvalidInput(f"{name}: cannot be read as YAML: {error}") from None
 
 
 def _explain_yaml(error: yaml.YAMLError, name: str) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return f"{name}: is no YAML: {error}"
+        return f"{name}: is not YAML: {error}"
     problem = getattr(error, "problem", None) or "cannot be read"
-    return f"{name}:{mark.line + 1}:{mark.column + 1}: is no YAML: {problem}"
+    return f"{name}:{mark.line + 1}:{mark.column + 1}: is not YAML: {problem}"
 
 
 def _repeated_keys(
@@ -131,7 +131,7 @@ def _repeated_keys(
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for name, count in keys.items():
             if count > 1:
-                yield (*location, name), "stands there twice"
+                yield (*location, name), "appears twice"
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 yield from _repeated_keys(value, (*location, key.value), inside)
@@ -149,8 +149,8 @@ def _lines(mistakes: Sequence[Mistake], root: yaml.Node, name: str) -> list[str]
 
 
 def _find(root: yaml.Node, location: Location) -> tuple[int, str]:
-    """Line of the deepest node on the way, and the way as people write it, without what is no key
-    of the file (pydantic adds the names of alternatives, and `[key]` for a wrong key)."""
+    """Line of the deepest node on the way, and the way as people write it. Leaves out what pydantic
+    adds to the file's keys: the names of alternatives, and `[key]` for a wrong key."""
     node, line = root, root.start_mark.line + 1
     path = ""
     for position, part in enumerate(location):

@@ -1,7 +1,7 @@
 """What stands behind the services, as content: model, judge, rubrics.
 
-Keys of finished work hold these, so that work is found again without asking a service, and is
-done again when a model's files or a rubric change.
+Keys of finished work hold these, so that a study finds work again without asking a service, and
+does it again when a model's files or a rubric change.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuneproof.rubrics import Rubric, RubricShelf
+from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
 from tuneproof.study.design.spec import StudySpec
@@ -32,7 +33,7 @@ class Identities:
     model: str
     """Content of the base model: `sha256:<hex>` over its files, or what is known of it."""
     judge: str
-    """The judge's model; empty where none is asked."""
+    """The judge's model; empty without a judge."""
     judge_name: str
     rubrics: tuple[Rubric, ...]
     self_judged: bool
@@ -116,7 +117,7 @@ def resolve_sources(
 def identify(
     spec: StudySpec, sources: Sources, rubrics: tuple[Rubric, ...] | None = None
 ) -> Identities:
-    """Says from files what is behind services that are started from these sources.
+    """What stands behind services that are started from these sources, read from files.
 
     Args:
         rubrics: the study's, where they are known; by default those of the files.
@@ -129,7 +130,7 @@ def identify(
             "no base model is named: say --model FOLDER_OR_ID, or `services: {model: …}` in the"
             " study file"
         )
-    model = identify_model(sources.model)
+    model = _content_of(sources.model)
     judged = spec.judge is not None
     own = judged and not sources.judge_url
     external = f"{sources.judge_model} at {sources.judge_url}"
@@ -138,17 +139,64 @@ def identify(
         model=model,
         judge=(model if own else external) if judged else "",
         judge_name=(sources.judge_model or Path(sources.model).name) if judged else "",
-        rubrics=identify_rubrics(spec, sources.rubrics) if rubrics is None else rubrics,
+        rubrics=_rubrics_of_files(spec, sources.rubrics) if rubrics is None else rubrics,
         self_judged=own,
         toy=sources.toy,
     )
 
 
-def identify_model(model: str) -> str:
+async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sources) -> Identities:
+    """Asks generator and judge what they are.
+
+    A generator knows its model's name and the digests of config, tokenizer and chat template, not
+    of the weights: new weights need a new name, or other files.
+
+    Raises:
+        Unavailable: one cannot be reached.
+        NotFound: the judge lacks a rubric of the study.
+    """
+    async with GeneratorClient(endpoints.target("generator"), token=endpoints.token) as generator:
+        pool = await generator.pool()
+    content = [pool.base_model, pool.config_digest, pool.tokenizer_digest]
+    model = sha256_of_json([*content, pool.chat_template_digest, pool.dtype])
+    judged = spec.judge is not None
+    target = endpoints.target("judge")
+    return Identities(
+        model_name=pool.base_model,
+        model=model,
+        judge=f"{sources.judge_model} behind {target}" if judged else "",
+        judge_name=sources.judge_model if judged else "",
+        rubrics=await rubrics_of_judge(spec, endpoints),
+        self_judged=False,
+        toy=spec.services.toy and Path(spec.services.model).name == pool.base_model,
+    )
+
+
+async def rubrics_of_judge(spec: StudySpec, endpoints: Endpoints) -> tuple[Rubric, ...]:
+    """The study's rubrics as the judge has them.
+
+    Raises:
+        Unavailable: the judge cannot be reached.
+        NotFound: it lacks one of them.
+        InvalidInput: two of them score the same criterion.
+    """
+    if spec.judge is None:
+        return ()
+    async with JudgeClient(endpoints.target("judge"), token=endpoints.token) as judge:
+        known = {rubric.id: rubric for rubric in await judge.rubrics()}
+    lacking = [name for name in spec.judge.rubrics if name not in known]
+    if lacking:
+        raise NotFound(
+            f"the judge lacks the rubric {', '.join(lacking)}; it has {', '.join(sorted(known))}"
+        )
+    return _one_a_criterion([known[name] for name in spec.judge.rubrics])
+
+
+def _content_of(model: str) -> str:
     """The content of a base model: the digest over a folder's files, or the Hugging Face id.
 
     Raises:
-        InvalidInput: a path that is no model folder.
+        InvalidInput: the path is not a model folder.
     """
     folder = model_folder(model)
     if folder is None:
@@ -161,7 +209,7 @@ def model_folder(model: str) -> Path | None:
     """The folder of a base model; None for a Hugging Face id, about which only the hub knows.
 
     Raises:
-        InvalidInput: a path that is no model folder.
+        InvalidInput: the path is not a model folder.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -170,31 +218,31 @@ def model_folder(model: str) -> Path | None:
         return None
     if not (folder / "config.json").is_file():
         raise InvalidInput(
-            f"{model} holds no config.json, so it is no model folder; give one in Hugging Face"
+            f"{model} lacks config.json, so it is not a model folder; give one in Hugging Face"
             " format"
         )
     return folder
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that a server reads; its README, for one, is none."""
+    """The files of a model folder that a server reads, which leaves out its README, say."""
     return sorted(
         path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_SUFFIXES
     )
 
 
-def identify_rubrics(spec: StudySpec, folder: Path | None) -> tuple[Rubric, ...]:
+def _rubrics_of_files(spec: StudySpec, folder: Path | None) -> tuple[Rubric, ...]:
     """The study's rubrics: those that come with tuneproof, and those of the folder.
 
     Raises:
-        InvalidInput: the folder is missing, a file in it is no rubric, a rubric is neither built
+        InvalidInput: the folder is missing, a file in it is not a rubric, a rubric is neither built
             in nor in the folder, or two score the same criterion.
     """
     if spec.judge is None:
         return ()
     shelf = RubricShelf.load(folder)
     try:
-        return one_a_criterion([shelf.get(name) for name in spec.judge.rubrics])
+        return _one_a_criterion([shelf.get(name) for name in spec.judge.rubrics])
     except NotFound as error:
         where = f"built in and in {folder}" if folder is not None else "built in"
         raise InvalidInput(
@@ -202,7 +250,7 @@ def identify_rubrics(spec: StudySpec, folder: Path | None) -> tuple[Rubric, ...]
         ) from None
 
 
-def one_a_criterion(rubrics: Sequence[Rubric]) -> tuple[Rubric, ...]:
+def _one_a_criterion(rubrics: Sequence[Rubric]) -> tuple[Rubric, ...]:
     """The same rubrics.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a study will do: its cells, their tuning items, and the questions of the test."""
+"""What a study will do: its cells, their tuning items, and the test questions."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _check_references(spec: StudySpec, tuning: tuple[Item, ...], test: tuple[Ite
             styles = sorted({name for item in items for name in item.references})
             shown = ", ".join(lacking[:_SHOWN]) + (" …" if len(lacking) > _SHOWN else "")
             mistakes.append(
-                f"{len(lacking)} of {len(items)} questions have no {style!r} reference answer,"
+                f"{len(lacking)} of {len(items)} questions lack a {style!r} reference answer,"
                 f" which {purpose} needs (they have {', '.join(styles)}): {shown}"
             )
     if mistakes:

@@ -9,12 +9,13 @@ from typing import Any
 
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
-from tuneproof.study.design.external import identify_services, rubrics_of_judge
 from tuneproof.study.design.identity import (
     Identities,
     Sources,
     identify,
+    identify_services,
     resolve_sources,
+    rubrics_of_judge,
 )
 from tuneproof.study.design.plan import Plan, make_plan
 from tuneproof.study.design.spec import JudgeSpec, StudySpec
@@ -24,7 +25,7 @@ from tuneproof.study.state.store import State
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command was told; empty means what the study file says."""
+    """What a command's flags say; where one is empty, the study file decides."""
 
     file: Path
     state: Path
@@ -53,11 +54,10 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     """Loads study file and data, and plans.
 
     Args:
-        remembered: what the study's last run was told (`remember`); flags win over it.
+        remembered: the flags of the study's last run (`remember`); flags given now win.
 
     Raises:
-        InvalidInput: the file, the data or the flags say what cannot be; all that is known of it
-            in one message.
+        InvalidInput: the file, the data or the flags are wrong; one message lists the mistakes.
     """
     before = remembered or {}
     spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
@@ -75,7 +75,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
-    """Keeps what this run was told, so that status and report need the study file alone."""
+    """Keeps this run's flags, so that status and report need the study file alone."""
     resolved = {
         "identities": identities.to_json(),
         "data": prepared.data,
@@ -97,7 +97,7 @@ def is_external(request: Request, environment: Mapping[str, str]) -> bool:
 async def identities_for(
     prepared: Prepared, request: Request, endpoints: Endpoints, *, external: bool
 ) -> Identities:
-    """Who answers and who judges: by files where these are known, else as the services say."""
+    """What answers and what judges: from files where they are known, else from the services."""
     spec, sources = prepared.spec, prepared.sources
     if external and not request.model:
         found = await identify_services(spec, endpoints, sources)

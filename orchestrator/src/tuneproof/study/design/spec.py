@@ -18,7 +18,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
 MEASURED_DEPTH = 10
-"""nDCG@10 looks so far down."""
+"""nDCG@10 looks at so many passages."""
 
 
 def _none_for(word: str) -> Callable[[Any], Any]:
@@ -26,7 +26,7 @@ def _none_for(word: str) -> Callable[[Any], Any]:
 
 
 class Section(BaseModel):
-    """A part of the file: unknown keys are mistakes, values do not change."""
+    """A part of the file; unknown keys are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,15 +69,15 @@ class RetrievalSpec(Section):
 
     @property
     def depth(self) -> int:
-        """Passages that are asked for: those of the prompt, and enough to measure retrieval by."""
+        """Passages of each search: those of the prompt, and enough to measure retrieval."""
         return max(self.k, MEASURED_DEPTH)
 
 
 class PromptSpec(Section):
-    """How passages stand in the prompt."""
+    """How the prompt shows passages."""
 
     passage_words: int | None = Field(default=None, ge=1)
-    """Each passage is cut to so many words; all of it when absent."""
+    """Words to which each passage is cut; without it, none is cut."""
 
 
 class GenerationSpec(Section):
@@ -122,7 +122,7 @@ class JudgeSpec(Section):
 
 
 class PrimarySpec(Section):
-    """One comparison that is named before the run."""
+    """One comparison, named before the run."""
 
     arm: Name
     """An arm of the study: all its sizes and seeds."""
@@ -130,7 +130,7 @@ class PrimarySpec(Section):
 
 
 class ComparisonSpec(Section):
-    """What is compared, and how sure one wants to be."""
+    """What is compared, and with which confidence."""
 
     baseline: Name = "baseline"
     """The arm that the others are compared with; it is not tuned."""
@@ -143,7 +143,7 @@ class ComparisonSpec(Section):
 
 
 class ReaderCheckSpec(Section):
-    """The base model, with the evidence put among distractors by hand."""
+    """The base model, given the evidence among distractors."""
 
     facts: int = Field(default=12, ge=1, le=100)
     items: int = Field(default=100, ge=1)

@@ -70,7 +70,7 @@ def _unknown_arms(spec: StudySpec) -> list[Mistake]:
     return [
         (
             ("comparison", "primary", index, "arm"),
-            f"{each.arm!r} is no tuned arm; there are: {', '.join(tuned) or 'none'}",
+            f"{each.arm!r} is not a tuned arm; there are: {', '.join(tuned) or 'none'}",
         )
         for index, each in enumerate(spec.comparison.primary)
         if each.arm not in tuned

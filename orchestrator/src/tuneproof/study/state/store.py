@@ -20,13 +20,13 @@ from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Wro
 
 N = TypeVar("N", bound=Hashable)
 Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool"]
-"""The reader's and the judge's checks are answers and grades like all others."""
+"""The reader's and the judge's checks are answers and grades too."""
 
 FILE_NAME = "study.sqlite"
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free space on that disk",
     sqlite3.SQLITE_READONLY: "it cannot be written; make it writable, or name another --state",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; see who may write there, and its disk",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; check its permissions and its disk",
     sqlite3.SQLITE_IOERR: "its disk fails or is full; free space, or mend the disk",
     sqlite3.SQLITE_PERM: "you may not use it; name another --state",
     sqlite3.SQLITE_BUSY: "another program has locked it; end that program",
@@ -56,7 +56,7 @@ class Task:
 
     kind: Kind
     inputs: Mapping[str, Any]
-    """JSON values; everything that can change the output, and nothing else."""
+    """JSON values: exactly what can change the output."""
     key: str
     """sha256 over kind and inputs."""
 
@@ -93,7 +93,7 @@ class State:
         return [each for key, each in by_key.items() if key not in done]
 
     def put(self, done: Task, output: Any) -> None:
-        """Stores an output, on the disk when this returns; a failure under the key is over."""
+        """Writes an output to the disk, and deletes an earlier failure of the task."""
         row = (
             done.key,
             done.kind,
@@ -121,8 +121,7 @@ class State:
         return dict(self._database.execute(chosen, [json.dumps(list(keys))]))
 
     def remember_study(self, name: str, resolved: Mapping[str, Any]) -> None:
-        """Keeps what a study's last run was told beside its file, so that a report needs only
-        the file."""
+        """Keeps the flags of a study's last run, so that a report needs only the study file."""
         row = (name, json.dumps(dict(resolved), sort_keys=True), _now())
         with self._database:
             self._database.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?)", row)
@@ -182,13 +181,15 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
             f"{path}: {error}: {_ADVICE[code]}, and give the same command again; what is done is"
             " kept"
         )
-    return Corrupted(f"{path} cannot be used ({error}): move it away to begin anew")
+    return Corrupted(f"{path} cannot be used ({error}): move it away to start over")
 
 
 def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version not in (0, _VERSION):
-        raise Corrupted(f"{path} is of version {version}, this program knows {_VERSION}")
+        raise Corrupted(
+            f"{path} is of version {version}, but this program reads version {_VERSION}"
+        )
     if write:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")

@@ -15,7 +15,7 @@ from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.work import TaskOutcome, complete, persist
 
 _AWAY_SECONDS = 10.0
-"""After this time a generator counts as lost; one of this machine has to be started again."""
+"""After this time a generator counts as lost, and the study restarts one of this machine."""
 _KEPT = ("dtype", "engine_version", "chat_template_digest")
 """Of the generator's description, for the report."""
 _ANSWERED = ["text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds", "served_by"]
@@ -25,8 +25,8 @@ _ANSWERED = ["text", "finish_reason", "prompt_tokens", "completion_tokens", "sec
 async def answer(chain: Chain, services: Services, progress: Progress) -> None:
     """Has every missing answer generated, greedily.
 
-    Adapters are loaded as many at a time as one batch of the engine can hold, so that they do not
-    push each other out.
+    Loads as many adapters at a time as one batch of the engine can hold, so that they do not
+    evict each other.
     """
     tasks = [work.task for work in [*chain.answers(), *chain.reader_answers()]]
     missing = chain.state.missing(tasks)

@@ -41,10 +41,9 @@ class Chain:
         self.plan = plan
         self.identities = identities
         self.state = state
-        checks = plan.spec.checks
-        self.oracle = oracle_questions(plan, checks.reader) if checks.reader is not None else ()
+        self.oracle = oracle_questions(plan)
         """Of the reader's check; empty without one."""
-        self.forms = judge_forms(plan, checks.judge) if checks.judge is not None else ()
+        self.forms = judge_forms(plan)
         """Of the judge's check; empty without one."""
 
     def corpus_task(self) -> Task:
@@ -81,8 +80,8 @@ class Chain:
         }
 
     def passages(self) -> dict[str, tuple[StoredPassage, ...]]:
-        """What was found, by item id, as deep as it is measured, of which the prompt has the
-        first k; without the items whose search is missing."""
+        """The passages found, by item id, as deep as retrieval is measured (the prompt takes the
+        first k); without the items whose search is missing."""
         outputs = self.state.outputs(self.retrieval_tasks())
         return {item: passages_from_json(output) for item, output in outputs.items()}
 
@@ -91,7 +90,7 @@ class Chain:
         return _training_data(cell, self._passage_texts(), self.plan.spec.prompt.passage_words)
 
     def training_tasks(self) -> dict[str, Task]:
-        """Trainings by cell name; without the cells whose data are not complete."""
+        """Trainings by cell name; without the cells whose data are incomplete."""
         texts, words = self._passage_texts(), self.plan.spec.prompt.passage_words
         return {
             cell.name: self._training_task(cell, data)

@@ -1,4 +1,4 @@
-"""The instruments themselves: the reader with evidence put before it, the judge on known scores."""
+"""Checks of the instruments: the reader with the evidence before it, the judge on known scores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from tuneproof.data.sources import KnownWorld
 from tuneproof.results import Answer, Grade, JudgeCheck, Measure, ReaderCheck
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.plan import Plan
-from tuneproof.study.design.spec import JudgeCheckSpec, ReaderCheckSpec
-
-Form = JudgeForm
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked: a question with its passages."""
+    """A question with its passages, for a model."""
 
     id: str
     question: str
@@ -26,12 +23,15 @@ class Question:
     passages: tuple[str, ...]
 
 
-def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]:
+def oracle_questions(plan: Plan) -> tuple[Question, ...]:
     """Questions for the reader's check: the test's first, then others of the data set.
 
     Raises:
         InvalidInput: the data set cannot make such passages.
     """
+    check = plan.spec.checks.reader
+    if check is None:
+        return ()
     world = _world(plan, "checks.reader")
     tested = {item.id for item in plan.test}
     others = (item for item in plan.dataset.items if item.id not in tested)
@@ -46,25 +46,26 @@ def oracle_questions(plan: Plan, check: ReaderCheckSpec) -> tuple[Question, ...]
     )
 
 
-def judge_forms(plan: Plan, check: JudgeCheckSpec) -> tuple[Form, ...]:
-    """Answers whose right scores are known.
+def judge_forms(plan: Plan) -> tuple[JudgeForm, ...]:
+    """Answers whose right scores are known, for the judge's check.
 
     Raises:
         InvalidInput: the data set has none.
     """
-    return tuple(_world(plan, "checks.judge").judge_forms(check.forms))
+    check = plan.spec.checks.judge
+    return tuple(_world(plan, "checks.judge").judge_forms(check.forms)) if check else ()
 
 
-def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, Grade]]:
+def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[JudgeForm, Grade]]:
     """What the cells answered and the judge judged, each wording once, with the right scores.
 
-    Empty for a data set whose right scores no program knows.
+    Empty for a data set whose right scores are not known.
     """
     world = plan.spec.dataset.world
     if world is None:
         return []
     items = {item.id: item for item in plan.test}
-    found: dict[tuple[str, str], tuple[Form, Grade]] = {}
+    found: dict[tuple[str, str], tuple[JudgeForm, Grade]] = {}
     for answer in answers:
         if answer.grade is None or not answer.grade.criteria:
             continue
@@ -72,7 +73,7 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Form, 
         reference = item.references[plan.spec.references][0]
         if plan.spec.references == "full" and (item.id, answer.text) not in found:
             scores = world.score(reference, answer.text)
-            form = Form(item.id, item.question, reference, answer.text, scores)
+            form = JudgeForm(item.id, item.question, reference, answer.text, scores)
             found[item.id, answer.text] = (form, answer.grade)
     return list(found.values())
 
@@ -87,8 +88,8 @@ def reader_check(facts: int, grades: Sequence[Grade]) -> ReaderCheck | None:
 
 def judge_check(
     measure: Measure,
-    forms: Sequence[tuple[Form, Grade]],
-    answers: Sequence[tuple[Form, Grade]],
+    forms: Sequence[tuple[JudgeForm, Grade]],
+    answers: Sequence[tuple[JudgeForm, Grade]],
 ) -> JudgeCheck | None:
     """What the judge's check found of one criterion.
 
@@ -100,8 +101,8 @@ def judge_check(
         answers: of the study's cells, from `answers_as_forms`.
 
     Returns:
-        None when no form was judged, or the forms' right scores by this criterion are not known
-        or are not on the rubric's scale.
+        None without judged forms, or where the forms' right scores by this criterion are unknown
+        or off the rubric's scale.
     """
     from tuneproof.analysis.agreement import (  # noqa: PLC0415 - scipy is slow to load
         confusion_matrix,
@@ -121,18 +122,16 @@ def judge_check(
     truth = [right for right, _ in pairs]
     given = [rounded(mean) for _, mean in pairs]
     spreads = [s.standard_deviation for _, s in judged if s.standard_deviation is not None]
-    agreeing = sum(right == said for right, said in zip(truth, given, strict=True))
+    matrix = confusion_matrix(truth, given, levels)
     return JudgeCheck(
         criterion=criterion,
         forms=len(judged),
         from_cells=sum(criterion in grade.criteria for _, grade in answers),
         unscored=len(judged) - len(pairs),
-        exact=agreeing / len(judged),
+        exact=int(matrix.trace()) / len(judged),
         weighted_kappa=weighted_kappa(truth, given, levels) if pairs else 0.0,
         mean_absolute_error=_mean([abs(right - mean) for right, mean in pairs]),
-        confusion=tuple(
-            tuple(int(count) for count in row) for row in confusion_matrix(truth, given, levels)
-        ),
+        confusion=tuple(map(tuple, matrix.tolist())),
         levels=levels,
         repeat_sd=_mean(spreads),
     )

@@ -54,9 +54,9 @@ async def _ask(
             continue
         if outcome.criteria and judge_name and outcome.judge_model != judge_name:
             raise WrongState(
-                f"the judge asks the model {outcome.judge_model!r}, the study means"
+                f"the judge asks the model {outcome.judge_model!r}, but the study means"
                 f" {judge_name!r}: give the --judge-url and --judge-model that the judge was"
-                " started with, or start it anew"
+                " started with, or restart it"
             )
         yield key, _output(outcome)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class _Desk:
 
 
 async def train(chain: Chain, services: Services, progress: Progress, artifacts: str) -> None:
-    """Trains what is not trained; a training that fails is noted and ends no other.
+    """Trains what is not trained yet. The state notes a training that fails; the others go on.
 
     Args:
         artifacts: the artifact store that the trainer reads: a folder, or a URL of fsspec.
@@ -49,9 +48,10 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
     distinct = len({task.key for task in tasks.values()})
     with progress.stage("training", distinct, distinct - len(missing)) as stage:
         trainer = await services.trainer()
+        desk = _Desk(chain, trainer, artifacts, stage)
+        cells = {tasks[cell.name].key: cell for cell in chain.plan.tuned if cell.name in tasks}
         trainings = [
-            asyncio.create_task(_train_cell(_Desk(chain, trainer, artifacts, stage), cell, task))
-            for cell, task in _distinct(chain, missing)
+            asyncio.create_task(_train_cell(desk, cells[task.key], task)) for task in missing
         ]
         try:
             await asyncio.gather(*trainings)
@@ -59,18 +59,6 @@ async def train(chain: Chain, services: Services, progress: Progress, artifacts:
             for training in trainings:
                 training.cancel()
             await asyncio.gather(*trainings, return_exceptions=True)
-
-
-def _distinct(chain: Chain, missing: Sequence[Task]) -> list[tuple[PlannedCell, Task]]:
-    """Each missing training once, with a cell that needs it."""
-    wanted = {task.key for task in missing}
-    cells = {cell.name: cell for cell in chain.plan.tuned}
-    found = {
-        task.key: (cells[name], task)
-        for name, task in chain.training_tasks().items()
-        if task.key in wanted
-    }
-    return list(found.values())
 
 
 async def _train_cell(desk: _Desk, cell: PlannedCell, task: Task) -> None:
@@ -131,8 +119,8 @@ async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
 
 
 async def _create(trainer: TrainerClient, task: Task, spec: RunSpec) -> RunInfo:
-    """The run of this training: the one that exists, so that asking twice is no second run, or a
-    new one after those that failed."""
+    """The run of this training: the existing one, so that asking twice starts no second run, or a
+    new one after the failed ones."""
     stem = f"r-{task.key.removeprefix('sha256:')[:24]}"
     for number in range(1, _MOST_TRIES + 1):
         run = await trainer.create(stem if number == 1 else f"{stem}-{number}", spec)

@@ -1,4 +1,4 @@
-"""Doing what is missing: ask a service, keep each answer, ask again for the rest."""
+"""Doing what is missing: asks a service, keeps each answer, asks again for the rest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def complete(
 
     Args:
         recover: brings back a service that was lost.
-        pause: waits so many seconds before another try.
+        pause: waits a number of seconds before another try.
 
     Raises:
         Unavailable: the service was lost several times in a row without any progress.
@@ -95,7 +95,7 @@ async def persist(
 
 
 async def _once(waiting: Sequence[Task], ask: Ask, state: State, stage: Stage) -> bool:
-    """One pass; whether another may bring more."""
+    """One pass; whether another one may help."""
     by_key = {each.key: each for each in waiting}
     again = False
     async for key, outcome in ask(waiting):

@@ -1,12 +1,25 @@
-"""What is checked before the engine sees an adapter: it fits the base model that is served."""
+"""Checks an adapter before the engine sees it: it must fit the base model that is served."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuneproof.adapters import AdapterRef, BaseIdentity, read_base_config, verify
 from tuneproof.adapters.loraconfig import read_lora_config
-from tuneproof_generator.adapters.loading import AdmissionResult, Inspect
+
+
+@dataclass(frozen=True)
+class AdmissionResult:
+    """What admission found in an adapter that may be served."""
+
+    rank: int
+    size_bytes: int
+
+
+Inspect = Callable[[Path, AdapterRef], AdmissionResult]
+"""Raises InvalidInput with all defects of an adapter that may not be served."""
 
 
 def inspector(folder: Path, base: BaseIdentity, max_rank: int) -> Inspect:

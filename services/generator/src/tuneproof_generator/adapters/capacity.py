@@ -17,12 +17,12 @@ from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.clock import now
 
 FRESH_SECONDS = 30.0
-"""An adapter is not idle for so long after it was loaded, else two callers who each declare one and
-then use it would evict each other's adapter again and again. Nor is it for so long after another
-replica used it: what is known of other replicas is some seconds old."""
+"""For this long after an adapter was loaded, it does not count as idle: else two callers who each
+declare one and then use it would evict each other's adapter again and again. The same holds after
+another replica used it, because what this one knows of the others is some seconds old."""
 _SHOWN = 8
 _RETRY_SECONDS = 30.0
-"""Long enough that no client repeats the call by itself: people make room."""
+"""So long that no client repeats the call automatically: only people make room."""
 
 
 class HostCapacity:
@@ -111,7 +111,7 @@ class HostCapacity:
         )
 
     def may_evict(self, local: LocalAdapter) -> bool:
-        """Whether an adapter is idle and nothing says that it must stay."""
+        """Whether an adapter is idle, and nothing requires it to stay."""
         return self._why_kept(local).startswith("idle")
 
     def _is_evictable(self, local: LocalAdapter) -> bool:

@@ -35,7 +35,7 @@ def detached(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio
         outcome, failure = None, None
         try:
             outcome = context.run(call, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - it is the caller's
+        except Exception as error:  # noqa: BLE001 - the caller gets it
             failure = error
         with suppress(RuntimeError):  # The loop has ended.
             loop.call_soon_threadsafe(settle, outcome, failure)

@@ -2,7 +2,7 @@
 
     PENDING → FETCHING → VERIFYING → LOADING → READY
        ╰─────────┴───────────┴──────────┴────────┴──→ FAILED → PENDING (declared, or tried, again)
-    every one of them → DRAINING → gone
+    each of them → DRAINING → gone
 
 A record never changes; a step makes the next one. So a watcher's copy stays as it was.
 """
@@ -78,7 +78,7 @@ class AdapterRecord:
     tries: int = 0
     """How often it FAILED since the last declaration."""
     next_try: datetime | None = None
-    """In UTC; None unless it FAILED in a way that may pass. The reason tells it too."""
+    """In UTC; None unless it FAILED in a way that may pass. The reason has it too."""
 
     @classmethod
     def declared(cls, ref: str, *, required: bool, now: datetime) -> AdapterRecord:

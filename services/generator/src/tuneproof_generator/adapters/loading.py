@@ -9,15 +9,16 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tuneproof.adapters import AdapterRef
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.tracing import span
+from tuneproof_generator.adapters.admission import Inspect
 from tuneproof_generator.adapters.detached import detached
 from tuneproof_generator.adapters.lifecycle import AdapterState
+from tuneproof_generator.adapters.local_adapter import LocalAdapter
 from tuneproof_generator.engine.protocol import Engine, LoadedAdapter, Sampling
 from tuneproof_generator.metrics import LOAD_SECONDS
 
@@ -27,45 +28,14 @@ _FETCHES_AT_ONCE = 2
 _WARM_TOKEN = 0
 
 
-@dataclass(frozen=True)
-class AdmissionResult:
-    """What admission found in an adapter that may be served."""
-
-    rank: int
-    size_bytes: int
-
-
 class AdapterSource(Protocol):
     """Where adapters come from; `tuneproof.adapters.Registry` is one."""
 
     def fetch(self, ref: AdapterRef, cache: Path) -> Path:
         """A local folder with the adapter, its content verified."""
-        ...
 
 
 Run = Callable[..., Awaitable[Any]]
-Inspect = Callable[[Path, AdapterRef], AdmissionResult]
-"""Raises InvalidInput with all defects of an adapter that may not be served."""
-
-
-class LoadProgress(Protocol):
-    """Receives the steps of the loading."""
-
-    def enter(self, state: AdapterState) -> None:
-        """A state begins."""
-        ...
-
-    def took(self, stage: str, seconds: float) -> None:
-        """A stage is done."""
-        ...
-
-    def inspected(self, facts: AdmissionResult) -> None:
-        """Admission is passed."""
-        ...
-
-    def handed_over(self, adapter: LoadedAdapter) -> None:
-        """From now on the engine may hold the adapter, even if loading fails."""
-        ...
 
 
 class Loader:
@@ -100,45 +70,46 @@ class Loader:
         self._reading = asyncio.Semaphore(_FETCHES_AT_ONCE)
         self._tidying: set[asyncio.Task[None]] = set()
 
-    async def fetch(self, ref: AdapterRef, progress: LoadProgress) -> Path:
+    async def fetch(self, local: LocalAdapter) -> Path:
         """Brings an adapter's files here and checks them. They stay until `discard`.
 
         Raises:
             TuneproofError: with the reason for which it cannot be served.
             OSError: when the registry or the cache cannot be read or written.
         """
+        ref = local.ref
         self._wanted.add(ref)
         async with self._reading, self._folders[ref.digest]:
-            progress.enter(AdapterState.FETCHING)
-            async with _timed("fetch", progress):
+            local.enter(AdapterState.FETCHING)
+            async with _timed("fetch", local):
                 folder = await self._fetch(ref)
-            progress.enter(AdapterState.VERIFYING)
-            async with _timed("verify", progress):
-                progress.inspected(await self._run(self._inspect, folder, ref))
+            local.enter(AdapterState.VERIFYING)
+            async with _timed("verify", local):
+                local.inspected(await self._run(self._inspect, folder, ref))
         return folder
 
-    async def load(self, ref: AdapterRef, folder: Path, progress: LoadProgress) -> LoadedAdapter:
+    async def load(self, local: LocalAdapter, folder: Path) -> LoadedAdapter:
         """Brings an adapter into the engine and generates one token with it.
 
         Raises:
             TuneproofError: when the engine refuses it, or is dead.
         """
-        progress.enter(AdapterState.LOADING)
-        adapter = LoadedAdapter(str(ref), next(self._ids), folder)
-        progress.handed_over(adapter)
-        async with _timed("load", progress):
+        local.enter(AdapterState.LOADING)
+        adapter = LoadedAdapter(str(local.ref), next(self._ids), folder)
+        local.loaded = adapter  # From now on the engine may hold it, even if loading fails.
+        async with _timed("load", local):
             await self._engine.load(adapter)
-        async with _timed("warm", progress):
+        async with _timed("warm", local):
             await self._warm(adapter)
         return adapter
 
-    async def discard(self, ref: AdapterRef, adapter: LoadedAdapter | None) -> None:
+    async def discard(self, local: LocalAdapter) -> None:
         """Unloads an adapter, and only then deletes its files, unless another adapter has the same
         content."""
-        if adapter is not None:
-            await self._engine.unload(adapter)
-        self._wanted.discard(ref)
-        await self._tidy(ref)
+        if local.loaded is not None:
+            await self._engine.unload(local.loaded)
+        self._wanted.discard(local.ref)
+        await self._tidy(local.ref)
 
     async def _fetch(self, ref: AdapterRef) -> Path:
         work = asyncio.ensure_future(self._run(self._source.fetch, ref, self._cache))
@@ -185,10 +156,10 @@ class Loader:
 
 
 @asynccontextmanager
-async def _timed(stage: str, progress: LoadProgress) -> AsyncIterator[None]:
+async def _timed(stage: str, local: LocalAdapter) -> AsyncIterator[None]:
     start = time.perf_counter()
     with span(stage):
         yield
     seconds = time.perf_counter() - start
-    progress.took(stage, seconds)
+    local.took(stage, seconds)
     LOAD_SECONDS.labels(stage).observe(seconds)

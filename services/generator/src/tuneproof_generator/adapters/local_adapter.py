@@ -1,4 +1,4 @@
-"""One adapter on this replica: its record, its tasks, and what its loading reports."""
+"""One adapter on this replica: its record and its tasks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from tuneproof.adapters import AdapterRef
+from tuneproof_generator.adapters.admission import AdmissionResult
 from tuneproof_generator.adapters.lifecycle import AdapterRecord, AdapterState
-from tuneproof_generator.adapters.loading import AdmissionResult
 from tuneproof_generator.engine.protocol import LoadedAdapter
 
 
 class LocalAdapter:
-    """What changes about one adapter; also the `LoadProgress` to which its loading reports.
+    """What changes about one adapter; the loader reports its steps here.
 
     Args:
         changed: called with the reference after each change of the record.
@@ -44,7 +44,7 @@ class LocalAdapter:
         self._clock = clock
 
     def update(self, record: AdapterRecord) -> None:
-        """Takes a new record, and tells so."""
+        """Takes a new record, and calls `changed`."""
         self.record = record
         self._changed(self.record.ref)
 
@@ -76,6 +76,3 @@ class LocalAdapter:
 
     def inspected(self, result: AdmissionResult) -> None:
         self.record = replace(self.record, rank=result.rank, size_bytes=result.size_bytes)
-
-    def handed_over(self, adapter: LoadedAdapter) -> None:
-        self.loaded = adapter

@@ -35,10 +35,10 @@ _log = structlog.get_logger(__name__)
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another attempt to load may succeed: after what did not answer, never after a defect.
+    """Whether another attempt to load may succeed: never after a defect of the adapter.
 
-    A full disk and a folder that cannot be read are OSErrors; what is not found may be in a folder
-    that is not mounted, or in a bucket that is still being copied.
+    A full disk and an unreadable folder are OSErrors; a missing adapter may be in a folder that is
+    not mounted, or in a bucket that is still being copied.
     """
     return isinstance(error, Unavailable | Overloaded | DeadlineExceeded | NotFound | OSError)
 
@@ -100,7 +100,7 @@ class LocalAdapters:
         return local
 
     def retry(self) -> None:
-        """Tries again what FAILED in a way that may pass, when it is due; required ones first."""
+        """Tries FAILED adapters again when they are due; required ones first."""
         failed = [one for one in self._held.values() if one.record.state is AdapterState.FAILED]
         for local in sorted(failed, key=lambda one: not one.record.required):
             due = local.record.next_try is not None and local.record.next_try <= self._clock()
@@ -114,9 +114,9 @@ class LocalAdapters:
             if local.record.state is not AdapterState.DRAINING:
                 local.enter(AdapterState.DRAINING)
             if local.loading is not None:
-                local.loading.cancel()  # Now, else it might still say READY.
+                local.loading.cancel()  # At once, else it may still become READY.
             local.removal = asyncio.create_task(self._remove(local, seconds))
-            # An error goes to the caller, and to the log if the caller has gone.
+            # The caller gets an error; the log has it for a caller that is gone.
             local.removal.add_done_callback(_log_failure)
         return local.removal
 
@@ -153,9 +153,9 @@ class LocalAdapters:
     async def _load(self, local: LocalAdapter) -> None:
         try:
             with span("load adapter", {"tuneproof.adapter": local.record.ref}):
-                folder = await self._loader.fetch(local.ref, local)
+                folder = await self._loader.fetch(local)
                 await self._take_capacity(local)
-                loaded = await self._loader.load(local.ref, folder, local)
+                loaded = await self._loader.load(local, folder)
             self._traffic.open(loaded.engine_id)
             local.enter(AdapterState.READY)
             _log.info("ready", adapter=local.record.ref, **local.record.stage_seconds)
@@ -170,7 +170,7 @@ class LocalAdapters:
         Nothing is evicted before this point: the newcomer is verified first.
 
         Raises:
-            Overloaded: when nothing may be evicted any more.
+            Overloaded: when nothing may be evicted now.
         """
         while newcomer.awaits_eviction:
             victim = self._capacity.claim(newcomer)
@@ -187,7 +187,7 @@ class LocalAdapters:
 
     async def _give_up(self, local: LocalAdapter, error: Exception) -> None:
         try:
-            await self._loader.discard(local.ref, local.loaded)
+            await self._loader.discard(local)
         except TuneproofError as worse:
             error = Unavailable(f"{_said(error)}; and it cannot be unloaded: {worse.message}")
         local.loaded = None
@@ -212,7 +212,7 @@ class LocalAdapters:
         aborted = 0
         if local.loaded is not None:
             aborted = await self._traffic.drain(local.loaded.engine_id, drain_seconds)
-        await self._loader.discard(local.ref, local.loaded)
+        await self._loader.discard(local)
         local.gone = True
         del self._held[local.record.ref]
         self._changed(local.record.ref)

@@ -62,7 +62,7 @@ class Traffic:
         """
         requests = self._open.get(engine_id)
         if requests is None:
-            raise Unavailable("the adapter is not served any more; it was removed meanwhile")
+            raise Unavailable("the adapter was removed meanwhile")
         requests.add(abort)
         try:
             yield

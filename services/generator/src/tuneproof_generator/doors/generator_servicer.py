@@ -19,6 +19,7 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import Internal
+from tuneproof.servicekit.messages import message_of
 from tuneproof_generator.doors.translation import delta_of, final_of, request_of
 from tuneproof_generator.engine.protocol import EngineFacts
 from tuneproof_generator.generation import GenerationOutcome, Generator
@@ -28,7 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True)
 class PoolDescription:
-    """What GetPool tells."""
+    """What GetPool answers."""
 
     base_model: str
     """The name under which the base is served."""
@@ -74,24 +75,19 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             yield response
 
     async def GetPool(self, request: pb.GetPoolRequest, context: Context) -> pb.GetPoolResponse:
-        description, facts = self._pool, self._pool.engine
-        pool = pb.Pool(
-            base_model=description.base_model,
-            config_digest=description.identity.config_digest,
-            tokenizer_digest=description.identity.tokenizer_digest,
-            chat_template_digest=description.identity.chat_template_digest,
-            dtype=facts.dtype,
-            max_model_len=facts.max_model_len,
-            max_lora_rank=facts.max_lora_rank,
-            max_loras=facts.max_loras,
-            max_cpu_loras=facts.max_cpu_loras,
-            engine_version=facts.version,
-            replica=description.replica,
+        described = self._pool
+        pool = message_of(
+            pb.Pool,
+            described.engine,
+            **described.identity.to_json(),
+            base_model=described.base_model,
+            engine_version=described.engine.version,
+            replica=described.replica,
             process_id=os.getpid(),
-            openai_url=description.openai_url,
-            live_replicas=description.live_replicas(),
+            start_time=described.start_time,
+            openai_url=described.openai_url,
+            live_replicas=described.live_replicas(),
         )
-        pool.start_time.FromDatetime(description.start_time)
         return pb.GetPoolResponse(pool=pool)
 
     async def _answer(self, request: pb.GenerateBatchRequest) -> pb.GenerateBatchResponse:
@@ -119,6 +115,4 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
 def _refuse(
     request: pb.GenerateBatchRequest, status: status_pb2.Status
 ) -> pb.GenerateBatchResponse:
-    response = pb.GenerateBatchResponse(id=request.id)
-    response.error.MergeFrom(status)
-    return response
+    return pb.GenerateBatchResponse(id=request.id, error=status)

@@ -1,4 +1,4 @@
-"""The engine as vLLM's endpoints see it: requests are admitted, counted, named in their reply.
+"""The engine as vLLM's endpoints see it: admits and counts requests, and names who answers.
 
 vLLM's endpoints take a request's id from the client's header `X-Request-Id`, and vLLM (0.32) aborts
 by that id: one client could end the requests of another that sends the same id. So the engine gets
@@ -8,8 +8,8 @@ an id of ours. The client's id stays in the reply.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import ExitStack, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, aclosing
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,7 +27,7 @@ from tuneproof_generator.engine.vllm_engine import VllmEngine, stages_of
 
 ADAPTER_HEADER = "x-tuneproof-adapter"
 """Header of a reply: `name@sha256:<hex>` of what served, absent for the base model. An alias may
-point to two adapters, so the reply tells which one it was."""
+point to two adapters, so the reply names the one that answered."""
 
 
 class CountingClient:
@@ -72,7 +72,10 @@ class CountingClient:
         ref = adapter.lora_name if adapter else ""
         within = from_headers(trace_headers) if trace_headers else None
         async with aclosing(outputs):
-            with self._admitted(adapter, request_id), account(ref, "openai", within) as used:
+            with ExitStack() as held:
+                if adapter is not None:
+                    self._admit(held, adapter, request_id)
+                used = held.enter_context(account(ref, "openai", within))
                 async for output in outputs:
                     parts = output.outputs
                     if not used.prompt_tokens:
@@ -88,19 +91,13 @@ class CountingClient:
                             )
                     yield output
 
-    @contextmanager
-    def _admitted(self, adapter: LoRARequest | None, request_id: str) -> Iterator[None]:
-        if adapter is None:
-            yield
-            return
-        with ExitStack() as held:
-            try:
-                held.enter_context(
-                    self._traffic.enter(adapter.lora_int_id, lambda: self._engine.abort(request_id))
-                )
-            except TuneproofError as error:
-                raise VLLMNotFoundError(f"{adapter.lora_name}: {error.message}") from error
-            yield
+    def _admit(self, held: ExitStack, adapter: LoRARequest, request_id: str) -> None:
+        try:
+            held.enter_context(
+                self._traffic.enter(adapter.lora_int_id, lambda: self._engine.abort(request_id))
+            )
+        except TuneproofError as error:
+            raise VLLMNotFoundError(f"{adapter.lora_name}: {error.message}") from error
 
 
 class _Reply:

@@ -1,8 +1,8 @@
 """vLLM's own OpenAI endpoints on the engine of this process.
 
-Only the pool answers for names: base model, READY adapters, aliases. vLLM's own bookkeeping of
-adapters counts engine ids by itself, so beside another allocator the wrong adapter answers (vLLM
-0.32, `OpenAIServingModels.resolve_lora`). It is not used.
+Only the pool resolves names: base model, READY adapters, aliases. vLLM's own table of adapters
+allocates engine ids too, so beside the pool's allocator the wrong adapter would answer (vLLM 0.32,
+`OpenAIServingModels.resolve_lora`). It is not used.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _ready_names(pool: AdapterPool) -> dict[str, str]:
 
 
 class _ReadyAdapters(Mapping[str, LoRARequest]):
-    """Where vLLM's endpoints look names up: the pool, as it is at that moment."""
+    """Where vLLM's endpoints look names up: the pool at that moment."""
 
     def __init__(self, pool: AdapterPool) -> None:
         self._pool = pool

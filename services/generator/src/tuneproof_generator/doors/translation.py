@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuneproof.adapters import AdapterRef
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.servicekit.messages import message_of
+from tuneproof.servicekit.messages import message_of, values_of
 from tuneproof_generator.engine.protocol import Message, Sampling
 from tuneproof_generator.engine.residency import Residency
 from tuneproof_generator.generation import Chat, GenerationOutcome, GenerationRequest, Piece, Tokens
@@ -13,33 +13,20 @@ from tuneproof_generator.pool.alias import Alias, Target
 from tuneproof_generator.pool.changes import AdapterView
 
 _DEFAULT_MAX_TOKENS = 256
-_ROLES = {
-    pb.ROLE_SYSTEM: "system",
-    pb.ROLE_USER: "user",
-    pb.ROLE_ASSISTANT: "assistant",
-}
 
 
 def request_of(request: pb.GenerateRequest) -> GenerationRequest:
     """A request's content, with the contract's defaults.
 
     Raises:
-        InvalidInput: when there is no prompt.
+        InvalidInput: when there is no prompt, or a role is unknown.
     """
-    sampling = request.sampling
-    chosen = Sampling(
-        max_tokens=sampling.max_tokens or _DEFAULT_MAX_TOKENS,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p if sampling.HasField("top_p") else 1.0,
-        seed=sampling.seed if sampling.HasField("seed") else None,
-        stop=tuple(sampling.stop),
-    )
+    given = values_of(request.sampling)
+    chosen = Sampling(**given | {"max_tokens": given["max_tokens"] or _DEFAULT_MAX_TOKENS})
     match request.WhichOneof("prompt"):
         case "chat":
-            chat = tuple(
-                Message(_ROLES.get(message.role, ""), message.content)
-                for message in request.chat.messages
-            )
+            turns = (values_of(message) for message in request.chat.messages)
+            chat = tuple(Message(turn.get("role", ""), turn["content"]) for turn in turns)
             return GenerationRequest(request.model, Chat(chat), chosen)
         case "text":
             return GenerationRequest(request.model, request.text, chosen)

@@ -104,7 +104,7 @@ def _context(folder: Path) -> int:
     context = config.get("max_position_embeddings")
     if not isinstance(context, int) or context < 1:
         raise InvalidInput(
-            f"{folder / 'config.json'} does not tell max_position_embeddings; set max_model_len",
+            f"{folder / 'config.json'} lacks max_position_embeddings; set max_model_len",
             field="max_model_len",
         )
     return context

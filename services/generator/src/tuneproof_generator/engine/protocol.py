@@ -100,7 +100,6 @@ class Engine(Protocol):
     @property
     def facts(self) -> EngineFacts:
         """What it is, and its limits."""
-        ...
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the model's own chat template with the generation prompt.
@@ -108,11 +107,9 @@ class Engine(Protocol):
         Raises:
             InvalidInput: when there is no template, or it refuses the messages.
         """
-        ...
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a raw text, with the special tokens that the tokenizer adds itself."""
-        ...
 
     def generate(
         self,
@@ -126,11 +123,9 @@ class Engine(Protocol):
         Raises:
             Unavailable: when the engine is dead.
         """
-        ...
 
     async def abort(self, request_id: str) -> None:
         """Ends a request; its last chunk says `Finish.ABORT`."""
-        ...
 
     async def load(self, adapter: LoadedAdapter) -> None:
         """Reads an adapter into host memory.
@@ -138,11 +133,9 @@ class Engine(Protocol):
         Raises:
             InvalidInput: when the engine refuses it.
         """
-        ...
 
     async def unload(self, adapter: LoadedAdapter) -> None:
         """Unloads an adapter; afterwards its files may be deleted."""
-        ...
 
     async def workers(self) -> Sequence[WorkerAdapters]:
         """What each worker holds. Answered between two steps of the engine.
@@ -150,8 +143,6 @@ class Engine(Protocol):
         Raises:
             Unavailable: when they do not answer.
         """
-        ...
 
     async def check(self) -> None:
         """Raises Unavailable when the engine is dead."""
-        ...

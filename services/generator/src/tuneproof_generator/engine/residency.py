@@ -26,11 +26,11 @@ class Residency(StrEnum):
 
 
 class ResidencyProbe:
-    """Asks the workers. All who ask while a question is under way share its answer.
+    """Asks the workers. Callers that ask while a question is under way share its answer.
 
     Args:
-        seconds: how long an answer may take. The engine answers between two steps, and nobody
-            waits for a long step: residency is information only.
+        seconds: how long an answer may take. The engine answers between two steps; a
+            long step is not waited for, because residency is information only.
     """
 
     def __init__(self, engine: Engine, seconds: float = _SECONDS) -> None:

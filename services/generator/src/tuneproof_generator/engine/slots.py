@@ -96,7 +96,7 @@ class SlotScheduler:
             return len(self._slots) < self._capacity
         if not self._waiting or self._clock() - slot.since < self._seconds:
             return True
-        # No more adapters give up their slots than others need one.
+        # Only as many adapters give up their slots as others need.
         needed = sum(other not in self._slots for other in self._waiting)
         return engine_id not in islice(self._slots, needed)
 
@@ -136,7 +136,7 @@ class SlotScheduler:
                 return
             admitted = [request for request in self._waiting.pop(engine_id) if not request.done()]
             if admitted:
-                # Its time begins anew, also while requests from before still run.
+                # Its time starts again, even while earlier requests still run.
                 last = self._slots.pop(engine_id, None)
                 self._slots[engine_id] = _Slot(last.running if last else 0, self._clock())
                 self._enter(engine_id, len(admitted))

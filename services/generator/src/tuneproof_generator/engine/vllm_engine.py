@@ -68,7 +68,7 @@ async def start_engine(options: EngineOptions) -> AsyncIterator[VllmEngine]:
         scheduler = SlotScheduler(options.max_loras, options.slot_seconds)
         yield VllmEngine(ScheduledClient(client, scheduler), tokenizer)
     finally:
-        # Else it logs the end of the engine core as its death.
+        # Else it logs the engine core's normal end as a death.
         if client.output_handler is not None:
             client.output_handler.cancel()
         await asyncio.to_thread(client.shutdown, _SHUTDOWN_SECONDS)

@@ -22,10 +22,10 @@ class WorkerExtension:
     model_runner: Any
 
     def adapters_held(self) -> tuple[list[int], list[int]]:
-        """Engine ids in this worker's host memory, and in its slots (vLLM 0.32 tells only the
-        former, by `list_loras`)."""
+        """Engine ids in this worker's host memory, and in its slots (`list_loras` of vLLM 0.32
+        gives only the former)."""
         held = self.model_runner.lora_manager
-        slots = held._adapter_manager.lora_index_to_id  # noqa: SLF001 - nothing public tells them
+        slots = held._adapter_manager.lora_index_to_id  # noqa: SLF001 - not public
         return sorted(held.list_adapters()), [one for one in slots if one is not None]
 
 

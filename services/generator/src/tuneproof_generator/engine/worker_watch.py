@@ -33,8 +33,8 @@ def watch(service: int) -> None:
 def _processes_below(service: int) -> list[int]:
     """This process's ancestors below the service, outermost first, then itself.
 
-    Only itself when the service is no ancestor: then the service died before, and its children have
-    another parent. An engine core ends when its worker dies at start.
+    Only itself when the service is not an ancestor: it died before, and its children have another
+    parent. An engine core ends when its worker dies at start.
     """
     chain = [os.getpid()]
     while parent := _parent(chain[0]):

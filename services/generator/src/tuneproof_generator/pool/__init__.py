@@ -5,5 +5,5 @@ replicas, fleet         observed state: heartbeats, leases, and what every repli
 reconciler              makes this replica's adapters equal to the declared state
 routes, resolver        how an alias is set, and which adapter serves a request
 adapter_pool            declares and removes; puts the parts together
-views, changes          what callers and watchers are told
+views, changes          what callers and watchers see
 """

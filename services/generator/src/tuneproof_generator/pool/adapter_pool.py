@@ -40,12 +40,12 @@ class AdapterPool:
     Args:
         base_model: the name under which the base is served.
         capacity: adapters that the engine keeps in host memory.
-        replicas: what this replica and the others of the pool tell each other; None: it is alone.
+        replicas: the statuses of the pool's replicas; None: this one is alone.
         draw: gives a number from [0, 1) for each request to an alias with a canary.
 
     Attributes:
         resolver: which adapter serves a request.
-        views: what this replica tells of its adapters.
+        views: what this replica reports of its adapters.
         routes: the aliases: where they point, how they are set, their history.
         reconciler: keeps this replica equal to the declared state.
     """

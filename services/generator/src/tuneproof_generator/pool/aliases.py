@@ -8,21 +8,22 @@ part of its requests to a second adapter, the canary. An alias that points to no
 from __future__ import annotations
 
 import builtins
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 import structlog
+from pydantic import TypeAdapter
+from pydantic_core import from_json
 
-from tuneproof.adapters import AdapterRef, ObjectStore
+from tuneproof.adapters import ObjectStore
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, WrongState
 from tuneproof_generator import metrics
 from tuneproof_generator.pool.alias import Alias, Target, check_alias, may_be_called
-from tuneproof_generator.pool.store import content_of
 
 _VERSION = re.compile(r"[0-9]{8,18}")
+_STORED = TypeAdapter(Alias)
 _log = structlog.get_logger(__name__)
 
 
@@ -138,9 +139,8 @@ class Aliases:
                 current_ref=current,
                 current_version=str(last),
             )
-        content = {**vars(alias), "time": alias.time.isoformat()}
-        del content["name"], content["version"]  # Its path says them.
-        if not self._store.create(_path(name, alias.version), json.dumps(content).encode()):
+        content = _STORED.dump_json(alias, exclude={"name", "version"})  # The path has them.
+        if not self._store.create(_path(name, alias.version), content):
             raise WrongState(
                 f"alias {name} was moved by someone else at this moment; look at it and set it"
                 " again",
@@ -158,36 +158,19 @@ class Aliases:
     def _read(self, name: str, version: int) -> Alias:
         path = _path(name, version)
         try:
-            content = content_of(self._store.read(path))
-            target = Target(
-                _ref(content["ref"]),
-                _ref(content.get("canary_ref", "")),
-                int(content.get("canary_percent", 0)),
-            )
-            return Alias(
-                name,
-                str(target.ref or ""),
-                version,
-                str(content["reason"]),
-                datetime.fromisoformat(content["time"]),
-                str(content["request_id"]),
-                str(content.get("set_by", "")),
-                str(target.canary or ""),
-                target.canary_percent,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
+            content = from_json(self._store.read(path)) | {"name": name, "version": version}
+            alias = _STORED.validate_python(content)
+            _ = alias.target  # Checks what the fields say together.
+        except (ValueError, TypeError, InvalidInput) as error:
             raise Corrupted(
-                f"{path} in the pool's folder is no alias ({error}); delete it, and the change"
+                f"{path} in the pool's folder is not an alias ({error}); delete it, and the change"
                 " before it counts again"
             ) from None
+        return alias
 
 
 def _is_same(one: Alias, other: Alias) -> bool:
     return (one.refs, one.canary_percent) == (other.refs, other.canary_percent)
-
-
-def _ref(text: str) -> AdapterRef | None:
-    return AdapterRef.parse(text) if text else None
 
 
 def _ignore(error: Corrupted) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import builtins
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
+from pydantic import AwareDatetime, TypeAdapter
 
 from tuneproof.adapters import AdapterRef, ObjectStore
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 from tuneproof_generator import metrics
-from tuneproof_generator.pool.store import content_of
+from tuneproof_generator.pool.store import StoredRef
 
 _log = structlog.get_logger(__name__)
 
@@ -22,11 +21,14 @@ _log = structlog.get_logger(__name__)
 class Declaration:
     """One adapter that the pool should serve."""
 
-    ref: AdapterRef
+    ref: StoredRef
     required: bool
     """Readiness waits for it."""
-    time: datetime
+    time: AwareDatetime
     request_id: str = ""
+
+
+_STORED = TypeAdapter(Declaration)
 
 
 class Declarations:
@@ -69,13 +71,7 @@ class Declarations:
 
     def put(self, declaration: Declaration) -> None:
         """Adds a declaration, or replaces the one of the same adapter."""
-        content = {
-            "ref": str(declaration.ref),
-            "required": declaration.required,
-            "time": declaration.time.isoformat(),
-            "request_id": declaration.request_id,
-        }
-        self._store.write(_path(declaration.ref), json.dumps(content).encode())
+        self._store.write(_path(declaration.ref), _STORED.dump_json(declaration))
 
     def delete(self, ref: AdapterRef) -> None:
         """Takes an adapter out of the set."""
@@ -85,19 +81,13 @@ class Declarations:
         if path.rsplit("/", 1)[1].startswith("."):
             return None  # A write under way.
         try:
-            content = content_of(self._store.read(path))
-            declaration = Declaration(
-                AdapterRef.parse(content["ref"]),
-                bool(content["required"]),
-                datetime.fromisoformat(content["time"]),
-                str(content["request_id"]),
-            )
+            declaration = _STORED.validate_json(self._store.read(path))
         except NotFound:
             return None  # Removed between the listing and the reading.
-        except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
-            raise Corrupted(f"{path} in the pool's folder is no declaration: {error}") from None
-        if _path(declaration.ref) != path or declaration.time.tzinfo is None:
-            raise Corrupted(f"{path} in the pool's folder names another adapter, or no time zone")
+        except (ValueError, InvalidInput) as error:
+            raise Corrupted(f"{path} in the pool's folder is not a declaration: {error}") from None
+        if _path(declaration.ref) != path:
+            raise Corrupted(f"{path} in the pool's folder names another adapter, {declaration.ref}")
         return declaration
 
 

@@ -21,7 +21,7 @@ class Fleet:
     """This replica among the others.
 
     Args:
-        replicas: what they tell each other; None: this one is alone.
+        replicas: their statuses; None: this one is alone.
     """
 
     def __init__(self, replicas: Replicas | None) -> None:
@@ -42,7 +42,7 @@ class Fleet:
         """An adapter on every live replica, sorted by the replica's name.
 
         Args:
-            mine: what this replica says of it.
+            mine: its status on this replica.
         """
         if not self._replicas:
             return (OnReplica("this replica", mine, now()),)
@@ -54,11 +54,11 @@ class Fleet:
         )
 
     def last_used(self, ref: str) -> datetime | None:
-        """When an adapter last answered on another replica, as far as they told."""
+        """When an adapter last answered on another replica, as far as is known."""
         return self._replicas.last_used(ref) if self._replicas else None
 
     async def refresh(self) -> set[str]:
-        """Reads what the others say; the references of which one says something else now.
+        """Reads the others' statuses; the references whose status changed somewhere.
 
         Raises:
             Unavailable: when the artifact store does not answer.
@@ -78,7 +78,7 @@ class Fleet:
         """Checks that adapters are READY on every live replica, by what they say right now.
 
         Args:
-            mine: what this replica says of an adapter, by reference.
+            mine: gives an adapter's status on this replica, by reference.
 
         Raises:
             WrongState: naming each replica that lags, and its state.
@@ -104,4 +104,4 @@ def _as_known(mine: AdapterStatus, obstacle: str) -> AdapterStatus:
     if not obstacle:
         return mine
     reasons = [mine.reason] if mine.reason else []
-    return replace(mine, reason="; ".join([*reasons, f"not told to the others: {obstacle}"]))
+    return replace(mine, reason="; ".join([*reasons, f"not published: {obstacle}"]))

@@ -21,7 +21,7 @@ from tuneproof_generator.pool.process import is_running
 from tuneproof_generator.pool.replica_status import FOLDER, AdapterStatus, ReplicaStatus, path_of
 
 _FORGET_LEASES = 20
-"""A status that was not renewed for so long is removed by whoever sees it."""
+"""Any replica removes a status that was not renewed for this many leases."""
 _CLOCKS_APART_SECONDS = 300.0
 """A status that is older than its lease and this when it is first seen is a dead replica's, even if
 the clocks differ."""
@@ -45,7 +45,7 @@ class ObservedReplicas:
 
     Args:
         name: of this replica.
-        process: where it runs, as `this_process` says it.
+        process: this one, see `this_process`.
         clock: steady, in seconds.
     """
 
@@ -69,7 +69,7 @@ class ObservedReplicas:
         }
 
     def others(self) -> dict[str, Mapping[str, AdapterStatus]]:
-        """What each other live replica says of its adapters, by replica."""
+        """The adapters' statuses on each other live replica, by replica."""
         return {name: seen.status.adapters for name, seen in sorted(self.alive().items())}
 
     def last_used(self, ref: str) -> datetime | None:
@@ -121,20 +121,20 @@ class ObservedReplicas:
             expects_own: whether this replica's own object must exist.
 
         Raises:
-            Unavailable: when it must and does not: then it is not the store that it was.
+            Unavailable: when it must and does not: then this is another store than before.
         """
         files = self._store.names(FOLDER)
         paths = {f"{FOLDER}/{file}" for file in files if not file.startswith(".")}
         if expects_own and path_of(self._name) not in paths:
             raise Unavailable(
-                "the pool's folder does not hold this replica's status any more; nothing is taken"
-                " from it before that is written again"
+                "the pool's folder lost this replica's status; this replica reads nothing else"
+                " from it until it has written the status again"
             )
         read = [self._read(path)[0] for path in sorted(paths - {path_of(self._name)})]
         return paths, [status for status in read if status]
 
     def forget_missing(self, paths: set[str]) -> None:
-        """Forgets replicas whose object does not exist any more."""
+        """Forgets replicas whose object is gone."""
         for name in [name for name in self._seen if path_of(name) not in paths]:
             self.forget(name)
 
@@ -157,7 +157,7 @@ class ObservedReplicas:
             return None, True
 
     def _is_rival(self, seen: Observation) -> bool:
-        """Whether whoever wrote a status under this replica's name is alive, as far as is known."""
+        """Whether another process that wrote under this replica's name may be alive."""
         if seen.status.process == self._process:
             return False
         return self._clock() < seen.ends_at and is_running(seen.status.process) is not False

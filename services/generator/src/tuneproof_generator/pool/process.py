@@ -1,4 +1,4 @@
-"""This process among all on all machines, and whether another one still runs."""
+"""Identifies a process across machines, and tells whether it still runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def this_process() -> str:
-    """This process among all on all machines, since each one's start; empty where unknown."""
+    """This process, by a name that no other process of any machine has; empty where unknown."""
     try:
         return f"{_here()}/{os.getpid()}/{_started(os.getpid())}"
     except OSError:
@@ -15,9 +15,7 @@ def this_process() -> str:
 
 
 def is_running(process: str) -> bool | None:
-    """Whether a process, as `this_process` said it, still runs; None when it cannot be seen from
-    here.
-    """
+    """Whether the process that `this_process` named still runs; None when not visible here."""
     here, _, rest = process.rpartition("/")[0].rpartition("/")
     try:
         if not here or here != _here():

@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Reads declared and observed state, and starts what makes them equal here.
+    """Reads declared and observed state, and makes them equal on this replica.
 
     Args:
         held: the adapters of this replica, by reference.
@@ -72,25 +72,25 @@ class Reconciler:
         async with self._order:
             self._views.tell_all(await self._fleet.refresh())
             declared = await asyncio.to_thread(self._declarations.list, self._served())
-            # After the declared set: whoever removes an adapter moves its aliases first. So no
-            # alias points to what is drained below.
+            # After the declared set: a removal comes after its aliases moved. So no alias points to
+            # what is drained below.
             await self._routes.refresh()
             if not self._is_done:
                 digests = frozenset(declaration.ref.digest for declaration in declared)
                 await asyncio.to_thread(self._loader.sweep, digests)
-            # Required adapters, then older ones, get the capacity where it does not suffice.
+            # When capacity is short, required adapters get it first, then older ones.
             for declaration in sorted(declared, key=lambda one: (not one.required, one.time)):
                 self._ensure(declaration)
             refs = {str(declaration.ref) for declaration in declared}
             for ref, local in list(self._held.items()):
-                # Again for one whose requests did not end when they were aborted.
+                # Again, too, when aborted requests did not end.
                 if ref not in refs or local.record.state is AdapterState.DRAINING:
                     self._local.drain(local, DRAIN_SECONDS)
             self._is_done = True
             self._local.retry()
 
     async def follow(self, seconds: float, *, failed: Retries = RECONCILE_RETRIES) -> None:
-        """Makes a pass now and then every so many seconds, without end.
+        """Makes a pass now and then every `seconds`, without end.
 
         Args:
             failed: the pauses after failures.
@@ -100,7 +100,7 @@ class Reconciler:
             try:
                 await self.reconcile()
                 failures = 0
-            except Exception as error:  # noqa: BLE001 - it goes on, whatever an object holds
+            except Exception as error:  # noqa: BLE001 - no object may end the loop
                 failures += 1
                 metrics.RECONCILE_ERRORS.inc()
                 is_ours = isinstance(error, TuneproofError)

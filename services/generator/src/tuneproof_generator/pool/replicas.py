@@ -1,4 +1,4 @@
-"""The replicas of a pool: this one's heartbeat, and what the others tell.
+"""The replicas of a pool: this one's heartbeat, and the others' statuses.
 
 Each replica writes a status object of its own and renews it about every third of its lease.
 `observed` reads them all.
@@ -24,7 +24,7 @@ from tuneproof_generator.pool.process import is_running, this_process
 from tuneproof_generator.pool.replica_status import AdapterStatus, ReplicaStatus, path_of
 
 _COALESCE_SECONDS = 0.1
-"""Changes within this time are told together."""
+"""Changes within this time are written together."""
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Replicas:
 
     Args:
         lease_seconds: how long this replica counts as alive after it last wrote.
-        process: where it runs, as `this_process` says it.
+        process: this one, see `this_process`.
         clock: steady, in seconds.
     """
 
@@ -63,7 +63,7 @@ class Replicas:
         self._obstacle = "the replica's status was not written yet"
 
     def others(self) -> dict[str, Mapping[str, AdapterStatus]]:
-        """What each other live replica says of its adapters, by replica, as last read."""
+        """The adapters' statuses on each other live replica, by replica, as last read."""
         return self._observed.others()
 
     def last_used(self, ref: str) -> datetime | None:
@@ -104,11 +104,11 @@ class Replicas:
         self._news.set()
 
     async def refresh(self) -> None:
-        """Reads what the others tell.
+        """Reads the statuses of the others.
 
         Raises:
-            Unavailable: when the artifact store does not answer, or this replica's own status is
-                gone from it: then it is not the store that it was.
+            Unavailable: when the artifact store does not answer, or lost this replica's own status:
+                then it is another store than before.
         """
         async with self._order:
             expects_own = self._was_written and not self._obstacle

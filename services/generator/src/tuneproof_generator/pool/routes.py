@@ -23,14 +23,14 @@ _log = structlog.get_logger(__name__)
 class Routes:
     """The aliases as last read; a request is answered from it without a wait.
 
-    One replica may set an alias while another removes its target. No lock covers both. But whoever
-    removes an adapter looks at the aliases afterwards, and whoever sets an alias looks at the
-    declared set. So at least one of them sees the other, and undoes its own change.
+    One replica may set an alias while another removes its target. No lock covers both. But a
+    removal reads the aliases afterwards, and a change of an alias reads the declared set. So at
+    least one of them sees the other, and undoes its own change.
 
     Args:
         stored: the aliases in the pool's folder.
-        declarations: the declared set there.
-        changed: gets the references that an alias points to now, or not any more.
+        declarations: the declared set, likewise.
+        changed: gets the references that an alias now points to, or did before.
         base_model: the name under which the base is served; no alias may have it.
         check_ready: raises WrongState unless adapters are READY on every live replica.
         order: held while an alias is set.
@@ -89,7 +89,7 @@ class Routes:
         """Points an alias to an adapter, or in parts to two, or to none.
 
         Raises:
-            InvalidInput: for a name that is no alias, or the base model's.
+            InvalidInput: for a name that no alias may have, as the base model's.
             WrongState: when an adapter is not READY on every live replica (unless forced) or is
                 removed meanwhile, or the alias points elsewhere than expected, or has another
                 version.
@@ -135,7 +135,7 @@ class Routes:
         """Takes an adapter out of the declared set. The caller holds `order`.
 
         Raises:
-            WrongState: while an alias points to it, on whichever replica that was set.
+            WrongState: while an alias points to it, whichever replica set that.
             Unavailable: when the artifact store does not answer.
         """
         await self._check_free(ref)

@@ -7,11 +7,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Annotated
 from urllib.parse import quote
 
-from tuneproof.adapters import BoundedStore, ObjectStore, open_storage
+from pydantic import PlainSerializer, PlainValidator
+
+from tuneproof.adapters import AdapterRef, BoundedStore, ObjectStore, open_storage
+
+StoredRef = Annotated[
+    AdapterRef, PlainValidator(lambda text: AdapterRef.parse(str(text))), PlainSerializer(str)
+]
+"""A reference, as `name@sha256:<hex>` in an object."""
 
 
 def open_pool(artifacts: str, model_name: str, *, seconds: float = 10.0) -> ObjectStore:
@@ -26,18 +32,3 @@ def open_pool(artifacts: str, model_name: str, *, seconds: float = 10.0) -> Obje
     """
     url = f"{artifacts.rstrip('/')}/pools/{quote(model_name, safe='')}"
     return BoundedStore(open_storage(url), seconds)
-
-
-def content_of(data: bytes) -> dict[str, Any]:
-    """What an object of the pool's folder holds.
-
-    Raises:
-        ValueError: when it is no JSON object, as after a write that was cut off.
-    """
-    try:
-        content = json.loads(data)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if not isinstance(content, dict):
-        raise ValueError("no JSON object")  # noqa: TRY004 - about a value, not an argument's type
-    return content

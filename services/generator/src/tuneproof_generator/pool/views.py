@@ -1,4 +1,4 @@
-"""What this replica tells of its adapters: to callers, to watchers, to the other replicas."""
+"""What this replica reports of its adapters: to callers, to watchers, to the other replicas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuneproof_generator.pool.routes import Routes
 
 
 class AdapterViews:
-    """Puts together what is known of each adapter, and tells watchers when it changes.
+    """Collects what is known of each adapter, and tells watchers when it changes.
 
     Args:
         held: the adapters of this replica, by reference.
@@ -70,7 +70,7 @@ class AdapterViews:
         )
 
     def status(self, ref: str) -> AdapterStatus:
-        """What this replica says of an adapter."""
+        """An adapter's status on this replica."""
         local = self._held.get(ref)
         if local is None:
             return NOT_SEEN
@@ -79,7 +79,7 @@ class AdapterViews:
         return AdapterStatus(local.record.state, local.record.reason, used)
 
     def statuses(self) -> dict[str, AdapterStatus]:
-        """What this replica tells the others: its adapters, by reference."""
+        """This replica's adapters for the others, by reference."""
         return {ref: self.status(ref) for ref in self._held}
 
     async def residency(self) -> Mapping[str, Residency]:

@@ -71,7 +71,6 @@ class LocalTokens:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     async def offsets(self, texts: Sequence[str]) -> list[Offsets]:
-        """See `Embedder`."""
         if sum(map(len, texts)) <= _AT_ONCE:
             return self._offsets(texts)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._offsets, texts)

@@ -1,4 +1,4 @@
-"""Finds the folder of an embedding model and tells what is in it."""
+"""Finds the folder of an embedding model, and its digest."""
 
 from __future__ import annotations
 

@@ -68,7 +68,6 @@ class OpenAIEmbedder:
 
     @property
     def identity(self) -> EmbedderIdentity:
-        """See `Embedder`."""
         if self._identity is None:
             raise AssertionError("learn() comes first")
         return self._identity
@@ -101,31 +100,28 @@ class OpenAIEmbedder:
         *,
         deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
     ) -> list[Offsets]:
-        """See `Embedder`: by the tokenizer in this process."""
+        """By the tokenizer in this process."""
         return await self._tokens.offsets(texts)
 
     async def embed_passages(
         self, texts: Sequence[str], *, deadline: float | None = None
     ) -> Vectors:
-        """See `Embedder`."""
         return await self._embed(texts, self._served.passage_prompt, deadline)
 
     async def embed_query(self, text: str, *, deadline: float | None = None) -> Vector:
-        """See `Embedder`."""
         [tokens] = await self.offsets([text])
         check_query_length(len(tokens), self.identity)
         rows = await self._embed([text], self._served.query_prompt, deadline)
         return rows[0]  # type: ignore[no-any-return]
 
     async def check_ready(self) -> None:
-        """See `Embedder`: asks for GET /models. A server without that path is ready too."""
+        """Asks for GET /models. A server without that path is ready too."""
         try:
             await self._requests.once(self._listed, _PROBE_SECONDS)
         except TuneproofError as error:
             raise Unavailable(error.message) from None
 
     async def close(self) -> None:
-        """See `Embedder`."""
         self._tokens.close()
         await self._client.close()
 

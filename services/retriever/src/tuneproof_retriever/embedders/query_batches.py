@@ -1,4 +1,4 @@
-"""Embeds queries that arrive together in one go."""
+"""Embeds concurrent queries in batches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ class QueryBatches:
 
     A query that finds the model idle is embedded at once; those that come while it works form the
     next batch.
+
+    Args:
+        embed: gives a row per text.
+        size: most queries in a batch.
     """
 
     def __init__(self, embed: Callable[[list[str]], Awaitable[Vectors]], *, size: int) -> None:
-        """
-        Args:
-            embed: gives a row per text.
-            size: most queries in a batch.
-        """
         self._embed = embed
         self._size = size
         self._waiting: list[tuple[str, asyncio.Future[Vector]]] = []
@@ -44,7 +43,7 @@ class QueryBatches:
     async def _answer(self, batch: list[tuple[str, asyncio.Future[Vector]]]) -> None:
         try:
             vectors = await self._embed([text for text, _ in batch])
-        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+        except Exception as error:  # noqa: BLE001 - each caller gets it
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(error)

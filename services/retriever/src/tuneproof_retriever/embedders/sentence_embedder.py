@@ -23,17 +23,16 @@ class SentenceEmbedder:
     """A sentence-transformers model on one thread of its own.
 
     The thread takes passages in small batches, so that a query waits for one batch at most.
+
+    Args:
+        model: a SentenceTransformer.
+        tokenizer: its `tokenizers.Tokenizer`, without truncation and padding.
+        batch_size: most texts in one forward pass.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, identity: EmbedderIdentity, *, batch_size: int
     ) -> None:
-        """
-        Args:
-            model: a SentenceTransformer.
-            tokenizer: its `tokenizers.Tokenizer`.
-            batch_size: most texts in one forward pass.
-        """
         self._model = model
         self._tokens = LocalTokens(tokenizer)
         self._identity = identity
@@ -43,7 +42,6 @@ class SentenceEmbedder:
 
     @property
     def identity(self) -> EmbedderIdentity:
-        """See `Embedder`."""
         return self._identity
 
     async def offsets(
@@ -52,7 +50,6 @@ class SentenceEmbedder:
         *,
         deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
     ) -> list[Offsets]:
-        """See `Embedder`."""
         return await self._tokens.offsets(texts)
 
     async def embed_passages(
@@ -61,7 +58,6 @@ class SentenceEmbedder:
         *,
         deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
     ) -> Vectors:
-        """See `Embedder`."""
         vectors = np.empty((len(texts), self._identity.dimension), dtype=np.float32)
         # Texts of like length share a batch: padding costs as much as text.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
@@ -77,7 +73,6 @@ class SentenceEmbedder:
         *,
         deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
     ) -> Vector:
-        """See `Embedder`."""
         [tokens] = await self._tokens.offsets([text])
         check_query_length(len(tokens), self._identity)
         return await self._queries.embed(text)

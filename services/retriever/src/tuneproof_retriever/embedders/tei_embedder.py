@@ -55,13 +55,12 @@ class TeiEmbedder:
 
     @property
     def identity(self) -> EmbedderIdentity:
-        """See `Embedder`."""
         return self._identity
 
     async def offsets(
         self, texts: Sequence[str], *, deadline: float | None = None
     ) -> list[Offsets]:
-        """See `Embedder`. A text that is too long for one request is cut at white space."""
+        """A text that is too long for one request is cut at white space."""
         parts = [(number, *part) for number, text in enumerate(texts) for part in self._parts(text)]
         tokens = await all_of(
             [
@@ -78,7 +77,6 @@ class TeiEmbedder:
     async def embed_passages(
         self, texts: Sequence[str], *, deadline: float | None = None
     ) -> Vectors:
-        """See `Embedder`."""
         return await embed_in_batches(
             texts,
             self._limits,
@@ -87,7 +85,7 @@ class TeiEmbedder:
         )
 
     async def embed_query(self, text: str, *, deadline: float | None = None) -> Vector:
-        """See `Embedder`. The server counts the tokens, which saves a request."""
+        """The server counts the tokens, which saves a request."""
         try:
             rows = await embed_in_batches(
                 [text],
@@ -102,11 +100,9 @@ class TeiEmbedder:
         return rows[0]  # type: ignore[no-any-return]
 
     async def check_ready(self) -> None:
-        """See `Embedder`."""
         await self._server.check_ready()
 
     async def close(self) -> None:
-        """See `Embedder`."""
         await self._server.close()
 
     def _parts(self, text: str) -> Iterator[tuple[int, str]]:

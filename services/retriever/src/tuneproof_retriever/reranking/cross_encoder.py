@@ -29,7 +29,6 @@ class CrossEncoderReranker:
 
     @property
     def identity(self) -> RerankerIdentity:
-        """See `Reranker`."""
         return self._identity
 
     async def scores(
@@ -39,15 +38,14 @@ class CrossEncoderReranker:
         *,
         deadline: float | None = None,  # noqa: ARG002 - see `Reranker`
     ) -> list[float]:
-        """See `Reranker`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._scores, query, texts)
 
     async def check_ready(self) -> None:
-        """See `Reranker`: a model in this process is always ready."""
+        """A model in this process is always ready."""
 
     async def close(self) -> None:
-        """See `Reranker`: waits for the passages that the thread works on."""
+        """Waits for the passages that the thread works on."""
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     def _scores(self, query: str, texts: Sequence[str]) -> list[float]:

@@ -30,13 +30,11 @@ class TeiReranker:
 
     @property
     def identity(self) -> RerankerIdentity:
-        """See `Reranker`."""
         return self._identity
 
     async def scores(
         self, query: str, texts: Sequence[str], *, deadline: float | None = None
     ) -> list[float]:
-        """See `Reranker`."""
         scores = np.empty(len(texts))
 
         async def fill(numbers: list[int]) -> None:
@@ -49,11 +47,9 @@ class TeiReranker:
         return scores.tolist()  # type: ignore[no-any-return]
 
     async def check_ready(self) -> None:
-        """See `Reranker`."""
         await self._server.check_ready()
 
     async def close(self) -> None:
-        """See `Reranker`."""
         await self._server.close()
 
 

@@ -6,5 +6,4 @@ pipeline    tokens -> base -> training -> provenance, in this order
 ├── base_model  the frozen base, quantised or not
 ├── training    TRL's SFTTrainer over a peft model
 └── provenance  what made the adapter, and its model card
-summary     those facts, kept beside an adapter that is not committed yet
 """

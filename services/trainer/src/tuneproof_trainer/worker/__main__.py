@@ -6,6 +6,7 @@ too. Torch and what needs it are imported late, so that wrong data is reported a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -35,9 +36,10 @@ from tuneproof_trainer.record import (
     WorkerResult,
 )
 from tuneproof_trainer.spec import RunSpec
-from tuneproof_trainer.worker.summary import Summary
 
 _BEAT_SECONDS = 1.0
+_FACTS = "summary.json"
+"""The provenance of an adapter that is not committed yet, beside its files."""
 
 
 class _StoppedError(BaseException):
@@ -74,19 +76,18 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def _explain(error: Exception) -> WorkerResult:
-    if isinstance(error, Unavailable | Overloaded):
-        return WorkerResult(ending=WorkerEnding.RETRY, reason=error.message)
+    may_pass = isinstance(error, Unavailable | Overloaded | OSError)
     if isinstance(error, TuneproofError):
-        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=error.message)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        reason = error.message
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         reason = (
             "memory ran out; lower micro_batch_size or max_length, or set gradient_checkpointing"
         )
-        return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=reason)
-    if isinstance(error, OSError):
-        return WorkerResult(ending=WorkerEnding.RETRY, reason=f"{type(error).__name__}: {error}")
-    reason = f"{type(error).__name__}: {error}; see log.txt in the run's folder"
-    return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason=reason)
+    else:
+        reason = f"{type(error).__name__}: {error}; see log.txt in the run's folder"
+    return WorkerResult(
+        ending=WorkerEnding.RETRY if may_pass else WorkerEnding.BAD_INPUT, reason=reason
+    )
 
 
 def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
@@ -100,7 +101,7 @@ def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
         examples = load_examples(open_storage(job.artifacts), spec.data_path, spec.data_digest)
         _train(folder, spec, job, examples, beat)
     beat("committing")
-    facts = Summary.read(folder.trained).facts
+    facts = json.loads((folder.trained / _FACTS).read_bytes())["facts"]
     ref = Registry(job.artifacts).commit(
         folder.trained, name=spec.adapter_name, base=identity, provenance=facts
     )
@@ -124,13 +125,11 @@ def _train(
         beat("training")
 
     try:
-        summary, card = make_adapter(
-            spec, job, examples, unfinished, on_phase=beat, on_step=on_step
-        )
+        facts, card = make_adapter(spec, job, examples, unfinished, on_phase=beat, on_step=on_step)
     finally:
         steps.close()
     write_atomically(unfinished / "README.md", card.encode())
-    summary.write(unfinished)
+    write_atomically(unfinished / _FACTS, json.dumps({"facts": facts}, indent=2).encode())
     unfinished.rename(folder.trained)
 
 

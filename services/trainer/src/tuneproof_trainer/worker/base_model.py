@@ -1,4 +1,4 @@
-"""Loads the base model, quantised or not, and tells which layers were quantised."""
+"""Loads the base model, quantised or not, and counts the quantised layers."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
         device: auto, cpu or cuda.
 
     Raises:
-        InvalidInput: when there is no GPU though one was asked for, or a module that is
-            named is not one of this model's linear layers.
+        InvalidInput: when device is cuda and the machine lacks a GPU, or a named module is not
+            one of this model's linear layers.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput("--device is cuda, but this machine shows no GPU", field="device")

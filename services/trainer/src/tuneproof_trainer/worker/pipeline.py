@@ -1,4 +1,4 @@
-"""The steps of a worker that need torch: tokens, base, training, facts."""
+"""The steps of a worker that need torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tuneproof_trainer.data import Example
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
-from tuneproof_trainer.worker.summary import Summary
 from tuneproof_trainer.worker.tokens import tokenise
 
 
@@ -25,7 +24,7 @@ def make_adapter(
     *,
     on_phase: Callable[[str], None],
     on_step: Callable[[Step], None],
-) -> tuple[Summary, str]:
+) -> tuple[dict[str, str], str]:
     """Trains and saves an adapter.
 
     Args:
@@ -66,13 +65,9 @@ def make_adapter(
         target=target,
         on_step=on_step,
     )
+    identity = identify_base(folder)
     facts = provenance_of(
-        spec,
-        job,
-        base=base,
-        identity=identify_base(folder),
-        sequences=sequences,
-        outcome=outcome,
+        spec, job, base=base, identity=identity, sequences=sequences, outcome=outcome
     )
     facts["load_seconds"] = f"{loaded:.2f}"
-    return Summary(facts=facts), card_of(spec.adapter_name, facts)
+    return facts, card_of(spec.adapter_name, facts)

@@ -62,7 +62,7 @@ def train(
         on_step: called after each optimiser step.
 
     Raises:
-        InvalidInput: when the loss is not finite any more.
+        InvalidInput: when the loss becomes infinite or NaN.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
@@ -88,7 +88,7 @@ def train(
     trainer.train()
     seconds = time.monotonic() - begun
     for config in model.peft_config.values():
-        config.base_model_name_or_path = spec.base_model  # Not where it lies on this machine.
+        config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     return TrainingResult(
