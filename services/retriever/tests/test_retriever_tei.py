@@ -329,6 +329,16 @@ async def test_the_key_is_sent_and_this_machine_s_own_token_is_not(
                 pass
 
 
+async def test_a_machine_without_the_hub_asks_its_own_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """huggingface_hub's HTTP client refuses all URLs then; our images say HF_HUB_OFFLINE=1."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    async with running() as fake, embedder_on(fake) as embedder:
+        assert [await embedder.embed_query("a")] == rows(["a"])
+        await embedder.check_ready()
+
+
 TEXTS = [
     "plain words, and 3.5 dB.",
     "Größe «naïve» — 測試 句子。 emoji 👍🏽 end",

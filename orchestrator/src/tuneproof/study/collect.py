@@ -217,7 +217,7 @@ def _retrieval_words(spec: RetrievalSpec) -> str:
     words = ", ".join(f"{k} {v}" for k, v in spec.model_dump(exclude={"rerank"}).items())
     if spec.rerank is None:
         return words
-    return f"{words}, the best {spec.rerank.depth} reranked by {spec.rerank.model}"
+    return f"{words}, the best {spec.rerank_depth} reranked by {spec.rerank.model}"
 
 
 def _judge_words(chain: Chain) -> str:

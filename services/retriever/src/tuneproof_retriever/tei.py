@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import httpx2
 import numpy as np
-from huggingface_hub import AsyncInferenceClient, get_async_session
+from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable, WrongState
 from tuneproof.servicekit.retries import Sleep
+from tuneproof.servicekit.tracing import headers
 from tuneproof_retriever.corpus import Vectors
 from tuneproof_retriever.endpoint import Endpoint, Requests
 
@@ -84,9 +85,11 @@ class TeiServer:
         self._url = endpoint.url.rstrip("/")
         # Without a token of its own the client sends this machine's Hugging Face token to any URL.
         token = endpoint.api_key or "none"
+        # Its own HTTP client refuses every URL where HF_HUB_OFFLINE is set, as in our images.
+        set_async_client_factory(_http_client)
         self._client = AsyncInferenceClient(model=self._url, token=token)
-        # The client has methods for embeddings and /info; the other paths go by its session.
-        self._session = get_async_session()
+        # The client has methods for embeddings, /info and /health, and none for the other paths.
+        self._session = _http_client()
         self._session.headers["authorization"] = f"Bearer {token}"
         self._requests = Requests(endpoint, self._translated, sleep=sleep)
         self._info: TeiInfo | None = None
@@ -270,6 +273,15 @@ async def open_tei(
         await server.close()
         raise
     return server
+
+
+def _http_client() -> httpx2.AsyncClient:
+    # `Requests` has the time limit.
+    return httpx2.AsyncClient(event_hooks={"request": [_trace]}, timeout=None)
+
+
+async def _trace(request: httpx2.Request) -> None:
+    request.headers.update(headers())
 
 
 def _words_of(response: Any) -> str:

@@ -72,6 +72,11 @@ class RetrievalSpec(Section):
         """Passages of each search: those of the prompt, and enough to measure retrieval."""
         return max(self.k, MEASURED_DEPTH)
 
+    @property
+    def rerank_depth(self) -> int:
+        """Passages that are read again; 0 without reranking."""
+        return 0 if self.rerank is None else max(self.depth, self.rerank.depth)
+
 
 class PromptSpec(Section):
     """How the prompt shows passages."""

@@ -111,4 +111,4 @@ async def _search(
 def _rerank(settings: RetrievalSpec) -> Rerank | None:
     if settings.rerank is None:
         return None
-    return Rerank(max(settings.depth, settings.rerank.depth), settings.rerank.model)
+    return Rerank(settings.rerank_depth, settings.rerank.model)

@@ -12,6 +12,7 @@ import openai
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable
 from tuneproof.servicekit.retries import Sleep
+from tuneproof.servicekit.tracing import headers
 from tuneproof_retriever.corpus import EmbedderIdentity, Vector, Vectors
 from tuneproof_retriever.embedders.local_tokens import LocalTokens
 from tuneproof_retriever.embedders.protocol import Offsets, check_query_length
@@ -137,7 +138,9 @@ class OpenAIEmbedder:
     async def _ask(self, texts: list[str], name: str) -> Vectors:
         # Without `encoding_format` the client asks for base64, which is a third of the bytes of
         # decimal numbers, and reads both.
-        reply = await self._client.embeddings.create(model=name, input=texts)
+        reply = await self._client.embeddings.create(
+            model=name, input=texts, extra_headers=headers()
+        )
         rows = {row.index: row.embedding for row in reply.data or ()}
         if sorted(rows) != list(range(len(texts))):
             raise Unavailable(
