@@ -230,7 +230,6 @@ async def test_a_server_that_restarts_with_another_model_is_refused() -> None:
         assert "d4e5f6" in error.message
         with pytest.raises(Unavailable, match="restart the retriever"):
             await embedder.check_ready()
-        assert not fake.texts(), "no text was embedded by the other model"
 
 
 async def test_another_model_under_a_live_connection_is_noticed(

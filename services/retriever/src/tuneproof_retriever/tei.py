@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import httpx2
@@ -25,6 +26,8 @@ from tuneproof_retriever.endpoint import Endpoint, Requests
 
 T = TypeVar("T")
 
+_opened: ContextVar[list[str] | None] = ContextVar("opened", default=None)
+"""Takes a note of each connection that the request opens."""
 _CONFIRMED_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 
@@ -167,7 +170,7 @@ class TeiServer:
         body = {"query": query, "texts": list(texts), "raw_scores": True, "truncate": False}
         ranks = await self._send(lambda: self._post("/rerank", body, _RANKS), deadline)
         scores = {rank.index: rank.score for rank in ranks}
-        self._check_count("scores", len(scores), len(texts))
+        self._check_count("scores", len(scores.keys() & set(range(len(texts)))), len(texts))
         return [scores[number] for number in range(len(texts))]
 
     async def check_ready(self) -> None:
@@ -188,14 +191,22 @@ class TeiServer:
 
     async def _send(self, action: Callable[[], Awaitable[T]], deadline: float | None) -> T:
         async def confirmed() -> T:
-            # A server that restarted may serve another model under the same address.
             if asyncio.get_running_loop().time() - self._confirmed > _CONFIRMED_SECONDS:
                 await self._confirm()
+            opened: list[str] = []
+            noting = _opened.set(opened)
             try:
-                return await action()
-            except Exception:
+                answer = await action()
+            except BaseException:
                 self._confirmed = 0.0
                 raise
+            finally:
+                _opened.reset(noting)
+            # A server that restarted may serve another model under the same address. No connection
+            # outlives a restart, so the answer over a new one is not used before it is confirmed.
+            if opened:
+                await self._confirm()
+            return answer
 
         return await self._requests.send(confirmed, deadline=deadline)
 
@@ -277,11 +288,19 @@ async def open_tei(
 
 def _http_client() -> httpx2.AsyncClient:
     # `Requests` has the time limit.
-    return httpx2.AsyncClient(event_hooks={"request": [_trace]}, timeout=None)
+    return httpx2.AsyncClient(event_hooks={"request": [_prepare]}, timeout=None)
 
 
-async def _trace(request: httpx2.Request) -> None:
+async def _prepare(request: httpx2.Request) -> None:
     request.headers.update(headers())
+    opened = _opened.get()
+    if opened is not None:
+
+        async def note(event: str, _details: Any) -> None:
+            if event == "connection.connect_tcp.complete":
+                opened.append(event)
+
+        request.extensions["trace"] = note
 
 
 def _words_of(response: Any) -> str:
