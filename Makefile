@@ -22,7 +22,7 @@ STUDY_FLAGS := $(if $(MODEL),--model $(MODEL)) $(if $(JUDGE_URL),--judge-url $(J
     $(if $(JUDGE_MODEL),--judge-model $(JUDGE_MODEL)) \
     $(if $(MODEL)$(JUDGE_URL),--rubric accuracy@1 --rubric completeness@1)
 
-PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,weaviate] \
+PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
     services/generator[cpu] services/trainer services/judge orchestrator
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from .weaviate_server import WeaviateServer, new_server
 def embedder() -> Iterator[SentenceEmbedder]:
     loaded = load_sentence_embedder(PACKAGED_MODEL, device="cpu", threads=1, batch_size=16)
     yield loaded
-    loaded.close()
+    asyncio.run(loaded.close())
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import Chunking, Corpus, Document, EmbedderIdentity, Vector, Vectors
+from tuneproof_retriever.embedders.protocol import Offsets
 from tuneproof_retriever.ingestion import Ingestion, IngestReport
 from tuneproof_retriever.searching import Query, Searcher, SearchMode
 from tuneproof_retriever.stores.protocol import VectorStore
@@ -24,16 +25,26 @@ class HashEmbedder:
     def __init__(self, max_tokens: int = 100) -> None:
         self.identity = EmbedderIdentity("hash", "sha256:" + "e" * 64, 64, max_tokens)
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        return [match.span() for match in re.finditer(r"\S+", text)]
+    async def offsets(
+        self, texts: Sequence[str], *, deadline: float | None = None
+    ) -> list[Offsets]:
+        del deadline
+        return [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(
+        self, texts: Sequence[str], *, deadline: float | None = None
+    ) -> Vectors:
+        del deadline
         return np.stack([self._vector(text) for text in texts])
 
-    async def embed_query(self, text: str) -> Vector:
+    async def embed_query(self, text: str, *, deadline: float | None = None) -> Vector:
+        del deadline
         return self._vector(text)
 
     async def check_ready(self) -> None:
+        return
+
+    async def close(self) -> None:
         return
 
     def _vector(self, text: str) -> Vector:

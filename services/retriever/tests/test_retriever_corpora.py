@@ -163,7 +163,8 @@ async def test_passages_keep_offsets_title_and_metadata(house: House) -> None:
             assert passage.text == document.text[passage.start : passage.end]
             assert passage.title == document.title
             assert passage.metadata == document.metadata
-            assert len(house.embedder.offsets(passage.text)) <= 24
+            [tokens] = await house.embedder.offsets([passage.text])
+            assert len(tokens) <= 24
 
 
 async def test_a_long_title_takes_room_and_a_longer_one_is_rejected(house: House) -> None:
@@ -176,8 +177,8 @@ async def test_a_long_title_takes_room_and_a_longer_one_is_rejected(house: House
     assert [(id_, error.field) for id_, error in report.rejected] == [("longer", "documents.title")]
     async for batch in house.store.scan("c"):
         for stored in batch:
-            tokens = len(house.embedder.offsets(stored.passage.embedded_text))
-            assert tokens <= house.embedder.identity.max_tokens
+            [tokens] = await house.embedder.offsets([stored.passage.embedded_text])
+            assert len(tokens) <= house.embedder.identity.max_tokens
 
 
 class Growing:
@@ -187,9 +188,14 @@ class Growing:
         self.identity = replace(embedder.identity, max_tokens=20)
         self._embedder = embedder
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        offsets = self._embedder.offsets(text)
-        return [each for each in offsets for _ in range(1 if len(text) > 200 else 3)]
+    async def offsets(
+        self, texts: Sequence[str], *, deadline: float | None = None
+    ) -> list[list[tuple[int, int]]]:
+        found = zip(texts, await self._embedder.offsets(texts, deadline=deadline), strict=True)
+        return [
+            [each for each in offsets for _ in range(1 if len(text) > 200 else 3)]
+            for text, offsets in found
+        ]
 
 
 async def test_a_passage_that_outgrows_the_embedder_is_rejected_not_truncated(

@@ -6,4 +6,6 @@ servicer, messages, limits     the gRPC face, and what it accepts
 corpus, chunking               the values, and how a text becomes passages
 stores/                        where passages live
 embedders/                     what turns text into vectors
+reranking/                     what reads the best passages again
+models -> endpoint, tei        opens models, in this process or on a server
 """

@@ -138,6 +138,8 @@ class Hit:
     passage: Passage
     score: float
     """Higher is nearer."""
+    first_score: float | None = None
+    """The search's own score of a passage whose `score` is a reranker's; else None."""
 
 
 def passage_of(document: Document, start: int, end: int) -> Passage:

@@ -18,6 +18,8 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _DEFAULT_MAX_TOKENS = 256
 _LEAST_MAX_TOKENS = 8
 _MAX_K = 1000
+_MAX_RERANK_DEPTH = 1000
+_DEFAULT_RERANK_DEPTH = 20
 _MAX_QUERY_CHARACTERS = 32_768
 _MAX_ENTRIES = 64
 _MAX_KEY_CHARACTERS = 128
@@ -111,6 +113,15 @@ def check_k(k: int) -> int:
     if not 0 <= k <= _MAX_K:
         raise InvalidInput(f"k is {k}, not 1 to {_MAX_K}", field="k")
     return k or DEFAULT_K
+
+
+def check_rerank_depth(depth: int, k: int) -> int:
+    """Number of passages that are read again; 0 is the default."""
+    if depth and not k <= depth <= _MAX_RERANK_DEPTH:
+        raise InvalidInput(
+            f"rerank.depth is {depth}, not k ({k}) to {_MAX_RERANK_DEPTH}", field="rerank.depth"
+        )
+    return depth or max(_DEFAULT_RERANK_DEPTH, k)
 
 
 def check_alpha(alpha: float) -> float:

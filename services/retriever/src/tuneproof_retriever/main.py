@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -10,8 +9,8 @@ from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.server import Service, run
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
 from tuneproof_retriever.ingestion import Ingestion
+from tuneproof_retriever.models import open_embedder, open_reranker
 from tuneproof_retriever.searching import Searcher
 from tuneproof_retriever.servicer import RetrieverServicer
 from tuneproof_retriever.settings import RetrieverSettings
@@ -21,7 +20,8 @@ from tuneproof_retriever.stores.weaviate_options import Layout, Server, Weaviate
 _EXAMPLES = """examples:
   tuneproof-retriever --bind 127.0.0.1:7101 --store-dir /var/lib/tuneproof/corpora
   tuneproof-retriever --store weaviate --weaviate-url http://weaviate:8080
-  tuneproof-retriever --embedder ./models/e5-base --device cuda:0"""
+  tuneproof-retriever --embedder ./models/e5-base --device cuda:0
+  tuneproof-retriever --embedder tei --embedder-url http://tei:8080"""
 
 
 def main() -> int:
@@ -38,13 +38,21 @@ async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
         Unavailable: when the embedder must be downloaded and cannot.
     """
     async with _open_store(settings) as store:
-        embedder = await asyncio.to_thread(_load_embedder, settings)
+        embedder = await open_embedder(settings)
+        reranker = None
         try:
+            reranker = await open_reranker(settings)
             corpora = Corpora(store, embedder.identity, proof_passages=settings.proof_passages)
             servicer = RetrieverServicer(
                 corpora,
                 Ingestion(corpora, store, embedder, write_passages=settings.write_passages),
-                Searcher(corpora, store, embedder),
+                Searcher(
+                    corpora,
+                    store,
+                    embedder,
+                    reranker=reranker,
+                    cached_queries=settings.cached_queries,
+                ),
                 embedder.identity,
                 search_concurrency=settings.search_concurrency,
             )
@@ -52,6 +60,8 @@ async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
             async def check_ready() -> None:
                 await store.check_ready()
                 await embedder.check_ready()
+                if reranker is not None:
+                    await reranker.check_ready()
 
             yield Service(
                 register=lambda server: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(
@@ -62,7 +72,9 @@ async def build(settings: RetrieverSettings) -> AsyncIterator[Service]:
             )
             await corpora.close()
         finally:
-            embedder.close()
+            await embedder.close()
+            if reranker is not None:
+                await reranker.close()
 
 
 @asynccontextmanager
@@ -117,16 +129,6 @@ def _weaviate_options(settings: RetrieverSettings) -> WeaviateOptions:
             shards=settings.weaviate_shards,
         ),
         consistency=settings.weaviate_consistency,
-    )
-
-
-def _load_embedder(settings: RetrieverSettings) -> SentenceEmbedder:
-    return load_sentence_embedder(
-        settings.embedder,
-        device=settings.device,
-        threads=settings.torch_threads,
-        batch_size=settings.embed_batch,
-        revision=settings.embedder_revision,
     )
 
 

@@ -13,8 +13,9 @@ from tuneproof_retriever.limits import (
     check_k,
     check_name,
     check_query,
+    check_rerank_depth,
 )
-from tuneproof_retriever.searching import Query, SearchMode
+from tuneproof_retriever.searching import Query, Rerank, SearchMode
 
 
 def ingest_response(report: IngestReport) -> pb.IngestDocumentsResponse:
@@ -36,12 +37,18 @@ def query_of(request: pb.SearchRequest) -> Query:
         InvalidInput: naming the field that is not.
     """
     given = values_of(request)
+    k = check_k(request.k)
+    rerank = None
+    if request.HasField("rerank"):
+        depth = check_rerank_depth(request.rerank.depth, k)
+        rerank = Rerank(depth, request.rerank.expected_reranker)
     return Query(
         corpus=check_name(request.corpus, "corpus"),
         text=check_query(request.query),
         mode=SearchMode(given.get("mode", SearchMode.HYBRID)),
-        k=check_k(request.k),
+        k=k,
         alpha=check_alpha(given.get("alpha", DEFAULT_ALPHA)),
         where=check_entries(request.filter, "filter"),
         expected_digest=request.expected_digest,
+        rerank=rerank,
     )

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from tuneproof.servicekit.http import is_http
 from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
 from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 
@@ -29,15 +30,66 @@ class RetrieverSettings(ServiceSettings):
         PACKAGED_MODEL,
         description="What turns text into vectors: a folder in sentence-transformers format (needs"
         f" no network), a model id, or `{PACKAGED_MODEL}` for the model inside the package of that"
-        " name. Corpora made with another one cannot be searched.",
+        " name; `tei` or `openai` for a server at `--embedder-url`. Corpora made with another one"
+        " cannot be searched.",
     )
     embedder_revision: str = Field(
         "",
         description="Branch, tag or commit of an embedder that is a model id; empty is its main"
-        " branch. The embedder's digest tells whether two have the same content.",
+        " branch. The embedder's digest tells whether two have the same content. For a server that"
+        " does not tell its revision: any mark that changes with its weights.",
+    )
+    embedder_url: str = Field(
+        "",
+        description="Address of the embedder's server: with `tei` that of Text Embeddings"
+        " Inference, with `openai` the base URL of an OpenAI-compatible API, as http://vllm:8000/v1.",
+    )
+    embedder_model: str = Field(
+        "",
+        description="The model's name on the server. Empty takes the only one there is; with `tei`"
+        " another one is refused.",
+    )
+    embedder_api_key: SecretStr = Field(
+        SecretStr(""),
+        description="The embedder's server's key. Set it in the environment: other users of the"
+        " machine can see flags.",
+    )
+    embedder_tokenizer: str = Field(
+        "",
+        description="With `openai`: the model's tokenizer, a folder that holds tokenizer.json or a"
+        " model id. It cuts documents into passages; the protocol has no call for it.",
+    )
+    embedder_max_tokens: int = Field(
+        0,
+        ge=0,
+        description="With `openai`: tokens of the longest text that the model reads, special tokens"
+        " included; 0 takes what the server tells, as vLLM does.",
+    )
+    embedder_query_prompt: str = Field(
+        "",
+        description="Prompt of queries: with `tei` the name of one that the model defines, with"
+        " `openai` the text itself, as `query: `. A model in process uses its own.",
+    )
+    embedder_passage_prompt: str = Field(
+        "", description="The same for passages. Corpora made with another one cannot be searched."
+    )
+    reranker: str = Field(
+        "",
+        description="What reads the best passages again where a search asks for it: a folder or a"
+        " model id of a cross-encoder, or `tei` for a server at `--reranker-url`. Empty: nothing.",
+    )
+    reranker_revision: str = Field(
+        "", description="Branch, tag or commit of a reranker that is a model id."
+    )
+    reranker_url: str = Field(
+        "", description="Address of a server of Text Embeddings Inference with a reranker."
+    )
+    reranker_api_key: SecretStr = Field(
+        SecretStr(""), description="The reranker's server's key; set it in the environment."
     )
     device: str = Field(
-        "", description="torch device of the embedder, as `cpu` or `cuda:0`; empty chooses."
+        "",
+        description="torch device of models in this process, as `cpu` or `cuda:0`; empty chooses.",
     )
     torch_threads: int = Field(
         0, ge=0, description="Threads of the embedder on a CPU; 0 leaves torch's own choice."
@@ -48,6 +100,21 @@ class RetrieverSettings(ServiceSettings):
         le=1024,
         description="Texts that are embedded at once. More is faster on a GPU and takes more of its"
         " memory; during ingestion queries wait longer.",
+    )
+    model_concurrency: int = Field(
+        8, ge=1, le=1024, description="Requests in flight to the server of a model."
+    )
+    model_timeout: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds for one request to the server of a model. A slower one is repeated"
+        " until the caller's deadline.",
+    )
+    cached_queries: int = Field(
+        4096,
+        ge=0,
+        description="Latest queries whose vectors are kept in memory, at 4 bytes a dimension; the"
+        " metric `tuneproof_retriever_query_vectors_total` counts how often they serve.",
     )
     write_passages: int = Field(
         512,
@@ -127,8 +194,7 @@ class RetrieverSettings(ServiceSettings):
     @field_validator("weaviate_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        url = urlsplit(value)
-        if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
+        if not is_http(value) or urlsplit(value).path.strip("/"):
             raise ValueError("it must be http://host:port or https://host:port")
         return value.rstrip("/")
 
@@ -140,9 +206,23 @@ class RetrieverSettings(ServiceSettings):
         return value
 
     @model_validator(mode="after")
-    def _one_api_key(self) -> RetrieverSettings:
+    def _fit_together(self) -> RetrieverSettings:
+        mistakes = []
         if self.weaviate_api_key.get_secret_value() and self.weaviate_api_key_file:
-            raise ValueError(
+            mistakes.append(
                 "weaviate_api_key and weaviate_api_key_file are both set: leave one out"
             )
+        if self.embedder in ("tei", "openai"):
+            if not is_http(self.embedder_url):
+                mistakes.append(
+                    f"embedder {self.embedder} needs embedder_url, an http:// or https:// URL"
+                )
+            if self.embedder == "openai" and not self.embedder_tokenizer:
+                mistakes.append("embedder openai needs embedder_tokenizer")
+        elif self.embedder_url:
+            mistakes.append("embedder_url is for the embedders tei and openai; set --embedder")
+        if self.reranker == "tei" and not is_http(self.reranker_url):
+            mistakes.append("reranker tei needs reranker_url, an http:// or https:// URL")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self

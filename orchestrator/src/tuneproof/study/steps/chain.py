@@ -70,7 +70,8 @@ class Chain:
         if digest is None:
             return {}
         retrieval = self.plan.spec.retrieval
-        settings = {**retrieval.model_dump(), "k": retrieval.depth}
+        # Without a reranker the inputs, and so the results, are those of before there was one.
+        settings = {**retrieval.model_dump(exclude_none=True), "k": retrieval.depth}
         if settings["mode"] != "hybrid":
             del settings["alpha"]
         return {

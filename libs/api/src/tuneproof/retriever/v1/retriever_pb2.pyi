@@ -326,6 +326,7 @@ class Passage(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    FIRST_SCORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv5 over document id, offsets and text: the same content has the same id in every corpus."""
     document_id: _builtins.str
@@ -334,10 +335,13 @@ class Passage(_message.Message):
     """Offsets into the document's text in Unicode code points; the end is exclusive."""
     end: _builtins.int
     score: _builtins.float
-    """Higher is nearer; comparable within one reply only. Dense: cosine. Keyword: BM25. Hybrid:
+    """Higher is nearer; comparable within one reply only. Reranked: the reranker's logit. Dense:
+    cosine. Keyword: BM25. Hybrid:
     alpha / (60 + rank in the dense list) + (1 - alpha) / (60 + rank in the keyword list), over the
     first max(50, 4 k) of each list. Equal scores are ordered by passage id.
     """
+    first_score: _builtins.float
+    """The search's own score of a reranked passage; absent without reranking."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -350,12 +354,15 @@ class Passage(_message.Message):
         end: _builtins.int = ...,
         score: _builtins.float = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        first_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "first_score", b"first_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "end", b"end", "id", b"id", "metadata", b"metadata", "score", b"score", "start", b"start", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "document_id", b"document_id", "end", b"end", "first_score", b"first_score", "id", b"id", "metadata", b"metadata", "score", b"score", "start", b"start", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__first_score: _TypeAlias = _typing.Literal["first_score"]  # noqa: Y015
+    _WhichOneofArgType__first_score: _TypeAlias = _typing.Literal["_first_score", b"_first_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_score) -> _WhichOneofReturnType__first_score | None: ...
 
 Global___Passage: _TypeAlias = Passage  # noqa: Y015
 
@@ -366,7 +373,7 @@ class StageTime(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """A search has `embed`, `search`, `fuse`; an ingestion `chunk`, `embed`, `store`."""
+    """A search has `embed`, `search`, `fuse`, `rerank`; an ingestion `chunk`, `embed`, `store`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -734,6 +741,7 @@ class SearchRequest(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
     corpus: _builtins.str
     query: _builtins.str
     """Not blank; at most 32,768 characters. For dense and hybrid search also no more tokens than the
@@ -750,6 +758,12 @@ class SearchRequest(_message.Message):
     def filter(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Finds only passages whose metadata has every entry."""
 
+    @_builtins.property
+    def rerank(self) -> Global___Rerank:
+        """When set, a model reads the best passages again together with the query, and its scores order
+        them. FAILED_PRECONDITION where the retriever has no reranker.
+        """
+
     def __init__(
         self,
         *,
@@ -760,10 +774,11 @@ class SearchRequest(_message.Message):
         alpha: _builtins.float | None = ...,
         filter: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expected_digest: _builtins.str = ...,
+        rerank: Global___Rerank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "corpus", b"corpus", "expected_digest", b"expected_digest", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "corpus", b"corpus", "expected_digest", b"expected_digest", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query", "rerank", b"rerank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -772,12 +787,65 @@ class SearchRequest(_message.Message):
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
 
 @_typing.final
+class Rerank(_message.Message):
+    """How passages are read again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPTH_FIELD_NUMBER: _builtins.int
+    EXPECTED_RERANKER_FIELD_NUMBER: _builtins.int
+    depth: _builtins.int
+    """Passages that the search gives to the reranker: k to 1,000; 0 means the greater of 20 and k."""
+    expected_reranker: _builtins.str
+    """When set, a reranker with another id and digest is refused with FAILED_PRECONDITION."""
+    def __init__(
+        self,
+        *,
+        depth: _builtins.int = ...,
+        expected_reranker: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "expected_reranker", b"expected_reranker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
+
+@_typing.final
+class Reranker(_message.Message):
+    """What read passages again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Model id or folder name."""
+    digest: _builtins.str
+    """`sha256:<hex>` over the model, or what its server tells of it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reranker: _TypeAlias = Reranker  # noqa: Y015
+
+@_typing.final
 class SearchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGES_FIELD_NUMBER: _builtins.int
     CORPUS_DIGEST_FIELD_NUMBER: _builtins.int
     STAGE_TIMES_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
     corpus_digest: _builtins.str
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
@@ -785,16 +853,21 @@ class SearchResponse(_message.Message):
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
+    @_builtins.property
+    def reranker(self) -> Global___Reranker:
+        """What ordered the passages; absent without reranking."""
+
     def __init__(
         self,
         *,
         passages: _abc.Iterable[Global___Passage] | None = ...,
         corpus_digest: _builtins.str = ...,
         stage_times: _abc.Iterable[Global___StageTime] | None = ...,
+        reranker: Global___Reranker | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reranker", b"reranker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_digest", b"corpus_digest", "passages", b"passages", "stage_times", b"stage_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_digest", b"corpus_digest", "passages", b"passages", "reranker", b"reranker", "stage_times", b"stage_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
