@@ -226,7 +226,9 @@ async def test_a_search_says_all_that_was_asked(client, fake):
 
 
 async def test_an_unknown_mode_is_named_with_the_known_ones(client):
-    with pytest.raises(InvalidInput, match=r"'fuzzy' is no search mode.*hybrid, dense, keyword"):
+    with pytest.raises(
+        InvalidInput, match=r"search mode 'fuzzy' is not known; known: hybrid, dense, keyword"
+    ):
         await client.search("manual", "x", mode="fuzzy")
 
 

@@ -14,6 +14,7 @@ from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import (
     Chunking,
+    ChunkingStrategy,
     Corpus,
     Document,
     PreparedDocument,
@@ -97,9 +98,10 @@ async def test_the_digest_holds_embedder_and_chunking(tiny_corpus: Corpus) -> No
         tiny_corpus,
         replace(tiny_corpus, embedder=identity),
         replace(tiny_corpus, chunking=Chunking(100, 1)),
+        replace(tiny_corpus, chunking=Chunking(100, 0, ChunkingStrategy.SENTENCES)),
     ]
     digests = {(await read_content(variant, passages())).digest for variant in variants}
-    assert len(digests) == 3
+    assert len(digests) == 4
     renamed = replace(tiny_corpus, name="x", labels={}, embedder=replace(identity, id="elsewhere"))
     assert (await read_content(renamed, passages())).digest in digests
 

@@ -19,6 +19,8 @@ class Chunking:
     """Longest passage in the embedder's tokens; 0: the service's default."""
     overlap_tokens: int = 0
     """Most tokens that a passage shares with the one before."""
+    by: str = "tokens"
+    """Where passages begin and end: `tokens`, `sentences` or `structure`."""
 
 
 @dataclass(frozen=True, slots=True)

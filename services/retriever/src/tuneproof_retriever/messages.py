@@ -6,11 +6,12 @@ from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.messages import message_of
 from tuneproof.servicekit.status import status_of
-from tuneproof_retriever.corpus import Corpus, Document, Hit
+from tuneproof_retriever.corpus import Chunking, ChunkingStrategy, Corpus, Document, Hit
 from tuneproof_retriever.ingestion import IngestReport
 from tuneproof_retriever.limits import (
     DEFAULT_ALPHA,
     check_alpha,
+    check_chunking,
     check_entries,
     check_k,
     check_name,
@@ -24,6 +25,27 @@ _MODES = {
     pb.SEARCH_MODE_DENSE: SearchMode.DENSE,
     pb.SEARCH_MODE_KEYWORD: SearchMode.KEYWORD,
 }
+_STRATEGIES = {
+    pb.CHUNKING_STRATEGY_UNSPECIFIED: ChunkingStrategy.TOKENS,
+    pb.CHUNKING_STRATEGY_TOKENS: ChunkingStrategy.TOKENS,
+    pb.CHUNKING_STRATEGY_SENTENCES: ChunkingStrategy.SENTENCES,
+    pb.CHUNKING_STRATEGY_STRUCTURE: ChunkingStrategy.STRUCTURE,
+}
+
+
+def chunking_of(message: pb.Chunking, embedder_max_tokens: int) -> Chunking:
+    """Chunking that the embedder can read.
+
+    Raises:
+        InvalidInput: naming the field that is wrong.
+    """
+    if message.by not in _STRATEGIES:
+        raise InvalidInput(
+            f"chunking.by is {message.by}, which is not a ChunkingStrategy", field="chunking.by"
+        )
+    return check_chunking(
+        message.max_tokens, message.overlap_tokens, embedder_max_tokens, _STRATEGIES[message.by]
+    )
 
 
 def corpus_message(corpus: Corpus) -> pb.Corpus:

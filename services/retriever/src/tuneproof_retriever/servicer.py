@@ -20,12 +20,12 @@ from tuneproof_retriever.corpus import Document, EmbedderIdentity
 from tuneproof_retriever.ingestion import Ingestion
 from tuneproof_retriever.limits import (
     MAX_DOCUMENTS_PER_MESSAGE,
-    check_chunking,
     check_entries,
     check_name,
     check_request_id,
 )
 from tuneproof_retriever.messages import (
+    chunking_of,
     corpus_message,
     document_of,
     ingest_response,
@@ -66,11 +66,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     ) -> pb.CreateCorpusResponse:
         """See the contract."""
         name = check_name(request.name, "name")
-        chunking = check_chunking(
-            request.chunking.max_tokens,
-            request.chunking.overlap_tokens,
-            self._embedder.max_tokens,
-        )
+        chunking = chunking_of(request.chunking, self._embedder.max_tokens)
         labels = check_entries(request.labels, "labels")
         request_id = check_request_id(request.request_id)
         corpus = await self._corpora.create(name, chunking, labels)

@@ -70,31 +70,68 @@ SEARCH_MODE_KEYWORD: SearchMode.ValueType  # 3
 """BM25 over the passages' words."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
+class _ChunkingStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChunkingStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChunkingStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHUNKING_STRATEGY_UNSPECIFIED: _ChunkingStrategy.ValueType  # 0
+    """The default, CHUNKING_STRATEGY_TOKENS."""
+    CHUNKING_STRATEGY_TOKENS: _ChunkingStrategy.ValueType  # 1
+    """As many tokens as fit, to the end of the last whole sentence if there is one."""
+    CHUNKING_STRATEGY_SENTENCES: _ChunkingStrategy.ValueType  # 2
+    """One sentence; with an overlap, after the whole sentences before it that fit."""
+    CHUNKING_STRATEGY_STRUCTURE: _ChunkingStrategy.ValueType  # 3
+    """As many whole paragraphs of one section as fit. A heading of Markdown begins a section and stays
+    with its first paragraph. In other text, empty lines separate paragraphs.
+    """
+
+class ChunkingStrategy(_ChunkingStrategy, metaclass=_ChunkingStrategyEnumTypeWrapper):
+    """Where passages begin and end. None is longer than Chunking.max_tokens: what would be longer is cut
+    as CHUNKING_STRATEGY_TOKENS cuts it.
+    """
+
+CHUNKING_STRATEGY_UNSPECIFIED: ChunkingStrategy.ValueType  # 0
+"""The default, CHUNKING_STRATEGY_TOKENS."""
+CHUNKING_STRATEGY_TOKENS: ChunkingStrategy.ValueType  # 1
+"""As many tokens as fit, to the end of the last whole sentence if there is one."""
+CHUNKING_STRATEGY_SENTENCES: ChunkingStrategy.ValueType  # 2
+"""One sentence; with an overlap, after the whole sentences before it that fit."""
+CHUNKING_STRATEGY_STRUCTURE: ChunkingStrategy.ValueType  # 3
+"""As many whole paragraphs of one section as fit. A heading of Markdown begins a section and stays
+with its first paragraph. In other text, empty lines separate paragraphs.
+"""
+Global___ChunkingStrategy: _TypeAlias = ChunkingStrategy  # noqa: Y015
+
 @_typing.final
 class Chunking(_message.Message):
-    """How documents become passages: windows of the embedder's own tokens. A window ends at the end of a
-    sentence if it holds one.
-    """
+    """How documents become passages, measured in the embedder's own tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLAP_TOKENS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Longest passage in tokens, 8 to the embedder's own limit. 0 means 256, or the embedder's limit
     where that is lower. The title is embedded with every passage, and its tokens count.
     """
     overlap_tokens: _builtins.int
-    """Most tokens, in whole words, that a passage shares with the one before; below max_tokens."""
+    """Most tokens that a passage shares with the one before, below max_tokens: in whole words by
+    tokens, in whole sentences by sentences or structure. Nothing is shared across a heading.
+    """
+    by: Global___ChunkingStrategy.ValueType
     def __init__(
         self,
         *,
         max_tokens: _builtins.int = ...,
         overlap_tokens: _builtins.int = ...,
+        by: Global___ChunkingStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "max_tokens", b"max_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
