@@ -82,6 +82,8 @@ class Passage:
     score: float
     """Higher is nearer; comparable within one search only."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    """Of the document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tuneproof_retriever.corpus import (
     passage_of,
 )
 from tuneproof_retriever.embedders.protocol import Embedder
-from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
+from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document, check_vectors
 from tuneproof_retriever.stores.protocol import VectorStore
 
 _PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
@@ -169,6 +169,7 @@ class Ingestion:
         with stages.measure("embed"):
             texts = [passage.embedded_text for each in cuts for passage in each.passages]
             vectors = await self._embedder.embed_passages(texts)
+            check_vectors(vectors, len(texts), self._embedder.identity)
         prepared, row = [], 0
         for each in cuts:
             rows = vectors[row : row + len(each.passages)]

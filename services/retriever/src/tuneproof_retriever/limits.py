@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 
-from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_retriever.corpus import Chunking, ChunkingStrategy, Document
+import numpy as np
+
+from tuneproof.servicekit.errors import Internal, InvalidInput
+from tuneproof_retriever.corpus import Chunking, ChunkingStrategy, Document, EmbedderIdentity, Vectors
 
 DEFAULT_K = 5
 DEFAULT_ALPHA = 0.5
@@ -136,6 +138,23 @@ def check_alpha(alpha: float) -> float:
     if not (math.isfinite(alpha) and 0 <= alpha <= 1):
         raise InvalidInput(f"alpha is {alpha}, not 0 to 1", field="alpha")
     return alpha
+
+
+def check_vectors(vectors: Vectors, count: int, embedder: EmbedderIdentity) -> None:
+    """What an embedder gave for so many texts, before a store keeps it or searches by it.
+
+    Raises:
+        Internal: the shape is wrong, or a number is not finite.
+    """
+    if vectors.shape != (count, embedder.dimension):
+        raise Internal(
+            f"embedder {embedder.id} gave vectors of shape {list(vectors.shape)}, not"
+            f" [{count}, {embedder.dimension}]"
+        )
+    if not np.isfinite(vectors).all():
+        raise Internal(
+            f"embedder {embedder.id} gave vectors with numbers that are not finite"
+        )
 
 
 def _shown(text: str) -> str:

@@ -102,4 +102,5 @@ def passage_message(hit: Hit) -> pb.Passage:
         end=passage.end,
         score=hit.score,
         metadata=dict(passage.metadata),
+        title=passage.title,
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Vector
+from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Passage, Vector
 from tuneproof_retriever.embedders.protocol import Embedder
+from tuneproof_retriever.limits import check_vectors
 from tuneproof_retriever.ranking import best, depth_for, fuse
 from tuneproof_retriever.stores.protocol import VectorStore
 
@@ -85,11 +86,25 @@ class Searcher:
                     hits = fuse(dense, keyword, query.alpha)
         return Found(tuple(hits[: query.k]), corpus.digest)
 
-    def _check(self, corpus: Corpus, query: Query) -> None:
+    async def export(self, name: str) -> AsyncIterator[list[Passage]]:
+        """All passages of a frozen corpus, by ascending id.
+
+        Raises:
+            NotFound: when there is no such corpus.
+            WrongState: when it is open.
+        """
+        self._check_frozen(await self._store.load(name))
+        async for batch in self._store.scan(name):
+            yield [stored.passage for stored in batch]
+
+    def _check_frozen(self, corpus: Corpus) -> None:
         if corpus.state is not CorpusState.FROZEN:
             raise WrongState(
                 f"corpus {corpus.name!r} is open; freeze it before searching it", corpus=corpus.name
             )
+
+    def _check(self, corpus: Corpus, query: Query) -> None:
+        self._check_frozen(corpus)
         if query.expected_digest not in ("", corpus.digest):
             raise WrongState(
                 f"corpus {corpus.name!r} has the digest {corpus.digest}, not the expected"
@@ -109,7 +124,9 @@ class Searcher:
                     " shorten it, or search by keyword",
                     field="query",
                 )
-            return await self._embedder.embed_query(text)
+            vector = await self._embedder.embed_query(text)
+            check_vectors(vector[None], 1, self._embedder.identity)
+            return vector
 
     async def _dense(self, query: Query, vector: Vector, depth: int) -> list[Hit]:
         async def fetch(limit: int) -> list[Hit]:

@@ -16,7 +16,7 @@ from tuneproof.servicekit.errors import InvalidInput, NotFound
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.corpus import Document, EmbedderIdentity
+from tuneproof_retriever.corpus import Document, EmbedderIdentity, Hit
 from tuneproof_retriever.ingestion import Ingestion
 from tuneproof_retriever.limits import (
     MAX_DOCUMENTS_PER_MESSAGE,
@@ -133,6 +133,14 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         await self._corpora.delete(name)
         _log.info("corpus deleted", corpus=name)
         return pb.DeleteCorpusResponse()
+
+    async def ExportPassages(
+        self, request: pb.ExportPassagesRequest, _context: Context
+    ) -> AsyncIterator[pb.ExportPassagesResponse]:
+        """See the contract."""
+        async for passages in self._searcher.export(check_name(request.corpus, "corpus")):
+            hits = [Hit(passage, 0.0) for passage in passages]
+            yield pb.ExportPassagesResponse(passages=[passage_message(hit) for hit in hits])
 
     async def Search(self, request: pb.SearchRequest, _context: Context) -> pb.SearchResponse:
         """See the contract."""
