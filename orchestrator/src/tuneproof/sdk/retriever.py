@@ -131,6 +131,12 @@ class RetrieverClient(Client):
         """Deletes a corpus and its passages."""
         await self._call(pb.DeleteCorpusRequest(name=name), timeout)
 
+    async def export(self, name: str, *, timeout: float = 3600.0) -> AsyncIterator[Passage]:
+        """All passages of a frozen corpus, by ascending id."""
+        async for reply in self._replies(pb.ExportPassagesRequest(corpus=name), timeout):
+            for passage in _passages(reply):
+                yield passage
+
     async def search(
         self,
         corpus: str,
@@ -247,7 +253,7 @@ def _ingested(
     )
 
 
-def _passages(reply: pb.SearchResponse) -> Passages:
+def _passages(reply: pb.SearchResponse | pb.ExportPassagesResponse) -> Passages:
     return [value_from(Passage, passage) for passage in reply.passages]
 
 

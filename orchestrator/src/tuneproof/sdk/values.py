@@ -19,6 +19,8 @@ class Chunking:
     """Longest passage in the embedder's tokens; 0: the service's default."""
     overlap_tokens: int = 0
     """Most tokens that a passage shares with the one before."""
+    by: str = "tokens"
+    """Where passages begin and end: `tokens`, `sentences` or `structure`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Passage:
     score: float
     """Higher is nearer; comparable within one search only. A reranker's where one was asked for."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    """Of the document."""
     first_score: float | None = None
     """The search's own score of a reranked passage."""
 

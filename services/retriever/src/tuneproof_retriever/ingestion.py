@@ -19,7 +19,7 @@ from tuneproof_retriever.corpus import (
     PreparedDocument,
     passage_of,
 )
-from tuneproof_retriever.embedders.protocol import Embedder, Offsets
+from tuneproof_retriever.embedders.protocol import Embedder, Offsets, check_vectors
 from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
 from tuneproof_retriever.stores.protocol import VectorStore
 
@@ -241,6 +241,7 @@ class Ingestion:
         with stages.measure("embed"):
             texts = [passage.embedded_text for each in cuts for passage in each.passages]
             vectors = await self._embedder.embed_passages(texts, deadline=deadline)
+            check_vectors(vectors, self._embedder.identity, len(texts))
         prepared, row = [], 0
         for each in cuts:
             rows = vectors[row : row + len(each.passages)]

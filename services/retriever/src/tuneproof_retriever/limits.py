@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_retriever.corpus import Chunking, Document
+from tuneproof_retriever.corpus import Chunking, ChunkingStrategy, Document
 
 DEFAULT_K = 5
 DEFAULT_ALPHA = 0.5
@@ -62,7 +62,12 @@ def check_entries(entries: Mapping[str, str], field: str) -> dict[str, str]:
     return dict(entries)
 
 
-def check_chunking(max_tokens: int, overlap_tokens: int, embedder_max_tokens: int) -> Chunking:
+def check_chunking(
+    max_tokens: int,
+    overlap_tokens: int,
+    embedder_max_tokens: int,
+    by: ChunkingStrategy = ChunkingStrategy.TOKENS,
+) -> Chunking:
     """Chunking that the embedder can read; 0 for `max_tokens` is the default."""
     limit = max_tokens or min(_DEFAULT_MAX_TOKENS, embedder_max_tokens)
     if not _LEAST_MAX_TOKENS <= limit <= embedder_max_tokens:
@@ -76,7 +81,7 @@ def check_chunking(max_tokens: int, overlap_tokens: int, embedder_max_tokens: in
             f"chunking.overlap_tokens is {overlap_tokens}; it must be below max_tokens, {limit}",
             field="chunking.overlap_tokens",
         )
-    return Chunking(limit, overlap_tokens)
+    return Chunking(limit, overlap_tokens, by)
 
 
 def check_document(document: Document) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tuneproof.servicekit.errors import WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Vector
-from tuneproof_retriever.embedders.protocol import Embedder
+from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Passage, Vector
+from tuneproof_retriever.embedders.protocol import Embedder, check_vectors
 from tuneproof_retriever.query_cache import QueryCache
 from tuneproof_retriever.ranking import best, depth_for, fuse
 from tuneproof_retriever.reranking.protocol import Reranker, RerankerIdentity, rerank
@@ -148,11 +148,28 @@ class Searcher:
             )
         return self._reranker
 
-    def _check(self, corpus: Corpus, query: Query) -> None:
+    async def export(self, name: str) -> AsyncIterator[list[Passage]]:
+        """All passages of a frozen corpus, by ascending id.
+
+        Raises:
+            NotFound: when there is no such corpus.
+            WrongState: when it is open.
+            Corrupted: when it changed after it was frozen.
+        """
+        corpus = await self._store.load(name)
+        self._check_frozen(corpus)
+        await self._corpora.looks.check(corpus)
+        async for batch in self._store.scan(name):
+            yield [stored.passage for stored in batch]
+
+    def _check_frozen(self, corpus: Corpus) -> None:
         if corpus.state is not CorpusState.FROZEN:
             raise WrongState(
                 f"corpus {corpus.name!r} is open; freeze it before searching it", corpus=corpus.name
             )
+
+    def _check(self, corpus: Corpus, query: Query) -> None:
+        self._check_frozen(corpus)
         if query.expected_digest not in ("", corpus.digest):
             raise WrongState(
                 f"corpus {corpus.name!r} has the digest {corpus.digest}, not the expected"
@@ -167,6 +184,7 @@ class Searcher:
             vector = self._cache.get(text)
             if vector is None:
                 vector = await self._embedder.embed_query(text, deadline=deadline)
+                check_vectors(vector[None], self._embedder.identity, 1)
                 self._cache.put(text, vector)
             return vector
 

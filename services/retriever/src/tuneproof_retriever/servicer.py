@@ -22,12 +22,16 @@ from tuneproof_retriever.corpus import Document, EmbedderIdentity
 from tuneproof_retriever.ingestion import Ingestion
 from tuneproof_retriever.limits import (
     MAX_DOCUMENTS_PER_MESSAGE,
-    check_chunking,
     check_entries,
     check_name,
     check_request_id,
 )
-from tuneproof_retriever.messages import ingest_response, query_of
+from tuneproof_retriever.messages import (
+    chunking_of,
+    export_responses,
+    ingest_response,
+    query_of,
+)
 from tuneproof_retriever.searching import Searcher
 
 _ANSWER_SECONDS = 0.2
@@ -64,11 +68,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: pb.CreateCorpusRequest, _context: Context
     ) -> pb.CreateCorpusResponse:
         name = check_name(request.name, "name")
-        chunking = check_chunking(
-            request.chunking.max_tokens,
-            request.chunking.overlap_tokens,
-            self._embedder.max_tokens,
-        )
+        chunking = chunking_of(request.chunking, self._embedder.max_tokens)
         labels = check_entries(request.labels, "labels")
         request_id = check_request_id(request.request_id)
         corpus = await self._corpora.create(name, chunking, labels)
@@ -132,6 +132,13 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         await self._corpora.delete(name)
         _log.info("corpus deleted", corpus=name)
         return pb.DeleteCorpusResponse()
+
+    async def ExportPassages(
+        self, request: pb.ExportPassagesRequest, _context: Context
+    ) -> AsyncIterator[pb.ExportPassagesResponse]:
+        async for passages in self._searcher.export(check_name(request.corpus, "corpus")):
+            for response in export_responses(passages):
+                yield response
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         return await self._search(request, _deadline(context))

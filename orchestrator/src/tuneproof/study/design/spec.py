@@ -46,6 +46,8 @@ class CorpusSpec(Section):
 
     max_tokens: int = Field(default=200, ge=8)
     overlap_tokens: int = Field(default=0, ge=0)
+    by: Literal["tokens", "sentences", "structure"] = "tokens"
+    """Where passages begin and end."""
 
 
 class RerankSpec(Section):

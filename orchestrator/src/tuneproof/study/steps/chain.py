@@ -49,6 +49,8 @@ class Chain:
     def corpus_task(self) -> Task:
         """Making the corpus."""
         chunking = self.plan.spec.corpus.model_dump()
+        if chunking["by"] == "tokens":  # the default, younger than corpora that are made already
+            del chunking["by"]
         return task("corpus", {"documents": self.plan.documents_digest, "chunking": chunking})
 
     def corpus_digest(self) -> str | None:

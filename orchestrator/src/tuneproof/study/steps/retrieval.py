@@ -55,7 +55,7 @@ async def search(chain: Chain, services: Services, progress: Progress) -> None:
 async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> CorpusInfo:
     plan, key = chain.plan, chain.corpus_task().key
     name = f"{plan.dataset.name}-{key.removeprefix('sha256:')[:24]}"
-    chunking = Chunking(plan.spec.corpus.max_tokens, plan.spec.corpus.overlap_tokens)
+    chunking = Chunking(**plan.spec.corpus.model_dump())
     labels = {"documents": plan.documents_digest}
     corpus = await retriever.ensure_corpus(name, chunking, labels)
     if not corpus.frozen:

@@ -93,7 +93,7 @@ class OpenAIEmbedder:
         [probe] = await self._requests.send(lambda: self._ask(["."], name), deadline=deadline)
         content = ["openai", name, self._served.revision, self._tokens.digest, prompts]
         self._identity = EmbedderIdentity(name, sha256_of_json(content), len(probe), room)
-        unit_rows(np.asarray([probe]), (1, len(probe)), name)
+        unit_rows(np.asarray([probe]), self._identity, 1)
 
     async def offsets(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tuneproof.servicekit.errors import InvalidInput
+import numpy as np
+
+from tuneproof.servicekit.errors import Internal, InvalidInput
 from tuneproof_retriever.corpus import EmbedderIdentity, Vector, Vectors
 
 Offsets = Sequence[tuple[int, int]]
@@ -63,3 +65,14 @@ def check_query_length(tokens: int, identity: EmbedderIdentity) -> None:
             " reads; shorten it, or search by keyword",
             field="query",
         )
+
+
+def check_vectors(vectors: Vectors, identity: EmbedderIdentity, count: int) -> None:
+    """Raises `Internal` for vectors of so many texts that must not be stored or searched by."""
+    shape = (count, identity.dimension)
+    if vectors.shape != shape:
+        raise Internal(
+            f"embedder {identity.id} gave vectors of shape {list(vectors.shape)}, not {list(shape)}"
+        )
+    if not np.isfinite(vectors).all():
+        raise Internal(f"embedder {identity.id} gave vectors that are not finite")

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuneproof.servicekit.errors import Internal
 from tuneproof_retriever.corpus import EmbedderIdentity, Vectors
+from tuneproof_retriever.embedders.protocol import check_vectors
 from tuneproof_retriever.endpoint import all_of
 
 
@@ -65,23 +66,20 @@ async def embed_in_batches(
 
     async def fill(numbers: list[int]) -> None:
         rows = await embed([texts[number] for number in numbers])
-        vectors[numbers] = unit_rows(rows, (len(numbers), identity.dimension), identity.id)
+        vectors[numbers] = unit_rows(rows, identity, len(numbers))
 
     await all_of([fill(batch) for batch in batches(texts, limits)])
     return vectors
 
 
-def unit_rows(rows: Vectors, shape: tuple[int, int], embedder: str) -> Vectors:
-    """A server's vectors, scaled to length 1.
+def unit_rows(rows: Vectors, identity: EmbedderIdentity, count: int) -> Vectors:
+    """A server's vectors of so many texts, scaled to length 1.
 
     Raises:
-        Internal: when they have another shape or no direction; such vectors must not be stored.
+        Internal: when they have another shape or no direction.
     """
-    if rows.shape != shape:
-        raise Internal(
-            f"embedder {embedder} gave vectors of shape {list(rows.shape)}, not {list(shape)}"
-        )
+    check_vectors(rows, identity, count)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        raise Internal(f"embedder {embedder} gave vectors that are zero or not finite")
+    if not (lengths > 0).all():
+        raise Internal(f"embedder {identity.id} gave vectors of length 0")
     return np.asarray(rows / lengths, dtype=np.float32)

@@ -70,31 +70,68 @@ SEARCH_MODE_KEYWORD: SearchMode.ValueType  # 3
 """BM25 over the passages' words."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
+class _ChunkingStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChunkingStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChunkingStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHUNKING_STRATEGY_UNSPECIFIED: _ChunkingStrategy.ValueType  # 0
+    """The default, CHUNKING_STRATEGY_TOKENS."""
+    CHUNKING_STRATEGY_TOKENS: _ChunkingStrategy.ValueType  # 1
+    """As many tokens as fit, to the end of the last whole sentence if there is one."""
+    CHUNKING_STRATEGY_SENTENCES: _ChunkingStrategy.ValueType  # 2
+    """One sentence; with an overlap, after the whole sentences before it that fit."""
+    CHUNKING_STRATEGY_STRUCTURE: _ChunkingStrategy.ValueType  # 3
+    """As many whole paragraphs of one section as fit. A heading of Markdown begins a section and stays
+    with its first paragraph. In other text, empty lines separate paragraphs.
+    """
+
+class ChunkingStrategy(_ChunkingStrategy, metaclass=_ChunkingStrategyEnumTypeWrapper):
+    """Where passages begin and end. None is longer than Chunking.max_tokens: what would be longer is cut
+    as CHUNKING_STRATEGY_TOKENS cuts it.
+    """
+
+CHUNKING_STRATEGY_UNSPECIFIED: ChunkingStrategy.ValueType  # 0
+"""The default, CHUNKING_STRATEGY_TOKENS."""
+CHUNKING_STRATEGY_TOKENS: ChunkingStrategy.ValueType  # 1
+"""As many tokens as fit, to the end of the last whole sentence if there is one."""
+CHUNKING_STRATEGY_SENTENCES: ChunkingStrategy.ValueType  # 2
+"""One sentence; with an overlap, after the whole sentences before it that fit."""
+CHUNKING_STRATEGY_STRUCTURE: ChunkingStrategy.ValueType  # 3
+"""As many whole paragraphs of one section as fit. A heading of Markdown begins a section and stays
+with its first paragraph. In other text, empty lines separate paragraphs.
+"""
+Global___ChunkingStrategy: _TypeAlias = ChunkingStrategy  # noqa: Y015
+
 @_typing.final
 class Chunking(_message.Message):
-    """How documents become passages: windows of the embedder's own tokens. A window ends at the end of a
-    sentence if it holds one.
-    """
+    """How documents become passages, measured in the embedder's own tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLAP_TOKENS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Longest passage in tokens, 8 to the embedder's own limit. 0 means 256, or the embedder's limit
     where that is lower. The title is embedded with every passage, and its tokens count.
     """
     overlap_tokens: _builtins.int
-    """Most tokens, in whole words, that a passage shares with the one before; below max_tokens."""
+    """Most tokens that a passage shares with the one before, below max_tokens: in whole words by
+    tokens, in whole sentences by sentences or structure. Nothing is shared across a heading.
+    """
+    by: Global___ChunkingStrategy.ValueType
     def __init__(
         self,
         *,
         max_tokens: _builtins.int = ...,
         overlap_tokens: _builtins.int = ...,
+        by: Global___ChunkingStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "max_tokens", b"max_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,6 +363,7 @@ class Passage(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     FIRST_SCORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv5 over document id, offsets and text: the same content has the same id in every corpus."""
@@ -340,6 +378,8 @@ class Passage(_message.Message):
     alpha / (60 + rank in the dense list) + (1 - alpha) / (60 + rank in the keyword list), over the
     first max(50, 4 k) of each list. Equal scores are ordered by passage id.
     """
+    title: _builtins.str
+    """Of the document."""
     first_score: _builtins.float
     """The search's own score of a reranked passage; absent without reranking."""
     @_builtins.property
@@ -354,11 +394,12 @@ class Passage(_message.Message):
         end: _builtins.int = ...,
         score: _builtins.float = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        title: _builtins.str = ...,
         first_score: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "first_score", b"first_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "document_id", b"document_id", "end", b"end", "first_score", b"first_score", "id", b"id", "metadata", b"metadata", "score", b"score", "start", b"start", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "document_id", b"document_id", "end", b"end", "first_score", b"first_score", "id", b"id", "metadata", b"metadata", "score", b"score", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_score: _TypeAlias = _typing.Literal["first_score"]  # noqa: Y015
     _WhichOneofArgType__first_score: _TypeAlias = _typing.Literal["_first_score", b"_first_score"]  # noqa: Y015
@@ -709,6 +750,45 @@ class DeleteCorpusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCorpusResponse: _TypeAlias = DeleteCorpusResponse  # noqa: Y015
+
+@_typing.final
+class ExportPassagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORPUS_FIELD_NUMBER: _builtins.int
+    corpus: _builtins.str
+    def __init__(
+        self,
+        *,
+        corpus: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus", b"corpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPassagesRequest: _TypeAlias = ExportPassagesRequest  # noqa: Y015
+
+@_typing.final
+class ExportPassagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]: ...
+    def __init__(
+        self,
+        *,
+        passages: _abc.Iterable[Global___Passage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPassagesResponse: _TypeAlias = ExportPassagesResponse  # noqa: Y015
 
 @_typing.final
 class SearchRequest(_message.Message):

@@ -56,6 +56,8 @@ class RetrieverServiceStub:
     """Lists corpora by name, in pages."""
     DeleteCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]
     """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+    ExportPassages: _grpc.UnaryStreamMultiCallable[_retriever_pb2.ExportPassagesRequest, _retriever_pb2.ExportPassagesResponse]
+    """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
     """Finds the k passages nearest to one query."""
     SearchBatch: _grpc.StreamStreamMultiCallable[_retriever_pb2.SearchBatchRequest, _retriever_pb2.SearchBatchResponse]
@@ -89,6 +91,8 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """Lists corpora by name, in pages."""
     DeleteCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]  # type: ignore[assignment]
     """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+    ExportPassages: _aio.UnaryStreamMultiCallable[_retriever_pb2.ExportPassagesRequest, _retriever_pb2.ExportPassagesResponse]  # type: ignore[assignment]
+    """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
     """Finds the k passages nearest to one query."""
     SearchBatch: _aio.StreamStreamMultiCallable[_retriever_pb2.SearchBatchRequest, _retriever_pb2.SearchBatchResponse]  # type: ignore[assignment]
@@ -155,6 +159,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.DeleteCorpusResponse, _abc.Awaitable[_retriever_pb2.DeleteCorpusResponse]]:
         """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+
+    @_abc_1.abstractmethod
+    def ExportPassages(
+        self,
+        request: _retriever_pb2.ExportPassagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_retriever_pb2.ExportPassagesResponse], _abc.AsyncIterator[_retriever_pb2.ExportPassagesResponse]]:
+        """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
 
     @_abc_1.abstractmethod
     def Search(
