@@ -53,6 +53,8 @@ def up(
       tuneproof up --model Qwen/Qwen3-0.6B --detach
 
       tuneproof up studies/demo.yaml --store weaviate --weaviate-url http://127.0.0.1:8080
+
+      tuneproof up studies/demo.yaml --embedder tei --embedder-url http://127.0.0.1:8081
     """
     asyncio.run(_up(Supervisor(given.state), _local(study, given), detach=detach, as_json=as_json))
 
@@ -127,9 +129,7 @@ def _local(study: Path | None, given: ServiceOptions) -> LocalOptions:
         given.judge_url,
         given.judge_model,
         rubrics,
-        given.store,
-        given.weaviate_url,
-        given.weaviate_grpc,
+        given.of_retriever,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -174,8 +175,9 @@ def _of_lines(path: Path) -> Collection:
     read = [(where, _topic(value, where)) for where, value in lines.objects_of(path)]
     mistakes = [found for _, found in read if isinstance(found, Mistake)]
     topics = [found for _, found in read if isinstance(found, Topic)]
-    twice = {topic.id for topic in topics if sum(other.id == topic.id for other in topics) > 1}
-    mistakes += [Mistake(str(path), f"the id {id_!r} is there twice") for id_ in sorted(twice)]
+    times = Counter(topic.id for topic in topics)
+    twice = sorted(id_ for id_, count in times.items() if count > 1)
+    mistakes += [Mistake(str(path), f"the id {id_!r} is there twice") for id_ in twice]
     if mistakes:
         raise InvalidInput(f"the topics cannot be used:\n{listed(mistakes)}")
     if not topics:

@@ -12,14 +12,18 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from tuneproof.cli.asking import AskedRetriever
 from tuneproof.cli.console import ExitCode, err, out, say
-from tuneproof.cli.corpus.options import ALPHA_HELP, AskedRetriever, Mode, NameArgument
+from tuneproof.cli.corpus.options import AlphaOption, ModeOption, NameArgument, RerankOption
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
 from tuneproof.corpora.records import Fields, Mistake
 from tuneproof.corpora.sources import Batch, listed, open_source, survey
-from tuneproof.sdk import Chunking, CorpusInfo, IngestResult, Passage, RetrieverClient
+from tuneproof.sdk import Chunking, CorpusInfo, IngestResult, Passage, Rerank, RetrieverClient
 from tuneproof.servicekit.errors import InvalidInput
+
+_SCORES = ("score", "first_score")
+"""What a passage has only where it was searched for."""
 
 app = typer.Typer(
     help="Make corpora of your own documents, search them, and measure how well that works.",
@@ -201,8 +205,9 @@ def search_command(
     query: Annotated[str, typer.Argument(help="The query.")],
     *,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of passages, 1 to 1000.")] = 5,
-    mode: Annotated[Mode, typer.Option(help="How to find the passages.")] = "hybrid",
-    alpha: Annotated[float, typer.Option(min=0, max=1, help=ALPHA_HELP)] = 0.5,
+    mode: ModeOption = "hybrid",
+    alpha: AlphaOption = 0.5,
+    rerank: RerankOption = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--filter", help="KEY=VALUE that the metadata must hold; repeatable."),
@@ -215,12 +220,17 @@ def search_command(
       tuneproof corpus search manual "How do I reset the radio?"
 
       tuneproof corpus search manual reset -k 20 --mode keyword --filter format=pdf --json
+
+      tuneproof corpus search manual "How do I reset the radio?" --rerank 50
     """
     if k < 1:
         raise InvalidInput(f"-k is {k}; it is 1 to 1000")
     entries = pairs_of(where, "--filter")
+    again = None if rerank is None else Rerank(rerank)
     found = asked.run(
-        lambda client: client.search(name, query, k=k, mode=mode, alpha=alpha, filter=entries)
+        lambda client: client.search(
+            name, query, k=k, mode=mode, alpha=alpha, filter=entries, rerank=again
+        )
     )
     asked.give([asdict(each) for each in found], lambda: _show_passages(found))
 
@@ -246,9 +256,14 @@ def export_command(
         asked.run(lambda client: _export(client, name, print))
         return
     draft = to.with_name(f"{to.name}.part")
-    with draft.open("w", encoding="utf-8") as file:
-        count = asked.run(lambda client: _export(client, name, lambda line: print(line, file=file)))
-    draft.replace(to)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            count = asked.run(
+                lambda client: _export(client, name, lambda line: print(line, file=file))
+            )
+        draft.replace(to)
+    finally:
+        draft.unlink(missing_ok=True)
     asked.give({"passages": count, "file": str(to)}, f"{to}: {count} passages")
 
 
@@ -295,7 +310,7 @@ def chunking_text(chunking: Chunking) -> str:
 async def _export(client: RetrieverClient, name: str, write: Callable[[str], None]) -> int:
     count = 0
     async for passage in client.export(name):
-        facts = {key: value for key, value in asdict(passage).items() if key != "score"}
+        facts = {key: value for key, value in asdict(passage).items() if key not in _SCORES}
         write(json.dumps(facts, ensure_ascii=False))
         count += 1
     return count
@@ -346,7 +361,8 @@ def _show(corpus: CorpusInfo) -> None:
 def _show_passages(passages: Sequence[Passage]) -> None:
     for number, one in enumerate(passages, 1):
         place = f"{one.document_id} [{one.start}:{one.end}]"
-        out.print(f"{number}. {place}  {one.score:.4f}", markup=False)
+        before = "" if one.first_score is None else f" (before reranking {one.first_score:.4f})"
+        out.print(f"{number}. {place}  {one.score:.4f}{before}", markup=False)
         out.print(f"   {' '.join(one.text.split())}", markup=False)
     if not passages:
         out.print("no passage found")

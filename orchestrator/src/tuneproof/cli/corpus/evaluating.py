@@ -11,15 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
+from tuneproof.cli.asking import AskedRetriever
 from tuneproof.cli.console import ExitCode, err, out, say
 from tuneproof.cli.corpus.commands import chunking_text, ingest, json_of
-from tuneproof.cli.corpus.options import ALPHA_HELP, AskedRetriever, Mode
+from tuneproof.cli.corpus.options import AlphaOption, Mode, RerankOption
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
 from tuneproof.corpora.records import Mistake
 from tuneproof.corpora.sources import Batch, listed, survey
 from tuneproof.corpora.topics import Collection, Topic, open_collection
-from tuneproof.sdk import Chunking, CorpusInfo, Passage, RetrieverClient
+from tuneproof.sdk import Chunking, CorpusInfo, Passage, Rerank, RetrieverClient
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 
@@ -33,6 +34,7 @@ class _System:
 
     corpus: CorpusInfo
     mode: str
+    rerank: Rerank | None
     label: str
 
 
@@ -62,13 +64,15 @@ def eval_command(
         list[int] | None,
         typer.Option("-k", "--k", min=1, max=1000, help="Depth of success and recall; repeatable."),
     ] = None,
-    alpha: Annotated[float, typer.Option(min=0, max=1, help=ALPHA_HELP)] = 0.5,
+    alpha: AlphaOption = 0.5,
+    rerank: RerankOption = None,
     split: Annotated[str, typer.Option(help="Split of a BEIR folder.")] = "test",
 ) -> None:
     """Measure how well search finds the evidence: success, recall, reciprocal rank, nDCG.
 
     Compares every corpus and chunking in every mode with the first one, question by question. The
-    first default is tokens:200 by hybrid search.
+    first default is tokens:200 by hybrid search. With --rerank each mode is measured without and
+    with the retriever's reranker.
 
     Exits with 3 when a search failed; the question then counts for no configuration.
 
@@ -90,6 +94,8 @@ def eval_command(
         raise InvalidInput(f"{collection.name} is without documents: name a corpus with --corpus")
     modes, ks = mode or ["hybrid", "dense", "keyword"], sorted(set(k or [5, 10]))
     failed: dict[str, str] = {}
+    depth = max(10, *ks)
+    ways = [None] if rerank is None else [None, Rerank(rerank and max(rerank, depth))]
 
     async def work(client: RetrieverClient) -> dict[_System, dict[str, list[Passage]]]:
         corpora = {name: await client.get(name) for name in dict.fromkeys(corpus or ())}
@@ -98,10 +104,10 @@ def eval_command(
             for text, each in chunkings.items():
                 corpora[text] = await _ensure(client, collection, batch, each)
         found = {}
-        for (name, one), way in product(corpora.items(), dict.fromkeys(modes)):
-            system = _System(one, way, f"{name} {way}")
+        for (name, one), way, again in product(corpora.items(), dict.fromkeys(modes), ways):
+            system = _System(one, way, again, f"{name} {way}{' reranked' if again else ''}")
             found[system] = await _search(
-                client, system, topics, depth=max(10, *ks), alpha=alpha, failed=failed
+                client, system, topics, depth=depth, alpha=alpha, failed=failed
             )
         return found
 
@@ -143,7 +149,11 @@ def _report(
     }
     for side in value["sides"]:
         system = systems[side["name"]]
-        side |= {"mode": system.mode, "corpus": json_of(system.corpus)}
+        side |= {
+            "mode": system.mode,
+            "rerank": system.rerank and asdict(system.rerank),
+            "corpus": json_of(system.corpus),
+        }
 
     def tell() -> None:
         out.print(
@@ -176,6 +186,7 @@ async def _search(
             mode=system.mode,
             alpha=alpha,
             expected_digest=system.corpus.digest,
+            rerank=system.rerank,
         )
         async for id_, passages in outcomes:
             if isinstance(passages, TuneproofError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneproof.local.options import Store
+from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.study.design.identity import (
@@ -35,9 +35,7 @@ class Request:
     judge_url: str = ""
     judge_model: str = ""
     rubrics: Path | None = None
-    store: Store = "lancedb"
-    weaviate_url: str = ""
-    weaviate_grpc: str = ""
+    retriever: RetrieverOptions = field(default_factory=RetrieverOptions)
     rubric_ids: tuple[str, ...] = ()
     targets: Mapping[str, str] = field(default_factory=dict)
     """Addresses by service, and `token`."""
