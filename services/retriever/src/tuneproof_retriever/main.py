@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 from tuneproof.retriever.v1 import retriever_pb2, retriever_pb2_grpc
 from tuneproof.servicekit.errors import InvalidInput
@@ -105,19 +106,12 @@ async def _open_store(settings: RetrieverSettings) -> AsyncIterator[VectorStore]
 
 def _weaviate_options(settings: RetrieverSettings) -> WeaviateOptions:
     api_key = settings.weaviate_api_key.get_secret_value()
-    if file := settings.weaviate_api_key_file:
-        try:
-            api_key = file.read_text().strip()
-        except OSError as error:
-            raise InvalidInput(
-                f"weaviate_api_key_file {file} cannot be read: {error.strerror}",
-                field="weaviate_api_key_file",
-            ) from None
     return WeaviateOptions(
         Server(
             settings.weaviate_url,
             settings.weaviate_grpc,
-            api_key,
+            api_key or _content(settings, "weaviate_api_key_file").strip(),
+            _content(settings, "weaviate_ca_file"),
             search_seconds=settings.weaviate_search_seconds,
             write_seconds=settings.weaviate_write_seconds,
         ),
@@ -130,6 +124,18 @@ def _weaviate_options(settings: RetrieverSettings) -> WeaviateOptions:
         ),
         consistency=settings.weaviate_consistency,
     )
+
+
+def _content(settings: RetrieverSettings, setting: str) -> str:
+    """Text of the file that a setting names; empty where it names none."""
+    file: Path | None = getattr(settings, setting)
+    if file is None:
+        return ""
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", "") or "is not text"
+        raise InvalidInput(f"{setting} {file} cannot be read: {why}", field=setting) from None
 
 
 if __name__ == "__main__":

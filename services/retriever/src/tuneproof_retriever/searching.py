@@ -110,7 +110,8 @@ class Searcher:
         self._check(corpus, query)
         reranker = self._reranker_for(query)
         await self._corpora.looks.check(corpus)
-        depth = depth_for(query.wanted)
+        # What is not fused needs no candidates.
+        depth = depth_for(query.wanted) if query.mode is SearchMode.HYBRID else query.wanted
         if query.mode is SearchMode.KEYWORD:
             with stages.measure("search"):
                 hits = await self._keyword(query, depth)

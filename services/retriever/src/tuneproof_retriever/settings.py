@@ -139,8 +139,7 @@ class RetrieverSettings(ServiceSettings):
     )
     weaviate_url: str = Field(
         "http://127.0.0.1:8080",
-        description="Weaviate's HTTP address. With https gRPC is encrypted too; both certificates"
-        " must be signed by an authority that this machine trusts.",
+        description="Weaviate's HTTP address. With https gRPC is encrypted too.",
     )
     weaviate_grpc: str = Field(
         "", description="Weaviate's gRPC address, host:port; empty is port 50051 of the URL's host."
@@ -152,6 +151,11 @@ class RetrieverSettings(ServiceSettings):
     )
     weaviate_api_key_file: Path | None = Field(
         None, description="File that holds Weaviate's API key, read at the start."
+    )
+    weaviate_ca_file: Path | None = Field(
+        None,
+        description="File of the authorities, in PEM, that may sign Weaviate's certificates;"
+        " without it public ones may.",
     )
     weaviate_prefix: str = Field(
         "Tuneproof",

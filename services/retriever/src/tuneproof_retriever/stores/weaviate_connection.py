@@ -6,23 +6,32 @@ weaviate-client 4.23 needs some care:
 - It repeats calls that find the server away, an import too, with pauses of up to 32 s. So each
   call has a time limit here, and an outage during an import is noticed by watching.
 - It wraps gRPC's errors and hides their codes, which are found in the chain of causes.
+- It has no option for the authorities that its HTTP calls trust, so its HTTP client is made here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import weaviate
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.config import GrpcConfig
 from weaviate.exceptions import WeaviateBaseError
 
-from tuneproof.servicekit.errors import NotFound, Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import (
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    TuneproofError,
+    Unavailable,
+)
 from tuneproof_retriever.stores.weaviate_options import Server
 
 _WATCH_SECONDS = 0.5
@@ -42,7 +51,8 @@ class Connection:
         self._away = False
         self._opening = asyncio.Lock()
         self._client: Any = None
-        self._page = httpx.AsyncClient(trust_env=False)
+        self._trusted = _trusting(server.ca)
+        self._page = self._http_client()
 
     @asynccontextmanager
     async def calling(self, corpus: str, *, writing: bool = False) -> AsyncIterator[Any]:
@@ -123,7 +133,7 @@ class Connection:
         url = urlsplit(server.url)
         secure = url.scheme == "https"
         host, _, port = server.grpc.rpartition(":")
-        return weaviate.use_async_with_custom(
+        client = weaviate.use_async_with_custom(
             http_host=url.hostname or "",
             http_port=url.port or (443 if secure else 80),
             http_secure=secure,
@@ -135,10 +145,19 @@ class Connection:
                 timeout=Timeout(
                     init=_CONNECT_SECONDS, query=server.write_seconds, insert=server.write_seconds
                 ),
-                grpc_config=GrpcConfig(channel_options=_CHANNEL),
+                grpc_config=GrpcConfig(
+                    channel_options=_CHANNEL,
+                    credentials=grpc.ssl_channel_credentials(server.ca.encode() or None),
+                ),
             ),
             skip_init_checks=True,
         )
+        connection = client._connection  # noqa: SLF001 - see the head of the module
+        connection._make_client = lambda _: self._http_client(connection._headers)  # noqa: SLF001
+        return client
+
+    def _http_client(self, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(headers=headers, verify=self._trusted, trust_env=False)
 
     def _meaning(self, error: Exception, corpus: str) -> TuneproofError:
         text = _first_line(error)
@@ -169,6 +188,17 @@ async def connected(server: Server) -> AsyncIterator[Connection]:
         with suppress(asyncio.CancelledError):
             await watching
         await connection.close()
+
+
+def _trusting(ca: str) -> ssl.SSLContext | bool:
+    if not ca:
+        return True
+    try:
+        return ssl.create_default_context(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidInput(
+            f"weaviate_ca_file holds no certificate in PEM ({error})", field="weaviate_ca_file"
+        ) from None
 
 
 def _chain(error: BaseException | None) -> Iterator[Any]:

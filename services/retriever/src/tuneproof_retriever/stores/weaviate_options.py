@@ -15,6 +15,8 @@ class Server:
     grpc: str = ""
     """host:port; empty: the URL's host, port 50051."""
     api_key: str = field(default="", repr=False)
+    ca: str = field(default="", repr=False)
+    """Certificates, in PEM, of the authorities that may sign the server's; empty: public ones."""
     search_seconds: float = 5.0
     """Longest search, and longest wait for an answer about a collection."""
     write_seconds: float = 60.0

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from weaviate.exceptions import UnexpectedStatusCodeError
 
 from tuneproof.servicekit.errors import NotFound, TuneproofError, Unavailable
-from tuneproof_retriever.corpus import Corpus
+from tuneproof_retriever.corpus import Corpus, CorpusState
 from tuneproof_retriever.stores.weaviate_connection import Connection
 from tuneproof_retriever.stores.weaviate_options import WeaviateOptions
 from tuneproof_retriever.stores.weaviate_schema import (
@@ -28,6 +28,9 @@ from tuneproof_retriever.stores.weaviate_schema import (
 _CLAIM = timedelta(seconds=60)
 _RENEWAL = timedelta(seconds=20)
 _SETTLE_SECONDS = 0.25
+_KEPT_SECONDS = _SETTLE_SECONDS
+"""How old the record of a frozen corpus may be. A corpus that another retriever deletes and makes
+anew is empty for longer, so no passage of it is found under the old record."""
 
 
 class Records:
@@ -37,6 +40,8 @@ class Records:
         self._connection = connection
         self._options = options
         self._claimed: set[str] = set()
+        self._frozen: dict[str, tuple[float, Record]] = {}
+        """Records of frozen corpora, by name, and until when they may be used."""
         self._id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     def collection_of(self, name: str) -> str:
@@ -81,12 +86,24 @@ class Records:
             raise NotFound(f"there is no corpus {name!r}", corpus=name)
         return record
 
+    async def recent(self, name: str) -> Record:
+        """As `get`, but of a frozen corpus perhaps as it was a moment ago: each search asks."""
+        now = asyncio.get_running_loop().time()
+        until, record = self._frozen.get(name, (0.0, None))
+        if record is None or now > until:
+            self._frozen.pop(name, None)
+            record = await self.get(name)
+            if record.corpus.state is CorpusState.FROZEN:
+                self._frozen[name] = (now + _KEPT_SECONDS, record)
+        return record
+
     async def save(self, corpus: Corpus) -> None:
         """Replaces the record of a corpus."""
         await self._write(replace(await self.get(corpus.name), corpus=corpus))
 
     async def remove(self, name: str) -> None:
         """Removes a collection."""
+        self._frozen.pop(name, None)
         async with self._connection.calling(name, writing=True) as client:
             await client.collections.delete(self.collection_of(name))
 
@@ -149,6 +166,7 @@ class Records:
                     continue  # whoever writes next is told
 
     async def _write(self, record: Record) -> None:
+        self._frozen.pop(record.corpus.name, None)
         async with self._connection.calling(record.corpus.name, writing=True) as client:
             wanted = client.collections.use(self.collection_of(record.corpus.name))
             await wanted.config.update(description=dump(record))

@@ -68,7 +68,7 @@ class WeaviateStore:
 
     async def load(self, name: str) -> Corpus:
         """See `VectorStore`."""
-        return (await self._records.get(name)).corpus
+        return (await self._records.recent(name)).corpus
 
     async def save(self, corpus: Corpus) -> None:
         """See `VectorStore`."""
