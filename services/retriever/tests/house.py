@@ -62,10 +62,10 @@ class HashHouse:
         *,
         write_passages: int = 100,
         proof_passages: int = 10,
-        max_tokens: int = 100,
+        embedder: HashEmbedder | None = None,
     ) -> None:
         self.store = store
-        self.embedder = HashEmbedder(max_tokens)
+        self.embedder = embedder or HashEmbedder()
         identity = self.embedder.identity
         self.corpora = Corpora(store, identity, proof_passages=proof_passages)
         self.ingestion = Ingestion(

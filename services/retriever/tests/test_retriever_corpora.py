@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from tuneproof.servicekit.errors import Corrupted, Internal, NotFound, Unavailable, WrongState
+from tuneproof.servicekit.errors import Corrupted, NotFound, Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import (
@@ -365,40 +364,3 @@ async def test_fewer_results_change_neither_scores_nor_order(house: House) -> No
             results.append([(hit.passage.id, hit.score) for hit in hits])
         assert len(results[1]) == 12
         assert results[0] == results[1][:3]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda vectors: vectors[:, :-1], r"of shape \[\d+, 383\], not \[\d+, 384\]"),
-        (lambda vectors: vectors[1:], r"of shape \[\d+, 384\], not"),
-        (lambda vectors: np.where(vectors == vectors.max(), np.nan, vectors), "not finite"),
-        (lambda vectors: np.where(vectors == vectors.max(), np.inf, vectors), "not finite"),
-    ],
-    ids=["dimension", "count", "nan", "infinite"],
-)
-async def test_wrong_vectors_are_neither_stored_nor_searched_by(
-    house: House, spoil: Callable[[Vectors], Vectors], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await house.make("good")
-    await house.corpora.create("c", Chunking(24), {})
-    right = house.embedder.embed_passages
-    query = house.embedder.embed_query
-
-    async def wrong(texts: Sequence[str], *, deadline: float | None = None) -> Vectors:
-        return spoil(await right(texts, deadline=deadline))
-
-    async def wrong_query(text: str, *, deadline: float | None = None) -> Vectors:
-        vectors = spoil(np.stack([await query(text, deadline=deadline)] * 2))
-        return vectors[0] if len(vectors) > 1 else vectors[0, 1:]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(house.embedder, "embed_passages", wrong)
-        patched.setattr(house.embedder, "embed_query", wrong_query)
-        with pytest.raises(Internal, match=message):
-            await house.ingest("c", DOCUMENTS)
-        with pytest.raises(Internal, match="gave vectors"):
-            await house.find("good", "Alder", SearchMode.DENSE)
-        assert await house.find("good", "Alder", SearchMode.KEYWORD)
-    assert (await house.corpora.get("c")).document_count == 0
-    assert (await house.ingest("c", DOCUMENTS)).documents_added == len(DOCUMENTS)

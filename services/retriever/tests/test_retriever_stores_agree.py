@@ -16,7 +16,7 @@ from tuneproof_retriever.stores.lance_store import open_lance_store
 from tuneproof_retriever.stores.protocol import VectorStore
 from tuneproof_retriever.stores.weaviate_store import WeaviateStore
 
-from .house import HashHouse
+from .house import HashEmbedder, HashHouse
 
 BIOASQ = Path(os.environ.get("TUNEPROOF_DATA", "")) / "bioasq" / "12B1_golden.json"
 
@@ -41,7 +41,7 @@ async def agreement_of(
 ) -> dict[str, float]:
     """Share of the ten best that both stores give, by mode."""
     houses = [
-        HashHouse(store, write_passages=500, max_tokens=5000)
+        HashHouse(store, write_passages=500, embedder=HashEmbedder(5000))
         for store in (lance_store, weaviate_store)
     ]
     for house in houses:

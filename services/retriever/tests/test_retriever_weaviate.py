@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import pytest
 from weaviate.exceptions import WeaviateQueryError
 
@@ -18,8 +18,9 @@ from tuneproof.servicekit.errors import (
     WrongState,
 )
 from tuneproof.servicekit.timing import Stages
-from tuneproof_retriever.corpus import Corpus, Document
+from tuneproof_retriever.corpus import Corpus, Document, PreparedDocument
 from tuneproof_retriever.stores import weaviate_records
+from tuneproof_retriever.stores import weaviate_store as store_module
 from tuneproof_retriever.stores.weaviate_connection import Connection
 from tuneproof_retriever.stores.weaviate_options import Layout, Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import WeaviateStore, open_weaviate_store
@@ -107,10 +108,8 @@ async def test_what_an_interrupted_write_left_is_replaced(
     await house.corpora.create("c", CHUNKING, {})
     long = Document("long", " ".join(f"old{n}" for n in range(200)))
     with monkeypatch.context() as patch:
-        from tuneproof_retriever.stores import weaviate_store as module
-
-        whole = module.objects_of
-        patch.setattr(module, "objects_of", lambda given: whole(given)[:3])
+        whole = store_module.objects_of
+        patch.setattr(store_module, "objects_of", lambda given: whole(given)[:3])
         await house.ingest("c", [long])
     assert await weaviate_store.documents("c") == {}
     assert (await weaviate_store.counts("c")).documents == 0
@@ -162,15 +161,16 @@ async def test_a_passage_that_the_server_refuses_is_told_by_its_document(
     house = HashHouse(weaviate_store)
     await house.corpora.create("c", CHUNKING, {})
     await house.ingest("c", documents(5))
-    vector = house.embedder._vector
+    whole = store_module.objects_of
 
-    def short(text: str) -> np.ndarray:
-        return vector(text)[:3] if "own00007" in text else vector(text)
+    def spoilt(given: Sequence[PreparedDocument]) -> list[Any]:
+        objects = whole(given)
+        for each in objects:
+            if each.properties["document_id"] == "doc-7":
+                each.vector = each.vector[:3]
+        return objects
 
-    async def embed(texts: Sequence[str]) -> list[np.ndarray]:
-        return [short(text) for text in texts]
-
-    monkeypatch.setattr(house.embedder, "embed_passages", embed)
+    monkeypatch.setattr(store_module, "objects_of", spoilt)
     with pytest.raises(Unavailable, match=r"did not store 1 of 4 passages.*'doc-7'.*dimension"):
         await house.ingest("c", documents(9))
     monkeypatch.undo()

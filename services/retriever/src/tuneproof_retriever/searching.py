@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tuneproof.servicekit.errors import WrongState
+from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Passage, Vector
@@ -97,7 +98,7 @@ class Searcher:
         """The k passages nearest to a query.
 
         Args:
-            deadline: of the model's attempts; see `Embedder`.
+            deadline: the event loop's time when the caller stops waiting; see also `Embedder`.
 
         Raises:
             NotFound: when there is no such corpus.
@@ -105,28 +106,28 @@ class Searcher:
                 Or when it asks for a reranker that is not there.
             InvalidInput: when the query is longer than the embedder or the reranker reads.
             Corrupted: when the corpus changed after it was frozen.
+            Unavailable: when the store or a model does not answer before the deadline.
         """
-        corpus = await self._store.load(query.corpus)
-        self._check(corpus, query)
-        reranker = self._reranker_for(query)
-        await self._corpora.looks.check(corpus)
+        async with _answered_by(deadline):
+            corpus = await self._store.load(query.corpus)
+            self._check(corpus, query)
+            reranker = self._reranker_for(query)
+            await self._corpora.looks.check(corpus)
         # What is not fused needs no candidates.
         depth = depth_for(query.wanted) if query.mode is SearchMode.HYBRID else query.wanted
-        if query.mode is SearchMode.KEYWORD:
-            with stages.measure("search"):
-                hits = await self._keyword(query, depth)
-        else:
+        lists = []
+        if query.mode is not SearchMode.KEYWORD:
             vector = await self._embed(query.text, stages, deadline)
-            with stages.measure("search"):
-                if query.mode is SearchMode.DENSE:
-                    hits = await self._dense(query, vector, depth)
-                else:
-                    dense, keyword = await asyncio.gather(
-                        self._dense(query, vector, depth), self._keyword(query, depth)
-                    )
-            if query.mode is SearchMode.HYBRID:
-                with stages.measure("fuse"):
-                    hits = fuse(dense, keyword, query.alpha)
+            lists.append(self._dense(query, vector, depth))
+        if query.mode is not SearchMode.DENSE:
+            lists.append(self._keyword(query, depth))
+        with stages.measure("search"):
+            async with _answered_by(deadline):
+                found = await asyncio.gather(*lists)
+        hits = found[0]
+        if query.mode is SearchMode.HYBRID:
+            with stages.measure("fuse"):
+                hits = fuse(*found, query.alpha)
         hits = hits[: query.wanted]
         if reranker is None:
             return Found(tuple(hits), corpus.digest)
@@ -200,3 +201,12 @@ class Searcher:
             return await self._store.keyword(query.corpus, query.text, limit, query.where)
 
         return await best(fetch, depth)
+
+
+@asynccontextmanager
+async def _answered_by(deadline: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise Unavailable("the store did not answer in the caller's time") from None
