@@ -18,7 +18,6 @@ from tuneproof_retriever.corpus import (
     Corpus,
     Document,
     PreparedDocument,
-    Vectors,
     passage_of,
 )
 from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder
