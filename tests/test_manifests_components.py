@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
+from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
 
 from tuneproof_retriever.settings import RetrieverSettings
 
