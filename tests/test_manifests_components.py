@@ -9,9 +9,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
 
 from tuneproof_retriever.settings import RetrieverSettings
+
+from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
 
 COMPONENTS = ROOT / "deploy/k8s/components"
 TOGETHER = ("weaviate", "tei", "tei-gpu", "weaviate+tei", "weaviate+tei-gpu")

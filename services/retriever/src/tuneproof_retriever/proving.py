@@ -116,8 +116,12 @@ async def _uncounted(store: VectorStore, name: str, content: Content) -> list[st
     counts = await store.counts(name)
     if (counts.documents, counts.passages) == (content.documents, content.passages):
         return []
-    scanned = [stored async for batch in store.scan(name) for stored in batch]
-    return [stored.passage.id for stored in scanned if stored.ordinal == 0]
+    return [
+        stored.passage.id
+        async for batch in store.scan(name)
+        for stored in batch
+        if stored.ordinal == 0
+    ]
 
 
 async def _by_vector(store: VectorStore, name: str, passage: Passage, vector: Vector) -> bool:

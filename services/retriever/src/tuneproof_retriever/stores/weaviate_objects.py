@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,14 +81,15 @@ class Held:
     """Ids of the passages of the others, by document id."""
 
 
-def held_of(objects: Iterable[Any]) -> Held:
+async def held_of(pages: AsyncIterator[Iterable[Any]]) -> Held:
     """Tells whole documents from others, by objects that have `PLACE_PROPERTIES`."""
     passages: dict[str, dict[tuple[str, int], list[str]]] = {}
-    for found in objects:
-        properties = found.properties
-        kind = (properties["document_digest"], int(properties["siblings"]))
-        kinds = passages.setdefault(properties["document_id"], {})
-        kinds.setdefault(kind, []).append(str(found.uuid))
+    async for page in pages:
+        for found in page:
+            properties = found.properties
+            kind = (properties["document_digest"], int(properties["siblings"]))
+            kinds = passages.setdefault(properties["document_id"], {})
+            kinds.setdefault(kind, []).append(str(found.uuid))
     whole, parts = {}, {}
     for document, kinds in passages.items():
         (digest, siblings), ids = next(iter(kinds.items()))

@@ -87,8 +87,7 @@ class WeaviateStore:
     async def documents(self, name: str) -> dict[str, str]:
         """See `VectorStore`. Reads the place of every passage."""
         await self._records.get(name)
-        objects = [each async for page in self._pages(name, PLACE_PROPERTIES) for each in page]
-        held = held_of(objects)
+        held = await held_of(self._pages(name, PLACE_PROPERTIES))
         self._parts[name] = held.parts
         return held.whole
 
