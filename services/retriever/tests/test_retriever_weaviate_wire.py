@@ -28,7 +28,7 @@ from tuneproof_retriever.stores.weaviate_store import WeaviateStore, open_weavia
 
 from .house import HashHouse, documents
 from .link import Link
-from .weaviate_server import WeaviateServer
+from .weaviate_server import WeaviateServer, new_server
 
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 SEARCH_SECONDS = 2
@@ -194,6 +194,29 @@ async def test_calls_over_tls_trust_the_authority_that_is_named_and_no_other(
                 for call in (store.check_ready(), store.names()):
                     with pytest.raises(Unavailable):
                         await call
+
+
+async def test_a_servers_own_limit_of_queries_is_overload_and_freezing_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAXIMUM_CONCURRENT_GET_REQUESTS", "1")
+    server = new_server(tmp_path / "weaviate")
+    await asyncio.to_thread(server.start)
+    try:
+        async with open_weaviate_store(WeaviateOptions(Server(server.url, server.grpc))) as store:
+            house = HashHouse(store, proof_passages=100)
+            frozen = await house.make("c", documents(100))
+            assert frozen.proof is not None
+            assert (frozen.proof.passages_checked, frozen.proof.passages_mended) == (100, 0)
+            vector = await house.embedder.embed_query("own00001")
+            searches = [store.dense("c", vector, 10, {}) for _ in range(60)]
+            found = await asyncio.gather(*searches, return_exceptions=True)
+            refused = [each for each in found if isinstance(each, BaseException)]
+            assert 0 < len(refused) < 60
+            assert {type(each) for each in refused} == {Overloaded}
+            assert all(each.retry_after for each in refused)
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 class Refusing(grpc.GenericRpcHandler):

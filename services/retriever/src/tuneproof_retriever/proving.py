@@ -12,7 +12,8 @@ from collections.abc import Collection
 
 import structlog
 
-from tuneproof.servicekit.errors import Corrupted
+from tuneproof.servicekit.errors import Corrupted, Overloaded
+from tuneproof.servicekit.retries import Retries
 from tuneproof_retriever.corpus import Corpus, Passage, Proof, Vector
 from tuneproof_retriever.freezing import Content
 from tuneproof_retriever.own_words import WordCounts
@@ -26,6 +27,10 @@ _DEEP = 1024
 _DEPTHS = (4, 64, _DEEP, 8192)
 """How many hits are asked for, until the passage is among them. Many may have the same vector or
 the same words; one that thousands share proves nothing, and passes."""
+_AGAIN = Retries(
+    first=0.1, longest=5.0, attempts=10, passing=lambda error: isinstance(error, Overloaded)
+)
+"""A store that takes no more queries now is not one that lacks passages."""
 _log = structlog.get_logger(__name__)
 
 
@@ -87,10 +92,13 @@ async def lost_passages(
     lost: list[str] = []
     place = 0
 
+    async def is_found(passage: Passage, vector: Vector) -> bool:
+        by_vector = exact or await _by_vector(store, name, passage, vector)
+        return by_vector and await _by_words(store, name, passage, words)
+
     async def look(passage: Passage, vector: Vector | None) -> None:
         async with limit:
-            found = vector is not None and (exact or await _by_vector(store, name, passage, vector))
-            if not (found and await _by_words(store, name, passage, words)):
+            if vector is None or not await _AGAIN.call(lambda: is_found(passage, vector)):
                 lost.append(passage.id)
 
     async for batch in store.scan(name):

@@ -40,6 +40,8 @@ _GLANCE_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000)]
 _DEFAULT_GRPC_PORT = 50051
+_TOO_MANY = "429 Too many requests"
+"""What Weaviate 1.39 answers, with the code UNKNOWN, beyond MAXIMUM_CONCURRENT_GET_REQUESTS."""
 
 
 class Connection:
@@ -164,7 +166,7 @@ class Connection:
         codes = set(_codes(error))
         if "404" in codes or "could not find class" in text:
             return NotFound(f"there is no corpus {corpus!r}", corpus=corpus)
-        if codes & {"429", "RESOURCE_EXHAUSTED"}:
+        if codes & {"429", "RESOURCE_EXHAUSTED"} or _TOO_MANY in text:
             return Overloaded(
                 f"Weaviate takes no more calls now: {text}", retry_after=_asked_by(error)
             )
