@@ -210,7 +210,7 @@ def test_a_gpu_that_is_not_there_is_told(
 def test_a_worker_sees_one_gpu_or_none(
     monkeypatch: pytest.MonkeyPatch, device: str, given: str | None, shown: str
 ) -> None:
-    """TRL 1.16 refuses several GPUs in one process; bitsandbytes takes one that nobody asked for."""
+    """TRL 1.16 refuses several GPUs in a process; bitsandbytes takes one that nobody asked for."""
     from tuneproof_trainer.worker.__main__ import _visible_devices
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
