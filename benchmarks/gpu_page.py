@@ -33,6 +33,33 @@ _NAMES = {
     "swap": "swaps under load",
 }
 
+_LABELS = {
+    "load_seconds": "loading and quantising the base, s",
+    "train_seconds": "the training, s",
+    "tokens_per_s": "tokens/s",
+    "peak_gib": "peak memory of the GPU, GiB",
+    "first_loss": "first loss",
+    "final_loss": "last loss",
+    "resumed_equal_digest": "killed half-way and started again: the same digest",
+    "resumed_loss_difference": "… difference of the last loss",
+    "resumed_weight_difference": "… largest difference of a weight, to the largest weight",
+    "peft_logits_changed_by": "loaded by plain peft: largest change of a logit",
+    "peft_modules_without_effect": "… modules without effect",
+    "out_of_memory": "does not fit",
+    "out_of_memory_is_told": "the run fails and says which settings to change",
+    "repeats.trainings": "equal trainings",
+    "repeats.equal_digests": "… the same digest",
+    "repeats.deterministic_equal_digests": "… with deterministic kernels: the same digest",
+    "repeats.deterministic_speed": "… with deterministic kernels: speed, to that without",
+    "repeats.deterministic_error": "… with deterministic kernels",
+    "random_weights": "random weights",
+    "texts": "texts of 100 words",
+    "texts_per_s_batch_32": "texts/s, 32 a batch",
+    "texts_per_s_batch_256": "texts/s, 256 a batch",
+    "greedy_tokens_equal": "greedy tokens equal those of transformers and peft",
+}
+_YES_OR_NO = ("digest", "digests", "is_told", "random_weights", "tokens_equal")
+
 
 def fill(page: str, parts: Mapping[str, Mapping[str, Any]]) -> str:
     """The page with its tables written anew.
@@ -83,7 +110,10 @@ def _figures(parts: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| part | figure | value |", "|---|---|---|"]
     for name, part in parts.items():
         for key, value in _flat(part.get("figures", {})):
-            lines.append(f"| {_NAMES[name]} | {key} | {_number(value)} |")
+            shown = _number(value)
+            if key.endswith(_YES_OR_NO):
+                shown = "yes" if value else "no"
+            lines.append(f"| {_NAMES[name]} | {_LABELS.get(key, key)} | {shown} |")
     return "\n".join(lines)
 
 

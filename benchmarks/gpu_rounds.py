@@ -44,17 +44,25 @@ def compare(
     figures: dict[str, Any] = {"load_seconds": bench.load_seconds}
     pairs: list[tuple[Setting, Round, Round]] = []
     single: list[tuple[Setting, Round]] = []
+    too_large: list[Setting] = []
     for number, setting in enumerate(paired):
         if time.monotonic() > run.ends and pairs:
             break
         pairs.append((setting, *_pair(bench, setting, ours_first=number % 2 == 0)))
         if number == 0:
-            single += [(each, bench.ours(each)) for each in alone]
+            for each in alone:
+                one = _alone(bench, each)
+                if one is None:
+                    too_large.append(each)
+                else:
+                    single.append((each, one))
     for setting in dict.fromkeys([*paired, *alone]):
         both = [(ours, plain) for each, ours, plain in pairs if each == setting]
         ours = [one for one, _ in both] + [one for each, one in single if each == setting]
         if ours:
             figures[_name(setting)] = _row(bench, setting, data, ours, both)
+    if too_large:
+        figures["out_of_memory"] = ", ".join(map(_name, too_large))
     if repeats:
         figures["repeats"] = _repeats(bench, pairs)
     _forget(bench)
@@ -114,22 +122,45 @@ def _row(
     return row
 
 
+def _alone(bench: Bench, setting: Setting) -> Round | None:
+    """None when the GPU is too small for it."""
+    import torch
+
+    try:
+        return bench.ours(setting)
+    except torch.OutOfMemoryError as error:
+        print(f"{_name(setting)}: {error}", file=sys.stderr, flush=True)
+    bench.give_up()
+    return None
+
+
 def _repeats(bench: Bench, pairs: Sequence[tuple[Setting, Round, Round]]) -> dict[str, Any]:
-    """Whether equal trainings give equal adapters, as they are and with deterministic kernels."""
+    """Whether equal trainings give equal adapters, as they are and with deterministic kernels.
+
+    Not with `warn_only`: attention by cuDNN then stays as it is (PyTorch 2.11).
+    """
     import torch
 
     setting = pairs[0][0]
     before = [ours for _, ours, _ in pairs]
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    figures: dict[str, Any] = {
+        "trainings": len(before),
+        "equal_digests": int(len({one.digest for one in before}) == 1),
+    }
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(mode=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         after = [bench.ours(setting) for _ in range(2)]
+    except RuntimeError as error:  # An operation without a deterministic implementation.
+        bench.give_up()
+        return {**figures, "deterministic_error": str(error).partition("\n")[0][:200]}
     finally:
         torch.use_deterministic_algorithms(mode=False)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
     as_is = median(one.step_seconds for one in before)
     return {
-        "trainings": len(before),
-        "equal_digests": int(len({one.digest for one in before}) == 1),
+        **figures,
         "deterministic_equal_digests": int(len({one.digest for one in after}) == 1),
         "deterministic_speed": as_is / median(one.step_seconds for one in after),
     }

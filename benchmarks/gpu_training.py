@@ -100,10 +100,6 @@ class Bench:
         self._base = load_base(folder, Hyperparameters(), "auto")
         self.load_seconds = time.perf_counter() - begun
 
-    @property
-    def device(self) -> str:
-        return self._base.device
-
     def ours(self, setting: Setting) -> Round:
         """By the trainer's worker's code, as its process runs it."""
         from tuneproof_trainer.worker.training import train
@@ -168,6 +164,7 @@ class Bench:
                 completion_only_loss=True,
                 max_length=None,
                 logging_steps=1,
+                logging_nan_inf_filter=False,
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
@@ -192,6 +189,10 @@ class Bench:
         trainer.train()
         del trainer
         return self._end(times, losses, tuned, before, "")
+
+    def give_up(self) -> None:
+        """Clears up after a training that raised."""
+        _take_off(self._base.model)
 
     def close(self) -> None:
         """Lets go of the base."""
