@@ -25,8 +25,8 @@ _HEADS = (
 _NAMES = {
     "worker": "worker process",
     "memory": "out of memory",
-    "qlora-1b": "QLoRA, 1B",
-    "qlora-8b": "QLoRA, 8B",
+    "qlora-1b": "QLoRA 1B",
+    "qlora-8b": "QLoRA 8B",
     "embedder": "embedder",
     "equality": "engine equality",
     "load": "adapter load by stage",
