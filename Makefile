@@ -36,7 +36,7 @@ no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could n
 # The tests that start real services, and the browser's, in groups: see conftest.py.
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 # Whole folders that it leaves out: reading them takes as long as a third of its tests.
-QUICK  := --ignore=demo --ignore=tests/e2e --ignore=tests/faults
+QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap verify-gpu lint types proto check-proto images up down clean

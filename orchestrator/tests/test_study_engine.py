@@ -269,11 +269,20 @@ async def test_without_a_judge_the_scores_are_lexical(small):
     assert all(answer.grade.lexical for answer in results.answers)
 
 
-async def test_a_measure_without_a_margin_is_refused_before_anything_runs(small):
-    small.edit("{accuracy: 0.25, completeness: 0.25}", "{accuracy: 0.25}")
+@pytest.mark.parametrize(
+    ("margins", "message"),
+    [
+        ("{accuracy: 0.25}", "completeness needs a margin"),
+        ("{accuracy: 4, completeness: 0.25}", r"accuracy \(points, 1 to 5\), so each verdict"),
+    ],
+)
+async def test_a_margin_that_decides_nothing_is_refused_before_anything_runs(
+    small, margins, message
+):
+    small.edit("{accuracy: 0.25, completeness: 0.25}", margins)
     world = small.world()
     async with served(world) as target:
-        with pytest.raises(InvalidInput, match="completeness needs a margin"):
+        with pytest.raises(InvalidInput, match=message):
             await small.run(target)
     assert not world.calls
 

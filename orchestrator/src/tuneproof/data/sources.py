@@ -5,6 +5,7 @@ A new data set is a class here, a loader in a module of its own, and a member of
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -50,13 +51,13 @@ class Source(BaseModel):
             raise InvalidInput("--data does not fit: a program makes this data set")
         return self
 
+    @abstractmethod
     def load(self) -> Dataset:
         """Reads or makes the data set.
 
         Raises:
             InvalidInput: its files cannot be used; the message lists all mistakes.
         """
-        raise NotImplementedError
 
     @property
     def world(self) -> KnownWorld | None:

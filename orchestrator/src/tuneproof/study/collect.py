@@ -15,7 +15,6 @@ from tuneproof.results import (
     Cell,
     ItemResult,
     JudgeCheck,
-    Measure,
     ReaderCheck,
     Retrieved,
     StudyResults,
@@ -59,21 +58,13 @@ def load_results(chain: Chain) -> StudyResults:
         retrieval=retrieval_quality(plan.test, passages, k=plan.spec.retrieval.depth),
         reader_checks=_reader_checks(chain),
         judge_checks=_judge_checks(chain, answers),
-        primary=plan.primary(identities.criteria),
+        primary=plan.primary(identities.measures),
         margin=dict(plan.spec.comparison.margin),
         confidence=plan.spec.comparison.confidence,
         notes=_notes(chain, answers, models),
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),
-        criteria=_criteria(chain),
-    )
-
-
-def _criteria(chain: Chain) -> tuple[Measure, ...]:
-    """What the study's rubrics measure."""
-    return tuple(
-        Measure(rubric.criterion, rubric.low, rubric.high, rubric.unit, rubric.decimals)
-        for rubric in chain.identities.rubrics
+        criteria=identities.measures,
     )
 
 
@@ -167,7 +158,7 @@ def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck
     outputs = chain.state.outputs(dict(enumerate(chain.form_grades())))
     forms = [(chain.forms[place], grade_from_json(output)) for place, output in outputs.items()]
     given = answers_as_forms(chain.plan, answers) if forms else []
-    checks = [judge_check(measure, forms, given) for measure in _criteria(chain)]
+    checks = [judge_check(measure, forms, given) for measure in chain.identities.measures]
     return tuple(check for check in checks if check is not None)
 
 

@@ -49,8 +49,8 @@ class RetrieverSettings(ServiceSettings):
     write_passages: int = Field(
         512,
         ge=1,
-        description="Passages in one write. A crash during ingestion loses at most so many; sending"
-        " the stream again stores them.",
+        description="Passages in one write. A crash during ingestion loses at most this many;"
+        " sending the stream again stores them.",
     )
     search_concurrency: int = Field(
         16, ge=1, description="Searches of one SearchBatch stream that run at the same time."

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tuneproof.results import Measure
 from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
@@ -44,6 +45,14 @@ class Identities:
     def criteria(self) -> tuple[str, ...]:
         """In the rubrics' order."""
         return tuple(rubric.criterion for rubric in self.rubrics)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the rubrics measure, in their order."""
+        return tuple(
+            Measure(rubric.criterion, rubric.low, rubric.high, rubric.unit, rubric.decimals)
+            for rubric in self.rubrics
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The form that the state keeps."""

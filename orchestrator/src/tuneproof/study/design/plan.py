@@ -8,10 +8,10 @@ from functools import cached_property
 
 from tuneproof.data.items import Dataset, Item
 from tuneproof.data.splits import check_leakage, nested_subsets, split
-from tuneproof.results import PrimaryComparison
+from tuneproof.results import LEXICAL, Measure, PrimaryComparison
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.spec import LEXICAL_MEASURES, StudySpec, TuneSpec
+from tuneproof.study.design.spec import StudySpec, TuneSpec
 
 _SHOWN = 5
 
@@ -65,18 +65,20 @@ class Plan:
         """The cells that are tuned."""
         return tuple(cell for cell in self.cells if cell.tune is not None)
 
-    def primary(self, criteria: tuple[str, ...]) -> tuple[PrimaryComparison, ...]:
+    def primary(self, criteria: tuple[Measure, ...]) -> tuple[PrimaryComparison, ...]:
         """The comparisons that the file names, by cell.
 
         Args:
             criteria: what the judge scores; empty without a judge.
 
         Raises:
-            InvalidInput: a measure that nothing measures, or one without a margin.
+            InvalidInput: a measure that nothing measures, one without a margin, or a margin as
+                wide as the measure's range.
         """
         named = self.spec.comparison.primary
         if named is None:
-            pairs = [(arm.name, m) for arm in self.spec.tuned for m in criteria or ("token_f1",)]
+            names = [measure.name for measure in criteria] or ["token_f1"]
+            pairs = [(arm.name, name) for arm in self.spec.tuned for name in names]
         else:
             pairs = [(each.arm, each.measure) for each in named]
         _check_measures({measure for _, measure in pairs}, criteria, self.spec)
@@ -145,11 +147,17 @@ def _check_references(spec: StudySpec, tuning: tuple[Item, ...], test: tuple[Ite
         raise InvalidInput("\n".join(mistakes), field="references")
 
 
-def _check_measures(measures: set[str], criteria: tuple[str, ...], spec: StudySpec) -> None:
-    known = (*criteria, *LEXICAL_MEASURES)
+def _check_measures(measures: set[str], criteria: tuple[Measure, ...], spec: StudySpec) -> None:
+    known = {measure.name: measure for measure in (*criteria, *LEXICAL)}
     mistakes = [
         f"nothing measures {measure!r}; there are {', '.join(known)}"
         for measure in sorted(measures - set(known))
+    ]
+    mistakes += [
+        f"a margin of {margin:g} covers every difference of {name} ({known[name].words}), so each"
+        " verdict would be equivalent: name a smaller one"
+        for name, margin in spec.comparison.margin.items()
+        if name in known and (limits := known[name].limits) is not None and margin >= limits[1]
     ]
     mistakes += [
         f"{measure} needs a margin: `comparison: {{margin: {{{measure}: 0.25}}}}`"

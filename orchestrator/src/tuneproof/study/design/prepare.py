@@ -105,7 +105,7 @@ async def identities_for(
         found = identify(spec, sources, await rubrics_of_judge(spec, endpoints))
     else:
         found = identify(spec, sources)
-    prepared.plan.primary(found.criteria)
+    prepared.plan.primary(found.measures)
     return found
 
 
