@@ -12,6 +12,12 @@ STUDY  ?= studies/demo.yaml
 MODEL       ?=
 JUDGE_URL   ?=
 JUDGE_MODEL ?=
+# Where corpora live: weaviate, and a server that runs already. Without one, `make demo` starts the
+# one in the folder that TUNEPROOF_TOOLS names.
+STORE        ?=
+WEAVIATE_URL ?=
+STORE_FLAGS  := $(if $(WEAVIATE_URL),--store weaviate --weaviate-url $(WEAVIATE_URL))
+BESIDE       := $(if $(WEAVIATE_URL),,$(if $(filter weaviate,$(STORE)),sh demo/with_weaviate.sh $(STATE)/weaviate))
 STUDY_FLAGS := $(if $(MODEL),--model $(MODEL)) $(if $(JUDGE_URL),--judge-url $(JUDGE_URL)) \
     $(if $(JUDGE_MODEL),--judge-model $(JUDGE_MODEL)) \
     $(if $(MODEL)$(JUDGE_URL),--rubric accuracy@1 --rubric completeness@1)
@@ -21,8 +27,8 @@ GPU_PYTHON ?= python3
 GPU_FLAGS  ?=
 GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURDIR)/orchestrator/src | paste -sd:)
 
-PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed] \
-    services/generator[cpu] services/trainer services/judge orchestrator
+PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
+    services/generator[cpu] services/trainer services/judge orchestrator[datasets,pdf]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
@@ -61,7 +67,7 @@ $(STAMP): constraints.txt requirements-dev.txt $(wildcard libs/*/pyproject.toml 
 	@touch $@
 
 demo: $(STAMP)  ## Run the demo study from end to end and write its report
-	$(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS)
+	$(BESIDE) $(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS) $(STORE_FLAGS)
 
 test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m 'not (faults or engines or e2e)'
@@ -121,7 +127,7 @@ images:  ## Build the container images (needs docker; BASE=… is their base ima
 	done
 
 up: $(STAMP)  ## Start the four services on this machine and stay
-	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS))
+	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)
 
 down: $(STAMP)  ## End the services that make up or an interrupted study left
 	$(BIN)/tuneproof down --state $(STATE)

@@ -1,9 +1,11 @@
-"""The four real service processes with the demo's model, once for all tests here."""
+"""What several tests here share: the four real service processes with the demo's model, kubectl."""
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,3 +79,21 @@ def data() -> Path:
             " BioASQ's participants area (Task 12b golden enriched test batches)"
         )
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tools = os.environ.get("TUNEPROOF_TOOLS")
+    if not tools:
+        pytest.skip(
+            "needs kubectl: set TUNEPROOF_TOOLS to a folder with kubernetes/hyperkube.xz, the one"
+            " binary of Kubernetes that holds it (.ci/run sets it)"
+        )
+    target = tmp_path_factory.mktemp("kubectl") / "kubectl"
+    with (
+        lzma.open(Path(tools) / "kubernetes/hyperkube.xz") as packed,
+        target.open("wb") as unpacked,
+    ):
+        shutil.copyfileobj(packed, unpacked)
+    target.chmod(0o755)
+    return target

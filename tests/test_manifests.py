@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import lzma
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,24 +24,6 @@ USER = 10001
 pytestmark = pytest.mark.timeout(60)
 
 Manifest = dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tools = os.environ.get("TUNEPROOF_TOOLS")
-    if not tools:
-        pytest.skip(
-            "needs kubectl: set TUNEPROOF_TOOLS to a folder with kubernetes/hyperkube.xz, the one"
-            " binary of Kubernetes that holds it (.ci/run sets it)"
-        )
-    target = tmp_path_factory.mktemp("kubectl") / "kubectl"
-    with (
-        lzma.open(Path(tools) / "kubernetes/hyperkube.xz") as packed,
-        target.open("wb") as unpacked,
-    ):
-        shutil.copyfileobj(packed, unpacked)
-    target.chmod(0o755)
-    return target
 
 
 @pytest.fixture(scope="session")

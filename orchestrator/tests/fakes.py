@@ -47,6 +47,8 @@ class World:
     """Questions whose answers fail."""
     failing_searches: set[str] = field(default_factory=set)
     """Queries whose search fails."""
+    reranks: list[ret.Rerank] = field(default_factory=list)
+    """What the searches said of reranking, where they did."""
     lost_freezes: int = 0
     """So many times the retriever is lost while it freezes."""
     failing_runs: set[str] = field(default_factory=set)
@@ -119,6 +121,8 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         search = request.search
         if search.query in self._world.failing_searches:
             raise errors.Internal("this search fails")
+        if search.HasField("rerank"):
+            self._world.reranks.append(search.rerank)
         corpus = self._world.corpora.get(search.corpus)
         if corpus is None:
             raise errors.NotFound(f"there is no corpus {search.corpus!r}")

@@ -7,7 +7,7 @@ import pytest
 from tuneproof.data import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc as stubs
-from tuneproof.sdk import Chunking, RetrieverClient
+from tuneproof.sdk import Chunking, Rerank, RetrieverClient
 from tuneproof.servicekit.errors import (
     AlreadyExists,
     InvalidInput,
@@ -108,6 +108,9 @@ class _Retriever(stubs.RetrieverServiceServicer):
             for d in self.documents.values()
             if request.query in d.text
         ]
+        if request.HasField("rerank"):
+            for passage in passages:
+                passage.score, passage.first_score = 2.5, passage.score
         return pb.SearchResponse(passages=passages[: request.k])
 
     def _corpus(self, name: str) -> pb.Corpus:
@@ -223,6 +226,19 @@ async def test_a_search_says_all_that_was_asked(client, fake):
     await client.search("manual", "number", filter={"kind": "fact"})
     assert not fake.searches[-1].HasField("alpha")
     assert fake.searches[-1].filter == {"kind": "fact"}
+    assert not fake.searches[-1].HasField("rerank")
+    assert first.first_score is None
+
+
+async def test_a_search_can_be_reranked(client, fake):
+    await client.ensure_corpus("manual")
+    await client.ingest("manual", _documents(12))
+    [found] = await client.search("manual", "number 7", rerank=Rerank(50, "org/reranker"))
+    assert (found.score, found.first_score) == (2.5, 0.5)
+    assert fake.searches[-1].rerank == pb.Rerank(depth=50, expected_reranker="org/reranker")
+    outcomes = client.search_many("manual", {"q": "number 7"}, rerank=Rerank())
+    assert [passages[0].first_score async for _, passages in outcomes] == [0.5]
+    assert fake.searches[-1].HasField("rerank")
 
 
 async def test_an_unknown_mode_is_named_with_the_known_ones(client):

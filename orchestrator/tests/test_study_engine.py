@@ -312,6 +312,25 @@ async def test_another_embedder_searches_everything_anew(small):
     assert world.calls["SearchBatch"] >= 2 * searched
 
 
+async def test_a_study_with_reranking_says_so_in_each_search_and_searches_anew(small):
+    world = small.world()
+    async with served(world) as target:
+        plain = await small.run(target)
+        assert not world.reranks
+        searched = world.calls["SearchBatch"]
+        small.edit("k: 3}", "k: 3, rerank: {model: org/reranker, depth: 5}}")
+        reranked = await small.run(target)
+        assert world.calls["SearchBatch"] == 2 * searched
+        # Retrieval is measured as deep as ever.
+        asked = {(each.depth, each.expected_reranker) for each in world.reranks}
+        assert asked == {(10, "org/reranker")}
+        small.edit(", rerank: {model: org/reranker, depth: 5}", "")
+        assert (await small.run(target)).provenance == plain.provenance
+        assert world.calls["SearchBatch"] == 2 * searched
+    assert "reranked by org/reranker" in reranked.provenance["retrieval"]
+    assert "rerank" not in plain.provenance["retrieval"]
+
+
 async def test_a_search_that_fails_is_told_with_the_answer(small):
     world = small.world()
     question = (await _first_item(small)).question

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from tuneproof.local import LocalOptions
+from tuneproof.local import LocalOptions, RetrieverOptions
+from tuneproof.local.options import PREFERRED_PORTS, flags_of
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.locks import Holder
 from tuneproof.study.local import LocalServices
 
@@ -100,3 +102,38 @@ async def test_services_that_somebody_keeps_are_not_started_anew(supervisor, tmp
     supervisor.keeper = Holder(1)
     assert await ours.restart() is None
     assert set(supervisor.services) == {"generator", "judge"}
+
+
+def flags(state, **given):
+    options = LocalOptions(state, "model", retriever=RetrieverOptions(**given))
+    return flags_of(options, PREFERRED_PORTS)["retriever"]
+
+
+def test_the_retriever_gets_its_options_as_flags(tmp_path, monkeypatch):
+    assert flags(tmp_path) == ["--store-dir", str(tmp_path / "corpora")]
+    url, grpc = "http://127.0.0.1:8080", "127.0.0.1:50051"
+    found = flags(tmp_path, store="weaviate", weaviate_url=url, weaviate_grpc=grpc)
+    assert found == ["--store", "weaviate", "--weaviate-url", url, "--weaviate-grpc", grpc]
+    found = flags(tmp_path, embedder="tei", embedder_url="http://e", reranker="org/model")
+    assert found[2:] == [
+        *("--embedder", "tei", "--embedder-url", "http://e", "--reranker", "org/model")
+    ]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e5").mkdir()
+    assert flags(tmp_path, embedder="e5")[2:] == ["--embedder", str(tmp_path / "e5")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"store": "weaviate"},
+        {"weaviate_url": "http://w:8080"},
+        {"embedder": "tei"},
+        {"embedder": "openai", "embedder_url": "http://e"},
+        {"embedder": "e5", "embedder_url": "http://e"},
+        {"reranker_url": "http://r"},
+    ],
+)
+def test_a_server_and_its_address_belong_together(given):
+    with pytest.raises(InvalidInput, match="belong together"):
+        RetrieverOptions(**given)

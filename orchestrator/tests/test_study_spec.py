@@ -43,6 +43,14 @@ def test_a_number_in_scientific_notation_is_a_number():
     assert spec.training.hyperparameters.learning_rate == 1e-3
 
 
+def test_reranking_names_its_model():
+    text = STUDY.replace("k: 3}", "k: 3, rerank: {model: org/reranker, depth: 50}}")
+    assert STUDY_FILE.parse(text, "study.yaml").retrieval.rerank.depth == 50
+    assert STUDY_FILE.parse(STUDY, "study.yaml").retrieval.rerank is None
+    [mistake] = mistakes_of(STUDY.replace("k: 3}", "k: 3, rerank: {depth: 50}}"))
+    assert "retrieval.rerank.model" in mistake
+
+
 def test_judge_none_means_no_judge():
     text = STUDY.replace(
         "judge: {rubrics: [tele-accuracy@1, tele-completeness@1], repeats: 2, seed: 1}",

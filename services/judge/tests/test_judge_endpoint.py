@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from tuneproof.servicekit.errors import Unavailable, WrongState
+from tuneproof.servicekit.http import retry_after
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import FailureKind
-from tuneproof_judge.replies import CallFailed, Completion, retry_after
+from tuneproof_judge.replies import CallFailed, Completion
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -1,7 +1,9 @@
-"""The real embedder, loaded once, and the real store."""
+"""The real embedder, loaded once, and the real stores."""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +14,21 @@ from tuneproof_retriever.corpus import Chunking, Corpus, EmbedderIdentity
 from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
 from tuneproof_retriever.stores.lance_store import LanceStore, open_lance_store
+from tuneproof_retriever.stores.protocol import VectorStore
+from tuneproof_retriever.stores.weaviate_options import Server, WeaviateOptions
+from tuneproof_retriever.stores.weaviate_store import (
+    WeaviateStore,
+    open_weaviate_store,
+)
+
+from .weaviate_server import WeaviateServer, new_server
 
 
 @pytest.fixture(scope="session")
 def embedder() -> Iterator[SentenceEmbedder]:
     loaded = load_sentence_embedder(PACKAGED_MODEL, device="cpu", threads=1, batch_size=16)
     yield loaded
-    loaded.close()
+    asyncio.run(loaded.close())
 
 
 @pytest.fixture
@@ -27,10 +37,29 @@ async def lance_store(tmp_path: Path) -> AsyncIterator[LanceStore]:
         yield store
 
 
-@pytest.fixture(params=["lancedb"])
-def store(request: pytest.FixtureRequest) -> LanceStore:
+@pytest.fixture(scope="session")
+def weaviate_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeaviateServer]:
+    server = new_server(tmp_path_factory.mktemp("weaviate"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def weaviate_store(weaviate_server: WeaviateServer) -> AsyncIterator[WeaviateStore]:
+    """A store with collections of its own on the one server."""
+    server = Server(weaviate_server.url, weaviate_server.grpc)
+    options = WeaviateOptions(server, prefix=f"Test{uuid.uuid4().hex}")
+    async with open_weaviate_store(options) as store:
+        yield store
+        for name in await store.names():
+            await store.delete(name)
+
+
+@pytest.fixture(params=["lancedb", "weaviate"])
+def store(request: pytest.FixtureRequest) -> VectorStore:
     """Every store there is, one after the other."""
-    stores = {"lancedb": "lance_store"}
+    stores = {"lancedb": "lance_store", "weaviate": "weaviate_store"}
     return request.getfixturevalue(stores[request.param])
 
 

@@ -14,6 +14,7 @@ from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import (
     Chunking,
+    ChunkingStrategy,
     Corpus,
     Document,
     PreparedDocument,
@@ -97,9 +98,10 @@ async def test_the_digest_holds_embedder_and_chunking(tiny_corpus: Corpus) -> No
         tiny_corpus,
         replace(tiny_corpus, embedder=identity),
         replace(tiny_corpus, chunking=Chunking(100, 1)),
+        replace(tiny_corpus, chunking=Chunking(100, 0, ChunkingStrategy.SENTENCES)),
     ]
     digests = {(await read_content(variant, passages())).digest for variant in variants}
-    assert len(digests) == 3
+    assert len(digests) == 4
     renamed = replace(tiny_corpus, name="x", labels={}, embedder=replace(identity, id="elsewhere"))
     assert (await read_content(renamed, passages())).digest in digests
 
@@ -163,7 +165,8 @@ async def test_passages_keep_offsets_title_and_metadata(house: House) -> None:
             assert passage.text == document.text[passage.start : passage.end]
             assert passage.title == document.title
             assert passage.metadata == document.metadata
-            assert len(house.embedder.offsets(passage.text)) <= 24
+            [tokens] = await house.embedder.offsets([passage.text])
+            assert len(tokens) <= 24
 
 
 async def test_a_long_title_takes_room_and_a_longer_one_is_rejected(house: House) -> None:
@@ -176,8 +179,8 @@ async def test_a_long_title_takes_room_and_a_longer_one_is_rejected(house: House
     assert [(id_, error.field) for id_, error in report.rejected] == [("longer", "documents.title")]
     async for batch in house.store.scan("c"):
         for stored in batch:
-            tokens = len(house.embedder.offsets(stored.passage.embedded_text))
-            assert tokens <= house.embedder.identity.max_tokens
+            [tokens] = await house.embedder.offsets([stored.passage.embedded_text])
+            assert len(tokens) <= house.embedder.identity.max_tokens
 
 
 class Growing:
@@ -187,9 +190,14 @@ class Growing:
         self.identity = replace(embedder.identity, max_tokens=20)
         self._embedder = embedder
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        offsets = self._embedder.offsets(text)
-        return [each for each in offsets for _ in range(1 if len(text) > 200 else 3)]
+    async def offsets(
+        self, texts: Sequence[str], *, deadline: float | None = None
+    ) -> list[list[tuple[int, int]]]:
+        found = zip(texts, await self._embedder.offsets(texts, deadline=deadline), strict=True)
+        return [
+            [each for each in offsets for _ in range(1 if len(text) > 200 else 3)]
+            for text, offsets in found
+        ]
 
 
 async def test_a_passage_that_outgrows_the_embedder_is_rejected_not_truncated(

@@ -44,12 +44,12 @@ async def test_many_texts_come_back_in_their_order(embedder: SentenceEmbedder) -
     assert (await embedder.embed_passages([])).shape == (0, embedder.identity.dimension)
 
 
-def test_the_identity_leaves_room_for_special_tokens(embedder: SentenceEmbedder) -> None:
+async def test_the_identity_leaves_room_for_special_tokens(embedder: SentenceEmbedder) -> None:
     assert embedder.identity.id == PACKAGED_MODEL
     assert embedder.identity.dimension == 384
     assert embedder.identity.max_tokens == 254
     text = "word " * 1000
-    assert len(embedder.offsets(text)) == 1000, "no truncation"
+    assert len((await embedder.offsets([text]))[0]) == 1000, "no truncation"
 
 
 async def test_queries_that_come_together_are_embedded_together() -> None:
@@ -91,7 +91,7 @@ async def test_a_failed_batch_fails_its_queries_and_no_later_one() -> None:
     assert (await queries.embed("good")).tolist() == [1.0]
 
 
-def test_the_digest_is_of_what_is_loaded_not_of_where_it_lies(
+async def test_the_digest_is_of_what_is_loaded_not_of_where_it_lies(
     embedder: SentenceEmbedder, tmp_path: Path
 ) -> None:
     folder = tmp_path / "copy"
@@ -105,7 +105,7 @@ def test_the_digest_is_of_what_is_loaded_not_of_where_it_lies(
     changed = load_sentence_embedder(str(folder), device="cpu", threads=0, batch_size=8)
     assert changed.identity.id == "copy"
     assert changed.identity.max_tokens == 126
-    changed.close()
+    await changed.close()
 
 
 async def test_vectors_of_a_model_that_does_not_normalise_have_length_one(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ async def test_vectors_of_a_model_that_does_not_normalise_have_length_one(tmp_pa
     (folder / "modules.json").write_text(json.dumps(modules[:2]))
     raw = load_sentence_embedder(str(folder), device="cpu", threads=0, batch_size=8)
     vectors = await raw.embed_passages(TEXTS)
-    raw.close()
+    await raw.close()
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 

@@ -134,6 +134,22 @@ def test_mistakes_in_settings_are_listed_all_at_once() -> None:
         assert flag in ended.stderr
 
 
+def test_mistakes_in_what_says_where_weaviate_is_are_listed(tmp_path: Path) -> None:
+    ended = run(
+        "--weaviate-url", "weaviate:8080", "--weaviate-grpc", "weaviate", "--weaviate-prefix", "a b"
+    )
+    assert ended.returncode == 2
+    for flag in ("--weaviate-url", "--weaviate-grpc", "--weaviate-prefix"):
+        assert flag in ended.stderr
+    ended = run("--weaviate-api-key", "secret", "--weaviate-api-key-file", str(tmp_path))
+    assert ended.returncode == 2
+    assert "leave one out" in ended.stderr
+    assert "secret" not in ended.stderr
+    ended = run("--store", "weaviate", "--weaviate-api-key-file", str(tmp_path / "none"))
+    assert ended.returncode == 1
+    assert "weaviate_api_key_file" in ended.stderr
+
+
 def test_an_embedder_that_is_not_there_ends_the_start_with_a_line(tmp_path: Path) -> None:
     ended = run("--embedder", str(tmp_path / "none"), "--store-dir", str(tmp_path / "s"))
     assert ended.returncode == 1
@@ -153,6 +169,7 @@ def test_the_service_imports_no_other_service_and_waits_with_heavy_libraries() -
     ).stdout
     packages, ours = (line.split() for line in output.splitlines())
     foreign = {"vllm", "trl", "peft", "bitsandbytes", "openai", "torch", "lancedb", "transformers"}
+    foreign |= {"weaviate", "httpx", "py_rust_stemmers"}
     assert not foreign & set(packages)
     allowed = (
         "tuneproof.servicekit",

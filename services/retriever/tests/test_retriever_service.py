@@ -89,10 +89,8 @@ async def refusal(call: object) -> TuneproofError:
 
 
 async def test_the_life_of_a_corpus(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub) -> None:
-    chunking = pb.Chunking(max_tokens=30, overlap_tokens=3)
-    request = pb.CreateCorpusRequest(
-        name="birches", chunking=chunking, labels={"a": "b"}, request_id="r"
-    )
+    chunking = pb.Chunking(max_tokens=30, overlap_tokens=3, by=pb.CHUNKING_STRATEGY_TOKENS)
+    request = pb.CreateCorpusRequest(name="birches", chunking=chunking, labels={"a": "b"})
     created = (await stub.CreateCorpus(request)).corpus
     assert created.state == pb.CORPUS_STATE_OPEN
     assert created.chunking == chunking
@@ -189,6 +187,7 @@ async def test_names_never_become_paths(
             pb.CreateCorpusRequest(name="c", chunking=pb.Chunking(max_tokens=9, overlap_tokens=9)),
             "chunking.overlap_tokens",
         ),
+        (pb.CreateCorpusRequest(name="c", chunking=pb.Chunking(by=9)), "by"),
         (pb.CreateCorpusRequest(name="c", labels={str(n): "" for n in range(65)}), "labels"),
         (pb.CreateCorpusRequest(name="c", labels={"": "x"}), "labels"),
         (pb.CreateCorpusRequest(name="c", labels={"x": "y" * 4097}), "labels"),

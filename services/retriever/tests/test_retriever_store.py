@@ -268,3 +268,49 @@ async def test_a_corpus_that_is_not_there_is_not_found(
 
 async def test_a_store_in_use_is_ready(store: VectorStore) -> None:
     await store.check_ready()
+
+
+async def test_vectors_come_back_for_those_that_are_there(
+    store: VectorStore, tiny_corpus: Corpus
+) -> None:
+    await store.create(tiny_corpus)
+    document = prepared("d", ["one", "two"], [[1, 0, 0, 0], [1, 1, 0, 0]])
+    await store.add("tiny", [document])
+    first, second = (passage.id for passage in document.passages)
+    absent = prepared("other", ["three"]).passages[0].id
+    found = await store.vectors("tiny", [second, absent, first])
+    assert set(found) == {first, second}
+    assert found[first] == pytest.approx([1, 0, 0, 0], abs=1e-6)
+    assert found[second] == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0], abs=1e-6)
+    assert await store.vectors("tiny", []) == {}
+
+
+async def test_mended_passages_are_found_as_before(store: VectorStore, tiny_corpus: Corpus) -> None:
+    await store.create(tiny_corpus)
+    document = prepared("d", ["gain", "tower"], [[1, 0, 0, 0], [0, 1, 0, 0]], {"a": "b"})
+    await store.add("tiny", [document])
+    await store.build_indexes("tiny")
+    before = await everything(store, "tiny")
+    await store.mend("tiny", [passage.id for passage in document.passages])
+    assert await everything(store, "tiny") == before
+    assert await store.counts("tiny") == Counts(1, 2)
+    vector = np.asarray([0, 1, 0, 0], np.float32)
+    found = await store.dense("tiny", vector, 2, {"a": "b"})
+    assert [hit.passage.text for hit in found] == ["tower", "gain"]
+    assert [hit.passage.text for hit in await store.keyword("tiny", "gains", 5, {})] == ["gain"]
+
+
+async def test_a_claim_stays_the_same_while_nobody_else_has_it(
+    store: VectorStore, tiny_corpus: Corpus
+) -> None:
+    await store.create(tiny_corpus)
+    turn = await store.claim("tiny")
+    assert await store.claim("tiny") == turn
+    await store.release("tiny")
+    await store.release("tiny")
+    assert await store.claim("tiny") == turn
+    assert await store.load("tiny") == tiny_corpus
+
+
+async def test_nothing_is_away(store: VectorStore) -> None:
+    assert store.outages == 0

@@ -1,4 +1,4 @@
-"""Options of every command that calls a generator, and the client that they name."""
+"""Options of every command that calls one service, and the client that they name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import typer
 
 from tuneproof.cli.console import give
 from tuneproof.cli.options import STATE, JsonOption, StateOption, TokenOption
-from tuneproof.sdk import Endpoints, GeneratorClient
+from tuneproof.sdk import Endpoints, GeneratorClient, RetrieverClient
+from tuneproof.sdk.client import Client
 
 T = TypeVar("T")
+ClientT = TypeVar("ClientT", bound=Client)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Each field is an option of the command."""
+    """Of commands that call a generator; each field is an option of the command."""
 
     generator: Annotated[
         str,
@@ -35,15 +37,35 @@ class Asked:
 
     def run(self, work: Callable[[GeneratorClient], Awaitable[T]]) -> T:
         """Does some work with a client of that generator."""
-        endpoints = self.endpoints
-
-        async def run() -> T:
-            target = endpoints.target("generator")
-            async with GeneratorClient(target, token=endpoints.token) as client:
-                return await work(client)
-
-        return asyncio.run(run())
+        return _run(GeneratorClient, self.endpoints, work)
 
     def give(self, value: Any, shown: str | Callable[[], None]) -> None:
         """Prints the result as `console.give` does."""
         give(value, shown, as_json=self.as_json)
+
+
+@dataclass(frozen=True)
+class AskedRetriever:
+    """As `Asked`, of commands that call a retriever."""
+
+    retriever: Annotated[str, typer.Option(help="host:port of the retriever.")] = ""
+    token: TokenOption = ""
+    state: StateOption = STATE
+    as_json: JsonOption = False
+
+    def run(self, work: Callable[[RetrieverClient], Awaitable[T]]) -> T:
+        """Does some work with a client of that retriever."""
+        targets = {"retriever": self.retriever, "token": self.token}
+        return _run(RetrieverClient, Endpoints.discover(self.state, targets), work)
+
+    def give(self, value: Any, shown: str | Callable[[], None]) -> None:
+        """Prints the result as `console.give` does."""
+        give(value, shown, as_json=self.as_json)
+
+
+def _run(client: type[ClientT], endpoints: Endpoints, work: Callable[[ClientT], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with client(endpoints.target(client.service), token=endpoints.token) as one:
+            return await work(one)
+
+    return asyncio.run(run())

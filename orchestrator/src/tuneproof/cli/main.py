@@ -11,6 +11,8 @@ from tuneproof.cli import ask, doctor, loadtest, services, study
 from tuneproof.cli.adapters import aliases
 from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
+from tuneproof.cli.corpus import commands as corpus
+from tuneproof.cli.corpus import evaluating
 from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
@@ -50,6 +52,8 @@ def root(
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
 app.add_typer(adapters.app, name="adapters")
+corpus.app.command("eval")(evaluating.eval_command)
+app.add_typer(corpus.app, name="corpus")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("up")(services.up)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, TypeVar, get_type_hints
+from typing import Annotated, Any, Concatenate, Literal, TypeVar, get_type_hints
 
 import typer
 
 from tuneproof.cli.console import plain_errors
+from tuneproof.local import RetrieverOptions
 
 OptionsT = TypeVar("OptionsT")
 
@@ -43,7 +44,53 @@ class ServiceOptions:
     ] = ""
     judge_model: Annotated[str, typer.Option(help="The judge's model at that endpoint.")] = ""
     rubrics: Annotated[Path | None, typer.Option(help="Folder with extra rubric files.")] = None
+    store: Annotated[
+        Literal["lancedb", "weaviate"],
+        typer.Option(help="Where corpora live: a folder of the state, or a Weaviate server."),
+    ] = "lancedb"
+    weaviate_url: Annotated[
+        str,
+        typer.Option(
+            help="HTTP address of a Weaviate server that runs already. Its key:"
+            " TUNEPROOF_RETRIEVER_WEAVIATE_API_KEY."
+        ),
+    ] = ""
+    weaviate_grpc: Annotated[
+        str, typer.Option(help="Its gRPC address, host:port; without it port 50051 of its host.")
+    ] = ""
+    embedder: Annotated[
+        str,
+        typer.Option(
+            help="What turns text into vectors: a folder in sentence-transformers format, a model"
+            " id, or tei or openai for a server that runs already. Its key:"
+            " TUNEPROOF_RETRIEVER_EMBEDDER_API_KEY."
+        ),
+    ] = ""
+    embedder_url: Annotated[
+        str,
+        typer.Option(help="Address of that server: of TEI, or the base URL of OpenAI's protocol."),
+    ] = ""
+    embedder_tokenizer: Annotated[
+        str,
+        typer.Option(help="With openai: the model's tokenizer, a folder or a model id."),
+    ] = ""
+    reranker: Annotated[
+        str,
+        typer.Option(
+            help="What reads the best passages again where a study or a search asks for it: a"
+            " folder or model id of a cross-encoder, or tei for a server that runs already. Its"
+            " key: TUNEPROOF_RETRIEVER_RERANKER_API_KEY."
+        ),
+    ] = ""
+    reranker_url: Annotated[str, typer.Option(help="Address of that server.")] = ""
     state: StateOption = STATE
+
+    @property
+    def of_retriever(self) -> RetrieverOptions:
+        """Those that only the retriever gets."""
+        return RetrieverOptions(
+            **{one.name: getattr(self, one.name) for one in fields(RetrieverOptions)}
+        )
 
 
 def takes_options(

@@ -51,6 +51,10 @@ def up(
       tuneproof up studies/demo.yaml
 
       tuneproof up --model Qwen/Qwen3-0.6B --detach
+
+      tuneproof up studies/demo.yaml --store weaviate --weaviate-url http://127.0.0.1:8080
+
+      tuneproof up studies/demo.yaml --embedder tei --embedder-url http://127.0.0.1:8081
     """
     asyncio.run(_up(Supervisor(given.state), _local(study, given), detach=detach, as_json=as_json))
 
@@ -119,7 +123,14 @@ def _local(study: Path | None, given: ServiceOptions) -> LocalOptions:
     if not model:
         raise InvalidInput("name a base model: in a study file under `services`, or with --model")
     model_folder(model)
-    return LocalOptions(given.state.resolve(), model, given.judge_url, given.judge_model, rubrics)
+    return LocalOptions(
+        given.state.resolve(),
+        model,
+        given.judge_url,
+        given.judge_model,
+        rubrics,
+        given.of_retriever,
+    )
 
 
 def _tell() -> Progress:

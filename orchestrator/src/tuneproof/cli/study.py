@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,10 +106,15 @@ def run_command(
     targets = {"retriever": retriever, "generator": generator, "trainer": trainer, "judge": judge}
     request = Request(
         file,
-        data=data,
+        given.state,
+        data,
+        model=given.model,
+        judge_url=given.judge_url,
+        judge_model=given.judge_model,
+        rubrics=given.rubrics,
+        retriever=given.of_retriever,
         rubric_ids=tuple(rubric or ()),
         targets={**targets, "token": token},
-        **asdict(given),
     )
     _check_flags(request, artifacts, up=up)
     prepared = prepare(request)
@@ -241,6 +245,7 @@ async def _run(
             request.judge_url,
             request.judge_model,
             prepared.sources.rubrics,
+            request.retriever,
         )
         source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)
     store = artifacts or str(request.state.resolve() / "artifacts")

@@ -44,7 +44,7 @@ def is_gold(passage_text: str, document_id: str, item: Item) -> bool:
         return False
     if not item.gold_texts:
         return bool(item.gold_documents)
-    return any(_shows(passage_text, evidence) for evidence in item.gold_texts)
+    return any(shows_text(passage_text, evidence) for evidence in item.gold_texts)
 
 
 def retrieval_quality(
@@ -94,20 +94,31 @@ def _gains(
     passages: Sequence[Found], pieces: Sequence[str], shows: Callable[[Found, str], bool]
 ) -> list[bool]:
     """For each passage whether it brings a piece that those before it leave over."""
-    taker: dict[int, int] = {}
-    wanted = [[p for p, piece in enumerate(pieces) if shows(found, piece)] for found in passages]
+    shown = [[p for p, piece in enumerate(pieces) if shows(found, piece)] for found in passages]
+    return [piece is not None for piece in pieces_brought(shown)]
 
-    def take(passage: int, seen: set[int]) -> bool:
-        for piece in wanted[passage]:
+
+def pieces_brought(shown: Sequence[Sequence[int]]) -> list[int | None]:
+    """For each passage the piece by which it extends the matching of those before it, or None.
+
+    Args:
+        shown: numbers of the pieces that each passage shows, by rank.
+    """
+    taker: dict[int, int] = {}
+
+    def take(passage: int, seen: set[int]) -> int | None:
+        """The piece that is taken now and was free before."""
+        for piece in shown[passage]:
             if piece in seen:
                 continue
             seen.add(piece)
-            if piece not in taker or take(taker[piece], seen):
+            free = take(taker[piece], seen) if piece in taker else piece
+            if free is not None:
                 taker[piece] = passage
-                return True
-        return False
+                return free
+        return None
 
-    return [take(passage, set()) for passage in range(len(passages))]
+    return [take(passage, set()) for passage in range(len(shown))]
 
 
 def _dcg(gains: Sequence[bool]) -> float:
@@ -121,7 +132,7 @@ def _evidence(item: Item) -> list[str]:
 def _shows_piece(item: Item) -> Callable[[Found, str], bool]:
     def shows(found: Found, evidence: str) -> bool:
         known = item.gold_documents
-        return (not known or found.document_id in known) and _shows(found.text, evidence)
+        return (not known or found.document_id in known) and shows_text(found.text, evidence)
 
     return shows
 
@@ -130,7 +141,8 @@ def _is_of_document(found: Found, document_id: str) -> bool:
     return found.document_id == document_id
 
 
-def _shows(passage: str, evidence: str) -> bool:
+def shows_text(passage: str, evidence: str) -> bool:
+    """Whether a passage shows a piece of evidence, as the module says."""
     here, there = _normal(passage), _normal(evidence)
     if not there:
         return False

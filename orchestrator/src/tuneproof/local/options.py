@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
+
+from tuneproof.servicekit.errors import InvalidInput
 
 SERVICES = ("retriever", "trainer", "generator", "judge")
 """In the order of their start."""
@@ -18,6 +21,58 @@ PREFERRED_PORTS = {
     "openai": 47880,
 }
 """A state folder gets these ports if they are free at its first start."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverOptions:
+    """Flags of the retriever, by their names there; empty ones are left to its defaults."""
+
+    store: Literal["lancedb", "weaviate"] = "lancedb"
+    """Where corpora live: a folder of the state, or a Weaviate server that runs already."""
+    weaviate_url: str = ""
+    """HTTP address of that server."""
+    weaviate_grpc: str = ""
+    """Its gRPC address, host:port; empty: port 50051 of the same host."""
+    embedder: str = ""
+    """A folder, a model id, or `tei` or `openai` for a server that runs already."""
+    embedder_url: str = ""
+    """Address of that server."""
+    embedder_tokenizer: str = ""
+    """Of the model behind `openai`: a folder or a model id."""
+    reranker: str = ""
+    """A folder or model id of a cross-encoder, or `tei`; empty: none."""
+    reranker_url: str = ""
+    """Address of the reranker's server."""
+
+    def __post_init__(self) -> None:
+        pairs = {
+            "--store weaviate and --weaviate-url": (self.store == "weaviate", self.weaviate_url),
+            "--embedder tei or openai and --embedder-url": (
+                self.embedder in ("tei", "openai"),
+                self.embedder_url,
+            ),
+            "--embedder openai and --embedder-tokenizer": (
+                self.embedder == "openai",
+                self.embedder_tokenizer,
+            ),
+            "--reranker tei and --reranker-url": (self.reranker == "tei", self.reranker_url),
+        }
+        broken = [both for both, (one, other) in pairs.items() if one != bool(other)]
+        if broken:
+            raise InvalidInput(f"{'; '.join(broken)} belong together: give both or none")
+
+    def flags(self, state: Path) -> list[str]:
+        """As the retriever takes them."""
+        if self.store == "lancedb":
+            found = ["--store-dir", str(state / "corpora")]
+        else:
+            found = ["--store", self.store]
+        for one in fields(self):
+            if one.name != "store" and (value := getattr(self, one.name)):
+                # A service may be started again from elsewhere.
+                value = str(Path(value).resolve()) if Path(value).is_dir() else value
+                found += [f"--{one.name.replace('_', '-')}", value]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +89,7 @@ class LocalOptions:
     """The judge's model at that endpoint; empty: the base model."""
     rubrics: Path | None = None
     """Folder with extra rubric files."""
+    retriever: RetrieverOptions = field(default_factory=RetrieverOptions)
 
     @property
     def model_name(self) -> str:
@@ -66,7 +122,7 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
     if options.rubrics:
         judge += ["--rubrics", str(options.rubrics)]
     return {
-        "retriever": ["--store-dir", str(state / "corpora")],
+        "retriever": options.retriever.flags(state),
         "trainer": [*model, *artifacts],
         "generator": [
             *model,

@@ -26,6 +26,7 @@ from tuneproof.sdk.values import (
     IngestResult,
     Passage,
     RejectedDocument,
+    Rerank,
     Restarted,
     Sampling,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "PoolInfo",
     "RejectedDocument",
     "ReplicaInfo",
+    "Rerank",
     "Restarted",
     "RetrieverClient",
     "RunInfo",

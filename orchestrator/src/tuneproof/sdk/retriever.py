@@ -11,7 +11,14 @@ from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1.retriever_pb2_grpc import RetrieverServiceStub
 from tuneproof.sdk.client import Client
 from tuneproof.sdk.streams import Inputs
-from tuneproof.sdk.values import Chunking, CorpusInfo, IngestResult, Passage, RejectedDocument
+from tuneproof.sdk.values import (
+    Chunking,
+    CorpusInfo,
+    IngestResult,
+    Passage,
+    RejectedDocument,
+    Rerank,
+)
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.retries import Retries
@@ -124,6 +131,12 @@ class RetrieverClient(Client):
         """Deletes a corpus and its passages."""
         await self._call(pb.DeleteCorpusRequest(name=name), timeout)
 
+    async def export(self, name: str, *, timeout: float = 3600.0) -> AsyncIterator[Passage]:
+        """All passages of a frozen corpus, by ascending id."""
+        async for reply in self._replies(pb.ExportPassagesRequest(corpus=name), timeout):
+            for passage in _passages(reply):
+                yield passage
+
     async def search(
         self,
         corpus: str,
@@ -134,6 +147,7 @@ class RetrieverClient(Client):
         alpha: float | None = None,
         expected_digest: str = "",
         filter: Mapping[str, str] | None = None,  # noqa: A002 - the contract's word
+        rerank: Rerank | None = None,
         timeout: float = 60.0,
     ) -> Passages:
         """The k passages nearest to a query, best first.
@@ -143,6 +157,10 @@ class RetrieverClient(Client):
             alpha: weight of the dense list in a hybrid search, 0 to 1; None: 0.5.
             expected_digest: a corpus with another digest is refused (`WrongState`).
             filter: only passages whose metadata equals every entry.
+            rerank: how the retriever's reranker orders them anew; None: it does not.
+
+        Raises:
+            WrongState: also when there is no such reranker.
         """
         request = message_of(
             pb.SearchRequest,
@@ -153,6 +171,7 @@ class RetrieverClient(Client):
             alpha=alpha,
             expected_digest=expected_digest,
             filter=filter,
+            rerank=rerank,
         )
         return _passages(await self._call(request, timeout))
 
@@ -165,6 +184,7 @@ class RetrieverClient(Client):
         mode: str = "hybrid",
         alpha: float | None = None,
         expected_digest: str = "",
+        rerank: Rerank | None = None,
         in_flight: int = 32,
         timeout: float = 6 * 3600.0,
         stall: float = 300.0,
@@ -174,7 +194,13 @@ class RetrieverClient(Client):
         Args:
             queries: by id of the caller's.
         """
-        asked = {"k": k, "mode": mode, "alpha": alpha, "expected_digest": expected_digest}
+        asked = {
+            "k": k,
+            "mode": mode,
+            "alpha": alpha,
+            "expected_digest": expected_digest,
+            "rerank": rerank,
+        }
         return self._outcomes(
             pb.SearchBatchRequest,
             queries,
@@ -227,7 +253,7 @@ def _ingested(
     )
 
 
-def _passages(reply: pb.SearchResponse) -> Passages:
+def _passages(reply: pb.SearchResponse | pb.ExportPassagesResponse) -> Passages:
     return [value_from(Passage, passage) for passage in reply.passages]
 
 

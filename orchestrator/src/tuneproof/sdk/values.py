@@ -19,6 +19,8 @@ class Chunking:
     """Longest passage in the embedder's tokens; 0: the service's default."""
     overlap_tokens: int = 0
     """Most tokens that a passage shares with the one before."""
+    by: str = "tokens"
+    """Where passages begin and end: `tokens`, `sentences` or `structure`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,22 @@ class Passage:
     end: int
     """Offsets into the document's text in code points; the end is exclusive."""
     score: float
-    """Higher is nearer; comparable within one search only."""
+    """Higher is nearer; comparable within one search only. A reranker's where one was asked for."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    """Of the document."""
+    first_score: float | None = None
+    """The search's own score of a reranked passage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rerank:
+    """How the best passages of a search are read again, together with the query."""
+
+    depth: int = 0
+    """Passages that are read again, k or more; 0: the service's default."""
+    expected_reranker: str = ""
+    """Id or digest of the reranker; another one is refused. Empty accepts any."""
 
 
 @dataclass(frozen=True, slots=True)

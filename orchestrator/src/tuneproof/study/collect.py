@@ -21,6 +21,7 @@ from tuneproof.results import (
 )
 from tuneproof.sdk.runs import PRECISIONS
 from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.study.design.spec import RetrievalSpec
 from tuneproof.study.state.codec import StoredPassage, grade_from_json, training_from_json
 from tuneproof.study.state.store import N, Task
 from tuneproof.study.steps.answering import pool_task
@@ -187,7 +188,7 @@ def _provenance(chain: Chain) -> dict[str, str]:
         f" by document cluster, seed {spec.split.seed}",
         "corpus": f"{corpus.get('passages', 0)} passages, {corpus.get('digest', 'not made yet')}",
         "embedder": f"{corpus.get('embedder', '')} {corpus.get('embedder_digest', '')}".strip(),
-        "retrieval": ", ".join(f"{k} {v}" for k, v in spec.retrieval.model_dump().items()),
+        "retrieval": _retrieval_words(spec.retrieval),
         "prompt": f"{PROMPT_ID} {PROMPT_DIGEST}",
         "base model": f"{identities.model_name} {identities.model}",
         "served in": str(pool.get("dtype", "")),
@@ -201,6 +202,13 @@ def _provenance(chain: Chain) -> dict[str, str]:
         found[f"rubric {rubric.id}"] = rubric.digest
     found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"
     return {name: value for name, value in found.items() if value}
+
+
+def _retrieval_words(spec: RetrievalSpec) -> str:
+    words = ", ".join(f"{k} {v}" for k, v in spec.model_dump(exclude={"rerank"}).items())
+    if spec.rerank is None:
+        return words
+    return f"{words}, the best {spec.rerank_depth} reranked by {spec.rerank.model}"
 
 
 def _judge_words(chain: Chain) -> str:

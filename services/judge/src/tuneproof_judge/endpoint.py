@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import openai
 from opentelemetry.trace import SpanKind
 
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.http import without_credentials
 from tuneproof.servicekit.retries import Retries, Sleep
 from tuneproof.servicekit.tracing import headers, span
 from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
@@ -221,12 +222,6 @@ class OpenAIEndpoint:
         async with self._slots:
             with IN_FLIGHT.track_inprogress():
                 yield
-
-
-def without_credentials(url: str) -> str:
-    """The URL without user and password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _outcome_of(error: openai.APIError) -> str:

@@ -8,15 +8,13 @@ changes nothing.
 
 from __future__ import annotations
 
-import email.utils
-import math
-import time
 from dataclasses import dataclass
 
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
 from tuneproof.servicekit.errors import WrongState
+from tuneproof.servicekit.http import retry_after
 from tuneproof_judge.grade import Failure, FailureKind, Usage
 
 _NOT_ACCEPTED = frozenset({429, 502, 503, 504})
@@ -145,18 +143,6 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
 def timed_out(detail: str) -> CallFailed:
     """No answer in time. The prompt may be the cause, so it does not count as an outage."""
     return CallFailed(FailureKind.TIMEOUT, detail)
-
-
-def retry_after(header: str) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3); None for nonsense."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _raise_if_set_up_is_broken(error: openai.APIStatusError, url: str, model: str) -> None:

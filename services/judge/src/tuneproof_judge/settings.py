@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from tuneproof.servicekit.http import is_http
 from tuneproof.servicekit.settings import ServiceSettings, settings_config
 
 
@@ -51,10 +51,8 @@ class JudgeSettings(ServiceSettings):
     @field_validator("endpoint_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if value:
-            parts = urlsplit(value)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("is not an http:// or https:// URL")
+        if value and not is_http(value):
+            raise ValueError("is not an http:// or https:// URL")
         return value
 
     @model_validator(mode="after")

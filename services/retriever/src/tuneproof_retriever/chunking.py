@@ -1,4 +1,4 @@
-"""Cuts a text into windows of tokens that end at sentence ends where they can.
+"""Cuts a text into windows of tokens: the most that fit, sentences, or paragraphs of a section.
 
 *Pieces* are words, each with the white space after it; windows are runs of pieces. Only a word
 that is longer than a window is cut: `3.5` stays whole, and half a word may have more tokens alone
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from tuneproof_retriever.corpus import Chunking
+from tuneproof_retriever.corpus import Chunking, ChunkingStrategy
+from tuneproof_retriever.structure import blocks_of
 
 _SENTENCE_END = re.compile(
     r"""(?: [.!?\u2026]+ ["'\u201d\u2019)\]]* (?=\s|\Z)   # Latin: punctuation, then space
@@ -45,9 +46,16 @@ class Span:
 def cut(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
     """Windows of at most `max_tokens` tokens that hold every character but white space.
 
-    A window ends at the last sentence end inside it, or, where there is none, after the last
-    word that fits. It begins with at most `overlap_tokens` tokens, in whole words, of the one
-    before.
+    Where a window ends, and what it repeats of the one before, depends on the strategy:
+
+    - tokens: it ends at the last sentence end inside it, and begins with at most `overlap_tokens`
+      tokens, in whole words, of the one before;
+    - sentences: it ends with its first new sentence, and begins with the whole sentences before
+      it that fit into the overlap;
+    - structure: it ends at the last paragraph end inside it, or the last sentence end, and not
+      later than its section; it begins with whole sentences of its own section.
+
+    Where nothing better is inside it, it ends after the last word that fits.
 
     Returns:
         Spans with growing starts and ends; none when the text has no token.
@@ -55,9 +63,10 @@ def cut(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
     pieces = _Pieces.of(text, tokens, chunking.max_tokens)
     if not pieces.starts:
         return []
+    places = _places(text, pieces, chunking.by)
     return [
         Span(pieces.starts[first], pieces.end_of(text, last))
-        for first, last in _windows(pieces, chunking)
+        for first, last in _windows(pieces.weights, places, chunking)
     ]
 
 
@@ -67,8 +76,6 @@ class _Pieces:
     """Offset of each piece; it reaches to the next one's."""
     weights: list[int]
     """Tokens before each piece; one entry more than pieces."""
-    sentence_ends: list[int]
-    """Numbers of the pieces before which a sentence has ended."""
 
     @classmethod
     def of(cls, text: str, tokens: Tokens, max_tokens: int) -> _Pieces:
@@ -79,8 +86,11 @@ class _Pieces:
             weights.append(weight)
         if starts:
             starts[0] = len(text) - len(text.lstrip())
-        ends = (bisect_left(starts, match.end()) for match in _SENTENCE_END.finditer(text))
-        return cls(starts, list(accumulate(weights)), sorted(set(ends)))
+        return cls(starts, list(accumulate(weights)))
+
+    def at(self, offsets: Iterable[int]) -> list[int]:
+        """Numbers of the pieces that begin at these offsets or next after them, each once."""
+        return sorted({bisect_left(self.starts, offset) for offset in offsets})
 
     def end_of(self, text: str, last: int) -> int:
         """Offset after the last visible character before piece number `last`."""
@@ -89,27 +99,84 @@ class _Pieces:
         return start + len(text[start:limit].rstrip())
 
 
-def _windows(pieces: _Pieces, chunking: Chunking) -> Iterator[tuple[int, int]]:
-    weights, count = pieces.weights, len(pieces.starts)
+@dataclass(frozen=True)
+class _Places:
+    """Numbers of the pieces before which windows end or begin, ascending."""
+
+    walls: list[int]
+    """No window with a new piece before one reaches beyond it."""
+    ends: list[list[int]]
+    """Where a window ends that cannot hold the rest, best first."""
+    begins: list[int] | None
+    """Where an overlap begins; None: anywhere."""
+    floors: list[int]
+    """No overlap reaches back beyond one."""
+    nested: bool = False
+    """Whether a window may hold all of the one before."""
+
+
+def _places(text: str, pieces: _Pieces, by: ChunkingStrategy) -> _Places:
+    sentences = pieces.at([0, *(match.end() for match in _SENTENCE_END.finditer(text))])
+    if by is ChunkingStrategy.TOKENS:
+        return _Places([], [sentences], None, [])
+    if by is ChunkingStrategy.SENTENCES:
+        return _Places(sentences, [], sentences, [], nested=True)
+    blocks = blocks_of(text)
+    paragraphs, sections = pieces.at(blocks.paragraphs), pieces.at(blocks.sections)
+    begins = sorted({*sentences, *paragraphs, *sections})
+    return _Places(sections, [paragraphs, sentences], begins, sections)
+
+
+def _windows(weights: list[int], places: _Places, chunking: Chunking) -> Iterator[tuple[int, int]]:
+    count = len(weights) - 1
     start = end = 0
     while end < count:
         limit = bisect_right(weights, weights[start] + chunking.max_tokens) - 1
         limit = max(limit, end + 1)
-        if limit < count:
-            nearest = bisect_right(pieces.sentence_ends, limit) - 1
-            if nearest >= 0 and pieces.sentence_ends[nearest] > end:
-                limit = pieces.sentence_ends[nearest]
-        yield start, limit
-        end = limit
+        end = _end(places, end, limit, count)
+        yield start, end
         if end < count:
-            start = _next_start(weights, start, end, chunking)
+            start = _next_start(weights, places, start, end, chunking)
 
 
-def _next_start(weights: list[int], start: int, end: int, chunking: Chunking) -> int:
+def _end(places: _Places, before: int, limit: int, count: int) -> int:
+    """Where a window ends whose new pieces begin at `before` and that may reach to `limit`."""
+    last = _next(places.walls, before + 1, count)
+    if last <= limit:
+        return last
+    for ends in places.ends:
+        nearest = bisect_right(ends, limit) - 1
+        if nearest >= 0 and ends[nearest] > before:
+            return ends[nearest]
+    return limit
+
+
+def _next(places: list[int], least: int, default: int) -> int:
+    """The first place that is `least` or more."""
+    index = bisect_left(places, least)
+    return places[index] if index < len(places) else default
+
+
+def _next_start(
+    weights: list[int], places: _Places, start: int, end: int, chunking: Chunking
+) -> int:
     shared = bisect_left(weights, weights[end] - chunking.overlap_tokens)
     # The next window must hold the next piece, or it would only repeat this one.
-    fitting = bisect_left(weights, weights[end + 1] - chunking.max_tokens)
-    return min(max(shared, fitting, start + 1), end)
+    needed = weights[end + 1]
+    if places.begins is not None:  # then it holds the next sentence, if that fits at all
+        whole = weights[_next(places.begins, end + 1, len(weights) - 1)]
+        needed = whole if whole - weights[end] <= chunking.max_tokens else needed
+    fitting = bisect_left(weights, needed - chunking.max_tokens)
+    floor = bisect_right(places.floors, end) - 1
+    first = max(
+        shared,
+        fitting,
+        start if places.nested else start + 1,
+        places.floors[floor] if floor >= 0 else 0,
+    )
+    if places.begins is not None:
+        first = _next(places.begins, first, end)
+    return min(first, end)
 
 
 def _weighed(text: str, tokens: Tokens, max_tokens: int) -> Iterator[tuple[int, int]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from tuneproof.servicekit.errors import AlreadyExists, WrongState
+from tuneproof.servicekit.errors import AlreadyExists, NotFound, Unavailable, WrongState
 from tuneproof_retriever.corpus import Chunking, Corpus, CorpusState, EmbedderIdentity
+from tuneproof_retriever.first_look import FirstLooks
 from tuneproof_retriever.freezing import read_content
+from tuneproof_retriever.own_words import WordCounts
+from tuneproof_retriever.proving import prove
 from tuneproof_retriever.stores.protocol import VectorStore
 
 T = TypeVar("T")
@@ -25,6 +28,11 @@ class Ledger:
     corpus: Corpus
     documents: dict[str, str]
     """Content digests of the complete documents, by id."""
+    turn: str
+    """The store's claim under which they were read."""
+    outages: int | None
+    """Of the store when the corpus was empty; None when it held documents already, and nobody knows
+    how they came in."""
 
 
 class Corpora:
@@ -34,11 +42,21 @@ class Corpora:
     happened or not, and nobody could tell which.
     """
 
-    def __init__(self, store: VectorStore, embedder: EmbedderIdentity) -> None:
+    def __init__(
+        self, store: VectorStore, embedder: EmbedderIdentity, *, proof_passages: int = 500
+    ) -> None:
+        """
+        Args:
+            proof_passages: passages of an undisturbed import that freezing looks up.
+        """
         self._store = store
         self._embedder = embedder
+        self._proof_passages = proof_passages
+        self.looks = FirstLooks(store)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._ledgers: dict[str, Ledger] = {}
+        self._streams: Counter[str] = Counter()
+        """How many streams fill a corpus now, by name."""
         self._changes: set[asyncio.Task[Any]] = set()
 
     async def create(self, name: str, chunking: Chunking, labels: Mapping[str, str]) -> Corpus:
@@ -101,24 +119,25 @@ class Corpora:
         await self._store.load(name)
         await self.to_the_end(self._delete(name))
 
-    async def ledger(self, name: str) -> Ledger:
-        """What an open corpus holds.
+    @asynccontextmanager
+    async def taking(self, name: str) -> AsyncIterator[Ledger]:
+        """What an open corpus holds, and the right to fill it while this lasts.
 
         Raises:
             NotFound: when there is no such corpus.
             WrongState: when it is frozen, or was made with another embedder.
+            Unavailable: while another process fills it.
         """
-        corpus = await self._store.load(name)
-        async with self._locks[name]:
-            if name in self._ledgers:
-                return self._ledgers[name]
-            corpus = await self._store.load(name)
-            if corpus.state is not CorpusState.OPEN:
-                raise _frozen(name)
-            self.check_embedder(corpus)
-            ledger = Ledger(corpus, await self._store.documents(name))
-            self._ledgers[name] = ledger
-            return ledger
+        await self._load_open(name)
+        self._streams[name] += 1
+        try:
+            async with self._locks[name]:
+                ledger = await self._ledger(name)
+            yield ledger
+        finally:
+            self._streams[name] -= 1
+            releasing = self._begin(self._release(name))
+        await asyncio.shield(releasing)
 
     @asynccontextmanager
     async def filling(self, ledger: Ledger) -> AsyncIterator[None]:
@@ -127,13 +146,15 @@ class Corpora:
         Raises:
             NotFound: when it was deleted since the ledger was given.
             WrongState: when it was frozen, or deleted and made anew.
+            Unavailable: when another process fills it now.
         """
         name = ledger.corpus.name
         async with self._locks[name]:
-            if self._ledgers.get(name) is not ledger:
-                corpus = await self._store.load(name)
-                if corpus.state is CorpusState.FROZEN:
-                    raise _frozen(name)
+            if (
+                self._ledgers.get(name) is not ledger
+                or await self._store.claim(name) != ledger.turn
+            ):
+                await self._load_open(name)
                 raise WrongState(
                     f"corpus {name!r} was changed by another call meanwhile; repeat the ingestion",
                     corpus=name,
@@ -157,46 +178,100 @@ class Corpora:
 
     async def to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
         """Awaits a change that goes on when its caller is cancelled."""
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._begin(change))
 
     async def close(self) -> None:
         """Waits for changes whose callers have gone."""
         await asyncio.gather(*self._changes, return_exceptions=True)
+        await self.looks.close()
+
+    async def _ledger(self, name: str) -> Ledger:
+        turn = await self._store.claim(name)
+        ledger = self._ledgers.get(name)
+        if ledger is None or ledger.turn != turn:
+            corpus = await self._load_open(name)
+            self.check_embedder(corpus)
+            outages = self._store.outages
+            documents = await self._store.documents(name)
+            ledger = Ledger(corpus, documents, turn, None if documents else outages)
+            self._ledgers[name] = ledger
+        return ledger
+
+    async def _load_open(self, name: str) -> Corpus:
+        corpus = await self._store.load(name)
+        if corpus.state is not CorpusState.OPEN:
+            raise WrongState(
+                f"corpus {name!r} is frozen and takes no more documents; create another",
+                corpus=name,
+            )
+        return corpus
+
+    async def _release(self, name: str) -> None:
+        async with self._locks[name]:
+            await self._release_unused(name)
+
+    async def _release_unused(self, name: str) -> None:
+        if not self._streams[name]:
+            with suppress(NotFound, Unavailable):  # deleted meanwhile; or the claim ends by time
+                await self._store.release(name)
+
+    def _begin(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return task
 
     async def _freeze(self, name: str) -> Corpus:
         async with self._locks[name]:
             corpus = await self._store.load(name)
             if corpus.state is CorpusState.FROZEN:
                 return corpus
-            content = await read_content(corpus, self._store.scan(name))
-            if not content.documents:
-                raise WrongState(
-                    f"corpus {name!r} is empty; ingest documents before freezing it", corpus=name
-                )
-            await self._store.build_indexes(name)
-            # The record is written last: a crash before it leaves an open corpus.
-            frozen = replace(
-                corpus,
-                state=CorpusState.FROZEN,
-                digest=content.digest,
-                document_count=content.documents,
-                passage_count=content.passages,
-                freeze_time=datetime.now(UTC),
-            )
-            await self._store.save(frozen)
-            self._ledgers.pop(name, None)
+            turn = await self._store.claim(name)
+            try:
+                corpus = await self._store.load(name)
+                if corpus.state is CorpusState.FROZEN:  # by another process, just before
+                    return corpus
+                frozen = await self._frozen(corpus, turn)
+                # The record is written last: a crash before it leaves an open corpus.
+                await self._store.save(frozen)
+            finally:
+                # What a failed attempt to mend left is asked next time.
+                self._ledgers.pop(name, None)
+                await self._release_unused(name)
+            self.looks.trust(frozen)
             return frozen
+
+    async def _frozen(self, corpus: Corpus, turn: str) -> Corpus:
+        name = corpus.name
+        words = WordCounts()
+        content = await read_content(corpus, words.counting(self._store.scan(name)))
+        if not content.documents:
+            raise WrongState(
+                f"corpus {name!r} is empty; ingest documents before freezing it", corpus=name
+            )
+        await self._store.build_indexes(name)
+        ledger = self._ledgers.get(name)
+        undisturbed = (
+            ledger is not None and ledger.turn == turn and ledger.outages == self._store.outages
+        )
+        proof = await prove(
+            self._store,
+            corpus,
+            words,
+            content,
+            sample=self._proof_passages if undisturbed else None,
+        )
+        return replace(
+            corpus,
+            state=CorpusState.FROZEN,
+            digest=content.digest,
+            document_count=content.documents,
+            passage_count=content.passages,
+            freeze_time=datetime.now(UTC),
+            proof=proof,
+        )
 
     async def _delete(self, name: str) -> None:
         async with self._locks[name]:
             self._ledgers.pop(name, None)
             await self._store.delete(name)
-
-
-def _frozen(name: str) -> WrongState:
-    return WrongState(
-        f"corpus {name!r} is frozen and takes no more documents; create another", corpus=name
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -28,6 +28,17 @@ class CorpusState(StrEnum):
     FROZEN = "frozen"
 
 
+class ChunkingStrategy(StrEnum):
+    """Where passages begin and end; none is longer than `Chunking.max_tokens`."""
+
+    TOKENS = "tokens"
+    """As many tokens as fit, to the end of the last whole sentence if there is one."""
+    SENTENCES = "sentences"
+    """One sentence, after those before it that fit into the overlap."""
+    STRUCTURE = "structure"
+    """As many whole paragraphs of one section as fit."""
+
+
 @dataclass(frozen=True)
 class Chunking:
     """How documents become passages."""
@@ -36,6 +47,15 @@ class Chunking:
     """Longest passage in tokens of the embedder, without its special tokens."""
     overlap_tokens: int = 0
     """Most tokens that a passage shares with the one before."""
+    by: ChunkingStrategy = ChunkingStrategy.TOKENS
+
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """What the digest of a corpus holds: `by` only where it is not the default."""
+        settings = asdict(self)
+        if self.by is ChunkingStrategy.TOKENS:
+            del settings["by"]
+        return settings
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,16 @@ class EmbedderIdentity:
     """Length of a vector."""
     max_tokens: int
     """Longest input in tokens, without special tokens and prompts."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What freezing looked up by its own vector and its own words."""
+
+    passages_checked: int
+    """All of an interrupted import, else a sample drawn at random."""
+    passages_mended: int
+    """How many were not found at first; they were indexed anew."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,8 @@ class Corpus:
     passage_count: int = 0
     """Of a frozen corpus; an open one is counted when asked."""
     freeze_time: datetime | None = None
+    proof: Proof | None = None
+    """Of a frozen corpus; None where it was frozen by a version that proved nothing."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +158,8 @@ class Hit:
     passage: Passage
     score: float
     """Higher is nearer."""
+    first_score: float | None = None
+    """The search's own score of a passage whose `score` is a reranker's; else None."""
 
 
 def passage_of(document: Document, start: int, end: int) -> Passage:

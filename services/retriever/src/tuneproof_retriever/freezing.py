@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tuneproof.servicekit.digests import canonical_json
 from tuneproof.servicekit.errors import Corrupted
@@ -38,7 +38,7 @@ async def read_content(corpus: Corpus, passages: AsyncIterator[list[StoredPassag
     Raises:
         Corrupted: when a passage is there twice, or missing from its document.
     """
-    head = [_FORMAT, corpus.embedder.digest, asdict(corpus.chunking)]
+    head = [_FORMAT, corpus.embedder.digest, corpus.chunking.settings]
     digest = hashlib.sha256(canonical_json(head) + b"\n")
     missing: Counter[str] = Counter()
     count, documents, last = 0, 0, ""
@@ -70,6 +70,6 @@ async def read_content(corpus: Corpus, passages: AsyncIterator[list[StoredPassag
     if broken:
         raise Corrupted(
             f"corpus {corpus.name!r} lacks passages of {len(broken)} documents, first"
-            f" {broken[0]!r}; delete the corpus and ingest again"
+            f" {broken[0]!r}; ingest these again, or delete the corpus and ingest all again"
         )
     return Content(f"sha256:{digest.hexdigest()}", documents, count)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prometheus_client import Counter
 
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput, TuneproofError
 from tuneproof.servicekit.timing import Stages
-from tuneproof_retriever.chunking import cut
+from tuneproof_retriever.chunking import Tokens, cut
 from tuneproof_retriever.corpora import Corpora, Ledger
 from tuneproof_retriever.corpus import (
     Chunking,
@@ -19,10 +19,12 @@ from tuneproof_retriever.corpus import (
     PreparedDocument,
     passage_of,
 )
-from tuneproof_retriever.embedders.protocol import Embedder
+from tuneproof_retriever.embedders.protocol import Embedder, Offsets, check_vectors
 from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
 from tuneproof_retriever.stores.protocol import VectorStore
 
+_CHARACTERS_AT_ONCE = 1_000_000
+"""Of documents whose tokens are kept in memory, which takes some 30 bytes a character."""
 _PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
 
 
@@ -51,6 +53,28 @@ class _Cut:
     passages: tuple[Passage, ...]
 
 
+class _Tokens:
+    """`Tokens` of an embedder, for code that runs on a thread.
+
+    Args:
+        known: offsets by text; the embedder is asked for other texts, as parts of an overlong word.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Offsets], embedder: Embedder, deadline: float | None
+    ) -> None:
+        self._known = known
+        self._embedder = embedder
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+
+    def offsets(self, text: str) -> Offsets:
+        if text in self._known:
+            return self._known[text]
+        asked = self._embedder.offsets([text], deadline=self._deadline)
+        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()[0]
+
+
 class Ingestion:
     """Takes documents into open corpora."""
 
@@ -67,18 +91,36 @@ class Ingestion:
         self._write_passages = write_passages
 
     async def run(
-        self, name: str, batches: AsyncIterator[Sequence[Document]], stages: Stages
+        self,
+        name: str,
+        batches: AsyncIterator[Sequence[Document]],
+        stages: Stages,
+        *,
+        deadline: float | None = None,
     ) -> IngestReport:
         """Stores what a stream of documents brings.
 
         A document that cannot be stored is rejected by itself. When the stream breaks, whole
         documents are stored or not, and the same stream may be sent again.
 
+        Args:
+            deadline: of the embedder's attempts; see `Embedder`.
+
         Raises:
             NotFound: when there is no such corpus.
             WrongState: when the corpus is frozen, or was made with another embedder.
+            Unavailable: while another retriever fills it.
         """
-        ledger = await self._corpora.ledger(name)
+        async with self._corpora.taking(name) as ledger:
+            return await self._take(ledger, batches, stages, deadline)
+
+    async def _take(
+        self,
+        ledger: Ledger,
+        batches: AsyncIterator[Sequence[Document]],
+        stages: Stages,
+        deadline: float | None,
+    ) -> IngestReport:
         report = IngestReport()
         taken: dict[str, str] = {}
         waiting: list[_Cut] = []
@@ -86,7 +128,7 @@ class Ingestion:
         async for documents in batches:
             with stages.measure("chunk"):
                 new = self._unknown(documents, ledger, taken, report)
-                cuts = await asyncio.to_thread(self._cut_all, new, ledger.corpus.chunking)
+                cuts = await self._cut_all(new, ledger.corpus.chunking, deadline)
             for document, outcome in zip(new, cuts, strict=True):
                 if isinstance(outcome, TuneproofError):
                     taken.pop(document.id, None)
@@ -95,10 +137,10 @@ class Ingestion:
                 waiting.append(outcome)
                 passages += len(outcome.passages)
                 if passages >= self._write_passages:
-                    await self._write(waiting, ledger, report, stages)
+                    await self._write(waiting, ledger, report, stages, deadline)
                     waiting, passages = [], 0
         if waiting:
-            await self._write(waiting, ledger, report, stages)
+            await self._write(waiting, ledger, report, stages, deadline)
         return report
 
     def _unknown(
@@ -119,23 +161,35 @@ class Ingestion:
                 _count_known(document.id, held, document.digest, report)
         return new
 
-    def _cut_all(
-        self, documents: Sequence[Document], chunking: Chunking
+    async def _cut_all(
+        self, documents: Sequence[Document], chunking: Chunking, deadline: float | None
+    ) -> list[_Cut | TuneproofError]:
+        outcomes: list[_Cut | TuneproofError] = []
+        for group in _groups(documents):
+            texts = [text for each in group for text in (each.text, _title_line(each)) if text]
+            known = await self._embedder.offsets(texts, deadline=deadline)
+            tokens = _Tokens(dict(zip(texts, known, strict=True)), self._embedder, deadline)
+            cuts = await asyncio.to_thread(self._cut_group, group, chunking, tokens)
+            outcomes += await self._refuse_too_long(cuts, deadline)
+        return outcomes
+
+    def _cut_group(
+        self, documents: Sequence[Document], chunking: Chunking, tokens: Tokens
     ) -> list[_Cut | TuneproofError]:
         outcomes: list[_Cut | TuneproofError] = []
         for document in documents:
             try:
-                passages = tuple(self._passages(document, chunking))
+                passages = tuple(self._passages(document, chunking, tokens))
             except TuneproofError as error:
                 outcomes.append(error)
             else:
                 outcomes.append(_Cut(document.id, document.digest, passages))
         return outcomes
 
-    def _passages(self, document: Document, chunking: Chunking) -> list[Passage]:
+    def _passages(self, document: Document, chunking: Chunking, tokens: Tokens) -> list[Passage]:
         check_document(document)
         limit = self._embedder.identity.max_tokens
-        title_tokens = len(self._embedder.offsets(f"{document.title}\n")) if document.title else 0
+        title_tokens = len(tokens.offsets(_title_line(document))) if document.title else 0
         # The title is embedded with every passage, so it takes its room from the window.
         room = min(chunking.max_tokens, limit - title_tokens)
         if room <= chunking.overlap_tokens or room < 1:
@@ -144,31 +198,50 @@ class Ingestion:
                 f" room for text in the {limit} that the embedder reads; shorten the title",
                 field="documents.title",
             )
-        spans = cut(document.text, self._embedder, replace(chunking, max_tokens=room))
+        spans = cut(document.text, tokens, replace(chunking, max_tokens=room))
         if not spans:
             raise InvalidInput(
                 f"document {document.id!r} has no character that the embedder reads; leave it out",
                 field="documents.text",
             )
-        passages = [passage_of(document, span.start, span.end) for span in spans]
-        for passage in passages:
-            # A piece of an overlong word may have more tokens than any rule foretells.
-            tokens = len(self._embedder.offsets(passage.embedded_text))
-            if tokens > limit:
-                raise InvalidInput(
-                    f"document {document.id!r} has {tokens} tokens at offset {passage.start},"
-                    f" more than the {limit} that the embedder reads; set a smaller"
-                    " chunking.max_tokens or break the long word there",
-                    field="documents.text",
-                )
-        return passages
+        return [passage_of(document, span.start, span.end) for span in spans]
+
+    async def _refuse_too_long(
+        self, cuts: Sequence[_Cut | TuneproofError], deadline: float | None
+    ) -> list[_Cut | TuneproofError]:
+        """The same, with an error for each document that the embedder cannot read whole."""
+        limit = self._embedder.identity.max_tokens
+        whole = [each for each in cuts if isinstance(each, _Cut)]
+        texts = [passage.embedded_text for each in whole for passage in each.passages]
+        counts = iter(map(len, await self._embedder.offsets(texts, deadline=deadline)))
+        outcomes = list(cuts)
+        for place, each in enumerate(cuts):
+            if isinstance(each, TuneproofError):
+                continue
+            for passage in each.passages:
+                # A piece of an overlong word may have more tokens than any rule foretells.
+                tokens = next(counts)
+                if tokens > limit and isinstance(outcomes[place], _Cut):
+                    outcomes[place] = InvalidInput(
+                        f"document {each.id!r} has {tokens} tokens at offset {passage.start},"
+                        f" more than the {limit} that the embedder reads; set a smaller"
+                        " chunking.max_tokens or break the long word there",
+                        field="documents.text",
+                    )
+        return outcomes
 
     async def _write(
-        self, cuts: Sequence[_Cut], ledger: Ledger, report: IngestReport, stages: Stages
+        self,
+        cuts: Sequence[_Cut],
+        ledger: Ledger,
+        report: IngestReport,
+        stages: Stages,
+        deadline: float | None,
     ) -> None:
         with stages.measure("embed"):
             texts = [passage.embedded_text for each in cuts for passage in each.passages]
-            vectors = await self._embedder.embed_passages(texts)
+            vectors = await self._embedder.embed_passages(texts, deadline=deadline)
+            check_vectors(vectors, self._embedder.identity, len(texts))
         prepared, row = [], 0
         for each in cuts:
             rows = vectors[row : row + len(each.passages)]
@@ -197,6 +270,24 @@ class Ingestion:
         report.documents_added += len(new)
         report.passages_added += passages
         _PASSAGES.inc(passages)
+
+
+def _groups(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    """Documents whose tokens are in memory at once."""
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        if group and size + len(document.text) > _CHARACTERS_AT_ONCE:
+            yield group
+            group, size = [], 0
+        group.append(document)
+        size += len(document.text)
+    if group:
+        yield group
+
+
+def _title_line(document: Document) -> str:
+    return f"{document.title}\n" if document.title else ""
 
 
 def _count_known(document_id: str, held: str, offered: str, report: IngestReport) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_retriever.corpus import Chunking, Document
+from tuneproof_retriever.corpus import Chunking, ChunkingStrategy, Document
 
 DEFAULT_K = 5
 DEFAULT_ALPHA = 0.5
@@ -18,6 +18,8 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _DEFAULT_MAX_TOKENS = 256
 _LEAST_MAX_TOKENS = 8
 _MAX_K = 1000
+_MAX_RERANK_DEPTH = 1000
+_DEFAULT_RERANK_DEPTH = 20
 _MAX_QUERY_CHARACTERS = 32_768
 _MAX_ENTRIES = 64
 _MAX_KEY_CHARACTERS = 128
@@ -60,7 +62,12 @@ def check_entries(entries: Mapping[str, str], field: str) -> dict[str, str]:
     return dict(entries)
 
 
-def check_chunking(max_tokens: int, overlap_tokens: int, embedder_max_tokens: int) -> Chunking:
+def check_chunking(
+    max_tokens: int,
+    overlap_tokens: int,
+    embedder_max_tokens: int,
+    by: ChunkingStrategy = ChunkingStrategy.TOKENS,
+) -> Chunking:
     """Chunking that the embedder can read; 0 for `max_tokens` is the default."""
     limit = max_tokens or min(_DEFAULT_MAX_TOKENS, embedder_max_tokens)
     if not _LEAST_MAX_TOKENS <= limit <= embedder_max_tokens:
@@ -74,7 +81,7 @@ def check_chunking(max_tokens: int, overlap_tokens: int, embedder_max_tokens: in
             f"chunking.overlap_tokens is {overlap_tokens}; it must be below max_tokens, {limit}",
             field="chunking.overlap_tokens",
         )
-    return Chunking(limit, overlap_tokens)
+    return Chunking(limit, overlap_tokens, by)
 
 
 def check_document(document: Document) -> None:
@@ -111,6 +118,15 @@ def check_k(k: int) -> int:
     if not 0 <= k <= _MAX_K:
         raise InvalidInput(f"k is {k}, not 1 to {_MAX_K}", field="k")
     return k or DEFAULT_K
+
+
+def check_rerank_depth(depth: int, k: int) -> int:
+    """Number of passages that are read again; 0 is the default."""
+    if depth and not k <= depth <= _MAX_RERANK_DEPTH:
+        raise InvalidInput(
+            f"rerank.depth is {depth}, not k ({k}) to {_MAX_RERANK_DEPTH}", field="rerank.depth"
+        )
+    return depth or max(_DEFAULT_RERANK_DEPTH, k)
 
 
 def check_alpha(alpha: float) -> float:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tuneproof.servicekit.errors import InvalidInput, WrongState
+from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Vector
-from tuneproof_retriever.embedders.protocol import Embedder
+from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Passage, Vector
+from tuneproof_retriever.embedders.protocol import Embedder, check_vectors
+from tuneproof_retriever.query_cache import QueryCache
 from tuneproof_retriever.ranking import best, depth_for, fuse
+from tuneproof_retriever.reranking.protocol import Reranker, RerankerIdentity, rerank
 from tuneproof_retriever.stores.protocol import VectorStore
 
 
@@ -22,6 +25,16 @@ class SearchMode(StrEnum):
     HYBRID = "hybrid"
     DENSE = "dense"
     KEYWORD = "keyword"
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """What is read again."""
+
+    depth: int
+    """Passages that the search gives to the reranker, at least as many as are asked for."""
+    expected: str = ""
+    """Id or digest that the reranker must have; empty accepts any."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,13 @@ class Query:
     """Entries that a passage's metadata must hold."""
     expected_digest: str = ""
     """Digest that the corpus must have; empty accepts any."""
+    rerank: Rerank | None = None
+    """None keeps the search's own order."""
+
+    @property
+    def wanted(self) -> int:
+        """Passages that the search must find."""
+        return self.k if self.rerank is None else max(self.k, self.rerank.depth)
 
 
 @dataclass(frozen=True)
@@ -47,49 +67,111 @@ class Found:
     hits: tuple[Hit, ...]
     """Best first, at most k."""
     corpus_digest: str
+    reranker: RerankerIdentity | None = None
+    """What ordered the hits; None for the search itself."""
 
 
 class Searcher:
     """Searches the corpora of a store."""
 
-    def __init__(self, corpora: Corpora, store: VectorStore, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        corpora: Corpora,
+        store: VectorStore,
+        embedder: Embedder,
+        *,
+        reranker: Reranker | None = None,
+        cached_queries: int = 0,
+    ) -> None:
+        """
+        Args:
+            reranker: None refuses queries that ask for one.
+            cached_queries: latest queries whose vectors are kept.
+        """
         self._corpora = corpora
         self._store = store
         self._embedder = embedder
+        self._reranker = reranker
+        self._cache = QueryCache(cached_queries)
 
-    async def search(self, query: Query, stages: Stages) -> Found:
+    async def search(self, query: Query, stages: Stages, *, deadline: float | None = None) -> Found:
         """The k passages nearest to a query.
+
+        Args:
+            deadline: the event loop's time when the caller stops waiting; see also `Embedder`.
 
         Raises:
             NotFound: when there is no such corpus.
             WrongState: when it is open, has another digest or was made with another embedder.
-            InvalidInput: when the query is longer than the embedder reads.
+                Or when it asks for a reranker that is not there.
+            InvalidInput: when the query is longer than the embedder or the reranker reads.
+            Corrupted: when the corpus changed after it was frozen.
+            Unavailable: when the store or a model does not answer before the deadline.
         """
-        corpus = await self._store.load(query.corpus)
-        self._check(corpus, query)
-        depth = depth_for(query.k)
-        if query.mode is SearchMode.KEYWORD:
-            with stages.measure("search"):
-                hits = await self._keyword(query, depth)
-        else:
-            vector = await self._embed(query.text, stages)
-            with stages.measure("search"):
-                if query.mode is SearchMode.DENSE:
-                    hits = await self._dense(query, vector, depth)
-                else:
-                    dense, keyword = await asyncio.gather(
-                        self._dense(query, vector, depth), self._keyword(query, depth)
-                    )
-            if query.mode is SearchMode.HYBRID:
-                with stages.measure("fuse"):
-                    hits = fuse(dense, keyword, query.alpha)
-        return Found(tuple(hits[: query.k]), corpus.digest)
+        async with _answered_by(deadline):
+            corpus = await self._store.load(query.corpus)
+            self._check(corpus, query)
+            reranker = self._reranker_for(query)
+            await self._corpora.looks.check(corpus)
+        # What is not fused needs no candidates.
+        depth = depth_for(query.wanted) if query.mode is SearchMode.HYBRID else query.wanted
+        lists = []
+        if query.mode is not SearchMode.KEYWORD:
+            vector = await self._embed(query.text, stages, deadline)
+            lists.append(self._dense(query, vector, depth))
+        if query.mode is not SearchMode.DENSE:
+            lists.append(self._keyword(query, depth))
+        with stages.measure("search"):
+            async with _answered_by(deadline):
+                found = await asyncio.gather(*lists)
+        hits = found[0]
+        if query.mode is SearchMode.HYBRID:
+            with stages.measure("fuse"):
+                hits = fuse(found[0], found[1], query.alpha)
+        hits = hits[: query.wanted]
+        if reranker is None:
+            return Found(tuple(hits), corpus.digest)
+        with stages.measure("rerank"):
+            hits = await rerank(reranker, query.text, hits, deadline=deadline)
+        return Found(tuple(hits[: query.k]), corpus.digest, reranker.identity)
 
-    def _check(self, corpus: Corpus, query: Query) -> None:
+    def _reranker_for(self, query: Query) -> Reranker | None:
+        if query.rerank is None:
+            return None
+        if self._reranker is None:
+            raise WrongState(
+                "this retriever has no reranker; start it with --reranker, or search without"
+            )
+        identity, expected = self._reranker.identity, query.rerank.expected
+        if expected not in ("", identity.id, identity.digest):
+            raise WrongState(
+                f"this retriever's reranker is {identity.id} ({identity.digest}), not the expected"
+                f" {expected}; start it with the latter"
+            )
+        return self._reranker
+
+    async def export(self, name: str) -> AsyncIterator[list[Passage]]:
+        """All passages of a frozen corpus, by ascending id.
+
+        Raises:
+            NotFound: when there is no such corpus.
+            WrongState: when it is open.
+            Corrupted: when it changed after it was frozen.
+        """
+        corpus = await self._store.load(name)
+        self._check_frozen(corpus)
+        await self._corpora.looks.check(corpus)
+        async for batch in self._store.scan(name):
+            yield [stored.passage for stored in batch]
+
+    def _check_frozen(self, corpus: Corpus) -> None:
         if corpus.state is not CorpusState.FROZEN:
             raise WrongState(
                 f"corpus {corpus.name!r} is open; freeze it before searching it", corpus=corpus.name
             )
+
+    def _check(self, corpus: Corpus, query: Query) -> None:
+        self._check_frozen(corpus)
         if query.expected_digest not in ("", corpus.digest):
             raise WrongState(
                 f"corpus {corpus.name!r} has the digest {corpus.digest}, not the expected"
@@ -99,17 +181,14 @@ class Searcher:
         if query.mode is not SearchMode.KEYWORD:
             self._corpora.check_embedder(corpus)
 
-    async def _embed(self, text: str, stages: Stages) -> Vector:
+    async def _embed(self, text: str, stages: Stages, deadline: float | None) -> Vector:
         with stages.measure("embed"):
-            tokens = len(self._embedder.offsets(text))
-            limit = self._embedder.identity.max_tokens
-            if tokens > limit:
-                raise InvalidInput(
-                    f"query has {tokens} tokens, more than the {limit} that the embedder reads;"
-                    " shorten it, or search by keyword",
-                    field="query",
-                )
-            return await self._embedder.embed_query(text)
+            vector = self._cache.get(text)
+            if vector is None:
+                vector = await self._embedder.embed_query(text, deadline=deadline)
+                check_vectors(vector[None], self._embedder.identity, 1)
+                self._cache.put(text, vector)
+            return vector
 
     async def _dense(self, query: Query, vector: Vector, depth: int) -> list[Hit]:
         async def fetch(limit: int) -> list[Hit]:
@@ -122,3 +201,12 @@ class Searcher:
             return await self._store.keyword(query.corpus, query.text, limit, query.where)
 
         return await best(fetch, depth)
+
+
+@asynccontextmanager
+async def _answered_by(deadline: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise Unavailable("the store did not answer in the caller's time") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -21,13 +22,20 @@ from tuneproof_retriever.corpus import Document, EmbedderIdentity
 from tuneproof_retriever.ingestion import Ingestion
 from tuneproof_retriever.limits import (
     MAX_DOCUMENTS_PER_MESSAGE,
-    check_chunking,
     check_entries,
     check_name,
     check_request_id,
 )
-from tuneproof_retriever.messages import ingest_response, query_of
+from tuneproof_retriever.messages import (
+    chunking_of,
+    export_responses,
+    ingest_response,
+    query_of,
+)
 from tuneproof_retriever.searching import Searcher
+
+_ANSWER_SECONDS = 0.2
+"""Kept of a caller's time for the answer's way back."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -60,11 +68,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: pb.CreateCorpusRequest, _context: Context
     ) -> pb.CreateCorpusResponse:
         name = check_name(request.name, "name")
-        chunking = check_chunking(
-            request.chunking.max_tokens,
-            request.chunking.overlap_tokens,
-            self._embedder.max_tokens,
-        )
+        chunking = chunking_of(request.chunking, self._embedder.max_tokens)
         labels = check_entries(request.labels, "labels")
         request_id = check_request_id(request.request_id)
         corpus = await self._corpora.create(name, chunking, labels)
@@ -72,7 +76,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return pb.CreateCorpusResponse(corpus=message_of(pb.Corpus, corpus))
 
     async def IngestDocuments(
-        self, request: AsyncIterator[pb.IngestDocumentsRequest], _context: Context
+        self, request: AsyncIterator[pb.IngestDocumentsRequest], context: Context
     ) -> pb.IngestDocumentsResponse:
         first = await anext(aiter(request), None)
         if first is None:
@@ -81,7 +85,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             )
         name = check_name(first.corpus, "corpus")
         stages = Stages("retriever")
-        report = await self._ingestion.run(name, _documents(first, request), stages)
+        report = await self._ingestion.run(
+            name, _documents(first, request), stages, deadline=_deadline(context)
+        )
         response = ingest_response(report)
         stages.fill(response.stage_times)
         _log.info(
@@ -127,12 +133,20 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         _log.info("corpus deleted", corpus=name)
         return pb.DeleteCorpusResponse()
 
-    async def Search(self, request: pb.SearchRequest, _context: Context) -> pb.SearchResponse:
-        return await self._search(request)
+    async def ExportPassages(
+        self, request: pb.ExportPassagesRequest, _context: Context
+    ) -> AsyncIterator[pb.ExportPassagesResponse]:
+        async for passages in self._searcher.export(check_name(request.corpus, "corpus")):
+            for response in export_responses(passages):
+                yield response
+
+    async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
+        return await self._search(request, _deadline(context))
 
     async def SearchBatch(
-        self, request: AsyncIterator[pb.SearchBatchRequest], _context: Context
+        self, request: AsyncIterator[pb.SearchBatchRequest], context: Context
     ) -> AsyncIterator[pb.SearchBatchResponse]:
+        deadline = _deadline(context)
         seen: set[str] = set()
 
         async def answer(item: pb.SearchBatchRequest) -> pb.SearchBatchResponse:
@@ -141,7 +155,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                     f"id is {item.id!r}; every search of a stream has one of its own", field="id"
                 )
             seen.add(item.id)
-            return pb.SearchBatchResponse(id=item.id, result=await self._search(item.search))
+            result = await self._search(item.search, deadline)
+            return pb.SearchBatchResponse(id=item.id, result=result)
 
         def refuse(
             item: pb.SearchBatchRequest, status: status_pb2.Status
@@ -153,15 +168,27 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         ):
             yield response
 
-    async def _search(self, request: pb.SearchRequest) -> pb.SearchResponse:
+    async def _search(self, request: pb.SearchRequest, deadline: float | None) -> pb.SearchResponse:
         stages = Stages("retriever")
-        found = await self._searcher.search(query_of(request), stages)
+        found = await self._searcher.search(query_of(request), stages, deadline=deadline)
         response = pb.SearchResponse(
-            passages=[message_of(pb.Passage, hit.passage, score=hit.score) for hit in found.hits],
+            passages=[
+                message_of(pb.Passage, hit.passage, score=hit.score, first_score=hit.first_score)
+                for hit in found.hits
+            ],
             corpus_digest=found.corpus_digest,
+            reranker=message_of(pb.Reranker, found.reranker) if found.reranker else None,
         )
         stages.fill(response.stage_times)
         return response
+
+
+def _deadline(context: Context) -> float | None:
+    """The event loop's time shortly before the caller's time is over, so that it is told why."""
+    remaining = cast("float | None", context.time_remaining())
+    if remaining is None:
+        return None
+    return asyncio.get_running_loop().time() + remaining - _ANSWER_SECONDS
 
 
 async def _documents(

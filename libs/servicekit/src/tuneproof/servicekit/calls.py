@@ -7,18 +7,26 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from prometheus_client import Counter, Gauge, Histogram
 
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed, set_caller
 from tuneproof.servicekit.call_spans import end_served, start_served
-from tuneproof.servicekit.errors import Internal, Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import (
+    Internal,
+    InvalidInput,
+    Overloaded,
+    TuneproofError,
+    Unavailable,
+)
 from tuneproof.servicekit.status import abort, status_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -89,16 +97,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _surround(
         self, handler: grpc.RpcMethodHandler[Any, Any], method: MethodDescriptor
     ) -> grpc.RpcMethodHandler[Any, Any]:
+        read = cast("Callable[[bytes], Any]", handler.request_deserializer)
+        # Messages are read in the call: gRPC answers one that it cannot read with UNKNOWN.
+        given = partial(_each if handler.request_streaming else _read, read)
+
         async def one(request: Any, context: Context) -> Any:
             async with self._call(method, context):
-                return await cast(Any, handler.unary_unary or handler.stream_unary)(
-                    request, context
-                )
+                behaviour = cast(Any, handler.unary_unary or handler.stream_unary)
+                return await behaviour(given(request), context)
 
         async def many(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._call(method, context):
                 behaviour = cast(Any, handler.unary_stream or handler.stream_stream)
-                async for response in behaviour(request, context):
+                async for response in behaviour(given(request), context):
                     yield response
 
         kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
@@ -110,7 +121,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
         return cast(
             "grpc.RpcMethodHandler[Any, Any]",
-            make(behaviour, handler.request_deserializer, handler.response_serializer),
+            make(behaviour, None, handler.response_serializer),
         )
 
     @asynccontextmanager
@@ -184,3 +195,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise Unavailable(_ENDING) from None
         finally:
             self._watching.discard(task)
+
+
+def _read(read: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        return read(raw)
+    except DecodeError:
+        raise InvalidInput(
+            "the request is not a message of the contract; is a text in it not UTF-8?"
+        ) from None
+
+
+async def _each(read: Callable[[bytes], Any], messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for raw in messages:
+        yield _read(read, raw)

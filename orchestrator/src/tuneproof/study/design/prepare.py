@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.study.design.identity import (
@@ -34,6 +35,7 @@ class Request:
     judge_url: str = ""
     judge_model: str = ""
     rubrics: Path | None = None
+    retriever: RetrieverOptions = field(default_factory=RetrieverOptions)
     rubric_ids: tuple[str, ...] = ()
     targets: Mapping[str, str] = field(default_factory=dict)
     """Addresses by service, and `token`."""

@@ -46,6 +46,17 @@ class CorpusSpec(Section):
 
     max_tokens: int = Field(default=200, ge=8)
     overlap_tokens: int = Field(default=0, ge=0)
+    by: Literal["tokens", "sentences", "structure"] = "tokens"
+    """Where passages begin and end."""
+
+
+class RerankSpec(Section):
+    """A model that reads the best passages again, together with the question."""
+
+    model: str = Field(min_length=1)
+    """Id or digest of the retriever's reranker; the study refuses another one."""
+    depth: int = Field(default=20, ge=1, le=1000)
+    """Passages that it reads."""
 
 
 class RetrievalSpec(Section):
@@ -56,11 +67,17 @@ class RetrievalSpec(Section):
     """Passages in the prompt."""
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the dense list in a hybrid search."""
+    rerank: RerankSpec | None = None
 
     @property
     def depth(self) -> int:
         """Passages of each search: those of the prompt, and enough to measure retrieval."""
         return max(self.k, MEASURED_DEPTH)
+
+    @property
+    def rerank_depth(self) -> int:
+        """Passages that are read again; 0 without reranking."""
+        return 0 if self.rerank is None else max(self.depth, self.rerank.depth)
 
 
 class PromptSpec(Section):

@@ -49,6 +49,8 @@ class Chain:
     def corpus_task(self) -> Task:
         """Making the corpus."""
         chunking = self.plan.spec.corpus.model_dump()
+        if chunking["by"] == "tokens":  # the default, younger than corpora that are made already
+            del chunking["by"]
         return task("corpus", {"documents": self.plan.documents_digest, "chunking": chunking})
 
     def corpus_digest(self) -> str | None:
@@ -70,7 +72,8 @@ class Chain:
         if digest is None:
             return {}
         retrieval = self.plan.spec.retrieval
-        settings = {**retrieval.model_dump(), "k": retrieval.depth}
+        # Without a reranker the inputs, and so the results, are those of before there was one.
+        settings = {**retrieval.model_dump(exclude_none=True), "k": retrieval.depth}
         if settings["mode"] != "hybrid":
             del settings["alpha"]
         return {

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
-from tuneproof.sdk import Chunking, CorpusInfo, RetrieverClient
+from tuneproof.sdk import Chunking, CorpusInfo, Rerank, RetrieverClient
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
+from tuneproof.study.design.spec import RetrievalSpec
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
 from tuneproof.study.state.codec import StoredPassage
@@ -54,7 +55,7 @@ async def search(chain: Chain, services: Services, progress: Progress) -> None:
 async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> CorpusInfo:
     plan, key = chain.plan, chain.corpus_task().key
     name = f"{plan.dataset.name}-{key.removeprefix('sha256:')[:24]}"
-    chunking = Chunking(plan.spec.corpus.max_tokens, plan.spec.corpus.overlap_tokens)
+    chunking = Chunking(**plan.spec.corpus.model_dump())
     labels = {"documents": plan.documents_digest}
     corpus = await retriever.ensure_corpus(name, chunking, labels)
     if not corpus.frozen:
@@ -97,6 +98,7 @@ async def _search(
         mode=settings.mode,
         alpha=settings.alpha,
         expected_digest=corpus["digest"],
+        rerank=_rerank(settings),
     )
     async for key, passages in found:
         if isinstance(passages, TuneproofError):
@@ -104,3 +106,9 @@ async def _search(
         else:
             stored = (StoredPassage(p.id, p.document_id, p.text, p.score) for p in passages)
             yield key, {"passages": [asdict(each) for each in stored]}
+
+
+def _rerank(settings: RetrievalSpec) -> Rerank | None:
+    if settings.rerank is None:
+        return None
+    return Rerank(settings.rerank_depth, settings.rerank.model)

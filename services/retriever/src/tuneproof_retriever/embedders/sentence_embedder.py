@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tuneproof.servicekit.errors import Internal, InvalidInput
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_retriever.corpus import EmbedderIdentity, Vector, Vectors
+from tuneproof_retriever.embedders.local_tokens import LocalTokens
 from tuneproof_retriever.embedders.model_folder import digest_of_model, find_model
+from tuneproof_retriever.embedders.protocol import Offsets, check_query_length
 from tuneproof_retriever.embedders.query_batches import QueryBatches
 
 
@@ -32,7 +34,7 @@ class SentenceEmbedder:
         self, model: Any, tokenizer: Any, identity: EmbedderIdentity, *, batch_size: int
     ) -> None:
         self._model = model
-        self._tokenizer = tokenizer
+        self._tokens = LocalTokens(tokenizer)
         self._identity = identity
         self._batch_size = batch_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
@@ -42,11 +44,20 @@ class SentenceEmbedder:
     def identity(self) -> EmbedderIdentity:
         return self._identity
 
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoding.offsets  # type: ignore[no-any-return]
+    async def offsets(
+        self,
+        texts: Sequence[str],
+        *,
+        deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
+    ) -> list[Offsets]:
+        return await self._tokens.offsets(texts)
 
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    async def embed_passages(
+        self,
+        texts: Sequence[str],
+        *,
+        deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
+    ) -> Vectors:
         vectors = np.empty((len(texts), self._identity.dimension), dtype=np.float32)
         # Texts of like length share a batch: padding costs as much as text.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
@@ -56,15 +67,23 @@ class SentenceEmbedder:
             vectors[rows] = await self._encode(self._model.encode_document, batch)
         return vectors
 
-    async def embed_query(self, text: str) -> Vector:
+    async def embed_query(
+        self,
+        text: str,
+        *,
+        deadline: float | None = None,  # noqa: ARG002 - see `Embedder`
+    ) -> Vector:
+        [tokens] = await self._tokens.offsets([text])
+        check_query_length(len(tokens), self._identity)
         return await self._queries.embed(text)
 
     async def check_ready(self) -> None:
         """See `Embedder`: a model in this process is always ready."""
 
-    def close(self) -> None:
-        """Ends the thread after the batch that it works on."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+    async def close(self) -> None:
+        """See `Embedder`: waits for the batch that the thread works on."""
+        self._tokens.close()
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     async def _encode(self, encode: Any, texts: list[str]) -> Vectors:
         work = partial(
@@ -76,8 +95,6 @@ class SentenceEmbedder:
             show_progress_bar=False,
         )
         vectors = await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        if not np.isfinite(vectors).all():
-            raise Internal(f"embedder {self._identity.id} gave vectors that are not finite")
         return np.asarray(vectors, dtype=np.float32)
 
 
@@ -125,8 +142,6 @@ def load_sentence_embedder(
             field="embedder",
         ) from None
     tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     identity = EmbedderIdentity(
         id=_name_of(embedder),
         digest=digest_of_model(folder),

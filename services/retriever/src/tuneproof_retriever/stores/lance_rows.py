@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 from tuneproof.servicekit.digests import canonical_json
 from tuneproof_retriever.corpus import Passage, PreparedDocument
 from tuneproof_retriever.stores.protocol import StoredPassage
+from tuneproof_retriever.stores.tags import tags_of
 
 PASSAGE_COLUMNS = ["id", "document_id", "text", "start", "end", "title", "metadata"]
 
@@ -50,7 +50,7 @@ def rows_of(documents: Sequence[PreparedDocument], dimension: int) -> pa.Table:
             "title": passage.title,
             "text": passage.text,
             "metadata": canonical_json(dict(passage.metadata)).decode(),
-            "tags": [_tag(key, value) for key, value in passage.metadata.items()],
+            "tags": tags_of(passage.metadata),
         }
         for document in documents
         for ordinal, passage in enumerate(document.passages)
@@ -82,9 +82,4 @@ def stored_passage_of_row(row: Mapping[str, Any]) -> StoredPassage:
 
 def predicate(where: Mapping[str, str]) -> str:
     """SQL that holds for passages whose metadata has every entry; empty for no entries."""
-    return " AND ".join(f"array_has(tags, '{_tag(*entry)}')" for entry in sorted(where.items()))
-
-
-def _tag(key: str, value: str) -> str:
-    # A digest has neither quotes nor operators, so a filter cannot become part of the SQL.
-    return hashlib.sha256(canonical_json([key, value])).hexdigest()[:32]
+    return " AND ".join(f"array_has(tags, '{tag}')" for tag in tags_of(where))

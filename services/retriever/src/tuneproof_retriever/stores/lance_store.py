@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -146,6 +147,41 @@ class LanceStore:
             query = table.query().nearest_to_text(MatchQuery(words, "text"))
             found = await _run(query, "_score", limit, where)
         return [Hit(passage_of_row(row), row["_score"]) for row in found]
+
+    async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
+        """See `VectorStore`."""
+        if not ids:
+            return {}
+        chosen = ", ".join(f"'{uuid.UUID(id_)}'" for id_ in ids)
+        async with self._reading(name) as table:
+            found = await (
+                table.query().where(f"id IN ({chosen})").select(["id", "vector"]).to_arrow()
+            )
+        numbers = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        rows = numbers.reshape(found.num_rows, -1) if found.num_rows else []
+        return dict(zip(found["id"].to_pylist(), rows, strict=True))
+
+    async def searches_exactly(self, name: str) -> bool:
+        """See `VectorStore`."""
+        async with self._reading(name) as table:
+            rows: int = await table.count_rows()
+        return rows < self._ann_min_passages
+
+    async def mend(self, name: str, _ids: Sequence[str]) -> None:
+        """See `VectorStore`. Both indexes are built anew as a whole."""
+        await self.build_indexes(name)
+
+    async def claim(self, _name: str) -> str:
+        """See `VectorStore`. The lock on the folder keeps other processes out."""
+        return ""
+
+    async def release(self, _name: str) -> None:
+        """See `VectorStore`."""
+
+    @property
+    def outages(self) -> int:
+        """See `VectorStore`. What LanceDB has committed stays."""
+        return 0
 
     async def check_ready(self) -> None:
         """See `VectorStore`."""

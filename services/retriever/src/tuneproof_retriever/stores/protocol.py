@@ -92,6 +92,36 @@ class VectorStore(Protocol):
             where: entries that a passage's metadata must hold.
         """
 
+    async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
+        """Vectors of passages by id, without those that are not there."""
+
+    async def searches_exactly(self, name: str) -> bool:
+        """Whether a dense search reads every passage's own vector: no index can lack one."""
+
+    async def mend(self, name: str, ids: Sequence[str]) -> None:
+        """Indexes passages anew that a search does not find though they are stored.
+
+        Raises:
+            Corrupted: when that needs what is lost.
+        """
+
+    async def claim(self, name: str) -> str:
+        """Makes this process the only one that changes a corpus, for a while or until `release`.
+
+        The answer stays the same until the claim was interrupted: then another process may have
+        changed the corpus meanwhile.
+
+        Raises:
+            Unavailable: while another process has it, naming that one.
+        """
+
+    async def release(self, name: str) -> None:
+        """Ends a claim of this process; may be repeated."""
+
+    @property
+    def outages(self) -> int:
+        """How often the store was seen to be away: what was written shortly before may be lost."""
+
     async def check_ready(self) -> None:
         """Returns when calls can be served.
 

@@ -70,31 +70,68 @@ SEARCH_MODE_KEYWORD: SearchMode.ValueType  # 3
 """BM25 over the passages' words."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
+class _ChunkingStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChunkingStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChunkingStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHUNKING_STRATEGY_UNSPECIFIED: _ChunkingStrategy.ValueType  # 0
+    """The default, CHUNKING_STRATEGY_TOKENS."""
+    CHUNKING_STRATEGY_TOKENS: _ChunkingStrategy.ValueType  # 1
+    """As many tokens as fit, to the end of the last whole sentence if there is one."""
+    CHUNKING_STRATEGY_SENTENCES: _ChunkingStrategy.ValueType  # 2
+    """One sentence; with an overlap, after the whole sentences before it that fit."""
+    CHUNKING_STRATEGY_STRUCTURE: _ChunkingStrategy.ValueType  # 3
+    """As many whole paragraphs of one section as fit. A heading of Markdown begins a section and stays
+    with its first paragraph. In other text, empty lines separate paragraphs.
+    """
+
+class ChunkingStrategy(_ChunkingStrategy, metaclass=_ChunkingStrategyEnumTypeWrapper):
+    """Where passages begin and end. None is longer than Chunking.max_tokens: what would be longer is cut
+    as CHUNKING_STRATEGY_TOKENS cuts it.
+    """
+
+CHUNKING_STRATEGY_UNSPECIFIED: ChunkingStrategy.ValueType  # 0
+"""The default, CHUNKING_STRATEGY_TOKENS."""
+CHUNKING_STRATEGY_TOKENS: ChunkingStrategy.ValueType  # 1
+"""As many tokens as fit, to the end of the last whole sentence if there is one."""
+CHUNKING_STRATEGY_SENTENCES: ChunkingStrategy.ValueType  # 2
+"""One sentence; with an overlap, after the whole sentences before it that fit."""
+CHUNKING_STRATEGY_STRUCTURE: ChunkingStrategy.ValueType  # 3
+"""As many whole paragraphs of one section as fit. A heading of Markdown begins a section and stays
+with its first paragraph. In other text, empty lines separate paragraphs.
+"""
+Global___ChunkingStrategy: _TypeAlias = ChunkingStrategy  # noqa: Y015
+
 @_typing.final
 class Chunking(_message.Message):
-    """How documents become passages: windows of the embedder's own tokens. A window ends at the end of a
-    sentence if it holds one.
-    """
+    """How documents become passages, measured in the embedder's own tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLAP_TOKENS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Longest passage in tokens, 8 to the embedder's own limit. 0 means 256, or the embedder's limit
     where that is lower. The title is embedded with every passage, and its tokens count.
     """
     overlap_tokens: _builtins.int
-    """Most tokens, in whole words, that a passage shares with the one before; below max_tokens."""
+    """Most tokens that a passage shares with the one before, below max_tokens: in whole words by
+    tokens, in whole sentences by sentences or structure. Nothing is shared across a heading.
+    """
+    by: Global___ChunkingStrategy.ValueType
     def __init__(
         self,
         *,
         max_tokens: _builtins.int = ...,
         overlap_tokens: _builtins.int = ...,
+        by: Global___ChunkingStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "max_tokens", b"max_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -168,6 +205,7 @@ class Corpus(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FREEZE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
     state: Global___CorpusState.ValueType
@@ -187,6 +225,10 @@ class Corpus(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own: at most 64 entries, keys of 1 to 128 characters, values of up to 4,096."""
 
+    @_builtins.property
+    def proof(self) -> Global___IndexProof:
+        """Absent until frozen."""
+
     def __init__(
         self,
         *,
@@ -200,14 +242,41 @@ class Corpus(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         freeze_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        proof: Global___IndexProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "embedder", b"embedder", "freeze_time", b"freeze_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "embedder", b"embedder", "freeze_time", b"freeze_time", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "digest", b"digest", "document_count", b"document_count", "embedder", b"embedder", "freeze_time", b"freeze_time", "labels", b"labels", "name", b"name", "passage_count", b"passage_count", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "create_time", b"create_time", "digest", b"digest", "document_count", b"document_count", "embedder", b"embedder", "freeze_time", b"freeze_time", "labels", b"labels", "name", b"name", "passage_count", b"passage_count", "proof", b"proof", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Corpus: _TypeAlias = Corpus  # noqa: Y015
+
+@_typing.final
+class IndexProof(_message.Message):
+    """What freezing looked up: each passage by its own vector and by its own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGES_CHECKED_FIELD_NUMBER: _builtins.int
+    PASSAGES_MENDED_FIELD_NUMBER: _builtins.int
+    passages_checked: _builtins.int
+    """All passages of an import that was interrupted, else a sample drawn at random."""
+    passages_mended: _builtins.int
+    """Passages that the indexes lacked at first. They were indexed anew and looked up again."""
+    def __init__(
+        self,
+        *,
+        passages_checked: _builtins.int = ...,
+        passages_mended: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages_checked", b"passages_checked", "passages_mended", b"passages_mended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexProof: _TypeAlias = IndexProof  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):
@@ -294,6 +363,8 @@ class Passage(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    FIRST_SCORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv5 over document id, offsets and text: the same content has the same id in every corpus."""
     document_id: _builtins.str
@@ -302,10 +373,15 @@ class Passage(_message.Message):
     """Offsets into the document's text in Unicode code points; the end is exclusive."""
     end: _builtins.int
     score: _builtins.float
-    """Higher is nearer; comparable within one reply only. Dense: cosine. Keyword: BM25. Hybrid:
+    """Higher is nearer; comparable within one reply only. Reranked: the reranker's logit. Dense:
+    cosine. Keyword: BM25. Hybrid:
     alpha / (60 + rank in the dense list) + (1 - alpha) / (60 + rank in the keyword list), over the
     first max(50, 4 k) of each list. Equal scores are ordered by passage id.
     """
+    title: _builtins.str
+    """Of the document."""
+    first_score: _builtins.float
+    """The search's own score of a reranked passage; absent without reranking."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -318,12 +394,16 @@ class Passage(_message.Message):
         end: _builtins.int = ...,
         score: _builtins.float = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        title: _builtins.str = ...,
+        first_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "first_score", b"first_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "end", b"end", "id", b"id", "metadata", b"metadata", "score", b"score", "start", b"start", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_score", b"_first_score", "document_id", b"document_id", "end", b"end", "first_score", b"first_score", "id", b"id", "metadata", b"metadata", "score", b"score", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__first_score: _TypeAlias = _typing.Literal["first_score"]  # noqa: Y015
+    _WhichOneofArgType__first_score: _TypeAlias = _typing.Literal["_first_score", b"_first_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_score) -> _WhichOneofReturnType__first_score | None: ...
 
 Global___Passage: _TypeAlias = Passage  # noqa: Y015
 
@@ -334,7 +414,7 @@ class StageTime(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """A search has `embed`, `search`, `fuse`; an ingestion `chunk`, `embed`, `store`."""
+    """A search has `embed`, `search`, `fuse`, `rerank`; an ingestion `chunk`, `embed`, `store`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -672,6 +752,45 @@ class DeleteCorpusResponse(_message.Message):
 Global___DeleteCorpusResponse: _TypeAlias = DeleteCorpusResponse  # noqa: Y015
 
 @_typing.final
+class ExportPassagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORPUS_FIELD_NUMBER: _builtins.int
+    corpus: _builtins.str
+    def __init__(
+        self,
+        *,
+        corpus: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus", b"corpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPassagesRequest: _TypeAlias = ExportPassagesRequest  # noqa: Y015
+
+@_typing.final
+class ExportPassagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]: ...
+    def __init__(
+        self,
+        *,
+        passages: _abc.Iterable[Global___Passage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPassagesResponse: _TypeAlias = ExportPassagesResponse  # noqa: Y015
+
+@_typing.final
 class SearchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -702,6 +821,7 @@ class SearchRequest(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
     corpus: _builtins.str
     query: _builtins.str
     """Not blank; at most 32,768 characters. For dense and hybrid search also no more tokens than the
@@ -718,6 +838,12 @@ class SearchRequest(_message.Message):
     def filter(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Finds only passages whose metadata has every entry."""
 
+    @_builtins.property
+    def rerank(self) -> Global___Rerank:
+        """When set, a model reads the best passages again together with the query, and its scores order
+        them. FAILED_PRECONDITION where the retriever has no reranker.
+        """
+
     def __init__(
         self,
         *,
@@ -728,10 +854,11 @@ class SearchRequest(_message.Message):
         alpha: _builtins.float | None = ...,
         filter: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expected_digest: _builtins.str = ...,
+        rerank: Global___Rerank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "corpus", b"corpus", "expected_digest", b"expected_digest", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "corpus", b"corpus", "expected_digest", b"expected_digest", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query", "rerank", b"rerank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -740,12 +867,65 @@ class SearchRequest(_message.Message):
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
 
 @_typing.final
+class Rerank(_message.Message):
+    """How passages are read again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPTH_FIELD_NUMBER: _builtins.int
+    EXPECTED_RERANKER_FIELD_NUMBER: _builtins.int
+    depth: _builtins.int
+    """Passages that the search gives to the reranker: k to 1,000; 0 means the greater of 20 and k."""
+    expected_reranker: _builtins.str
+    """When set, a reranker with another id and digest is refused with FAILED_PRECONDITION."""
+    def __init__(
+        self,
+        *,
+        depth: _builtins.int = ...,
+        expected_reranker: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "expected_reranker", b"expected_reranker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
+
+@_typing.final
+class Reranker(_message.Message):
+    """What read passages again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Model id or folder name."""
+    digest: _builtins.str
+    """`sha256:<hex>` over the model, or what its server tells of it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reranker: _TypeAlias = Reranker  # noqa: Y015
+
+@_typing.final
 class SearchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGES_FIELD_NUMBER: _builtins.int
     CORPUS_DIGEST_FIELD_NUMBER: _builtins.int
     STAGE_TIMES_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
     corpus_digest: _builtins.str
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
@@ -753,16 +933,21 @@ class SearchResponse(_message.Message):
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
+    @_builtins.property
+    def reranker(self) -> Global___Reranker:
+        """What ordered the passages; absent without reranking."""
+
     def __init__(
         self,
         *,
         passages: _abc.Iterable[Global___Passage] | None = ...,
         corpus_digest: _builtins.str = ...,
         stage_times: _abc.Iterable[Global___StageTime] | None = ...,
+        reranker: Global___Reranker | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reranker", b"reranker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_digest", b"corpus_digest", "passages", b"passages", "stage_times", b"stage_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_digest", b"corpus_digest", "passages", b"passages", "reranker", b"reranker", "stage_times", b"stage_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

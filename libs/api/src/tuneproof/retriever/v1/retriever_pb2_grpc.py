@@ -70,6 +70,11 @@ class RetrieverServiceStub(object):
                 request_serializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCorpusRequest.SerializeToString,
                 response_deserializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCorpusResponse.FromString,
                 _registered_method=True)
+        self.ExportPassages = channel.unary_stream(
+                '/tuneproof.retriever.v1.RetrieverService/ExportPassages',
+                request_serializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.ExportPassagesRequest.SerializeToString,
+                response_deserializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.ExportPassagesResponse.FromString,
+                _registered_method=True)
         self.Search = channel.unary_unary(
                 '/tuneproof.retriever.v1.RetrieverService/Search',
                 request_serializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
@@ -108,7 +113,8 @@ class RetrieverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FreezeCorpus(self, request, context):
-        """Ends ingestion, builds the indexes and computes the digest. May be repeated.
+        """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+        May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +135,13 @@ class RetrieverServiceServicer(object):
 
     def DeleteCorpus(self, request, context):
         """Deletes a corpus and its passages. NOT_FOUND when there is none of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportPassages(self, request, context):
+        """Streams all passages of a frozen corpus by ascending id, with a score of 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +193,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.DeleteCorpus,
                     request_deserializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCorpusRequest.FromString,
                     response_serializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCorpusResponse.SerializeToString,
+            ),
+            'ExportPassages': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportPassages,
+                    request_deserializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.ExportPassagesRequest.FromString,
+                    response_serializer=tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.ExportPassagesResponse.SerializeToString,
             ),
             'Search': grpc.unary_unary_rpc_method_handler(
                     servicer.Search,
@@ -360,6 +378,33 @@ class RetrieverService(object):
             '/tuneproof.retriever.v1.RetrieverService/DeleteCorpus',
             tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCorpusRequest.SerializeToString,
             tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.DeleteCorpusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportPassages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tuneproof.retriever.v1.RetrieverService/ExportPassages',
+            tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.ExportPassagesRequest.SerializeToString,
+            tuneproof_dot_retriever_dot_v1_dot_retriever__pb2.ExportPassagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

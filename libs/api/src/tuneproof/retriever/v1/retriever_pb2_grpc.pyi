@@ -48,12 +48,16 @@ class RetrieverServiceStub:
     again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
     """
     FreezeCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.FreezeCorpusRequest, _retriever_pb2.FreezeCorpusResponse]
-    """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
+    """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+    May be repeated.
+    """
     GetCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]
     ListCorpora: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]
     """Lists corpora by name, in pages."""
     DeleteCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]
     """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+    ExportPassages: _grpc.UnaryStreamMultiCallable[_retriever_pb2.ExportPassagesRequest, _retriever_pb2.ExportPassagesResponse]
+    """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
     """Finds the k passages nearest to one query."""
     SearchBatch: _grpc.StreamStreamMultiCallable[_retriever_pb2.SearchBatchRequest, _retriever_pb2.SearchBatchResponse]
@@ -79,12 +83,16 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     again stores nothing twice. Fails with FAILED_PRECONDITION once the corpus is frozen.
     """
     FreezeCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.FreezeCorpusRequest, _retriever_pb2.FreezeCorpusResponse]  # type: ignore[assignment]
-    """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
+    """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+    May be repeated.
+    """
     GetCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]  # type: ignore[assignment]
     ListCorpora: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]  # type: ignore[assignment]
     """Lists corpora by name, in pages."""
     DeleteCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]  # type: ignore[assignment]
     """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+    ExportPassages: _aio.UnaryStreamMultiCallable[_retriever_pb2.ExportPassagesRequest, _retriever_pb2.ExportPassagesResponse]  # type: ignore[assignment]
+    """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
     """Finds the k passages nearest to one query."""
     SearchBatch: _aio.StreamStreamMultiCallable[_retriever_pb2.SearchBatchRequest, _retriever_pb2.SearchBatchResponse]  # type: ignore[assignment]
@@ -125,7 +133,9 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.FreezeCorpusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.FreezeCorpusResponse, _abc.Awaitable[_retriever_pb2.FreezeCorpusResponse]]:
-        """Ends ingestion, builds the indexes and computes the digest. May be repeated."""
+        """Ends ingestion, builds the indexes, proves that they hold the passages, and computes the digest.
+        May be repeated.
+        """
 
     @_abc_1.abstractmethod
     def GetCorpus(
@@ -149,6 +159,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.DeleteCorpusResponse, _abc.Awaitable[_retriever_pb2.DeleteCorpusResponse]]:
         """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+
+    @_abc_1.abstractmethod
+    def ExportPassages(
+        self,
+        request: _retriever_pb2.ExportPassagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_retriever_pb2.ExportPassagesResponse], _abc.AsyncIterator[_retriever_pb2.ExportPassagesResponse]]:
+        """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
 
     @_abc_1.abstractmethod
     def Search(

@@ -1,0 +1,1 @@
+"""`tuneproof corpus …`: corpora of one's own."""

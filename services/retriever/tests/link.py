@@ -1,0 +1,80 @@
+"""A TCP link to a server that a test can cut: nothing passes then, and nothing is refused.
+
+It stands for a network cable in tests without the right to make network namespaces. It may also
+encrypt: then it ends TLS before the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from typing import Self
+
+_CHUNK = 65_536
+
+
+class Link:
+    """Listens on a port of this machine and passes bytes on to a server, both ways."""
+
+    def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
+        """
+        Args:
+            target: host:port of the server.
+            tls: what callers must speak; None passes bytes as they are.
+        """
+        self._host, _, self._port = target.rpartition(":")
+        self._tls = tls
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._passing: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        """From now on nothing passes, on old and new connections."""
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """Lets everything pass that waited."""
+        self._whole.set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        return self
+
+    async def __aexit__(self, *ended: object) -> None:
+        self._server.close()
+        for task in self._passing:
+            task.cancel()
+        await asyncio.gather(*self._passing, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._passing.add(task)
+        try:
+            await self._whole.wait()
+            there, back = await asyncio.open_connection(self._host, int(self._port))
+            try:
+                with suppress(OSError):
+                    async with asyncio.TaskGroup() as both:
+                        both.create_task(self._pass(reader, back))
+                        both.create_task(self._pass(there, writer))
+            finally:
+                back.close()
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            self._passing.discard(task)
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(_CHUNK):
+            await self._whole.wait()
+            sink.write(data)
+            await sink.drain()
+        raise ConnectionResetError  # one side has ended, so both do
