@@ -169,7 +169,12 @@ def interval_of(found: Estimate, confidence: float, limits: Limits | None) -> In
         limits: None for a measure without an upper end; then nothing bounds what was not seen,
             the interval is D ± t · √V, and there is none where V is 0.
     """
-    if found.standard_error is None or why_no_interval(found):
+    return None if why_no_interval(found) else reach_of(found, confidence, limits)
+
+
+def reach_of(found: Estimate, confidence: float, limits: Limits | None) -> Interval | None:
+    """What `interval_of` gives, for an estimate that has its own rule of when there is one."""
+    if found.standard_error is None:
         return None
     tail = (1.0 - confidence) / 2.0
     reach = float(stats.t.ppf(1.0 - tail, found.degrees_of_freedom)) * found.standard_error
@@ -193,8 +198,7 @@ def _unseen(found: Estimate, tail: float, limits: Limits) -> tuple[float, float,
     difference that cluster g goes up, from 0 to 1, n_g that to the lowest. The mean is
     c + (highest - c)·E(y) - (c - lowest)·E(n). Among variables from 0 to 1 with one mean, the
     one that is only ever 0 or 1 varies most, so Clopper and Pearson's ends for the count Σ y_g
-    of G bound E(y) from above, and likewise E(n) from below; a fractional count goes
-    into the same beta quantiles (Clopper and Pearson 1934, Biometrika 26:404). Where all G
+    of G bound E(y) from above, and likewise E(n) from below (`upper_share`). Where all G
     clusters agree the bound is the familiar one for 0 of G: a share 1 - tail^(1/G) of clusters,
     about 3.7/G at 95 %, may differ by all that the measure allows. It rises with every y_g and
     falls with every n_g. Clusters of unequal size count as G = n²/Σ n_g² equal ones (Kish 1965,
@@ -213,13 +217,18 @@ def _unseen(found: Estimate, tail: float, limits: Limits) -> tuple[float, float,
     up, down = limits[1] - common, common - limits[0]
     above = count * float((shares * np.maximum(means - common, 0.0)).sum()) / max(up, 1e-12)
     below = count * float((shares * np.maximum(common - means, 0.0)).sum()) / max(down, 1e-12)
-    lowest = common - down * _upper(below, count, tail) + up * _lower(above, count, tail)
-    highest = common + up * _upper(above, count, tail) - down * _lower(below, count, tail)
+    lowest = common - down * upper_share(below, count, tail) + up * _lower(above, count, tail)
+    highest = common + up * upper_share(above, count, tail) - down * _lower(below, count, tail)
     return differing, lowest, highest
 
 
-def _upper(events: float, count: float, tail: float) -> float:
-    """Clopper and Pearson's upper end for the share behind `events` of `count`."""
+def upper_share(events: float, count: float, tail: float) -> float:
+    """Clopper and Pearson's upper end for the share behind `events` of `count`.
+
+    It is the 1 - tail quantile of a beta distribution with events + 1 and count - events, also for
+    numbers that are not whole; 0 of n gives 1 - tail^(1/n) (Clopper and Pearson 1934, Biometrika
+    26:404).
+    """
     return 1.0 if events >= count else float(stats.beta.ppf(1.0 - tail, events + 1, count - events))
 
 
