@@ -137,7 +137,7 @@ def anchor(
         items=len(labelled),
         clusters=len(sizes),
         cluster_means=power * judged + share * corrections,
-        cluster_sizes=sizes * len(labelled),
+        cluster_sizes=sizes * float(len(labelled)),
     )
     chances = None if inclusion is None else inclusion[labelled]
     bias = hajek(ours - theirs, clusters[labelled], chances)
@@ -149,14 +149,15 @@ def anchored_interval(found: Anchored, confidence: float, limits: Limits | None)
 
     `intervals.interval_of` with the labelled clusters: below ten of them there is none, and where
     fewer than ten differ from the common value, the ends move out. What was not seen there is a
-    correction p (H - λ J), which may be anything from p (low - λ high) to p (high - λ low).
+    correction p (H - λ J), which may be anything from p (low - λ high) to p (high - λ low). If all
+    texts are identical, what was not seen is pairs that differ.
 
     Args:
         confidence: above 0, below 1.
         limits: lowest and highest difference of the measure; None without an upper end.
     """
-    if limits is None:
-        return interval_of(found.estimate, confidence, None)
+    if limits is None or found.identical == found.pairs:
+        return interval_of(found.estimate, confidence, limits)
     low, high = limits
     base = found.judge_weight * found.judged
     share = 1.0 - found.identical / found.pairs
