@@ -121,9 +121,7 @@ def test_items_are_those_of_the_t_test_at_the_upper_limit_of_the_variance() -> N
 
 
 @given(st.floats(0.05, 1.0), st.floats(0.2, 3.0))
-def test_smaller_differences_and_more_power_need_more_items(
-    error: float, ratio: float
-) -> None:
+def test_smaller_differences_and_more_power_need_more_items(error: float, ratio: float) -> None:
     known, difference = pilot(error), ratio * error
     count = items_needed(known, difference)
     assert items_needed(known, difference / 2) > 3 * count
