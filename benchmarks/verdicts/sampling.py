@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,6 +30,8 @@ def s1(random: np.random.Generator, studies: int) -> Results:
         for sizes in SIZES:
             for correlation in (0.0, 0.4):
                 share, width = _coverage(random, studies, groups, sizes, correlation)
+                setting = f"{groups} clusters, {sizes}, correlation {correlation:g}"
+                print(f"  {setting}: coverage {share:.3f}, width {width:.2f}", file=sys.stderr)
                 # An interval that is hardly ever given says nothing of coverage.
                 if not math.isnan(share):
                     covered.append(share)

@@ -128,7 +128,7 @@ def anchor(
     error = math.sqrt(float((sums**2 / (1.0 - leverage)).sum()))
     spread = max(float(np.abs(judge).max()), float(np.abs(theirs).max()))
     groups = np.unique(codes[labelled], return_inverse=True)[1].astype(np.int64)
-    sizes = np.bincount(groups, weights=weights)
+    sizes = np.bincount(groups, weights=weights).astype(np.float64)
     corrections = np.bincount(groups, weights=weights * errors) / sizes
     found = Estimate(
         difference=value,
@@ -137,7 +137,7 @@ def anchor(
         items=len(labelled),
         clusters=len(sizes),
         cluster_means=power * judged + share * corrections,
-        cluster_sizes=sizes * float(len(labelled)),
+        cluster_sizes=sizes * len(labelled),
     )
     chances = None if inclusion is None else inclusion[labelled]
     bias = hajek(ours - theirs, clusters[labelled], chances)
