@@ -9,7 +9,7 @@ import numpy as np
 from drawing import POINTS, Tally, alike, clusters_of, holds
 
 from tuneproof.analysis.anchoring import anchor, anchored_interval
-from tuneproof.analysis.intervals import estimate, interval_of
+from tuneproof.analysis.intervals import Interval, estimate, interval_of
 
 Results = dict[str, float]
 
@@ -24,34 +24,46 @@ def s4(random: np.random.Generator, studies: int) -> Results:
         print("S4 is left out: no EVOUNA data (benchmarks/verdicts/evouna.py)", file=sys.stderr)
         return {}
     shares, narrower, judged = [], [], []
-    items, clusters = 400, np.arange(400)
+    clusters = np.arange(400)
     for people, lexical in evouna.differences(file).values():
         truth = float(people.mean())
-        for labels in (50, 100):
-            anchored, alone, widths, by_labels = Tally(), Tally(), 0.0, 0.0
-            for _ in range(studies):
-                drawn = random.integers(0, len(people), items)
-                human = np.full(items, np.nan)
+        tallies = {labels: Tally() for labels in (50, 100)}
+        widths, widths_alone, judge = (
+            dict.fromkeys(tallies, 0.0),
+            dict.fromkeys(tallies, 0.0),
+            Tally(),
+        )
+        for _ in range(studies):
+            drawn = random.integers(0, len(people), 400)
+            judge.add(
+                holds(_given(interval_of(estimate(lexical[drawn], clusters), 0.95, SIGNS)), truth)
+            )
+            for labels, anchored in tallies.items():
+                human = np.full(400, np.nan)
                 human[:labels] = people[drawn[:labels]]
                 found = anchor(lexical[drawn], human, clusters)
-                interval = anchored_interval(found, 0.95, SIGNS)
-                labelled = interval_of(estimate(human[:labels], clusters[:labels]), 0.95, SIGNS)
-                judge = interval_of(estimate(lexical[drawn], clusters), 0.95, SIGNS)
-                if interval is None or labelled is None or judge is None:
-                    raise AssertionError("400 single items with 50 labels give intervals")
+                interval = _given(anchored_interval(found, 0.95, SIGNS))
+                alone = estimate(human[:labels], clusters[:labels])
+                labelled = _given(interval_of(alone, 0.95, SIGNS))
                 anchored.add(holds(interval, truth))
-                alone.add(holds(judge, truth))
-                widths += interval.high - interval.low
-                by_labels += labelled.high - labelled.low
-            shares.append(anchored.share)
-            narrower.append(widths / by_labels)
-            judged.append(alone.share)
+                widths[labels] += interval.high - interval.low
+                widths_alone[labels] += labelled.high - labelled.low
+        shares += [each.share for each in tallies.values()]
+        narrower += [widths[labels] / widths_alone[labels] for labels in tallies]
+        judged.append(judge.share)
     return {
         "s4_min": min(shares),
         "s4_mean": float(np.mean(shares)),
         "s4_width_max": max(narrower),
         "s4_before": min(judged),
     }
+
+
+def _given(interval: Interval | None) -> Interval:
+    """400 single items, or 50 labels, always give one."""
+    if interval is None:
+        raise AssertionError("no interval")
+    return interval
 
 
 def s5(random: np.random.Generator, studies: int) -> Results:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tuneproof.analysis.intervals import Codes, Estimate, Floats
+from tuneproof.analysis.intervals import Codes, Estimate, Floats, estimate
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -34,9 +34,9 @@ def hajek(values: Floats, clusters: Codes, inclusion: Floats | None = None) -> E
         InvalidInput: lengths differ, or a probability is not above 0 and at most 1.
     """
     count = len(values)
+    if inclusion is None or count == 0:
+        return estimate(values, clusters)
     weights = weights_of(inclusion, count)
-    if count == 0:
-        return Estimate(math.nan, None, 0.0, 0, 0, np.zeros(0), np.zeros(0))
     codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
     total = float(weights.sum())
     mean = float(weights @ values) / total
@@ -87,10 +87,11 @@ def weighted_freedom(weights: Floats, clusters: Codes) -> float:
     total, squares = float(first.sum()), float(second.sum())
     scale = 1.0 / np.sqrt(1.0 - first / total)
     diagonal = scale**2 * second
-    factors = np.stack([scale * first, scale * second], axis=1)
+    factors = np.array([scale * first, scale * second])
     core = np.array([[squares / total**2, -1.0 / total], [-1.0 / total, 0.0]])
-    low_rank = ((factors @ core) * factors).sum(axis=1)
-    inner = core @ (factors.T @ factors)
+    products = np.array([[float(one @ other) for other in factors] for one in factors])
+    inner = core @ products
+    low_rank = core[0, 0] * factors[0] ** 2 + 2.0 * core[0, 1] * factors[0] * factors[1]
     trace = float((diagonal + low_rank).sum())
     norm = float((diagonal**2).sum() + 2.0 * (diagonal * low_rank).sum() + np.trace(inner @ inner))
     return trace**2 / norm
