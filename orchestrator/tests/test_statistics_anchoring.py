@@ -198,6 +198,22 @@ def test_identical_texts_differ_by_nothing_and_need_no_label() -> None:
     assert found.estimate.standard_error < alone.estimate.standard_error
 
 
+@given(studies, st.integers(1, 80))
+def test_all_other_pairs_labelled_is_the_mean_with_zeros_for_identical_texts(
+    study: Study, same: int
+) -> None:
+    people = np.where(study.labelled, study.human, 0.5)
+    identical = np.arange(60 + same) >= 60
+    judge = np.concatenate([study.judge, np.ones(same)])
+    human = np.concatenate([people, np.full(same, np.nan)])
+    found = anchor(judge, human, np.arange(60 + same), identical=identical).estimate
+    zeros = np.concatenate([people, np.zeros(same)])
+    assert found.difference == pytest.approx(zeros.mean(), abs=1e-9)
+    squares = (zeros - zeros.mean()) ** 2 / len(zeros) ** 2
+    expected = squares[:60].sum() * 60 / 59 + squares[60:].sum() * (60 + same) / (59 + same)
+    assert found.standard_error == pytest.approx(math.sqrt(expected), abs=1e-9)
+
+
 def test_pairs_that_are_all_identical_are_equal_without_any_label() -> None:
     every = np.ones(60, dtype=np.bool_)
     found = anchor(np.zeros(60), np.full(60, np.nan), np.arange(60), identical=every)

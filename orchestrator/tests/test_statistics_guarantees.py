@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from tuneproof.analysis.guarantees import guaranteed_lower, severe_loss
@@ -47,7 +48,9 @@ def test_the_bound_is_where_the_capital_reaches_one_over_the_tail(
     assert POINTS[0] <= bound <= differences.mean() + 1e-6
     order = np.random.default_rng(4).permutation(count)
     values, at = (differences[order] + 4) / 8, (bound + 4) / 8
-    assert capital(values, at + 1e-6, tail) <= 1 / tail * (1 + 1e-6)
+    # Losses that come late can leave even the mean refuted; the bound stops there.
+    if bound < differences.mean() - 1e-5:
+        assert capital(values, at + 1e-6, tail) <= 1 / tail * (1 + 1e-6)
     if at > 1e-6:
         assert capital(values, at, tail) >= 1 / tail * (1 - 1e-9)
 
@@ -135,15 +138,22 @@ def test_none_of_sixty() -> None:
 
 def test_losses_that_come_by_document_count_as_documents() -> None:
     by_document = np.where(np.arange(200) // 10 < 4, -3.0, 0.0)
-    spread = np.where(np.random.default_rng(2).permutation(200) < 40, -3.0, 0.0)
+    order = np.random.default_rng(2).permutation(200)
+    spread = np.where((order < 30) | (np.arange(200) < 10), -3.0, 0.0)
     clusters = np.arange(200) // 10
     clustered, apart = severe_loss(by_document, clusters), severe_loss(spread, clusters)
-    assert clustered.share == apart.share == 0.2
+    assert clustered.share == 0.2
     assert clustered.effective_items == pytest.approx(20.0)
     assert clustered.upper == pytest.approx(
         proportion_confint(4, 20, alpha=0.05, method="beta")[1], abs=1e-9
     )
     assert apart.upper < clustered.upper
+    # n by the design effect, and by the few degrees of freedom that it is known with.
+    shares = np.bincount(clusters, weights=spread < 0) / 10
+    effect = (shares.var(ddof=1) / 20) / (apart.share * (1 - apart.share) / 199)
+    freedom = (stats.t.ppf(0.975, 199) / stats.t.ppf(0.975, 19)) ** 2
+    assert 20 < apart.effective_items < 200
+    assert apart.effective_items == pytest.approx(200 / effect * freedom)
 
 
 @given(st.integers(0, 99), st.integers(1, 8))

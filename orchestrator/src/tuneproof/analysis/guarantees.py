@@ -61,7 +61,7 @@ def guaranteed_lower(
         seed: of the order of the clusters; fix it before the scores are seen.
 
     Returns:
-        the bound in the measure's units, `limits[0]` at least.
+        the bound in the measure's units, `limits[0]` at least and the mean at most.
 
     Raises:
         InvalidInput: no differences, one outside `limits`, or a tail out of range.
