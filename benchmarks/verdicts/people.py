@@ -54,6 +54,7 @@ def s4(random: np.random.Generator, studies: int) -> Results:
     return {
         "s4_min": min(shares),
         "s4_mean": float(np.mean(shares)),
+        "s4_width_min": min(narrower),
         "s4_width_max": max(narrower),
         "s4_before": min(judged),
     }
