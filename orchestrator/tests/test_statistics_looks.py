@@ -91,6 +91,14 @@ def test_a_look_too_early_to_spend_anything_decides_nothing() -> None:
     assert read(interval, 0.25).verdict is Verdict.UNDECIDED
 
 
+def test_a_short_last_step_has_a_bound() -> None:
+    # The chance to leave ± 7.5 within 2 % of the information underflows to 0.
+    looks = plan_looks([0.5, 0.98, 1.0])
+    assert crossing_probability([each.critical for each in looks], [0.5, 0.98, 1.0]) == (
+        pytest.approx(0.05, abs=1e-7)
+    )
+
+
 @pytest.mark.parametrize(
     "fractions", [[], [0.5], [0.5, 0.4, 1.0], [0.5, 0.51, 1.0], [0.5, 1.5]], ids=str
 )

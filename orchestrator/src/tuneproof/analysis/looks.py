@@ -158,7 +158,8 @@ def _critical(inside: _Inside, fraction: float, step: float) -> float:
         return _HIGHEST
     return float(
         optimize.brentq(
-            lambda bound: math.log(inside.leaving(bound, fraction) / step),
+            # A bound far out after a short step has a chance that floating point takes for 0.
+            lambda bound: math.log(max(inside.leaving(bound, fraction), 1e-300) / step),
             1e-3,
             _HIGHEST,
             xtol=1e-10,
