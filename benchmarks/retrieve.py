@@ -2,9 +2,10 @@
 
     make bench-retrieve
 
-Both sides hold the same passages, sentences of the demo's world, and get the same questions as
-text. Ours is the retriever in a process of its own, asked over gRPC. The other side is the store's
-own client in this process, as an application without a retriever has it: the same embedder embeds
+Both sides hold the same passages, 15 to 45 words drawn from Python's own documentation with its
+word frequencies, and get the same questions, 4 to 8 words of a passage. Ours is the retriever in a
+process of its own, asked over gRPC. The other side is the store's own client in this process, as an
+application without a retriever has it: the same embedder embeds
 the question, and the store's own hybrid search answers, by LanceDB's or Weaviate's fusion. Neither
 keeps the vectors of questions. Each round measures both sides, in turns as to which is first; the
 results are medians over the rounds.
@@ -26,20 +27,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc_data.topics import topics
 from statistics import median
 from typing import Any, TypeVar
 
 from raw_stores import RawLance, RawStore, RawWeaviate, Vector
 from service import WEAVIATE, retriever, weaviate
 
-from tuneproof.data import telecom
 from tuneproof.data.items import Document
 from tuneproof.sdk import Chunking, RetrieverClient
 from tuneproof_retriever.embedders.sentence_embedder import SentenceEmbedder, load_sentence_embedder
@@ -67,6 +70,7 @@ class World:
 
 
 def main() -> None:
+    os.environ.setdefault("LANCE_LOG", "error")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=20_000)
     parser.add_argument("--ingest", type=int, default=4000, help="passages of a timed ingestion")
@@ -82,10 +86,7 @@ def main() -> None:
 
 
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    facts = telecom.generate(5, -(-options.passages // 2), 2).items[: options.passages]
-    texts = [fact.gold_texts[0] for fact in facts]
-    questions = [fact.question for fact in facts]
-    random.Random(0).shuffle(questions)
+    texts, questions = _texts(options.passages)
     embedder = load_sentence_embedder(EMBEDDER, device="cpu", threads=0, batch_size=32)
     results: dict[str, Any] = await _embedding(embedder, texts[: options.ingest], options.rounds)
     _tell(f"embedding {len(texts):,} passages")
@@ -110,6 +111,16 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     await embedder.close()
     added = [value for key, value in results.items() if key.endswith("_added_ms")]
     return {**results, "added_ms_max": max(added)}
+
+
+def _texts(count: int) -> tuple[list[str], list[str]]:
+    """Passages, and a question for each, in another order."""
+    rng = random.Random(0)
+    words = re.findall(r"[a-z]+", " ".join(topics.values()).lower())
+    passages = [rng.choices(words, k=rng.randint(15, 45)) for _ in range(count)]
+    questions = [rng.sample(passage, rng.randint(4, 8)) for passage in passages]
+    rng.shuffle(questions)
+    return [" ".join(each) + "." for each in passages], [" ".join(each) for each in questions]
 
 
 async def _embedding(

@@ -21,7 +21,7 @@ from lancedb.index import FTS, IvfFlat
 from lancedb.query import MatchQuery
 
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
-from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
+from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
 from tuneproof_retriever.stores.lance_folders import CorpusFolders, opened
 from tuneproof_retriever.stores.lance_rows import (
     PASSAGE_COLUMNS,
@@ -31,7 +31,7 @@ from tuneproof_retriever.stores.lance_rows import (
     schema,
     stored_passage_of_row,
 )
-from tuneproof_retriever.stores.protocol import Counts, StoredPassage
+from tuneproof_retriever.stores.protocol import Counts, StoredPassage, in_order
 
 _TABLE = "passages"
 _SCAN_ROWS = 1024
@@ -127,26 +127,47 @@ class LanceStore:
                 await table.create_index("vector", config=vectors, replace=True)
 
     async def dense(
-        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._reading(name) as table:
             query = table.query().nearest_to(vector).distance_type("cosine")
             rows = await table.count_rows()
             if rows >= self._ann_min_passages:
                 query = query.nprobes(max(_LEAST_PROBES, isqrt(rows) // 20))
-            found = await _run(query, "_distance", limit, where)
-        return [Hit(passage_of_row(row), 1.0 - row["_distance"]) for row in found]
+            found = await _run(query, "_distance", limit, where, whole=whole)
+        return [_candidate(row, 1.0 - row["_distance"]) for row in found]
 
     async def keyword(
-        self, name: str, words: str, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._reading(name) as table:
             # A plain string would be parsed by some versions; a MatchQuery is words and no more.
             query = table.query().nearest_to_text(MatchQuery(words, "text"))
-            found = await _run(query, "_score", limit, where)
-        return [Hit(passage_of_row(row), row["_score"]) for row in found]
+            found = await _run(query, "_score", limit, where, whole=whole)
+        return [_candidate(row, row["_score"]) for row in found]
+
+    async def passages(self, name: str, candidates: Sequence[Candidate]) -> list[Passage]:
+        """See `VectorStore`."""
+        if not candidates:
+            return []
+        places = [each.place for each in candidates]
+        async with self._reading(name) as table:
+            rows = await table.take_row_ids(places).select(PASSAGE_COLUMNS).to_list()
+        return in_order(name, candidates, map(passage_of_row, rows))
 
     async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
@@ -228,10 +249,18 @@ async def open_lance_store(root: Path, *, ann_min_passages: int) -> AsyncIterato
         yield LanceStore(folders, ann_min_passages=ann_min_passages)
 
 
-async def _run(query: Any, score: str, limit: int, where: Mapping[str, str]) -> Any:
+async def _run(query: Any, score: str, limit: int, where: Mapping[str, str], *, whole: bool) -> Any:
     if where:
         query = query.where(predicate(where))
-    return await query.limit(limit).select([*PASSAGE_COLUMNS, score]).to_list()
+    if whole:
+        return await query.limit(limit).select([*PASSAGE_COLUMNS, score]).to_list()
+    return await query.limit(limit).select(["id", score]).with_row_id().to_list()
+
+
+def _candidate(row: Mapping[str, Any], score: float) -> Candidate:
+    if "_rowid" in row:
+        return Candidate(row["id"], score, place=row["_rowid"])
+    return Candidate(row["id"], score, passage_of_row(row))
 
 
 @contextmanager
