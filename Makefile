@@ -22,6 +22,11 @@ STUDY_FLAGS := $(if $(MODEL),--model $(MODEL)) $(if $(JUDGE_URL),--judge-url $(J
     $(if $(JUDGE_MODEL),--judge-model $(JUDGE_MODEL)) \
     $(if $(MODEL)$(JUDGE_URL),--rubric accuracy@1 --rubric completeness@1)
 
+# For verify-gpu: a Python with the GPU's packages (the project need not be installed in it), and more options.
+GPU_PYTHON ?= python3
+GPU_FLAGS  ?=
+GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURDIR)/orchestrator/src | paste -sd:)
+
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
     services/generator[cpu] services/trainer services/judge orchestrator[datasets,pdf]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
@@ -40,7 +45,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -96,6 +101,10 @@ bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its st
 
 verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
 	$(BIN)/python benchmarks/retrieve_scale.py
+
+verify-gpu:  ## Measure on the GPU what the packages of GPU_PYTHON allow; writes docs/performance.md
+	PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) benchmarks/gpu.py --json $(STATE)/gpu.json \
+	    --page docs/performance.md $(GPU_FLAGS)
 
 lint: $(STAMP)  ## Check style, formatting, layers and contracts
 	$(BIN)/ruff check .

@@ -151,6 +151,7 @@ def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapt
     assert outcome.first_loss == steps[0].loss
     assert [(step.step, step.total_steps) for step in steps] == [(1, 2), (2, 2)]
     assert (outcome.adapter_precision, outcome.optimizer) == ("float32", "adamw_torch")
+    assert outcome.peak_gpu_bytes == 0
 
     registry = Registry(str(artifacts))
     ref = registry.commit(target, name="short", base=identify_base(base_folder), provenance={})
@@ -194,6 +195,28 @@ def test_a_gpu_that_is_not_there_is_told(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidInput, match="this machine shows no GPU"):
         load_base(base_folder, small_spec(base_folder).hyperparameters, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "shown"),
+    [
+        ("auto", None, "0"),
+        ("cuda", "3,1", "3"),
+        ("auto", "GPU-7f,GPU-8a", "GPU-7f"),
+        ("auto", "", ""),
+        ("cpu", "3,1", ""),
+    ],
+)
+def test_a_worker_sees_one_gpu_or_none(
+    monkeypatch: pytest.MonkeyPatch, device: str, given: str | None, shown: str
+) -> None:
+    """TRL 1.16 refuses several GPUs in a process; bitsandbytes takes one that nobody asked for."""
+    from tuneproof_trainer.worker.__main__ import _visible_devices
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert _visible_devices(device) == {"CUDA_VISIBLE_DEVICES": shown}
 
 
 def test_skipped_modules_and_the_output_stay_unquantised(base_folder: Path, tmp_path: Path) -> None:

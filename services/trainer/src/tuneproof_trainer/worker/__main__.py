@@ -93,9 +93,7 @@ def _explain(error: Exception) -> WorkerResult:
 def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
     beat("reading")
     spec, job = folder.spec(), folder.job()
-    if job.device == "cpu":
-        # bitsandbytes 0.50 quantises on the first GPU that it sees, whatever was asked.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(_visible_devices(job.device))
     identity = identify_base(Path(job.base_folder))
     if not folder.trained.is_dir():
         examples = load_examples(open_storage(job.artifacts), spec.data_path, spec.data_digest)
@@ -108,6 +106,16 @@ def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
     print(f"committed {ref}")
     shutil.rmtree(folder.trained)
     return WorkerResult(ending=WorkerEnding.DONE, adapter_ref=str(ref), provenance=facts)
+
+
+def _visible_devices(device: str) -> dict[str, str]:
+    """The variable that shows this process one GPU, or none."""
+    name = "CUDA_VISIBLE_DEVICES"
+    if device == "cpu":
+        # bitsandbytes 0.50 quantises on the first GPU that it sees, whatever was asked.
+        return {name: ""}
+    # TRL 1.16 refuses to train in one process that sees several GPUs.
+    return {name: os.environ.get(name, "0").split(",")[0]}
 
 
 def _train(

@@ -50,6 +50,7 @@ def provenance_of(
         "first_loss": f"{outcome.first_loss:.6g}",
         "final_loss": f"{outcome.last_loss:.6g}",
         "train_seconds": f"{outcome.seconds:.2f}",
+        "peak_gpu_bytes": outcome.peak_gpu_bytes,
         "device": base.device,
         "threads": job.threads,
         "seed": spec.seed,

@@ -40,6 +40,8 @@ class TrainingResult:
     """The type in which the adapter was trained and saved."""
     optimizer: str
     seconds: float
+    peak_gpu_bytes: int
+    """The most that tensors took on the GPU at once, the base's loading included; 0 on a CPU."""
 
 
 def train(
@@ -99,6 +101,7 @@ def train(
         adapter_precision=", ".join(sorted({str(parameter.dtype)[6:] for parameter in tuned})),
         optimizer=optimizer,
         seconds=seconds,
+        peak_gpu_bytes=torch.cuda.max_memory_allocated() if base.on_gpu else 0,
     )
 
 
