@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from math import isqrt
 from pathlib import Path
@@ -22,6 +23,7 @@ from lancedb.query import MatchQuery
 
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
 from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
+from tuneproof_retriever.stores.flat_vectors import FlatCache
 from tuneproof_retriever.stores.lance_folders import CorpusFolders, opened
 from tuneproof_retriever.stores.lance_rows import (
     PASSAGE_COLUMNS,
@@ -42,9 +44,10 @@ _LEAST_PROBES = 20
 class LanceStore:
     """See `VectorStore`. Use `open_lance_store` to get one."""
 
-    def __init__(self, folders: CorpusFolders, *, ann_min_passages: int) -> None:
+    def __init__(self, folders: CorpusFolders, *, ann_min_passages: int, flat_bytes: int) -> None:
         self._folders = folders
         self._ann_min_passages = ann_min_passages
+        self._flat = FlatCache(flat_bytes)
         self._tables: dict[str, Any] = {}
 
     async def create(self, corpus: Corpus) -> bool:
@@ -70,6 +73,7 @@ class LanceStore:
     async def delete(self, name: str) -> None:
         """See `VectorStore`."""
         self._tables.pop(name, None)
+        self._flat.drop(name)
         with _writing(name):
             await asyncio.to_thread(self._folders.remove, name)
 
@@ -137,9 +141,13 @@ class LanceStore:
     ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._reading(name) as table:
-            query = table.query().nearest_to(vector).distance_type("cosine")
             rows = await table.count_rows()
-            if rows >= self._ann_min_passages:
+            exact = rows < self._ann_min_passages
+            if exact and not where and (flat := await self._flat.vectors(name, table)):
+                nearest = await asyncio.to_thread(flat.nearest, vector, limit)
+                return await self._filled(name, nearest) if whole else nearest
+            query = table.query().nearest_to(vector).distance_type("cosine")
+            if not exact:
                 query = query.nprobes(max(_LEAST_PROBES, isqrt(rows) // 20))
             found = await _run(query, "_distance", limit, where, whole=whole)
         return [_candidate(row, 1.0 - row["_distance"]) for row in found]
@@ -168,6 +176,10 @@ class LanceStore:
         async with self._reading(name) as table:
             rows = await table.take_row_ids(places).select(PASSAGE_COLUMNS).to_list()
         return in_order(name, candidates, map(passage_of_row, rows))
+
+    async def _filled(self, name: str, slim: list[Candidate]) -> list[Candidate]:
+        passages = await self.passages(name, slim)
+        return [replace(each, passage=one) for each, one in zip(slim, passages, strict=True)]
 
     async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
@@ -236,17 +248,20 @@ class LanceStore:
 
 
 @asynccontextmanager
-async def open_lance_store(root: Path, *, ann_min_passages: int) -> AsyncIterator[LanceStore]:
+async def open_lance_store(
+    root: Path, *, ann_min_passages: int, flat_bytes: int = 2**28
+) -> AsyncIterator[LanceStore]:
     """The store in a folder, which is made where it is missing.
 
     Args:
         ann_min_passages: corpora of this size and more get an approximate vector index.
+        flat_bytes: of vectors of smaller corpora, most that are kept in memory.
 
     Raises:
         InvalidInput: when the folder cannot be used, or another process uses it.
     """
     with opened(root) as folders:
-        yield LanceStore(folders, ann_min_passages=ann_min_passages)
+        yield LanceStore(folders, ann_min_passages=ann_min_passages, flat_bytes=flat_bytes)
 
 
 async def _run(query: Any, score: str, limit: int, where: Mapping[str, str], *, whole: bool) -> Any:
