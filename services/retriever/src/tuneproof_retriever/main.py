@@ -94,7 +94,7 @@ async def _open_store(settings: RetrieverSettings) -> AsyncIterator[VectorStore]
             opening = lance_store.open_lance_store(
                 settings.store_dir,
                 ann_min_passages=settings.ann_min_passages,
-                flat_bytes=settings.exact_memory_mb * 2**20,
+                memory_bytes=settings.memory_mb * 2**20,
             )
     except ModuleNotFoundError as error:
         raise InvalidInput(
