@@ -45,7 +45,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -95,6 +95,12 @@ bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every 
 
 verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
 	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
+
+bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its stores
+	$(BIN)/python benchmarks/retrieve.py
+
+verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
+	$(BIN)/python benchmarks/retrieve_scale.py
 
 verify-gpu:  ## Measure on the GPU what the packages of GPU_PYTHON allow; writes docs/performance.md
 	PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) benchmarks/gpu.py --json $(STATE)/gpu.json \

@@ -34,7 +34,7 @@ async def test_a_folder_opened_again_has_what_it_had(tmp_path: Path, tiny_corpus
     async with open_lance_store(tmp_path / "s", ann_min_passages=1000) as store:
         assert await store.load("tiny") == tiny_corpus
         assert set(await store.documents("tiny")) == {"d0", "d1", "d2", "d3"}
-        hits = await store.keyword("tiny", "2", 5, {})
+        hits = await store.keyword("tiny", "2", 5, {}, whole=True)
         assert [hit.passage.document_id for hit in hits] == ["d2"]
 
 
@@ -100,7 +100,7 @@ async def test_lost_data_files_are_corrupted_not_an_empty_answer(
             file.unlink()
     async with open_lance_store(root, ann_min_passages=1000) as store:
         with pytest.raises(Corrupted, match="tiny"):
-            await store.dense("tiny", np.eye(4, dtype=np.float32)[0], 3, {})
+            await store.dense("tiny", np.eye(4, dtype=np.float32)[0], 3, {}, whole=True)
 
 
 async def test_a_corpus_removed_behind_an_open_table_is_not_found(
@@ -137,7 +137,7 @@ async def test_a_large_corpus_gets_a_vector_index_that_finds_the_neighbours(
     found = wanted = 0
     for query in vectors[:50]:
         exact = {f"d{row}" for row in np.argsort(-(vectors @ query))[:10]}
-        hits = await lance_store.dense("large", query, 10, {})
+        hits = await lance_store.dense("large", query, 10, {}, whole=True)
         found += len(exact & {hit.passage.document_id for hit in hits})
         wanted += 10
         assert hits[0].score == pytest.approx(1, abs=1e-5)

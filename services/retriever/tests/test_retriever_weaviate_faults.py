@@ -94,8 +94,8 @@ async def not_found(house: HashHouse, store: WeaviateStore) -> dict[str, list[st
     wrong = {}
     for document in DOCUMENTS:
         vector = await house.embedder.embed_query(document.text)
-        near = await store.dense("c", vector, 1, {})
-        named = await store.keyword("c", document.text.split()[1], 2, {})
+        near = await store.dense("c", vector, 1, {}, whole=True)
+        named = await store.keyword("c", document.text.split()[1], 2, {}, whole=True)
         found = [hit.passage.document_id for hit in (*near, *named)]
         if found != [document.id] * 2:
             wrong[document.id] = found

@@ -151,6 +151,20 @@ class PreparedDocument:
     """One row per passage."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage in one list of a search."""
+
+    id: str
+    """The passage's."""
+    score: float
+    """Higher is nearer."""
+    passage: Passage | None = None
+    """None where the list is long: `VectorStore.passages` reads those that are wanted."""
+    place: int = 0
+    """Where the store keeps it; only the store can use it."""
+
+
 @dataclass(frozen=True)
 class Hit:
     """A passage that a search found."""

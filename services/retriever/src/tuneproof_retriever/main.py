@@ -92,7 +92,9 @@ async def _open_store(settings: RetrieverSettings) -> AsyncIterator[VectorStore]
             from tuneproof_retriever.stores import lance_store  # noqa: PLC0415
 
             opening = lance_store.open_lance_store(
-                settings.store_dir, ann_min_passages=settings.ann_min_passages
+                settings.store_dir,
+                ann_min_passages=settings.ann_min_passages,
+                memory_bytes=settings.memory_mb * 2**20,
             )
     except ModuleNotFoundError as error:
         raise InvalidInput(

@@ -135,7 +135,7 @@ async def _uncounted(store: VectorStore, name: str, content: Content) -> list[st
 async def _by_vector(store: VectorStore, name: str, passage: Passage, vector: Vector) -> bool:
     for depth in _DEPTHS:
         hits = await store.dense(name, vector, depth, {})
-        if any(hit.passage.id == passage.id for hit in hits):
+        if any(hit.id == passage.id for hit in hits):
             return True
         # An approximate index may miss at a small depth what it finds at a greater one.
         if len(hits) < depth or (depth >= _DEEP and hits[-1].score < 1 - _SAME):
@@ -150,7 +150,7 @@ async def _by_words(store: VectorStore, name: str, passage: Passage, words: Word
     for depth in _DEPTHS:
         # The filter makes sure that the passage's metadata are in their index too.
         hits = await store.keyword(name, wanted, depth, passage.metadata)
-        if any(hit.passage.id == passage.id for hit in hits):
+        if any(hit.id == passage.id for hit in hits):
             return True
         if len(hits) < depth:
             return False

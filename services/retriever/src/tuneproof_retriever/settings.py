@@ -125,6 +125,12 @@ class RetrieverSettings(ServiceSettings):
     search_concurrency: int = Field(
         16, ge=1, description="Searches of one SearchBatch stream that run at the same time."
     )
+    memory_mb: int = Field(
+        256,
+        ge=0,
+        description="MiB of LanceDB's smaller corpora that are kept in memory, those searched last."
+        " Corpora that do not fit are read from disk for each search.",
+    )
     ann_min_passages: int = Field(
         100_000,
         ge=1000,

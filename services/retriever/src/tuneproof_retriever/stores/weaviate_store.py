@@ -21,8 +21,8 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, MetadataQuery
 
 from tuneproof.servicekit.errors import Corrupted
-from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
-from tuneproof_retriever.stores.protocol import Counts, StoredPassage
+from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
+from tuneproof_retriever.stores.protocol import Counts, StoredPassage, in_order
 from tuneproof_retriever.stores.tags import tags_of
 from tuneproof_retriever.stores.weaviate_batches import insert, remove
 from tuneproof_retriever.stores.weaviate_connection import Connection, connected
@@ -160,8 +160,14 @@ class WeaviateStore:
             await insert(writing, some)
 
     async def dense(
-        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._using(name) as collection:
             found = await collection.query.near_vector(
@@ -169,15 +175,19 @@ class WeaviateStore:
                 limit=min(limit, _MOST_HITS),
                 filters=_filter(where),
                 return_metadata=MetadataQuery(distance=True),
-                return_properties=PASSAGE_PROPERTIES,
+                return_properties=PASSAGE_PROPERTIES if whole else [],
             )
-        return [
-            Hit(passage_of_object(each), 1.0 - each.metadata.distance) for each in found.objects
-        ]
+        return [_candidate(each, 1.0 - each.metadata.distance, whole) for each in found.objects]
 
     async def keyword(
-        self, name: str, words: str, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         stems = word_stems(words)
         if not stems:
@@ -190,9 +200,20 @@ class WeaviateStore:
                 limit=min(limit, _MOST_HITS),
                 filters=_filter(where),
                 return_metadata=MetadataQuery(score=True),
-                return_properties=PASSAGE_PROPERTIES,
+                return_properties=PASSAGE_PROPERTIES if whole else [],
             )
-        return [Hit(passage_of_object(each), each.metadata.score) for each in found.objects]
+        return [_candidate(each, each.metadata.score, whole) for each in found.objects]
+
+    async def passages(self, name: str, candidates: Sequence[Candidate]) -> list[Passage]:
+        """See `VectorStore`."""
+        if not candidates:
+            return []
+        ids = [each.id for each in candidates]
+        async with self._using(name) as collection:
+            found = await collection.query.fetch_objects_by_ids(
+                ids, limit=len(ids), return_properties=PASSAGE_PROPERTIES
+            )
+        return in_order(name, candidates, map(passage_of_object, found.objects))
 
     async def claim(self, name: str) -> str:
         """See `VectorStore`."""
@@ -254,6 +275,10 @@ async def open_weaviate_store(options: WeaviateOptions) -> AsyncIterator[Weaviat
             yield WeaviateStore(connection, records, options.consistency)
         finally:
             renewing.cancel()
+
+
+def _candidate(found: Any, score: float, whole: bool) -> Candidate:
+    return Candidate(str(found.uuid), score, passage_of_object(found) if whole else None)
 
 
 def _filter(where: Mapping[str, str]) -> Any:
