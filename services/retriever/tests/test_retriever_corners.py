@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from tuneproof.servicekit.errors import NotFound, Overloaded, Unavailable, WrongState
+from tuneproof.servicekit.errors import (
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Unavailable,
+    WrongState,
+)
 from tuneproof_retriever import corpora as corpora_module
-from tuneproof_retriever.corpus import Corpus, Document
+from tuneproof_retriever.chunking import cut
+from tuneproof_retriever.corpus import Chunking, Corpus, Document, Hit, Vectors
 from tuneproof_retriever.embedders.protocol import Offsets
 from tuneproof_retriever.endpoint import Endpoint, Requests
 from tuneproof_retriever.servicer import _deadline
@@ -67,6 +75,31 @@ async def test_documents_that_break_a_limit_are_rejected_before_their_tokens_are
     assert {"a good text", "t" * 4096 + "\n"} <= set(embedder.asked)
     assert not {" \n", "x" * 10_000_001, "text"} & set(embedder.asked)
     assert len(report.rejected[-1][0]) == 1024, "the report stays small"
+
+
+async def test_a_document_that_the_model_s_server_refuses_is_rejected_by_itself(
+    lance_store: LanceStore,
+) -> None:
+    class Refusing(HashEmbedder):
+        async def embed_passages(
+            self, texts: Sequence[str], *, deadline: float | None = None
+        ) -> Vectors:
+            if any("refused" in text for text in texts):
+                raise InvalidInput("HTTP 413")
+            return await super().embed_passages(texts, deadline=deadline)
+
+    house = HashHouse(lance_store, embedder=Refusing())
+    await house.corpora.create("c", CHUNKING, {})
+    bad = [Document(f"bad-{number}", f"refused {number}") for number in range(2)]
+    report = await house.ingest("c", [bad[0], *documents(9), bad[1]])
+    assert report.documents_added == 9
+    assert [(id_, error.message) for id_, error in report.rejected] == [
+        ("bad-0", "HTTP 413"),
+        ("bad-1", "HTTP 413"),
+    ]
+    only = await house.ingest("c", bad)
+    assert (only.documents_added, only.documents_rejected) == (0, 2)
+    assert (await house.corpora.freeze("c")).document_count == 9
 
 
 async def test_a_corpus_whose_record_is_damaged_can_be_deleted(
@@ -206,6 +239,45 @@ async def test_a_short_deadline_leaves_time_for_a_search(seconds: float, left: f
     deadline = _deadline(Context())
     assert deadline is not None
     assert deadline - asyncio.get_running_loop().time() == pytest.approx(left, abs=0.005)
+
+
+class Words:
+    """A tokenizer with a token for each word."""
+
+    def offsets(self, text: str) -> Offsets:
+        return [match.span() for match in re.finditer(r"\S+", text)]
+
+
+def test_a_long_row_of_marks_is_cut_in_linear_time() -> None:
+    """Looking for sentence ends held the interpreter for hours: the test's time limit notices."""
+    rows = ["." * 1_000_000 + "x", "?!" * 500_000 + "x", ".'" * 500_000 + "x"]
+    text = "A start. " + " ".join(rows) + ' "It ends?!" Then more.'
+    spans = cut(text, Words(), Chunking(4))
+    assert [text[span.start : span.end][-9:] for span in spans][-1] == "hen more."
+    assert text[spans[0].start : spans[0].end] == "A start."
+
+
+async def test_lookups_end_with_the_proof_that_fails(lance_store: LanceStore) -> None:
+    asked = 0
+
+    class Away(Wrapped):
+        async def keyword(
+            self, name: str, words: str, limit: int, where: Mapping[str, str]
+        ) -> list[Hit]:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0)
+            raise Unavailable("the store is away")
+
+    house = HashHouse(Away(lance_store), proof_passages=100)
+    await house.corpora.create("c", CHUNKING, {})
+    await house.ingest("c", documents(60))
+    with pytest.raises(Unavailable, match="the store is away"):
+        await house.corpora.freeze("c")
+    before = asked
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert asked == before < 60
 
 
 def test_words_that_no_index_holds_do_not_fill_the_cache() -> None:

@@ -249,16 +249,31 @@ class Ingestion:
         deadline: float | None,
     ) -> None:
         with stages.measure("embed"):
-            texts = [passage.embedded_text for each in cuts for passage in each.passages]
+            prepared = await self._embed(cuts, report, deadline)
+        with stages.measure("store"):
+            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+
+    async def _embed(
+        self, cuts: Sequence[_Cut], report: IngestReport, deadline: float | None
+    ) -> list[PreparedDocument]:
+        texts = [passage.embedded_text for each in cuts for passage in each.passages]
+        try:
             vectors = await self._embedder.embed_passages(texts, deadline=deadline)
-            check_vectors(vectors, self._embedder.identity, len(texts))
+        except InvalidInput as error:
+            if len(cuts) == 1:
+                report.reject(cuts[0].id, error)
+                return []
+            # A server refuses all texts for the sake of one; halves find its document.
+            middle = len(cuts) // 2
+            before = await self._embed(cuts[:middle], report, deadline)
+            return before + await self._embed(cuts[middle:], report, deadline)
+        check_vectors(vectors, self._embedder.identity, len(texts))
         prepared, row = [], 0
         for each in cuts:
             rows = vectors[row : row + len(each.passages)]
             prepared.append(PreparedDocument(each.id, each.digest, each.passages, rows))
             row += len(each.passages)
-        with stages.measure("store"):
-            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+        return prepared
 
     async def _store_new(
         self, prepared: Sequence[PreparedDocument], ledger: Ledger, report: IngestReport
