@@ -57,6 +57,7 @@ def test_fields_have_the_names_that_are_given(tmp_path):
         (b'{"id": "a", "text": "x", "metadata": {"k": [1]}}', "metadata is not"),
         (b'{"id": "a", "text": "x\xff"}', "is not UTF-8 (byte 22"),
         (b'{"id": "a", "text": "x \\ud800"}', "half a character"),
+        (b'{"id": "a", "text": "x", "metadata": {"\\ud800": "v"}}', "half a character"),
         (b"[" * 200_000, "is not JSON"),
         (b'{"id": ' + b"9" * 5000 + b', "text": "x"}', "is not JSON"),
     ],
@@ -208,9 +209,11 @@ def test_topics_of_json_lines(tmp_path):
         '{"id": 1}',
         "x",
         '{"id":"a","query":"b","evidence":3}',
+        '{"id":"b","query":"b","evidence":[{"document":"d","end":1e999}]}',
     ]
     file.write_text("\n".join(lines))
-    with pytest.raises(InvalidInput, match=r"(?s)line 1: lacks 'evidence'.*line 3.*line 4: is not"):
+    wrong = r"(?s)line 1: lacks 'evidence'.*line 3.*line 4: is not.*line 5: is not"
+    with pytest.raises(InvalidInput, match=wrong):
         open_collection([file])
 
 

@@ -80,7 +80,7 @@ def _pdf(path: Path, name: str, *, survey: bool) -> Record:
     except Exception as error:  # noqa: BLE001 - pypdf raises anything for a broken file
         return Mistake(str(path), f"cannot be read as PDF: {error or type(error).__name__}")
     if not text.strip():
-        return Mistake(str(path), "holds no text; scanned pages need a text recognition first")
+        return Mistake(str(path), "holds no text; scanned pages need text recognition first")
     # A surrogate without its half comes from a broken font table.
     text = text.encode("utf-8", "replace").decode()
     facts = {"format": "pdf", "pages": str(len(reader.pages))}

@@ -73,7 +73,8 @@ def checked(document: Document, where: str) -> Record:
     if not document.text.strip():
         return Mistake(where, "its text is blank")
     try:
-        for part in (document.id, document.text, document.title, *document.metadata.values()):
+        metadata = (part for entry in document.metadata.items() for part in entry)
+        for part in (document.id, document.text, document.title, *metadata):
             part.encode()
     except UnicodeEncodeError as error:
         return Mistake(where, f"holds half a character (a lone surrogate) at offset {error.start}")

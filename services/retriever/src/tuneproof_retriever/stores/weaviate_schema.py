@@ -68,11 +68,16 @@ def dump(record: Record) -> str:
 
 
 def parse(description: str | None) -> Record | None:
-    """The record in a collection's description; None when there is none."""
+    """The record in a collection's description; None when there is none that can be read."""
     try:
         return _RECORD.validate_json(description or "")
     except ValidationError:
         return None
+
+
+def is_record(description: str | None) -> bool:
+    """Whether a description is a record, readable or not, rather than words."""
+    return (description or "").lstrip().startswith("{")
 
 
 def collection_name(prefix: str, name: str) -> str:

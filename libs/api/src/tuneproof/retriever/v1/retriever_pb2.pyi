@@ -119,7 +119,8 @@ class Chunking(_message.Message):
     """
     overlap_tokens: _builtins.int
     """Most tokens that a passage shares with the one before, below max_tokens: in whole words by
-    tokens, in whole sentences by sentences or structure. Nothing is shared across a heading.
+    tokens, in whole sentences by sentences or structure. By structure, nothing is shared across a
+    heading.
     """
     by: Global___ChunkingStrategy.ValueType
     def __init__(
@@ -309,7 +310,7 @@ class Document(_message.Message):
     id: _builtins.str
     """Unique in the corpus, 1 to 512 characters, not blank."""
     title: _builtins.str
-    """Is embedded before each passage of the document; may be empty."""
+    """Is embedded before each passage of the document; at most 4,096 characters, may be empty."""
     text: _builtins.str
     """At most 10 MB of UTF-8; not blank."""
     @_builtins.property
