@@ -9,12 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.data.sources import LARGEST_SEED, DataSource
+from tuneproof.data.sources import LARGEST_SEED, DataSource, Name
 from tuneproof.results import LEXICAL
 
-NAME_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
 RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
 MEASURED_DEPTH = 10
