@@ -37,7 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks.judge`": spec.JudgeCheckSpec,
     "`services`": spec.ServicesSpec,
 }
-PATTERNS = {spec.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
+PATTERNS = {sources.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
 KINDS = {"integer": "whole number", "number": "number", "string": "text"}
 
 pytestmark = pytest.mark.timeout(30)

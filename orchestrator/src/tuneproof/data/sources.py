@@ -288,11 +288,17 @@ class HuggingFaceData(Source):
 
     name: Literal["huggingface"]
     dataset: Annotated[str, StringConstraints(min_length=1)]
-    """`organisation/name`, or a local folder that `datasets` can read."""
+    """`organisation/name`, or a folder that `datasets` can read, relative to the study file."""
     config: str = ""
     split: str = "train"
     corpus: Places = ()
     fields: own.ItemFields
+
+    def located(self, study: Path, given: Sequence[Path]) -> Self:
+        """The same with whole paths."""
+        folder = study.resolve().parent / self.dataset
+        update = {"dataset": str(folder)} if folder.is_dir() else {}
+        return super().located(study, given).model_copy(update=update)
 
     def read(self) -> Dataset:
         """The rows of the split, and the corpus."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tuneproof.data.sources import NAME_PATTERN
 from tuneproof.servicekit.yamlfile import FileKind, Mistake, repeated
-from tuneproof.study.design.spec import LEXICAL_MEASURES, NAME_PATTERN, RUBRIC_PATTERN, StudySpec
+from tuneproof.study.design.spec import LEXICAL_MEASURES, RUBRIC_PATTERN, StudySpec
 
 
 def contradictions(spec: StudySpec) -> list[Mistake]:
