@@ -23,7 +23,7 @@ STUDY_FLAGS := $(if $(MODEL),--model $(MODEL)) $(if $(JUDGE_URL),--judge-url $(J
     $(if $(MODEL)$(JUDGE_URL),--rubric accuracy@1 --rubric completeness@1)
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer services/judge orchestrator[datasets,pdf]
+    services/generator[cpu] services/trainer services/judge orchestrator[datasets,pdf,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)

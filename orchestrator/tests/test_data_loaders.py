@@ -128,7 +128,7 @@ def test_a_mistake_in_qasper_is_told_with_paper_and_field(tmp_path):
         "dev.json, paper 4: Input should be a valid dictionary",
     ):
         assert said in caught.value.message
-    with pytest.raises(InvalidInput, match="not a file of Qasper 0.3"):
+    with pytest.raises(InvalidInput, match=r"not a file of Qasper 0\.3"):
         load({"name": "qasper", "path": written(tmp_path, "list.json", [])})
 
 

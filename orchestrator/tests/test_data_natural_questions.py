@@ -128,7 +128,7 @@ def test_paragraphs_as_documents(tmp_path):
 
 def test_a_test_file_without_annotations_has_no_question_to_offer(tmp_path):
     file = lines(tmp_path / "nq.jsonl", simplified(1))
-    with pytest.raises(InvalidInput, match="no question that .*; left out: 1 without an"):
+    with pytest.raises(InvalidInput, match=r"no question that .*; left out: 1 without an"):
         nq(file)
 
 

@@ -267,7 +267,7 @@ def test_a_data_set_of_hugging_face(tmp_path):
     )
     with pytest.raises(InvalidInput, match=r"validation\), row 0: lacks the field 'wrong'"):
         load({**values, "fields": {"references": {"short": "wrong"}}})
-    with pytest.raises(InvalidInput, match="cannot load the data set .* split dev"):
+    with pytest.raises(InvalidInput, match=r"cannot load the data set .* split dev"):
         load({**values, "split": "dev"})
 
 

@@ -39,8 +39,9 @@ def narrowed(dataset: Dataset, wanted: Wanted) -> Dataset:
 
     Raises:
         InvalidInput: no question is left, two have one id, or an item names a document that is not
-            there.
+            there, or a text holds half a character.
     """
+    _check_texts(dataset)
     times = Counter(item.id for item in dataset.items)
     if twice := [name for name, count in times.items() if count > 1]:
         raise InvalidInput(
@@ -94,6 +95,22 @@ def documents_of(sources: Sequence[str]) -> tuple[Document, ...]:
     records = list(unique(chain.from_iterable(source.records() for source in opened)))
     refuse_all([each for each in records if isinstance(each, Mistake)], "the documents")
     return tuple(each for each in records if isinstance(each, Document))
+
+
+def _check_texts(dataset: Dataset) -> None:
+    """No service takes a text that is not UTF-8."""
+    of_items = (
+        (f"item {item.id}", (item.question, *chain(*item.references.values()), *item.gold_texts))
+        for item in dataset.items
+    )
+    of_documents = ((f"document {each.id}", (each.title, each.text)) for each in dataset.documents)
+    for name, texts in chain(of_items, of_documents):
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"{name} of {dataset.name} holds half a character (a lone surrogate): remove it"
+            ) from None
 
 
 def _check_documents(dataset: Dataset) -> None:

@@ -40,7 +40,10 @@ def load(paths: Sequence[Path], documents: tuple[Document, ...]) -> Dataset:
     mistakes, items = list[Mistake](), list[Item]()
     for path in paths:
         for number, (where, value) in enumerate(objects_of(path), 1):
-            line = value if isinstance(value, Mistake) else in_form(_FORM, value, where)
+            if isinstance(value, Mistake):
+                mistakes.append(value)
+                continue
+            line = in_form(_FORM, value, where)
             if isinstance(line, Mistake):
                 mistakes.append(line)
             elif not line.question.strip():

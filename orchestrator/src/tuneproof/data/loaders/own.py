@@ -88,7 +88,7 @@ class _Reading:
         self, record: Mapping[str, Any], *, answerable: bool
     ) -> dict[str, tuple[str, ...]]:
         if named := self.fields.references:
-            raw = {style: _value(record, name, named=True) for style, name in named.items()}
+            raw: Any = {style: _value(record, name, named=True) for style, name in named.items()}
         else:
             raw = record.get("references")
             if not isinstance(raw, Mapping):

@@ -212,3 +212,14 @@ class StudySpec(Section):
     def tuned(self) -> tuple[ArmSpec, ...]:
         """The tuned arms, in the file's order."""
         return tuple(arm for arm in self.arms if arm.tune is not None)
+
+
+class DataSpec(BaseModel):
+    """What commands about data read of a file: a study, or its `dataset` and `split` alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    study: str = ""
+    """Where it is there, the file is a study."""
+    dataset: DataSource
+    split: SplitSpec | None = None
