@@ -138,6 +138,7 @@ def test_what_the_retriever_refuses_is_listed(run, tmp_path):
         (("eval", "one.jsonl", "--corpus", "done"), 2, "line 1: lacks 'evidence'"),
         (("eval", "topics.jsonl"), 2, "is without documents: name a corpus with --corpus"),
         (("eval", "topics.jsonl", "--chunking", "words:9"), 2, "--chunking is 'words:9'"),
+        (("eval", "topics.jsonl", "--corpus", "done", "--mode", "fuzzy"), 2, "--mode is 'fuzzy'"),
         (("eval", "topics.jsonl", "--corpus", "open"), 2, "every search failed"),
         (("eval", "topics.jsonl", "--corpus", "nowhere"), 1, "there is no corpus 'nowhere'"),
     ],

@@ -47,7 +47,7 @@ def test_reranking_names_its_model():
     text = STUDY.replace("k: 3}", "k: 3, rerank: {model: org/reranker, depth: 50}}")
     assert STUDY_FILE.parse(text, "study.yaml").retrieval.rerank.depth == 50
     assert STUDY_FILE.parse(STUDY, "study.yaml").retrieval.rerank is None
-    [_, mistake] = mistakes_of(STUDY.replace("k: 3}", "k: 3, rerank: {depth: 50}}"))
+    [mistake] = mistakes_of(STUDY.replace("k: 3}", "k: 3, rerank: {depth: 50}}"))
     assert "retrieval.rerank.model" in mistake
 
 

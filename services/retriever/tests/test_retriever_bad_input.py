@@ -35,7 +35,7 @@ GOOD = [
     pb.Document(id=f"doc-{number}", text=f"relay own{number} holds", metadata={"part": "relay"})
     for number in range(6)
 ]
-Stub = retriever_pb2_grpc.RetrieverServiceAsyncStub
+Stub = retriever_pb2_grpc.RetrieverServiceStub
 Spoil = Callable[[Vectors], Vectors]
 
 

@@ -78,7 +78,7 @@ class EmbeddingsFake:
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": _encoded(3 * vector_of(text), body),
+                "embedding": _encoded(text, body),
             }
             for index, text in reversed(list(enumerate(body["input"])))
         ]

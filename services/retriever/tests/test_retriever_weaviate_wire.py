@@ -32,7 +32,7 @@ from .weaviate_server import WeaviateServer
 
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 SEARCH_SECONDS = 2
-Stub = retriever_pb2_grpc.RetrieverServiceAsyncStub
+Stub = retriever_pb2_grpc.RetrieverServiceStub
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Searcher:
         hits = found[0]
         if query.mode is SearchMode.HYBRID:
             with stages.measure("fuse"):
-                hits = fuse(*found, query.alpha)
+                hits = fuse(found[0], found[1], query.alpha)
         hits = hits[: query.wanted]
         if reranker is None:
             return Found(tuple(hits), corpus.digest)

@@ -90,7 +90,7 @@ class TeiServer:
         token = endpoint.api_key or "none"
         # Its own HTTP client refuses every URL where HF_HUB_OFFLINE is set, as in our images.
         set_async_client_factory(_http_client)
-        self._client = AsyncInferenceClient(model=self._url, token=token)
+        self._client = AsyncInferenceClient(model=self._url, provider="hf-inference", token=token)
         # The client has methods for embeddings, /info and /health, and none for the other paths.
         self._session = _http_client()
         self._session.headers["authorization"] = f"Bearer {token}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -59,7 +59,10 @@ def eval_command(
             " and finds it again the next time; repeatable. BY is tokens, sentences or structure."
         ),
     ] = None,
-    mode: Annotated[list[Mode] | None, typer.Option(help="Repeatable; by default all.")] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="hybrid, dense or keyword; repeatable; by default all three."),
+    ] = None,
     k: Annotated[
         list[int] | None,
         typer.Option("-k", "--k", min=1, max=1000, help="Depth of success and recall; repeatable."),
@@ -92,7 +95,9 @@ def eval_command(
     chunkings = {text: _chunking(text) for text in wanted}
     if chunkings and collection.documents is None:
         raise InvalidInput(f"{collection.name} is without documents: name a corpus with --corpus")
-    modes, ks = mode or ["hybrid", "dense", "keyword"], sorted(set(k or [5, 10]))
+    modes, ks = mode or list(get_args(Mode)), sorted(set(k or [5, 10]))
+    if unknown := [each for each in modes if each not in get_args(Mode)]:
+        raise InvalidInput(f"--mode is {unknown[0]!r}; it is hybrid, dense or keyword")
     failed: dict[str, str] = {}
     depth = max(10, *ks)
     ways = [None] if rerank is None else [None, Rerank(rerank and max(rerank, depth))]

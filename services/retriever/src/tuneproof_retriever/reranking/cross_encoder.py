@@ -54,7 +54,7 @@ class CrossEncoderReranker:
         pairs = [(query, text) for text in texts]
         # The model's own tokenizer would truncate without a word.
         lengths = map(len, self._model.tokenizer(pairs, truncation=False)["input_ids"])
-        longest, limit = max(lengths), self._model.max_length
+        longest, limit = max(lengths), self._model.max_seq_length
         if longest > limit:
             raise InvalidInput(
                 f"the query and a passage have {longest} tokens, more than the {limit} that the"

@@ -44,7 +44,7 @@ class TeiReranker:
         # Each text is read with the query.
         pairs = [f"{query} {text}" for text in texts]
         await all_of([fill(batch) for batch in batches(pairs, self._limits)])
-        return scores.tolist()  # type: ignore[no-any-return]
+        return scores.tolist()
 
     async def check_ready(self) -> None:
         await self._server.check_ready()
