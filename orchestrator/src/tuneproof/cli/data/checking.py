@@ -101,7 +101,7 @@ def _lengths(dataset: Dataset, tokenizer: Tokenizer) -> dict[str, Lengths]:
 
 
 def _prompt(study: StudySpec, lengths: dict[str, Lengths]) -> int:
-    """Tokens of the longest prompt and its answer, counting the embedder's tokens as the model's."""
+    """Tokens of the longest prompt and its answer, with the embedder's tokens as the model's."""
     answer = max([study.generation.max_tokens, *(each.longest for each in lengths.values())])
     return study.retrieval.k * study.corpus.max_tokens + lengths["question"].longest + answer
 
@@ -136,7 +136,7 @@ def _warnings(found: Examination) -> Iterator[str]:
     for what, names in groups.items():
         if names:
             more = "; …" if len(names) > _SHOWN else ""
-            yield f"warning: {len(names)} {what}: {'; '.join(names[:_SHOWN])}{more}"
+            yield f"warning: {what} ({len(names)}): {'; '.join(names[:_SHOWN])}{more}"
 
 
 def _pairs(pairs: Sequence[NearPair]) -> list[str]:
