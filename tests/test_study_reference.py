@@ -33,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`split`": spec.SplitSpec,
     "`corpus`": spec.CorpusSpec,
     "`retrieval`": spec.RetrievalSpec,
+    "`retrieval.rerank`": spec.RerankSpec,
     "`prompt`": spec.PromptSpec,
     "`generation`": spec.GenerationSpec,
     "`arms`": spec.ArmSpec,

@@ -89,11 +89,8 @@ async def refusal(call: object) -> TuneproofError:
 
 
 async def test_the_life_of_a_corpus(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub) -> None:
-    by = pb.CHUNKING_STRATEGY_TOKENS
-    chunking = pb.Chunking(max_tokens=30, overlap_tokens=3, by=by)
-    request = pb.CreateCorpusRequest(
-        name="birches", chunking=chunking, labels={"a": "b"}, request_id="r"
-    )
+    chunking = pb.Chunking(max_tokens=30, overlap_tokens=3, by=pb.CHUNKING_STRATEGY_TOKENS)
+    request = pb.CreateCorpusRequest(name="birches", chunking=chunking, labels={"a": "b"})
     created = (await stub.CreateCorpus(request)).corpus
     assert created.state == pb.CORPUS_STATE_OPEN
     assert created.chunking == chunking

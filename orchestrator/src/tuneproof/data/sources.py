@@ -48,6 +48,8 @@ def _as_list(value: Any) -> Any:
 
 Places = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 """Files, folders, or names of data sets after `hf:`."""
+SomePlaces = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_list)]
+"""At least one of them."""
 
 
 class Source(BaseModel):
@@ -187,7 +189,7 @@ class NaturalQuestionsData(FileSource):
     files = "files of Natural Questions (v1.0-simplified_simplified-nq-train.jsonl.gz)"
     name: Literal["natural-questions"]
     documents: natural_questions.By = "pages"
-    items: Annotated[Count, Field(ge=1)] | None = None
+    items: Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)] | None = None
     """Questions to draw from those that are wanted; without it, all."""
     seed: Count = Field(default=1, ge=0, le=LARGEST_SEED)
     """Of the draw."""
@@ -208,7 +210,7 @@ class NqOpenData(FileSource):
 
     files = "a file of NQ-open (NQ-open.dev.jsonl)"
     name: Literal["nq-open"]
-    corpus: Annotated[Places, Field(min_length=1)]
+    corpus: SomePlaces
 
     def read(self) -> Dataset:
         """The questions of all files, and the corpus."""
@@ -231,7 +233,7 @@ class TeleqnaData(FileSource):
 
     files = "TeleQnA's file, unpacked (TeleQnA.txt)"
     name: Literal["teleqna"]
-    corpus: Annotated[Places, Field(min_length=1)]
+    corpus: SomePlaces
 
     def read(self) -> Dataset:
         """The questions that can be asked without their options, and the corpus."""
