@@ -113,7 +113,7 @@ def test_data_that_are_not_there_are_named(tmp_path, run):
     file.write_text(BIOASQ)
     said = refused(run("study", "plan", str(file), "--data", str(tmp_path / "gone.json")))
     assert (
-        said == f"cannot read the BioASQ file {tmp_path / 'gone.json'}: No such file or directory\n"
+        said == f"cannot read {tmp_path / 'gone.json'}: No such file or directory\n"
     )
 
 
