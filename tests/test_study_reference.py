@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from tuneproof.data import sources
+from tuneproof.data.loaders.own import ItemFields
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design import spec
 from tuneproof.study.design.specfile import STUDY_FILE
@@ -18,8 +19,17 @@ from tuneproof.study.design.specfile import STUDY_FILE
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "The file": spec.StudySpec,
+    "`dataset`": sources.Source,
     "`dataset`: telecom": sources.TelecomData,
     "`dataset`: bioasq": sources.BioasqData,
+    "`dataset`: natural-questions": sources.NaturalQuestionsData,
+    "`dataset`: nq-open": sources.NqOpenData,
+    "`dataset`: qasper": sources.QasperData,
+    "`dataset`: teleqna": sources.TeleqnaData,
+    "`dataset`: jsonl": sources.JsonlData,
+    "`dataset`: csv": sources.CsvData,
+    "`dataset`: huggingface": sources.HuggingFaceData,
+    "`dataset.fields`": ItemFields,
     "`split`": spec.SplitSpec,
     "`corpus`": spec.CorpusSpec,
     "`retrieval`": spec.RetrievalSpec,
@@ -38,7 +48,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks.judge`": spec.JudgeCheckSpec,
     "`services`": spec.ServicesSpec,
 }
-PATTERNS = {spec.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
+PATTERNS = {sources.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
 KINDS = {"integer": "whole number", "number": "number", "string": "text"}
 
 pytestmark = pytest.mark.timeout(30)
@@ -111,19 +121,23 @@ def default_of(schema: Schema, *, required: bool) -> str:
 
 
 def test_every_section_of_the_file_has_a_table() -> None:
-    sections = {*spec.Section.__subclasses__(), *sources.Source.__subclasses__()}
-    assert set(SECTIONS.values()) == sections | {spec.Hyperparameters}
+    data_sets = {sources.Source, *get_args(get_args(sources.DataSource)[0])}
+    sections = {*spec.Section.__subclasses__(), *data_sets, ItemFields, spec.Hyperparameters}
+    assert set(SECTIONS.values()) == sections
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     assert headings == list(SECTIONS)
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
-    schema = SECTIONS[heading].model_json_schema()
+    section = SECTIONS[heading]
+    shared = set() if section is sources.Source else set(sources.Source.model_fields)
+    schema = section.model_json_schema()
     required = schema.get("required", [])
     expected = {
         key: (kind_of(value), default_of(value, required=key in required))
         for key, value in schema["properties"].items()
+        if not issubclass(section, sources.Source) or key not in shared
     }
     found = rows(heading)
     assert {key: row[:2] for key, row in found.items()} == expected

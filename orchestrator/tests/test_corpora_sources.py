@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tuneproof.corpora.lines import grades_of
-from tuneproof.corpora.records import Fields, Mistake
-from tuneproof.corpora.sources import open_source, survey
 from tuneproof.corpora.topics import Place, open_collection
 from tuneproof.data.items import Document
+from tuneproof.data.reading.documents import open_source, survey
+from tuneproof.data.reading.lines import grades_of
+from tuneproof.data.reading.records import Fields, Mistake
 from tuneproof.sdk import Passage
 from tuneproof.servicekit.errors import InvalidInput
 

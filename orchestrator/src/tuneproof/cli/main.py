@@ -13,6 +13,7 @@ from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
+from tuneproof.cli.data import commands as data
 from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ adapters.app.add_typer(aliases.app)
 app.add_typer(adapters.app, name="adapters")
 corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(data.app, name="data")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("up")(services.up)

@@ -10,13 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from tuneproof.corpora import lines
-from tuneproof.corpora.records import Fields, Mistake, Source
-from tuneproof.corpora.sources import listed
-from tuneproof.data import bioasq
 from tuneproof.data.components import components
 from tuneproof.data.evaluation import shows_text
 from tuneproof.data.items import Dataset, Item
+from tuneproof.data.loaders import bioasq
+from tuneproof.data.reading import lines
+from tuneproof.data.reading.records import Fields, Mistake, Source, listed
 from tuneproof.servicekit.errors import InvalidInput
 
 _LEAST_SHARE = 0.5

@@ -17,8 +17,8 @@ from tuneproof.cli.console import ExitCode, err, out, say
 from tuneproof.cli.corpus.options import AlphaOption, ModeOption, NameArgument, RerankOption
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
-from tuneproof.corpora.records import Fields, Mistake
-from tuneproof.corpora.sources import Batch, listed, open_source, survey
+from tuneproof.data.reading.documents import Batch, open_source, survey
+from tuneproof.data.reading.records import Fields, Mistake, listed
 from tuneproof.sdk import Chunking, CorpusInfo, IngestResult, Passage, Rerank, RetrieverClient
 from tuneproof.servicekit.errors import InvalidInput
 

@@ -17,9 +17,9 @@ from tuneproof.cli.corpus.commands import chunking_text, ingest, json_of
 from tuneproof.cli.corpus.options import AlphaOption, Mode, RerankOption
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
-from tuneproof.corpora.records import Mistake
-from tuneproof.corpora.sources import Batch, listed, survey
 from tuneproof.corpora.topics import Collection, Topic, open_collection
+from tuneproof.data.reading.documents import Batch, survey
+from tuneproof.data.reading.records import Mistake, listed
 from tuneproof.sdk import Chunking, CorpusInfo, Passage, Rerank, RetrieverClient
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput, TuneproofError

@@ -9,12 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.data.sources import LARGEST_SEED, DataSource
+from tuneproof.data.sources import LARGEST_SEED, DataSource, Name
 from tuneproof.results import LEXICAL
 
-NAME_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
 RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
 MEASURED_DEPTH = 10
@@ -214,3 +212,14 @@ class StudySpec(Section):
     def tuned(self) -> tuple[ArmSpec, ...]:
         """The tuned arms, in the file's order."""
         return tuple(arm for arm in self.arms if arm.tune is not None)
+
+
+class DataSpec(BaseModel):
+    """What commands about data read of a file: a study, or its `dataset` and `split` alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    study: str = ""
+    """Where it is there, the file is a study."""
+    dataset: DataSource
+    split: SplitSpec | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tuneproof.data.sources import NAME_PATTERN
 from tuneproof.servicekit.yamlfile import FileKind, Mistake, repeated
-from tuneproof.study.design.spec import LEXICAL_MEASURES, NAME_PATTERN, RUBRIC_PATTERN, StudySpec
+from tuneproof.study.design.spec import LEXICAL_MEASURES, RUBRIC_PATTERN, DataSpec, StudySpec
 
 
 def contradictions(spec: StudySpec) -> list[Mistake]:
@@ -77,16 +78,25 @@ def _unknown_arms(spec: StudySpec) -> list[Mistake]:
     ]
 
 
+_PATTERNS = {
+    NAME_PATTERN: "expected 1 to 40 characters of a-z, 0-9 and `-`, beginning with a letter",
+    RUBRIC_PATTERN: "expected a rubric's id such as accuracy@1",
+}
 STUDY_FILE = FileKind(
     StudySpec,
     noun="a study file",
     expected="a study: `study: <name>` and its parts",
-    patterns={
-        NAME_PATTERN: "expected 1 to 40 characters of a-z, 0-9 and `-`, beginning with a letter",
-        RUBRIC_PATTERN: "expected a rubric's id such as accuracy@1",
-    },
+    patterns=_PATTERNS,
     contradictions=contradictions,
 )
 """What a study file must hold."""
 
 load_spec = STUDY_FILE.load
+
+DATA_FILE = FileKind(
+    DataSpec,
+    noun="a study file",
+    expected="a study, or `dataset: {name: …}` and perhaps `split: {…}`",
+    patterns=_PATTERNS,
+)
+"""What commands about data need of it."""

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneproof.corpora.records import Mistake, Record, checked
 from tuneproof.data.items import Document
+from tuneproof.data.reading.records import Mistake, Record, checked
 from tuneproof.servicekit.errors import InvalidInput
 
 _FORMATS = {".md": "markdown", ".markdown": "markdown", ".txt": "text", ".pdf": "pdf"}

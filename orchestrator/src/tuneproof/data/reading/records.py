@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tuneproof.data.items import Document
+from tuneproof.servicekit.errors import InvalidInput
+
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +94,23 @@ def unique(records: Iterable[Record]) -> Iterator[Record]:
         if isinstance(record, Document):
             seen.add(record.id)
         yield record
+
+
+def listed(mistakes: Sequence[object]) -> str:
+    """The first of them, a line each."""
+    shown = "\n".join(f"  {each}" for each in mistakes[:_MOST_LISTED])
+    more = len(mistakes) - _MOST_LISTED
+    return shown + (f"\n  and {more} more" if more > 0 else "")
+
+
+def refuse_all(mistakes: Sequence[object], what: str) -> None:
+    """Nothing, where there is no mistake.
+
+    Args:
+        what: the data with the mistakes, as in `the BioASQ data`.
+
+    Raises:
+        InvalidInput: with the first mistakes, a line each.
+    """
+    if mistakes:
+        raise InvalidInput(f"{what} cannot be used; correct or remove these:\n{listed(mistakes)}")

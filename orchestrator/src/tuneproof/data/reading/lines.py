@@ -1,13 +1,15 @@
-"""JSON Lines, and the folders of BEIR: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`."""
+"""JSON Lines, packed by gzip or not, and BEIR's `queries.jsonl` and `qrels/<split>.tsv`."""
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneproof.corpora.records import Fields, Mistake, Record, document_from
+from tuneproof.data.reading.records import Fields, Mistake, Record, document_from
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -33,15 +35,25 @@ def objects_of(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def lines_of(path: Path) -> Iterator[tuple[str, str | Mistake]]:
-    """File and line, with the line's text or a `Mistake`."""
+    """File and line, with the line's text or a `Mistake`; one line is in memory at a time.
+
+    Raises:
+        InvalidInput: the file cannot be read, or its gzip data end too early.
+    """
+    number = 0
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 where = f"{path}, line {number}"
                 try:
                     yield where, line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     yield where, Mistake(where, f"is not UTF-8 (byte {error.start} of the line)")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInput(
+            f"{path}, after line {number}: its gzip data are broken or cut off, fetch it again"
+            f" ({error})"
+        ) from None
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from tuneproof.corpora.records import Fields, Record, document_from
+from tuneproof.data.reading.records import Fields, Record, document_from
 from tuneproof.servicekit.errors import InvalidInput
 
 PREFIX = "hf:"
@@ -24,9 +24,8 @@ class HubData:
     split: str = "train"
 
     def records(self, fields: Fields) -> Iterator[Record]:
-        """Its rows; without a column for ids their numbers are the ids."""
-        rows = _load(self)
-        columns = rows.column_names
+        """The documents of its rows; without a column for ids their numbers are the ids."""
+        columns = self.columns
         if fields.text not in columns:
             raise InvalidInput(
                 f"{self.name} has no column {fields.text!r}; it has {', '.join(columns)}:"
@@ -34,9 +33,18 @@ class HubData:
             )
         numbered = not fields.id and not {"_id", "id"} & set(columns)
         names = replace(fields, id="number") if numbered else fields
-        for number, row in enumerate(rows):
-            where = f"{self.name} ({self.split}), row {number}"
+        for number, (where, row) in enumerate(self.rows()):
             yield document_from({**row, "number": number} if numbered else row, names, where)
+
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return list(_load(self).column_names)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name, split and number, with the row; numbers begin with 0, as `datasets` counts."""
+        for number, row in enumerate(_load(self)):
+            yield f"{self.name} ({self.split}), row {number}", row
 
 
 @cache

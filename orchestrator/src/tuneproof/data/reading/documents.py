@@ -8,13 +8,13 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from tuneproof.corpora import folders, lines
-from tuneproof.corpora.hub import PREFIX, HubData
-from tuneproof.corpora.records import Fields, Mistake, Source, unique
 from tuneproof.data.items import Document
+from tuneproof.data.reading import folders, lines
+from tuneproof.data.reading.hub import PREFIX, HubData
+from tuneproof.data.reading.records import Fields, Mistake, Source, unique
 from tuneproof.servicekit.errors import InvalidInput
 
-_MOST_LISTED = 20
+_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
 def open_source(given: str, fields: Fields, *, config: str = "", split: str = "train") -> Source:
@@ -38,7 +38,7 @@ def open_source(given: str, fields: Fields, *, config: str = "", split: str = "t
         )
     if not path.is_file():
         raise InvalidInput(f"there is no file or folder {given}; a data set's name follows hf:")
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+    if not path.name.lower().endswith(_LINES):
         raise InvalidInput(
             f"{given} is neither JSON Lines (.jsonl) nor a folder; put single files into a folder"
         )
@@ -76,10 +76,3 @@ def survey(sources: Sequence[Source], on_mistake: Callable[[Mistake], None]) -> 
         else:
             count += 1
     return Batch(sources, count, tuple(mistakes), on_mistake)
-
-
-def listed(mistakes: Sequence[object]) -> str:
-    """The first of them, a line each."""
-    shown = "\n".join(f"  {each}" for each in mistakes[:_MOST_LISTED])
-    more = len(mistakes) - _MOST_LISTED
-    return shown + (f"\n  and {more} more" if more > 0 else "")

@@ -8,7 +8,6 @@ Licence and files: http://participants-area.bioasq.org/datasets/ (registration, 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from typing import Any
 
 from tuneproof.data.components import components
 from tuneproof.data.items import Dataset, Document, Item
+from tuneproof.data.reading.records import refuse_all
+from tuneproof.data.reading.whole import json_of
 from tuneproof.servicekit.errors import InvalidInput
 
-_MOST_LISTED = 20
 _PUBMED = re.compile(
     r"https?://(?:www\.ncbi\.nlm\.nih\.gov/pubmed|pubmed\.ncbi\.nlm\.nih\.gov)/(\d+)/?"
 )
@@ -67,33 +67,12 @@ def load(*paths: Path | str) -> Dataset:
             if question.id in questions:
                 mistakes.append(f"{where}: the id {question.id} is that of an earlier question")
             questions[question.id] = question
-    if mistakes:
-        listed = "\n".join(f"  {mistake}" for mistake in mistakes[:_MOST_LISTED])
-        more = len(mistakes) - _MOST_LISTED
-        raise InvalidInput(
-            f"the BioASQ data cannot be used; correct or remove these:\n"
-            f"{listed}" + (f"\n  and {more} more" if more > 0 else "")
-        )
+    refuse_all(mistakes, "the BioASQ data")
     return _dataset(list(questions.values()), urls)
 
 
 def _read(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise InvalidInput(f"cannot read the BioASQ file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{path} is not UTF-8 text (byte {error.start}); is it a BioASQ golden file, unpacked?"
-        ) from None
-    except json.JSONDecodeError as error:
-        cut_off = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated")
-        raise InvalidInput(
-            f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
-            + ("; the file seems to be cut off, fetch it again" if cut_off else "")
-        ) from None
-    except RecursionError:
-        raise InvalidInput(f"{path} is not a BioASQ file: its JSON nests too deep") from None
+    content = json_of(path, "a BioASQ golden file")
     questions = content.get("questions") if isinstance(content, dict) else None
     if not isinstance(questions, list) or not questions:
         raise InvalidInput(
@@ -195,8 +174,8 @@ def _dataset(questions: list[_Question], urls: Mapping[str, str]) -> Dataset:
         for name, snippets in sorted(found.items())
     )
     note = (
-        f"The corpus consists of the {len(documents)} documents' gold snippets only, so that"
-        " retrieval is easier here than among whole articles and unrelated ones."
+        f"Of BioASQ's {len(documents)} documents the corpus has the gold snippets only, so that"
+        " retrieval is easier among them than among whole articles."
     )
     return Dataset("bioasq", documents, items, gold_only=True, notes=(note,))
 
