@@ -23,6 +23,7 @@ _RRF_CONSTANT = 60
 _DECIMALS = 6
 _LEAST_DEPTH = 50
 _DEPTH_PER_RESULT = 4
+_LONGEST = 10_000
 
 
 def depth_for(k: int) -> int:
@@ -47,7 +48,8 @@ async def best(fetch: Callable[[int], Awaitable[list[Candidate]]], depth: int) -
     """The first `depth` candidates, the same ones every time.
 
     A store that is asked for n of them chooses freely among those that tie for the last place. So
-    more are fetched until the tie is complete, and the ids decide.
+    more are fetched until the tie is complete, and the ids decide. Of a tie of thousands the store
+    chooses.
 
     Args:
         fetch: gives at most that many hits, best first.
@@ -55,7 +57,8 @@ async def best(fetch: Callable[[int], Awaitable[list[Candidate]]], depth: int) -
     limit = depth + 1
     while True:
         found = ranked(await fetch(limit))
-        if len(found) < limit or found[-1].score < found[depth - 1].score:
+        complete = len(found) < limit or found[-1].score < found[depth - 1].score
+        if complete or limit >= _LONGEST:
             return found[:depth]
         limit *= 4
 

@@ -36,6 +36,8 @@ from tuneproof_retriever.stores.protocol import Counts, StoredPassage, in_order
 
 _TABLE = "passages"
 _SCAN_ROWS = 1024
+_LACKS = ("os error 12)", "os error 23)", "os error 24)")
+"""Memory or open files of the process or the machine."""
 # A twentieth of the partitions, and never fewer than these, are searched.
 _LEAST_PROBES = 20
 
@@ -246,6 +248,10 @@ class LanceStore:
             raise
         except (RuntimeError, ValueError, OSError) as error:
             self._tables.pop(name, None)
+            if any(lack in str(error) for lack in _LACKS):
+                raise Unavailable(
+                    f"corpus {name!r} cannot be read now: {_first_line(error)}", corpus=name
+                ) from error
             if not self._folders.exists(name):
                 raise NotFound(f"there is no corpus {name!r} any more", corpus=name) from None
             raise Corrupted(
