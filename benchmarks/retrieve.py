@@ -53,6 +53,8 @@ AT_ONCE = (1, 16)
 BATCH_SIZES = (16, 32, 64, 128)
 CORPUS = "bench"
 GROUP = 256
+EMBEDDED = 1000
+"""Texts of one timed embedding."""
 
 T = TypeVar("T")
 Search = Callable[[str], Awaitable[object]]
@@ -73,7 +75,7 @@ def main() -> None:
     os.environ.setdefault("LANCE_LOG", "error")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=20_000)
-    parser.add_argument("--ingest", type=int, default=4000, help="passages of a timed ingestion")
+    parser.add_argument("--ingest", type=int, default=2000, help="passages of a timed ingestion")
     parser.add_argument("--rounds", type=int, default=5, help="times that each pair is measured")
     parser.add_argument("--searches", type=int, default=100, help="searches of a side in a round")
     options = parser.parse_args()
@@ -88,7 +90,7 @@ def main() -> None:
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     texts, questions = _texts(options.passages)
     embedder = load_sentence_embedder(EMBEDDER, device="cpu", threads=0, batch_size=32)
-    results: dict[str, Any] = await _embedding(embedder, texts[: options.ingest], options.rounds)
+    results: dict[str, Any] = await _embedding(embedder, texts[:EMBEDDED], options.rounds)
     _tell(f"embedding {len(texts):,} passages")
     world = World(texts, questions, await embedder.embed_passages(texts), embedder)
     with tempfile.TemporaryDirectory() as scratch:
