@@ -192,13 +192,15 @@ class Searcher:
         with stages.measure("search"):
             async with _answered_by(deadline):
                 found = await asyncio.gather(*lists)
-        with stages.measure("fuse"):
-            chosen = fuse(found[0], found[1], query.alpha) if fused else found[0]
-            chosen = chosen[: query.wanted]
-            passages = [each.passage for each in chosen if each.passage is not None]
-            if len(passages) < len(chosen):
+        if fused:
+            with stages.measure("fuse"):
+                chosen = fuse(found[0], found[1], query.alpha)[: query.wanted]
+            with stages.measure("search"):
                 async with _answered_by(deadline):
                     passages = await self._store.passages(query.corpus, chosen)
+        else:
+            chosen = found[0][: query.wanted]
+            passages = [each.passage for each in chosen if each.passage is not None]
         return [Hit(one, each.score) for one, each in zip(passages, chosen, strict=True)]
 
 
