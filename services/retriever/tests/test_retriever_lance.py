@@ -11,6 +11,7 @@ import pytest
 
 from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound, Unavailable
 from tuneproof_retriever.corpus import Corpus, Document, PreparedDocument, passage_of
+from tuneproof_retriever.stores import lance_memory
 from tuneproof_retriever.stores.lance_store import LanceStore, open_lance_store
 
 
@@ -146,3 +147,21 @@ async def test_a_large_corpus_gets_a_vector_index_that_finds_the_neighbours(
 
 def _indexes(folder: Path) -> int:
     return len(list(folder.glob("*.lance/_indices/*")))
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 300, 2**20])
+async def test_a_corpus_is_read_into_memory_once_or_not_at_all(
+    tmp_path: Path, tiny_corpus: Corpus, memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    loaded = lance_memory._loaded
+    monkeypatch.setattr(lance_memory, "_loaded", lambda *of: reads.append(of) or loaded(*of))
+    root = tmp_path / "s"
+    async with open_lance_store(root, ann_min_passages=1000, memory_bytes=memory_bytes) as store:
+        await store.create(tiny_corpus)
+        await store.add("tiny", one_passage_each(np.eye(4, dtype=np.float32)))
+        await store.build_indexes("tiny")
+        for _ in range(3):
+            slim = await store.dense("tiny", np.eye(4, dtype=np.float32)[2], 2, {})
+            assert (await store.passages("tiny", slim))[0].document_id == "d2"
+    assert len(reads) == (memory_bytes > 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,44 +30,46 @@ class LoadedCorpus:
     places: npt.NDArray[np.uint64]
     vectors: Vectors
     """Of length 1, one per passage."""
-    passages: Any
+    rows: Any
     """An arrow table with `PASSAGE_COLUMNS`."""
 
     @property
     def bytes(self) -> int:
         """What it takes in memory, about."""
-        return int(self.vectors.nbytes + self.places.nbytes + 2 * self.passages.nbytes)
+        return int(self.vectors.nbytes + self.places.nbytes + 2 * self.rows.nbytes)
 
-    def nearest(self, vector: Vector, limit: int) -> list[Candidate]:
-        """Passages with the greatest cosine, best first."""
+    def nearest(self, vector: Vector, limit: int, *, whole: bool) -> list[Candidate]:
+        """Passages with the greatest cosine, best first; see `VectorStore.dense` for `whole`."""
         # Not by BLAS: its threads and torch's wait for each other, which takes a tenth of a second.
         cosines = np.einsum("ij,j->i", self.vectors, vector / np.linalg.norm(vector))
         rows = np.arange(len(cosines))
         if limit < len(rows):
             rows = np.argpartition(cosines, -limit)[-limit:]
         rows = rows[np.argsort(-cosines[rows])]
-        return self._candidates(rows, cosines[rows])
+        return self._candidates(rows, cosines[rows], whole=whole)
 
-    def scored(self, places: npt.NDArray[np.uint64], scores: Vector) -> list[Candidate]:
+    def scored(
+        self, places: npt.NDArray[np.uint64], scores: Vector, *, whole: bool
+    ) -> list[Candidate]:
         """Candidates that LanceDB found, by their places."""
-        return self._candidates(np.searchsorted(self.places, places), scores)
+        return self._candidates(np.searchsorted(self.places, places), scores, whole=whole)
 
-    def with_passages(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The same candidates, each with its passage."""
-        places = np.array([each.place for each in candidates], np.uint64)
-        rows = self.passages.take(np.searchsorted(self.places, places)).to_pylist()
-        return [
-            replace(each, passage=passage_of_row(row))
-            for each, row in zip(candidates, rows, strict=True)
-        ]
+    def passages_at(self, places: Sequence[int]) -> list[Passage]:
+        """The passages at places that this corpus has."""
+        return self._passages(np.searchsorted(self.places, np.array(places, np.uint64)))
 
-    def _candidates(self, rows: Rows, scores: Vector) -> list[Candidate]:
+    def _candidates(self, rows: Rows, scores: Vector, *, whole: bool) -> list[Candidate]:
+        passages = self._passages(rows) if whole else [None] * len(rows)
+        places = self.places[rows].tolist()
         return [
-            Candidate(self.ids[row], score, place=place)
-            for row, score, place in zip(
-                rows.tolist(), scores.tolist(), self.places[rows].tolist(), strict=True
+            Candidate(self.ids[row], score, passage, place)
+            for row, score, passage, place in zip(
+                rows.tolist(), scores.tolist(), passages, places, strict=True
             )
         ]
+
+    def _passages(self, rows: Rows) -> list[Passage]:
+        return [passage_of_row(row) for row in self.rows.take(rows).to_pylist()]
 
 
 class LoadedCorpora:
@@ -75,19 +77,23 @@ class LoadedCorpora:
 
     Args:
         most_bytes: of all together; a corpus with more is not kept.
+        below: of passages; a corpus with as many or more is not kept.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, *, below: int) -> None:
         self._most_bytes = most_bytes
+        self._below = below
         self._kept: OrderedDict[str, LoadedCorpus] = OrderedDict()
+        self._too_large: dict[str, int] = {}
+        """Versions of the corpora that are not kept, so that no search reads them to find out."""
         self._loading = asyncio.Lock()
 
     async def get(self, name: str, table: Any) -> LoadedCorpus | None:
         """A corpus as its table is now; None where it is too large."""
         version = await table.version()
-        if not self._has(name, version):
+        if not self._knows(name, version):
             async with self._loading:
-                if not self._has(name, version):
+                if not self._knows(name, version):
                     await self._load(name, table, version)
         kept = self._kept.get(name)
         if kept is not None:
@@ -97,18 +103,27 @@ class LoadedCorpora:
     def drop(self, name: str) -> None:
         """Gives up what is kept of a corpus."""
         self._kept.pop(name, None)
+        self._too_large.pop(name, None)
 
-    def _has(self, name: str, version: int) -> bool:
-        return name in self._kept and self._kept[name].version == version
+    def _knows(self, name: str, version: int) -> bool:
+        if name in self._kept:
+            return self._kept[name].version == version
+        return self._too_large.get(name) == version
 
     async def _load(self, name: str, table: Any, version: int) -> None:
         self.drop(name)
         dimension = (await table.schema()).field("vector").type.list_size
-        if await table.count_rows() * dimension * np.float32().nbytes > self._most_bytes:
+        count = await table.count_rows()
+        if count >= self._below or count * dimension * np.float32().nbytes > self._most_bytes:
+            self._too_large[name] = version
             return
         query = table.query().select([*PASSAGE_COLUMNS, "vector"]).with_row_id()
-        self._kept[name] = await asyncio.to_thread(_loaded, version, await query.to_arrow())
-        while self._kept and sum(each.bytes for each in self._kept.values()) > self._most_bytes:
+        loaded = await asyncio.to_thread(_loaded, version, await query.to_arrow())
+        if loaded.bytes > self._most_bytes:
+            self._too_large[name] = version
+            return
+        self._kept[name] = loaded
+        while sum(each.bytes for each in self._kept.values()) > self._most_bytes:
             self._kept.popitem(last=False)
 
 
@@ -122,10 +137,5 @@ def _loaded(version: int, found: Any) -> LoadedCorpus:
         ids=found["id"].to_pylist(),
         places=found["_rowid"].to_numpy(),
         vectors=vectors / np.where(lengths > 0, lengths, 1),
-        passages=found.select(PASSAGE_COLUMNS),
+        rows=found.select(PASSAGE_COLUMNS),
     )
-
-
-def passages_in(candidates: Sequence[Candidate]) -> list[Passage]:
-    """The passages that candidates bring."""
-    return [each.passage for each in candidates if each.passage is not None]

@@ -23,7 +23,7 @@ from lancedb.query import MatchQuery
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
 from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
 from tuneproof_retriever.stores.lance_folders import CorpusFolders, opened
-from tuneproof_retriever.stores.lance_memory import LoadedCorpora, LoadedCorpus, passages_in
+from tuneproof_retriever.stores.lance_memory import LoadedCorpora
 from tuneproof_retriever.stores.lance_rows import (
     PASSAGE_COLUMNS,
     passage_of_row,
@@ -48,7 +48,7 @@ class LanceStore:
     def __init__(self, folders: CorpusFolders, *, ann_min_passages: int, memory_bytes: int) -> None:
         self._folders = folders
         self._ann_min_passages = ann_min_passages
-        self._loaded = LoadedCorpora(memory_bytes)
+        self._loaded = LoadedCorpora(memory_bytes, below=ann_min_passages)
         self._tables: dict[str, Any] = {}
 
     async def create(self, corpus: Corpus) -> bool:
@@ -142,10 +142,8 @@ class LanceStore:
     ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._reading(name) as table:
-            loaded = None if where else await self._in_memory(name, table)
-            if loaded:
-                nearest = await asyncio.to_thread(loaded.nearest, vector, limit)
-                return loaded.with_passages(nearest) if whole else nearest
+            if not where and (loaded := await self._loaded.get(name, table)):
+                return await asyncio.to_thread(loaded.nearest, vector, limit, whole=whole)
             query = table.query().nearest_to(vector).distance_type("cosine")
             rows = await table.count_rows()
             if rows >= self._ann_min_passages:
@@ -166,11 +164,11 @@ class LanceStore:
         async with self._reading(name) as table:
             # A plain string would be parsed by some versions; a MatchQuery is words and no more.
             query = table.query().nearest_to_text(MatchQuery(words, "text"))
-            if loaded := await self._in_memory(name, table):
+            if loaded := await self._loaded.get(name, table):
                 query = query.where(predicate(where)) if where else query
                 hits = await query.limit(limit).select(["_score"]).with_row_id().to_arrow()
-                scored = loaded.scored(hits["_rowid"].to_numpy(), hits["_score"].to_numpy())
-                return loaded.with_passages(scored) if whole else scored
+                places, scores = hits["_rowid"].to_numpy(), hits["_score"].to_numpy()
+                return loaded.scored(places, scores, whole=whole)
             found = await _run(query, "_score", limit, where, whole=whole)
         return [_candidate(row, row["_score"]) for row in found]
 
@@ -180,8 +178,8 @@ class LanceStore:
             return []
         places = [each.place for each in candidates]
         async with self._reading(name) as table:
-            if loaded := await self._in_memory(name, table):
-                return passages_in(loaded.with_passages(candidates))
+            if loaded := await self._loaded.get(name, table):
+                return in_order(name, candidates, loaded.passages_at(places))
             rows = await table.take_row_ids(places).select(PASSAGE_COLUMNS).to_list()
         return in_order(name, candidates, map(passage_of_row, rows))
 
@@ -223,12 +221,6 @@ class LanceStore:
     async def check_ready(self) -> None:
         """See `VectorStore`."""
         await asyncio.to_thread(self._folders.check)
-
-    async def _in_memory(self, name: str, table: Any) -> LoadedCorpus | None:
-        """A corpus that is searched exactly, if it fits."""
-        if await table.count_rows() >= self._ann_min_passages:
-            return None
-        return await self._loaded.get(name, table)
 
     async def _table(self, name: str) -> Any:
         table = self._tables.get(name)
