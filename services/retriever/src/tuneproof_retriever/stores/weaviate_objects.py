@@ -9,10 +9,9 @@ from typing import Any
 
 from weaviate.classes.data import DataObject
 
-from tuneproof.servicekit.digests import canonical_json
 from tuneproof_retriever.corpus import Passage, PreparedDocument
+from tuneproof_retriever.stores.fields import fields_of
 from tuneproof_retriever.stores.protocol import StoredPassage
-from tuneproof_retriever.stores.tags import tags_of
 from tuneproof_retriever.stores.word_stems import word_stems
 
 PASSAGE_PROPERTIES = ["document_id", "text", "start", "end", "title", "metadata"]
@@ -28,19 +27,7 @@ def objects_of(documents: Sequence[PreparedDocument]) -> list[Any]:
     objects = [
         DataObject(
             uuid=passage.id,
-            properties={
-                "document_id": passage.document_id,
-                "document_digest": document.digest,
-                "ordinal": ordinal,
-                "siblings": len(document.passages),
-                "start": passage.start,
-                "end": passage.end,
-                "title": passage.title,
-                "text": passage.text,
-                "metadata": canonical_json(dict(passage.metadata)).decode(),
-                "tags": tags_of(passage.metadata),
-                "words": word_stems(passage.text),
-            },
+            properties={**fields_of(document, ordinal), "words": word_stems(passage.text)},
             vector=document.vectors[ordinal],
         )
         for document in documents
