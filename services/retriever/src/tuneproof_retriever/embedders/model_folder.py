@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
@@ -49,6 +50,42 @@ def find_model(
             field=setting.replace("-", "_"),
         )
     return folder
+
+
+def load_model(kind: str, model: str, folder: Path, *, device: str, setting: str) -> Any:
+    """A model of sentence-transformers; takes seconds, most of them for torch's import.
+
+    Args:
+        kind: the library's class: `SentenceTransformer` or `CrossEncoder`.
+        model: as the setting names it, for messages.
+        device: torch's name of a device; empty takes a GPU where there is one.
+
+    Raises:
+        InvalidInput: when the library or the model cannot be used.
+    """
+    try:
+        library = importlib.import_module("sentence_transformers")
+    except ImportError as error:
+        raise InvalidInput(
+            f"{setting} {model!r} needs {error.name}: pip install tuneproof-retriever[local-embed]",
+            field=setting,
+        ) from None
+    try:
+        return getattr(library, kind)(
+            str(folder),
+            device=device or None,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+    except Exception as error:  # noqa: BLE001 - a damaged model fails in as many ways as libraries
+        raise InvalidInput(
+            f"{setting} {model!r} cannot be loaded: {type(error).__name__}: {error}", field=setting
+        ) from None
+
+
+def name_of_model(model: str) -> str:
+    """A model's name: that of its folder, or its id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def digest_of_model(folder: Path) -> str:
