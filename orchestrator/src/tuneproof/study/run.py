@@ -13,7 +13,7 @@ from tuneproof.study.status import is_complete, status_of
 from tuneproof.study.steps.answering import answer
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.judging import check, judge
-from tuneproof.study.steps.retrieval import make_corpus, search
+from tuneproof.study.steps.retrieval import make_corpora, search
 from tuneproof.study.steps.training import train
 from tuneproof.study.steps.work import persist
 
@@ -41,7 +41,7 @@ async def run_study(
     again = partial(persist, recover=services.recover)
     steps: list[tuple[str, Step]] = [
         ("services", services.start),
-        ("corpus", partial(again, partial(make_corpus, *given))),
+        ("corpus", partial(again, partial(make_corpora, *given))),
         ("retrieval", partial(search, *given)),
         ("training", partial(again, partial(train, *given, artifacts))),
         ("answers", partial(answer, *given)),
