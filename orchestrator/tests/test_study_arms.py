@@ -8,9 +8,11 @@ import pytest
 from fakes import served
 from small_study import ARMS, OLD_ARMS, SmallStudy
 
+from tuneproof.analysis import compare
 from tuneproof.data.evaluation import is_gold
 from tuneproof.data.items import Item
 from tuneproof.prompts import Pair, chat, closed_book_messages, conversation, rag_messages
+from tuneproof.report import build_report, report_json
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.arms import RaftSpec
 from tuneproof.study.design.prepare import Request, prepare
@@ -77,6 +79,23 @@ async def test_every_arm_answers_every_question(small):
     assert world.calls["CreateRun"] == 6
     assert world.calls["FreezeCorpus"] == 3  # the documents, and the pairs at two sizes
     assert {one.cell for one in results.primary} == {"alone-12-s1", "raft-12-s1", "ctx-12-s1"}
+
+
+async def test_a_report_tells_arms_and_kinds_of_questions_apart(small):
+    async with served(small.world()) as target:
+        results = await small.run(target)
+    comparisons = compare(results)
+    value = report_json(results, comparisons)
+    tuned = {cell["name"]: cell["tuned"] for cell in value["cells"]}
+    assert tuned["ctx-12-s1"]
+    assert not tuned["shots-3-s1"]
+    assert value["verdict"]["headline"].startswith(("The tuned adapters", "Some tuned", "Fine-t"))
+    assert sum(stratum["items"] for stratum in value["strata"]) == 12
+    for stratum in value["strata"]:
+        assert set(stratum["cells"]) == set(tuned)
+        assert stratum["cells"]["by-heart"]["answered"] == stratum["items"]
+    page = build_report(results, comparisons)
+    assert all(cell.label in page for cell in results.cells)
 
 
 async def test_prompts_hold_what_their_arm_says(small):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from tuneproof.data.evaluation import has_gold, is_gold
+from tuneproof.data.evaluation import is_gold
 from tuneproof.data.items import Item
 from tuneproof.prompts import Pair, conversation
 from tuneproof.servicekit.digests import sha256_of_json
@@ -89,10 +89,10 @@ def raft_passages(
     The distractors are the best of the others that were found, fewer where these are fewer. What a
     question gets depends on its id and the seed only, so larger sets repeat the smaller ones.
     """
-    gold = [each.text for each in found if is_gold(each.text, each.document_id, item)]
-    others = [each.text for each in found if not is_gold(each.text, each.document_id, item)]
-    gold = (gold or list(item.gold_texts))[:1] if has_gold(item) else []
-    shown = gold if _chance(seed, item.id, "gold") < raft.gold_share else []
+    judged = [(each.text, is_gold(each.text, each.document_id, item)) for each in found]
+    gold = [text for text, is_one in judged if is_one] or list(item.gold_texts)
+    others = [text for text, is_one in judged if not is_one]
+    shown = gold[:1] if _chance(seed, item.id, "gold") < raft.gold_share else []
     passages = [*shown, *others[: k - len(shown)]]
     places = [(_chance(seed, item.id, place), text) for place, text in enumerate(passages)]
     return tuple(text for _, text in sorted(places))
