@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tuneproof.data import sources
 from tuneproof.data.loaders.own import ItemFields
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design import spec
+from tuneproof.study.design import arms, spec
 from tuneproof.study.design.specfile import STUDY_FILE
 
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
@@ -36,8 +36,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`retrieval.rerank`": spec.RerankSpec,
     "`prompt`": spec.PromptSpec,
     "`generation`": spec.GenerationSpec,
-    "`arms`": spec.ArmSpec,
-    "`arms.tune`": spec.TuneSpec,
+    "`arms`": arms.ArmSpec,
+    "`arms.tune`": arms.TuneSpec,
+    "`arms.tune.raft`": arms.RaftSpec,
+    "`arms.tune.hyperparameters`": arms.GridSpec,
+    "`arms.examples`": arms.ExamplesSpec,
     "`training`": spec.TrainingSpec,
     "`training.hyperparameters`": spec.Hyperparameters,
     "`judge`": spec.JudgeSpec,
@@ -48,6 +51,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks.judge`": spec.JudgeCheckSpec,
     "`services`": spec.ServicesSpec,
 }
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+"""The smallest study, and arms of every kind."""
 PATTERNS = {sources.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
 KINDS = {"integer": "whole number", "number": "number", "string": "text"}
 
@@ -91,7 +96,8 @@ def collection_of(schema: Schema) -> str:
     one, *bounds = kind_of(schema["items" if is_list else "additionalProperties"]).split(", ")
     least = schema.get("minItems" if is_list else "minProperties")
     of_them = [] if not least else [f"{least} or more" + ("" if one == "section" else " of them")]
-    return ", ".join([f"{'list of' if is_list else 'mapping to'} {one}s", *bounds, *of_them])
+    several = one.replace("list of", "lists of") if one.startswith("list of") else f"{one}s"
+    return ", ".join([f"{'list of' if is_list else 'mapping to'} {several}", *bounds, *of_them])
 
 
 def bounds_of(schema: Schema) -> list[str]:
@@ -122,7 +128,7 @@ def default_of(schema: Schema, *, required: bool) -> str:
 
 def test_every_section_of_the_file_has_a_table() -> None:
     data_sets = {sources.Source, *get_args(get_args(sources.DataSource)[0])}
-    sections = {*spec.Section.__subclasses__(), *data_sets, ItemFields, spec.Hyperparameters}
+    sections = {*arms.Section.__subclasses__(), *data_sets, ItemFields, spec.Hyperparameters}
     assert set(SECTIONS.values()) == sections
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     assert headings == list(SECTIONS)
@@ -145,7 +151,7 @@ def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
 
 
 def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    block, _ = BLOCKS
     STUDY_FILE.parse(block, "smallest")
     whole = yaml.safe_load(block)
     for key in set(whole) - {"services"}:
@@ -154,9 +160,15 @@ def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
             STUDY_FILE.parse(less, "less")
 
 
+def test_arms_of_every_kind_are_a_study() -> None:
+    smallest, kinds = map(yaml.safe_load, BLOCKS)
+    found = STUDY_FILE.parse(yaml.safe_dump({**smallest, **kinds}), "kinds")
+    assert len(found.arms) == 9
+
+
 def test_what_the_word_for_nothing_means_is_true() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    block, _ = BLOCKS
     value = yaml.safe_load(block)
     plain = STUDY_FILE.parse(block, "plain")
-    value["judge"], value["comparison"]["primary"] = "none", "all"
+    value["judge"] = "none"
     assert STUDY_FILE.parse(yaml.safe_dump(value), "said") == plain

@@ -44,6 +44,18 @@ checks: {reader: {facts: 4, items: 5}, judge: {forms: 6}}
 services: {model: tiny, rubrics: rubrics, toy: true}
 """
 
+OLD_ARMS = STUDY[STUDY.index("  - name: baseline") : STUDY.index("training:")]
+ARMS = """\
+  - name: baseline
+  - {name: by-heart, context: none}
+  - {name: alone, context: none, tune: {references: full, context: none}}
+  - {name: raft, tune: {references: full, raft: {gold_share: 0.5}}}
+  - {name: shots, examples: {k: 3, references: short}}
+  - {name: near, examples: {k: 2, references: full, choose: nearest, context: none}}
+  - {name: ctx, tune: {references: short}}
+"""
+"""One of each kind, in the place of `OLD_ARMS`."""
+
 
 class Quiet:
     """A progress that shows nothing and keeps the names of the stages."""

@@ -70,6 +70,25 @@ def test_seconds_add_up_over_runs(tmp_path):
         assert state.seconds("s") == {"answers": 3.5}
 
 
+def test_rates_are_of_a_stage_and_a_model(tmp_path):
+    with open_state(tmp_path, write=True) as state:
+        assert state.rate("answers", "m") is None
+        state.add_rate("answers", "m", 6.0, 3)
+        state.add_rate("answers", "m", 4.0, 2)
+        state.add_rate("answers", "other", 1.0, 10)
+        assert state.rate("answers", "m") == 2.0
+        assert state.rate("grades", "m") is None
+
+
+def test_the_file_of_an_older_version_has_no_rates(tmp_path):
+    with open_state(tmp_path, write=True):
+        pass
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        database.execute("DROP TABLE rates")
+    with open_state(tmp_path, write=False) as state:
+        assert state.rate("answers", "m") is None
+
+
 def test_a_state_that_is_not_there_says_what_to_do(tmp_path):
     with (
         pytest.raises(NotFound, match="run `tuneproof study run` first"),

@@ -43,6 +43,27 @@ def cell(direction: Direction, seed: int = 1, arm: str = "a") -> CellFinding:
 @pytest.mark.parametrize(
     ("directions", "start"),
     [
+        (["better"], "The base model with another prompt answers better, by judge gpt-x: "),
+        (["undecided"], "This study cannot decide whether another prompt helps, by "),
+        (["better", "worse"], "Some prompts answer better, others do not, by "),
+        (["worse", "undecided"], "Another prompt is not shown to help, by "),
+    ],
+)
+def test_without_a_tuned_cell_the_headline_is_about_prompts(
+    directions: list[Direction], start: str
+) -> None:
+    said = headline([replace(cell(direction), tuned=False) for direction in directions])
+    assert said.startswith(start)
+
+
+def test_beside_tuned_cells_the_others_do_not_lead() -> None:
+    said = headline([cell("worse"), replace(cell("better", arm="few-shot"), tuned=False)])
+    assert said.startswith("The tuned adapter answers worse, by judge gpt-x: ")
+
+
+@pytest.mark.parametrize(
+    ("directions", "start"),
+    [
         (["better"], "The tuned adapter answers better, by judge gpt-x: "),
         (["better", "better"], "The tuned adapters answer better, by judge gpt-x: "),
         (["slightly_better"], "The tuned adapter answers slightly better, by "),
@@ -225,7 +246,7 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
     written = json.loads(json.dumps(report_json(study, comparisons), allow_nan=False))
     assert list(written) == [
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
-        "cells", "checks", "retrieval", "provenance", "stage_seconds",
+        "cells", "strata", "checks", "retrieval", "provenance", "stage_seconds",
     ]  # fmt: skip
     assert written["schema"] == "tuneproof.report/2"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)

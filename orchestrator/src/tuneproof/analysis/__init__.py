@@ -12,14 +12,17 @@ from tuneproof.analysis.scores import (
     repeats_by_cell,
     score_of,
 )
+from tuneproof.analysis.strata import CellInStratum, Stratum, strata_of
 from tuneproof.analysis.verdict import Verdict, read
 
 __all__ = [
     "WORD_OVERLAP",
+    "CellInStratum",
     "Comparison",
     "Comparisons",
     "Measures",
     "Repeats",
+    "Stratum",
     "Summary",
     "Verdict",
     "answers_by_cell",
@@ -30,5 +33,6 @@ __all__ = [
     "read",
     "repeats_by_cell",
     "score_of",
+    "strata_of",
     "weighted_kappa",
 ]

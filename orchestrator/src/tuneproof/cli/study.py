@@ -24,6 +24,7 @@ from tuneproof.cli.options import (
     takes_options,
 )
 from tuneproof.cli.outcome import deliver
+from tuneproof.cli.plan_table import forecast_of, grid_table, plan_json, plan_lines
 from tuneproof.cli.progress import progress_on
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
@@ -180,33 +181,34 @@ def report_command(
 
 @app.command("plan")
 def plan_command(
-    file: FileArgument, *, data: DataOption = None, as_json: JsonOption = False
+    file: FileArgument,
+    *,
+    data: DataOption = None,
+    model: Annotated[
+        str, typer.Option(help="Whose tokens to count: a folder or a Hugging Face id.")
+    ] = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show what a study would do, without doing it.
+    """Show what a study would do, what it takes, and what to mend, without doing it.
 
-    Example:
+    The hours are those of earlier runs in the state folder, with the same base model.
+
+    Examples:
 
       tuneproof study plan studies/demo.yaml
+
+      tuneproof study plan study.yaml --model mistralai/Mistral-7B-Instruct-v0.2
     """
     with plain_errors():
-        prepared = prepare(Request(file, STATE, data))
-        plan, judge = prepared.plan, prepared.spec.judge
-        answers = len(plan.cells) * len(plan.test)
-        counts = {
-            "documents": len(plan.dataset.documents),
-            "tuning questions": len(plan.tuning),
-            "test questions": len(plan.test),
-            "cells": len(plan.cells),
-            "trainings": len(plan.tuned),
-            "answers": answers,
-            "judgements": answers * len(judge.rubrics) * judge.repeats if judge else 0,
-        }
+        prepared = prepare(Request(file, state, data, model=model))
+        found, why_no_tokens = forecast_of(prepared, state)
         if as_json:
-            print_json({"counts": counts, "cells": [cell.name for cell in plan.cells]})
+            print_json(plan_json(prepared.plan, found))
             return
-        for name, count in counts.items():
-            out.print(f"{name:<17} {count}", markup=False)
-        out.print("cells             " + ", ".join(cell.name for cell in plan.cells), markup=False)
+        out.print(grid_table(prepared.plan))
+        for line in plan_lines(found, why_no_tokens):
+            out.print(line, markup=False, soft_wrap=True)
 
 
 def _check_flags(request: Request, artifacts: str, *, up: bool) -> None:

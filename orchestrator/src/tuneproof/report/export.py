@@ -7,7 +7,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tuneproof.analysis import Comparisons, Repeats, Summary, means_by_cell, repeats_by_cell
+from tuneproof.analysis import (
+    Comparisons,
+    Repeats,
+    Summary,
+    means_by_cell,
+    repeats_by_cell,
+    strata_of,
+)
 from tuneproof.report.caveats import warnings
 from tuneproof.report.findings import findings, headline
 from tuneproof.results import Cell, StudyResults
@@ -24,14 +31,16 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     Keys: `schema`; `study` (name, description, dataset, items, clusters, judge_model,
     reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
     (headline; cells: each cell, label, arm, size, seed, by, direction of `findings.Direction`,
-    phrase, sentences); `warnings` (kind caution | note, text); `intervals` (confidence,
+    phrase, sentences, tuned); `warnings` (kind caution | note, text); `intervals` (confidence,
     adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: cell, against, measure,
     scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
     difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
     null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, answers,
-    errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by measure {mean,
-    standard_deviation, scored, unscored}); `checks` (reader, judge: the results' own fields);
+    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, tuned,
+    answers, errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by measure
+    {mean, standard_deviation, scored, unscored}); `strata` (each kind of question: name
+    retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
+    {answered, refused, means}); `checks` (reader, judge: the results' own fields);
     `retrieval` or null; `provenance`; `stage_seconds`.
     """
     means, repeats = means_by_cell(results), repeats_by_cell(results)
@@ -53,6 +62,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "cells": [
             _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
         ],
+        "strata": strata_of(results),
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
         **_fields(results, "retrieval", "provenance", "stage_seconds"),
     }
@@ -70,7 +80,7 @@ def _cell(
     answers = [answer for answer in results.answers if answer.cell == cell.name]
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
-        **_fields(cell, "name", "label", "arm", "size", "seed"),
+        **_fields(cell, "name", "label", "arm", "size", "seed", "tuned"),
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,

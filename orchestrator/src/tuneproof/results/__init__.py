@@ -2,6 +2,7 @@
 
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
+    STRATA,
     Answer,
     Cell,
     CriterionGrade,
@@ -13,6 +14,7 @@ from tuneproof.results.study import (
     Repeat,
     RetrievalQuality,
     Retrieved,
+    StratumName,
     StudyResults,
     Training,
 )
@@ -20,6 +22,7 @@ from tuneproof.results.study import (
 __all__ = [
     "ANSWER_WORDS",
     "LEXICAL",
+    "STRATA",
     "Answer",
     "Cell",
     "CriterionGrade",
@@ -32,6 +35,7 @@ __all__ = [
     "Repeat",
     "RetrievalQuality",
     "Retrieved",
+    "StratumName",
     "StudyResults",
     "Training",
 ]

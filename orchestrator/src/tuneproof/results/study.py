@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from tuneproof.results.measure import Measure
+
+StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
+STRATA: tuple[StratumName, ...] = get_args(StratumName)
+"""Kinds of test questions, in display order: a gold passage is among those of the prompt; none is;
+the documents do not answer it; its gold is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,19 @@ class ItemResult:
     references: Mapping[str, tuple[str, ...]]
     cluster: str
     retrieved: tuple[Retrieved, ...]
+    answerable: bool = True
+    """Whether the documents hold an answer."""
+    gold_known: bool = True
+    """Whether it is known what holds the evidence."""
+
+    @property
+    def stratum(self) -> StratumName:
+        """Its kind; in `missed` and `unanswerable` a refusal is right."""
+        if not self.answerable:
+            return "unanswerable"
+        if not self.gold_known:
+            return "unknown"
+        return "retrieved" if any(passage.gold for passage in self.retrieved) else "missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +131,21 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One column of the study: the baseline, or a tuned cell."""
+    """One column of the study: the baseline, or what is compared with it."""
 
     name: str
     """Unique in the study, as `short-references-200-seed1`, or `baseline`."""
     label: str
     """For people."""
     arm: str
-    """The arm's name in the study file; cells of one arm differ in size or seed."""
+    """The arm's name in the study file, of a grid with what sets the combination apart; cells of
+    one arm differ in size or seed."""
     size: int
-    """Tuning examples; 0 for the baseline."""
+    """Pairs that it is tuned on or shows examples of; 0 for an arm without any."""
     seed: int
     training: Training | None
+    tuned: bool = True
+    """An adapter answers; else the base model does, with another prompt than the baseline's."""
 
 
 @dataclass(frozen=True, slots=True)

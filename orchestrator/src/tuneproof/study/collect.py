@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
-from tuneproof.data.evaluation import is_gold, retrieval_quality
+from tuneproof.data.evaluation import has_gold, is_gold, retrieval_quality
 from tuneproof.data.items import Item
 from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
 from tuneproof.results import (
@@ -36,7 +36,7 @@ def load_results(chain: Chain) -> StudyResults:
         InvalidInput: the study file compares by something that nothing measures.
     """
     plan, identities = chain.plan, chain.identities
-    passages = chain.passages()
+    passages = chain.searches.passages()
     answers = _answers(chain)
     models = sorted({a.grade.judge_model for a in answers if a.grade and a.grade.criteria})
     return StudyResults(
@@ -74,14 +74,30 @@ def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemRes
         Retrieved(**asdict(passage), gold=is_gold(passage.text, passage.document_id, item))
         for passage in found
     )
-    return ItemResult(item.id, item.question, item.references, cluster, retrieved)
+    return ItemResult(
+        item.id,
+        item.question,
+        item.references,
+        cluster,
+        retrieved,
+        answerable=item.answerable,
+        gold_known=has_gold(item),
+    )
 
 
 def _cells(chain: Chain) -> tuple[Cell, ...]:
     done = chain.state.outputs(chain.training_tasks())
     trainings = {name: training_from_json(output) for name, output in done.items()}
     return tuple(
-        Cell(cell.name, cell.label, cell.arm, cell.size, cell.seed, trainings.get(cell.name))
+        Cell(
+            cell.name,
+            cell.label,
+            cell.recipe,
+            cell.size,
+            cell.seed,
+            trainings.get(cell.name),
+            tuned=cell.tune is not None,
+        )
         for cell in chain.plan.cells
     )
 
@@ -102,12 +118,18 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
         error = "" if grade else f"not judged: {unjudged.get(place, 'not yet')}"
         found[at] = Answer(*at, **outputs[place], grade=grade, error=error)
     untrained, unfound = _untrained(chain), _unfound(chain)
+    without_examples = _failures(chain, chain.searches.neighbour_tasks())
     return tuple(
         found.get((cell.name, item.id))
         or _no_answer(
             cell.name,
             item.id,
-            unfound.get(item.id) or f"no adapter: {untrained.get(cell.name, 'not trained yet')}",
+            unfound.get(item.id)
+            or (
+                f"no adapter: {untrained.get(cell.name, 'not trained yet')}"
+                if cell.tune is not None
+                else f"no examples: {without_examples.get((cell.name, item.id), 'not found yet')}"
+            ),
         )
         for cell in chain.plan.cells
         for item in chain.plan.test
@@ -131,7 +153,7 @@ def _untrained(chain: Chain) -> dict[str, str]:
 
 def _unfound(chain: Chain) -> dict[str, str]:
     """Why an item has no passages, by item id."""
-    tasks = chain.retrieval_tasks()
+    tasks = chain.searches.retrieval_tasks()
     found, failures = chain.state.outputs(tasks), _failures(chain, tasks)
     return {
         item.id: f"no passages: {failures.get(item.id, 'not searched yet')}"
@@ -178,7 +200,7 @@ def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tupl
 
 def _provenance(chain: Chain) -> dict[str, str]:
     plan, identities, spec = chain.plan, chain.identities, chain.plan.spec
-    corpus = chain.state.get(chain.corpus_task().key) or {}
+    corpus = chain.state.get(chain.searches.corpus_task().key) or {}
     pool = chain.state.get(pool_task(chain).key) or {}
     found = {
         "study file": sha256_of_json(spec.model_dump(mode="json")),

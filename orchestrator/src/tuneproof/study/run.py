@@ -9,16 +9,20 @@ from functools import partial
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.progress import Progress
 from tuneproof.study.services import Services
+from tuneproof.study.state.store import Kind
 from tuneproof.study.status import is_complete, status_of
 from tuneproof.study.steps.answering import answer
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.judging import check, judge
-from tuneproof.study.steps.retrieval import make_corpus, search
+from tuneproof.study.steps.retrieval import make_corpora, search
 from tuneproof.study.steps.training import train
 from tuneproof.study.steps.work import persist
 
 _NOTHING_DONE = 0.5
 """Seconds. A shorter stage found everything done, and does not count."""
+
+_MEASURED: dict[str, Kind] = {"answers": "answer", "grades": "grade"}
+"""Stages whose rate a plan of another study uses, with the kind of their pieces."""
 
 Step = Callable[[], Awaitable[None]]
 
@@ -41,7 +45,7 @@ async def run_study(
     again = partial(persist, recover=services.recover)
     steps: list[tuple[str, Step]] = [
         ("services", services.start),
-        ("corpus", partial(again, partial(make_corpus, *given))),
+        ("corpus", partial(again, partial(make_corpora, *given))),
         ("retrieval", partial(search, *given)),
         ("training", partial(again, partial(train, *given, artifacts))),
         ("answers", partial(answer, *given)),
@@ -51,7 +55,8 @@ async def run_study(
     study = chain.plan.spec.study
     with span("study run", {"tuneproof.study": study}):
         for name, step in steps:
-            start = time.monotonic()
+            start, kind = time.monotonic(), _MEASURED.get(name)
+            before = chain.state.written[kind] if kind else 0
             try:
                 with span(name):
                     await step()
@@ -59,3 +64,7 @@ async def run_study(
                 seconds = time.monotonic() - start
                 if seconds > _NOTHING_DONE:
                     chain.state.add_seconds(study, name, seconds)
+                if kind and (done := chain.state.written[kind] - before):
+                    names = chain.identities
+                    model = names.judge_name if kind == "grade" else names.model_name
+                    chain.state.add_rate(name, model, seconds, done)

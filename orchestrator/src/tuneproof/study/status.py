@@ -27,10 +27,12 @@ def status_of(chain: Chain) -> list[StageStatus]:
     """
     plan, state = chain.plan, chain.state
     places = len(plan.cells) * len(plan.test)
-    items = len(chain.searched_items())
+    corpora, near = chain.searches.corpora(), chain.searches.neighbour_tasks()
+    searches = [*chain.searches.retrieval_tasks().values(), *near.values()]
+    wanted = len(chain.searches.searched_items()) + len(chain.searches.searching) * len(plan.test)
     stages = [
-        _count("corpus", state, [chain.corpus_task()], 1),
-        _count("retrieval", state, chain.retrieval_tasks().values(), items),
+        _count("corpus", state, [corpus.task for corpus in corpora], len(corpora)),
+        _count("retrieval", state, searches, wanted),
         _count("training", state, chain.training_tasks().values(), len(plan.tuned)),
         _count("answers", state, [work.task for work in chain.answers()], places),
         _count("grades", state, chain.grades().values(), places),

@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.data.sources import LARGEST_SEED, DataSource, Name
 from tuneproof.results import LEXICAL
+from tuneproof.study.design.arms import ArmSpec
+from tuneproof.study.design.section import Section
 
 RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
@@ -21,12 +23,6 @@ MEASURED_DEPTH = 10
 
 def _none_for(word: str) -> Callable[[Any], Any]:
     return lambda value: None if value == word else value
-
-
-class Section(BaseModel):
-    """A part of the file; unknown keys are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SplitSpec(Section):
@@ -91,24 +87,8 @@ class GenerationSpec(Section):
     max_tokens: int = Field(default=256, ge=1)
 
 
-class TuneSpec(Section):
-    """What an arm is tuned on."""
-
-    references: Name
-    """Style of the reference answers that it learns."""
-    context: Literal["retrieved", "none"] = "retrieved"
-    """`retrieved`: the passages that serving would bring; `none`: the question alone."""
-
-
-class ArmSpec(Section):
-    """The baseline, or one way of tuning."""
-
-    name: Name
-    tune: TuneSpec | None = None
-
-
 class TrainingSpec(Section):
-    """The grid of tuned cells: every tuned arm by size by seed."""
+    """The grid of cells: every arm that uses pairs by size by seed."""
 
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
@@ -129,22 +109,24 @@ class JudgeSpec(Section):
 class PrimarySpec(Section):
     """One comparison, named before the run."""
 
-    arm: Name
-    """An arm of the study: all its sizes and seeds."""
+    arm: str
+    """An arm of the study, or one combination of its grid: all its seeds."""
     measure: str
+    size: int | None = Field(default=None, ge=1)
+    """Only cells of this size; without it, of every size."""
 
 
 class ComparisonSpec(Section):
     """What is compared, and with which confidence."""
 
     baseline: Name = "baseline"
-    """The arm that the others are compared with; it is not tuned."""
+    """The arm that the others are compared with: the base model with its passages."""
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     """δ by measure, in the measure's own units."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    primary: Annotated[tuple[PrimarySpec, ...] | None, BeforeValidator(_none_for("all"))] = None
-    """The word `all` (None here): every tuned cell against the baseline by every judged
-    criterion, or by `token_f1` where there is no judge."""
+    primary: Annotated[tuple[PrimarySpec, ...] | None, BeforeValidator(_none_for("all"))] = ()
+    """Empty: every tuned arm at its largest size; the word `all` (None here): every cell. Each
+    by every judged criterion, or by `token_f1` where there is no judge."""
 
 
 class ReaderCheckSpec(Section):
@@ -205,13 +187,28 @@ class StudySpec(Section):
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        """Those of the tuned cells."""
+        """Those that hold where an arm has none of its own."""
         return self.training.hyperparameters if self.training is not None else Hyperparameters()
 
     @property
     def tuned(self) -> tuple[ArmSpec, ...]:
         """The tuned arms, in the file's order."""
         return tuple(arm for arm in self.arms if arm.tune is not None)
+
+    @property
+    def compared(self) -> tuple[ArmSpec, ...]:
+        """Every arm but the baseline, in the file's order."""
+        return tuple(arm for arm in self.arms if arm.name != self.comparison.baseline)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of pairs; none without a training."""
+        return self.training.sizes if self.training is not None else ()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of what is drawn and of the training."""
+        return self.training.seeds if self.training is not None else (1,)
 
 
 class DataSpec(BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ CREATE TABLE IF NOT EXISTS failures (
 CREATE TABLE IF NOT EXISTS studies (
     name TEXT PRIMARY KEY, resolved TEXT NOT NULL, updated TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS rates (
+    stage TEXT NOT NULL, model TEXT NOT NULL, seconds REAL NOT NULL, pieces INTEGER NOT NULL,
+    PRIMARY KEY (stage, model)
+);
 CREATE TABLE IF NOT EXISTS stages (
     study TEXT NOT NULL, stage TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (study, stage)
 );
@@ -71,6 +76,8 @@ class State:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self.written: Counter[Kind] = Counter()
+        """Outputs that were put since it was opened, by kind."""
 
     def get(self, key: str) -> Any | None:
         """The output under a key, or None."""
@@ -104,6 +111,7 @@ class State:
         with self._database:
             self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
             self._database.execute("DELETE FROM failures WHERE key = ?", [done.key])
+        self.written[done.kind] += 1
 
     def fail(self, tried: Task, message: str) -> None:
         """Notes why a task has no output; the next run tries again."""
@@ -141,6 +149,29 @@ class State:
                 " ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds",
                 [study, stage, seconds],
             )
+
+    def add_rate(self, stage: str, model: str, seconds: float, pieces: int) -> None:
+        """Adds to the pieces that a stage did with a model, over all studies."""
+        with self._database:
+            self._database.execute(
+                "INSERT INTO rates VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " seconds = seconds + excluded.seconds, pieces = pieces + excluded.pieces",
+                [stage, model, seconds, pieces],
+            )
+
+    def rate(self, stage: str, model: str) -> float | None:
+        """Seconds by piece; None where nothing was measured."""
+        query = "SELECT seconds / pieces FROM rates WHERE stage = ? AND model = ?"
+        try:
+            row = self._database.execute(query, [stage, model]).fetchone()
+        except sqlite3.OperationalError:  # an older version wrote the file
+            return None
+        return None if row is None else float(row[0])
+
+    def trainings(self) -> list[dict[str, Any]]:
+        """The outputs of all trainings."""
+        query = "SELECT output FROM results WHERE kind = 'training'"
+        return [json.loads(output) for (output,) in self._database.execute(query)]
 
     def seconds(self, study: str) -> dict[str, float]:
         """Wall time by stage."""

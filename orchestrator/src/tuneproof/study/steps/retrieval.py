@@ -1,8 +1,8 @@
-"""Steps: the corpus, and what is found in it."""
+"""Steps: the corpora, and what is found in them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -14,6 +14,7 @@ from tuneproof.study.services import Services
 from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.searches import Corpus
 from tuneproof.study.steps.work import TaskOutcome, complete_stage
 
 _SHOWN = 5
@@ -21,30 +22,31 @@ _KEPT = ("name", "digest", "documents", "passages", "embedder", "embedder_digest
 """Of a corpus, in the state."""
 
 
-async def make_corpus(chain: Chain, services: Services, progress: Progress) -> None:
-    """Creates, fills and freezes the corpus, if a search is missing; else does nothing.
+async def make_corpora(chain: Chain, services: Services, progress: Progress) -> None:
+    """Creates, fills and freezes each corpus of which a search is missing.
 
     Raises:
         InvalidInput: documents are refused.
         WrongState: the retriever has another corpus under the name.
     """
-    made = chain.corpus_digest() is not None
-    if made and not chain.state.missing(chain.retrieval_tasks().values()):
-        return
-    total = len(chain.plan.dataset.documents)
-    with progress.stage("corpus", total, 0) as stage:
-        corpus = await _ensure(chain, await services.retriever(), stage)
-    output = {name: getattr(corpus, name) for name in _KEPT}
-    task = chain.corpus_task()
-    if chain.state.get(task.key) != output:
-        chain.state.put(task, output)
+    searches = _searches(chain)
+    for corpus in chain.searches.corpora():
+        made = chain.state.get(corpus.task.key)
+        waiting = [each for each in searches if made and each.inputs["corpus"] == made["digest"]]
+        if made and not chain.state.missing(waiting):
+            continue
+        with progress.stage("corpus", len(corpus.documents), 0) as stage:
+            info = await _ensure(chain, corpus, await services.retriever(), stage)
+        output = {name: getattr(info, name) for name in _KEPT}
+        if made != output:
+            chain.state.put(corpus.task, output)
 
 
 async def search(chain: Chain, services: Services, progress: Progress) -> None:
-    """Finds the passages of every item that the study uses."""
+    """Finds the passages of every item that the study uses, and the nearest pairs."""
     await complete_stage(
         "retrieval",
-        list(chain.retrieval_tasks().values()),
+        _searches(chain),
         partial(_search, chain, services),
         state=chain.state,
         services=services,
@@ -52,12 +54,17 @@ async def search(chain: Chain, services: Services, progress: Progress) -> None:
     )
 
 
-async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> CorpusInfo:
-    plan, key = chain.plan, chain.corpus_task().key
-    name = f"{plan.dataset.name}-{key.removeprefix('sha256:')[:24]}"
-    chunking = Chunking(**plan.spec.corpus.model_dump())
-    labels = {"documents": plan.documents_digest}
-    corpus = await retriever.ensure_corpus(name, chunking, labels)
+def _searches(chain: Chain) -> list[Task]:
+    searches = chain.searches
+    return [*searches.retrieval_tasks().values(), *searches.neighbour_tasks().values()]
+
+
+async def _ensure(
+    chain: Chain, wanted: Corpus, retriever: RetrieverClient, stage: Stage
+) -> CorpusInfo:
+    name, documents = wanted.name, wanted.documents
+    chunking = Chunking(**chain.plan.spec.corpus.model_dump())
+    corpus = await retriever.ensure_corpus(name, chunking, {"documents": wanted.digest})
     if not corpus.frozen:
         shown = 0
 
@@ -66,21 +73,21 @@ async def _ensure(chain: Chain, retriever: RetrieverClient, stage: Stage) -> Cor
             stage.advance(done - shown)
             shown = done
 
-        result = await retriever.ingest(name, plan.dataset.documents, on_progress=advance)
+        result = await retriever.ingest(name, documents, on_progress=advance)
         if result.rejected:
             listed = "\n".join(
                 f"  {each.id}: {each.error.message}" for each in result.rejected[:_SHOWN]
             )
             raise InvalidInput(
-                f"the retriever refused {result.rejected_count} of {len(plan.dataset.documents)}"
-                f" documents of {plan.dataset.name}:\n{listed}"
+                f"the retriever refused {result.rejected_count} of {len(documents)}"
+                f" documents of {name}:\n{listed}"
             )
         stage.note("indexing")
         corpus = await retriever.freeze(name)
-    if corpus.documents != len(plan.dataset.documents):
+    if corpus.documents != len(documents):
         raise WrongState(
             f"the retriever's corpus {name} holds {corpus.documents} documents, not the"
-            f" {len(plan.dataset.documents)} of the data set: delete it and run the study again"
+            f" {len(documents)} of the study: delete it and run the study again"
         )
     return corpus
 
@@ -89,23 +96,28 @@ async def _search(
     chain: Chain, services: Services, tasks: Sequence[Task]
 ) -> AsyncIterator[TaskOutcome]:
     retriever = await services.retriever()
-    corpus: Mapping[str, str] = chain.state.get(chain.corpus_task().key) or {}
+    made = chain.state.outputs({corpus.name: corpus.task for corpus in chain.searches.corpora()})
+    names = {str(each["digest"]): str(each["name"]) for each in made.values()}
+    groups: dict[tuple[str, int], list[Task]] = {}
+    for each in tasks:
+        groups.setdefault((each.inputs["corpus"], each.inputs["k"]), []).append(each)
     settings = chain.plan.spec.retrieval
-    found = retriever.search_many(
-        corpus["name"],
-        {task.key: task.inputs["query"] for task in tasks},
-        k=settings.depth,
-        mode=settings.mode,
-        alpha=settings.alpha,
-        expected_digest=corpus["digest"],
-        rerank=_rerank(settings),
-    )
-    async for key, passages in found:
-        if isinstance(passages, TuneproofError):
-            yield key, passages
-        else:
-            stored = (StoredPassage(p.id, p.document_id, p.text, p.score) for p in passages)
-            yield key, {"passages": [asdict(each) for each in stored]}
+    for (digest, k), group in groups.items():
+        found = retriever.search_many(
+            names[digest],
+            {each.key: each.inputs["query"] for each in group},
+            k=k,
+            mode=settings.mode,
+            alpha=settings.alpha,
+            expected_digest=digest,
+            rerank=_rerank(settings) if "rerank" in group[0].inputs else None,
+        )
+        async for key, passages in found:
+            if isinstance(passages, TuneproofError):
+                yield key, passages
+            else:
+                stored = (StoredPassage(p.id, p.document_id, p.text, p.score) for p in passages)
+                yield key, {"passages": [asdict(each) for each in stored]}
 
 
 def _rerank(settings: RetrievalSpec) -> Rerank | None:

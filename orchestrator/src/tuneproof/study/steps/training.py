@@ -102,7 +102,7 @@ async def _run(desk: _Desk, cell: PlannedCell, task: Task) -> RunInfo:
         base_model=chain.identities.model_name,
         seed=cell.seed,
         # All of them are set and so are sent, the defaults of the study file too.
-        hyperparameters=Hyperparameters(**chain.plan.spec.hyperparameters.model_dump()),
+        hyperparameters=Hyperparameters(**cell.hyperparameters.model_dump()),
     )
     run = await _create(trainer, task, spec)
     if run.ended:
