@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import zipfile
@@ -26,12 +27,15 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-async def ran(tmp_path_factory):
-    """A small study that ran; one of its answers is unscored."""
+def ran(tmp_path_factory):
+    """A small study that ran."""
     small = SmallStudy(tmp_path_factory.mktemp("ran"))
-    world = small.world()
-    async with served(world) as target:
-        await small.run(target)
+
+    async def run():
+        async with served(small.world()) as target:
+            await small.run(target)
+
+    asyncio.run(run())
     return small
 
 

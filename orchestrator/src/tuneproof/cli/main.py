@@ -14,7 +14,7 @@ from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
-from tuneproof.cli.exchange import differing, exporting, sweeping
+from tuneproof.cli.exchange import differing, exporting, importing, sweeping
 from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ def root(
 
 study.app.command("diff")(differing.diff_command)
 study.app.command("export")(exporting.export_command)
+study.app.command("import")(importing.import_command)
 study.app.command("gc")(sweeping.gc_command)
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)

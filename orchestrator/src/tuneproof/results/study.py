@@ -146,6 +146,8 @@ class Cell:
     training: Training | None
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt than the baseline's."""
+    imported: bool = False
+    """Another system answered; the base model did not."""
 
 
 @dataclass(frozen=True, slots=True)

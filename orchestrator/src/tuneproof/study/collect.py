@@ -97,6 +97,7 @@ def _cells(chain: Chain) -> tuple[Cell, ...]:
             cell.seed,
             trainings.get(cell.name),
             tuned=cell.tune is not None,
+            imported=cell.arm.imported is not None,
         )
         for cell in chain.plan.cells
     )
@@ -220,6 +221,8 @@ def _provenance(chain: Chain) -> dict[str, str]:
         "decoding": f"greedy, at most {spec.generation.max_tokens} tokens",
         "judge": _judge_words(chain),
     }
+    for arm, given in plan.imported.items():
+        found[f"answers of {arm}"] = f"{given.path.name} {given.digest}"
     for rubric in identities.rubrics:
         found[f"rubric {rubric.id}"] = rubric.digest
     found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"

@@ -1,1 +1,1 @@
-"""What `tuneproof study` does with results: diff, export, gc."""
+"""What `tuneproof study` does with results: diff, export, import, gc."""

@@ -11,11 +11,11 @@ import typer
 from tuneproof.cli.console import give, plain_errors
 from tuneproof.cli.options import STATE, JsonOption, StateOption
 from tuneproof.cli.study import DataOption
-from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.files import write_atomically
-from tuneproof.study.opened import Study
+from tuneproof.study.opened import Study, last_run
 
-Format = Literal["csv", "parquet", "json", "promptfoo", "inspect"]
+Format = Literal["csv", "parquet", "json", "promptfoo", "inspect", "prompts"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _ENDINGS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".eval": "inspect"}
 Table = Literal["answers", "repeats", "cells", "comparisons"]
@@ -46,7 +46,8 @@ def export_command(
 
     csv and parquet: a row for each answer, each of the judge's readings (repeats), each cell or
     each comparison. json: everything, for `study diff`, another machine or Python. promptfoo: for
-    `promptfoo import`. inspect: a log for each cell, for `inspect view`.
+    `promptfoo import`. inspect: a log for each cell, for `inspect view`. prompts: the test
+    questions as the baseline was asked, JSON Lines, for another system (`study import`).
 
     Examples:
 
@@ -63,6 +64,11 @@ def export_command(
         from tuneproof.exports.sides import open_results  # noqa: PLC0415
 
         wanted = _format(to, out)
+        if wanted == "prompts":
+            path = out or state / "exports" / f"{file.stem}-prompts.jsonl"
+            value = {"format": wanted, "files": [str(_write_prompts(file, state, data, path))]}
+            give(value, str(path), as_json=as_json)
+            return
         study = open_results(file, state, data)
         ending = {"promptfoo": ".promptfoo.json", "inspect": ""}.get(wanted, f".{wanted}")
         part = f"-{table}" if wanted in ("csv", "parquet") else ""
@@ -70,6 +76,34 @@ def export_command(
         files = _write(study, wanted, table, path)
         value = {"format": wanted, "files": [str(each) for each in files]}
         give(value, "\n".join(value["files"]), as_json=as_json)
+
+
+def _write_prompts(file: Path, state: Path, data: Path | None, path: Path) -> Path:
+    """The prompts of the test questions that are searched already."""
+    from tuneproof.study.steps.importing import prompt_digest, prompts_of  # noqa: PLC0415
+
+    with last_run(file, state, data) as chain:
+        prompts = prompts_of(chain.plan, chain.questions())
+        if len(prompts) < len(chain.plan.test):
+            raise WrongState(
+                f"{len(chain.plan.test) - len(prompts)} of {len(chain.plan.test)} test questions"
+                " have no passages yet: run the study first, so that retrieval finds them"
+            )
+    lines = [
+        json.dumps(
+            {
+                "id": each.id,
+                "question": each.question,
+                "messages": messages,
+                "prompt_digest": prompt_digest(messages),
+            },
+            ensure_ascii=False,
+        )
+        for each, messages in prompts
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
+    return path
 
 
 def _format(to: Format | None, out: Path | None) -> Format:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tuneproof.data.answers import GivenAnswers, read_answers
 from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
@@ -73,7 +74,9 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         judge_url=request.judge_url,
         judge_model=request.judge_model,
     )
-    return Prepared(spec, make_plan(spec, dataset.load()), sources, data)
+    plan = make_plan(spec, dataset.load())
+    imported = _imported(plan, request.file.resolve().parent)
+    return Prepared(spec, replace(plan, imported=imported, model=sources.model), sources, data)
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
@@ -109,6 +112,22 @@ async def identities_for(
         found = identify(spec, sources)
     prepared.plan.primary(found.measures)
     return found
+
+
+def _imported(plan: Plan, folder: Path) -> dict[str, GivenAnswers]:
+    """The answers of other systems, by arm; their paths are relative to the study file's folder."""
+    test, known = [item.id for item in plan.test], {item.id for item in plan.dataset.items}
+    return {
+        arm.name: read_answers(
+            folder / arm.imported.path,
+            id_field=arm.imported.id,
+            answer_field=arm.imported.answer,
+            test=test,
+            known=known,
+        )
+        for arm in plan.spec.arms
+        if arm.imported is not None
+    }
 
 
 def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:

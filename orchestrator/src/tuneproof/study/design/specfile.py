@@ -63,6 +63,7 @@ def _arms(spec: StudySpec) -> list[Mistake]:
             set_here = {
                 "tune": arm.tune,
                 "examples": arm.examples,
+                "import": arm.imported,
                 "context": arm.context == "none",
             }
             found += [
@@ -70,8 +71,16 @@ def _arms(spec: StudySpec) -> list[Mistake]:
                 for key, value in set_here.items()
                 if value
             ]
+        elif arm.imported is not None:
+            clash = {"tune": arm.tune, "examples": arm.examples, "context": arm.context == "none"}
+            told = "has the answers of another system: leave out {}, or make two arms of it"
+            found += [
+                ((*place, key), f"{arm.name!r} {told.format(f'`{key}`')}")
+                for key, value in clash.items()
+                if value
+            ]
         elif arm.tune is None and arm.examples is None and arm.context == "retrieved":
-            told = "is the baseline again: give it `tune`, `examples` or `context: none`"
+            told = "is the baseline again: give it `tune`, `examples`, `import` or `context: none`"
             found.append((place, f"{arm.name!r} {told}"))
         elif arm.tune is not None and arm.examples is not None:
             told = "is tuned and has examples: make two arms of it"
