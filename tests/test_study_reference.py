@@ -50,6 +50,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks`": spec.ChecksSpec,
     "`checks.reader`": spec.ReaderCheckSpec,
     "`checks.judge`": spec.JudgeCheckSpec,
+    "`costs`": spec.CostsSpec,
+    "`forgetting`": spec.ForgettingSpec,
     "`services`": spec.ServicesSpec,
 }
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

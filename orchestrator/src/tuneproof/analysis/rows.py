@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from tuneproof.analysis.comparisons import Comparison, Comparisons
+from tuneproof.analysis.costs import costs_by_cell
 from tuneproof.analysis.scores import means_by_cell, measures_of, score_of
 from tuneproof.results import Answer, Cell, ItemResult, StudyResults
 
@@ -76,7 +77,7 @@ def _repeats(results: StudyResults) -> Iterator[Row]:
 
 
 def _cells(results: StudyResults) -> Iterator[Row]:
-    means = means_by_cell(results)
+    means, costs = means_by_cell(results), costs_by_cell(results)
     for cell in results.cells:
         given = [one for one in results.answers if one.cell == cell.name and one.served_by]
         yield {
@@ -86,6 +87,11 @@ def _cells(results: StudyResults) -> Iterator[Row]:
             "baseline": cell.name == results.baseline,
             "adapter": cell.training.adapter_ref if cell.training else None,
             "answers": len(given),
+            "prompt_tokens": costs[cell.name].prompt_tokens,
+            "completion_tokens": costs[cell.name].completion_tokens,
+            "seconds_alone": cell.alone.seconds if cell.alone else None,
+            "first_token_seconds_alone": cell.alone.first_token_seconds if cell.alone else None,
+            "price_of_an_answer": costs[cell.name].price,
             **{f"mean_{name}": found.mean for name, found in means[cell.name].items()},
             **{f"unscored_{name}": found.unscored for name, found in means[cell.name].items()},
         }

@@ -14,6 +14,8 @@ from pathlib import Path
 from tuneproof.study.state.store import State
 from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.forgetting import forgetting_tasks
+from tuneproof.study.steps.timing import timed_tasks
 
 _RUN_DIGITS = 24
 """Of a task's key, in the name of its run."""
@@ -62,6 +64,8 @@ def referenced(chain: Chain) -> set[str]:
         *(work.task for work in chain.reader_answers()),
         *chain.reader_grades().values(),
         *chain.form_grades(),
+        *(task for cell in timed_tasks(chain).values() for task in cell),
+        *forgetting_tasks(chain).values(),
         pool_task(chain),
     ]
     return {task.key for task in tasks}

@@ -13,9 +13,11 @@ from tuneproof.study.state.store import Kind
 from tuneproof.study.status import is_complete, status_of
 from tuneproof.study.steps.answering import answer
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.forgetting import measure_forgetting
 from tuneproof.study.steps.importing import import_answers
 from tuneproof.study.steps.judging import check, judge
 from tuneproof.study.steps.retrieval import make_corpora, search
+from tuneproof.study.steps.timing import time_alone
 from tuneproof.study.steps.training import train
 from tuneproof.study.steps.work import persist
 
@@ -54,6 +56,8 @@ async def run_study(
         ("answers", partial(answer, *given)),
         ("grades", partial(judge, *given)),
         ("checks", partial(check, *given)),
+        ("timing", partial(time_alone, *given)),
+        ("forgetting", partial(measure_forgetting, *given)),
     ]
     study = chain.plan.spec.study
     with span("study run", {"tuneproof.study": study}):

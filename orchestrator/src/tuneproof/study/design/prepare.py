@@ -11,6 +11,7 @@ from tuneproof.data.answers import GivenAnswers, read_answers
 from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.identity import (
     Identities,
     Sources,
@@ -64,6 +65,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     """
     before = remembered or {}
     spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
+    spec = _located(spec, request.file.resolve().parent)
     data = str(request.data.resolve() if request.data else before.get("data", ""))
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
@@ -112,6 +114,24 @@ async def identities_for(
         found = identify(spec, sources)
     prepared.plan.primary(found.measures)
     return found
+
+
+def _located(spec: StudySpec, folder: Path) -> StudySpec:
+    """With the paths of `forgetting`, which are relative to the study file's folder."""
+    forgetting = spec.forgetting
+    if forgetting is None:
+        return spec
+    program, *rest = forgetting.command
+    found: dict[str, Any] = {}
+    if "/" in program:
+        found["command"] = (str(folder / program), *rest)
+    if forgetting.include is not None:
+        found["include"] = folder / forgetting.include
+        if not found["include"].is_dir():
+            raise InvalidInput(f"forgetting.include: there is no folder {found['include']}")
+    if (folder / forgetting.tokenizer).is_dir() and forgetting.tokenizer:
+        found["tokenizer"] = str((folder / forgetting.tokenizer).resolve())
+    return spec.model_copy(update={"forgetting": forgetting.model_copy(update=found)})
 
 
 def _imported(plan: Plan, folder: Path) -> dict[str, GivenAnswers]:
