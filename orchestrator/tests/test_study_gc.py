@@ -54,7 +54,9 @@ async def test_what_a_study_refers_to_stays(small, gc):
         assert code == 0
         assert told == {**found, "removed": True}
         assert len(small.rows()) == len(grown) - sum(
-            count for kind, count in kinds(found).items() if kind in ("answer", "grade", "training")
+            count
+            for kind, count in kinds(found).items()
+            if kind in ("answer", "grade", "training", "timing")
         )
         calls = dict(world.calls)
         await small.run(target)

@@ -65,7 +65,7 @@ async def test_an_imported_arm_is_judged_and_compared(small):
         again = await small.run(target)
     assert {a.text for a in again.answers if a.cell == "other"} == {f"Answer: {n}" for n in given}
     assert world.prompts.total() == 12 + 5
-    assert sum(world.grades.values()) == len(results.answers) + 12 + 6
+    assert sum(world.grades.values()) == len(results.answers) + 12 + 5 + 6
     value = report_json(again, compare(again))
     assert value["verdict"]["headline"].startswith(("Another system", "This study cannot decide"))
     assert value["provenance"]["answers of other"].startswith("answers.jsonl sha256:")

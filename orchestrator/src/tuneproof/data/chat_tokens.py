@@ -22,7 +22,7 @@ _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 class _Generation(Extension):
     """`{% generation %}`, by which transformers marks what the model says; here its body alone."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - as the base class has it
 
     def parse(self, parser: Parser) -> list[Node]:
         next(parser.stream)

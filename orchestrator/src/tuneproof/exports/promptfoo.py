@@ -112,8 +112,9 @@ def _grading(
     parts = []
     for name, found in (answer.grade.criteria if answer.grade else {}).items():
         measure, mean = measures.judged[name], found.mean
-        read = mean is not None and measure.high is not None
-        share = (mean - measure.low) / (measure.high - measure.low) if read else 0.0
+        read, share = False, 0.0
+        if mean is not None and measure.high is not None:
+            read, share = True, (mean - measure.low) / (measure.high - measure.low)
         reasons = [repeat.completion for repeat in found.repeats if repeat.score is not None]
         parts.append(
             {
