@@ -22,7 +22,7 @@ def no_pauses(monkeypatch):
     async def at_once(seconds):
         return None
 
-    for function in (work.complete, work.persist):
+    for function in (work.Lane.__init__, work.persist):
         monkeypatch.setitem(function.__kwdefaults__, "pause", at_once)
 
 

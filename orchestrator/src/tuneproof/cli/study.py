@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
 from tuneproof.cli.options import (
@@ -26,6 +25,7 @@ from tuneproof.cli.options import (
 from tuneproof.cli.outcome import deliver
 from tuneproof.cli.plan_table import forecast_of, grid_table, plan_json, plan_lines
 from tuneproof.cli.progress import progress_on
+from tuneproof.cli.study_status import show_status, watch_status
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
@@ -38,14 +38,16 @@ from tuneproof.study.design.prepare import (
     prepare,
     recall,
     remember,
+    with_rubrics,
 )
+from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.local import LocalServices
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
-from tuneproof.study.state.store import State, open_state
-from tuneproof.study.status import is_complete, status_of
+from tuneproof.study.state.store import Count, State, open_state
+from tuneproof.study.status import last_status, status_of
 from tuneproof.study.steps.chain import Chain
 
 app = typer.Typer(
@@ -129,28 +131,37 @@ def run_command(
 
 @app.command("status")
 def status_command(
-    file: FileArgument, *, state: StateOption = STATE, as_json: JsonOption = False
+    file: FileArgument,
+    *,
+    watch: Annotated[
+        bool, typer.Option(help="Show it again every second, until all is done.")
+    ] = False,
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show how far a study is, and which services run.
+    """Show how far a study is, when it may be done, and which services run.
 
-    Example:
+    Examples:
 
       tuneproof study status studies/demo.yaml
+
+      tuneproof study status studies/demo.yaml --watch
     """
-    with plain_errors(), _last_run(file, state) as chain:
-        stages, running = status_of(chain), Supervisor(state).running()
-        listed = ", ".join(f"{name} (process {pid})" for name, pid in running.items())
-        table = Table("stage", "done", "of", "failed", box=None)
-        counts = []
-        for one in stages:
-            table.add_row(one.name, str(one.done), str(one.total), str(one.failed))
-            row = {"stage": one.name, "done": one.done, "total": one.total, "failed": one.failed}
-            counts.append(row)
-        if as_json:
-            print_json({"stages": counts, "complete": is_complete(stages), "services": running})
-        else:
-            out.print(table)
-            out.print(f"services here: {listed or 'none'}", markup=False)
+    with plain_errors(on_interrupt="stopped watching; the study goes on"):
+        if watch and as_json:
+            raise InvalidInput("--watch is for people; leave it out, or --json")
+        spec = load_spec(file)  # A mistake in it is reported before a state that is not there.
+        with open_state(state, write=False) as results:
+            if watch:
+                watch_status(lambda: _counts(results, spec, file, state), state)
+            else:
+                show_status(_counts(results, spec, file, state), state, as_json=as_json)
+
+
+def _counts(results: State, spec: StudySpec, file: Path, state: Path) -> list[Count]:
+    """What the last run counted; counted anew where none ran this file."""
+    wanted = with_rubrics(spec, (recall(results, file) or {}).get("rubric_ids"))
+    return last_status(results, wanted) or status_of(_chain(results, file, state))
 
 
 @app.command("report")
@@ -251,8 +262,11 @@ async def _run(
         )
         source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)
     store = artifacts or str(request.state.resolve() / "artifacts")
+    # On one machine trainer, generator and judge share processors and memory.
+    stages = prepared.spec.execution.stages
+    in_turn = stages == "in-turn" or (stages == "auto" and not external)
     async with Services(source, identities=identities, sources=prepared.sources) as services:
-        await run_study(chain, services, progress_on(err), artifacts=store)
+        await run_study(chain, services, progress_on(err), artifacts=store, in_turn=in_turn)
     return chain
 
 
@@ -272,11 +286,15 @@ def _last_run(file: Path, state: Path, data: Path | None = None) -> Iterator[Cha
     """The chain of a study as its last run saw it."""
     load_spec(file)  # A mistake in the file is reported before a state that is not there.
     with open_state(state, write=False) as results:
-        remembered = recall(results, file)
-        prepared = prepare(Request(file, state, data), remembered=remembered)
-        identities = (
-            Identities.from_json(remembered["identities"])
-            if remembered
-            else identify(prepared.spec, prepared.sources)
-        )
-        yield Chain(prepared.plan, identities, results)
+        yield _chain(results, file, state, data)
+
+
+def _chain(results: State, file: Path, state: Path, data: Path | None = None) -> Chain:
+    remembered = recall(results, file)
+    prepared = prepare(Request(file, state, data), remembered=remembered)
+    identities = (
+        Identities.from_json(remembered["identities"])
+        if remembered
+        else identify(prepared.spec, prepared.sources)
+    )
+    return Chain(prepared.plan, identities, results)

@@ -62,7 +62,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         InvalidInput: the file, the data or the flags are wrong; one message lists the mistakes.
     """
     before = remembered or {}
-    spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
+    spec = with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
     data = str(request.data.resolve() if request.data else before.get("data", ""))
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
@@ -111,7 +111,8 @@ async def identities_for(
     return found
 
 
-def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:
+def with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:
+    """The study judged by other rubrics; by its own where none are given."""
     if not rubrics:
         return spec
     judge = spec.judge.model_dump() if spec.judge is not None else {}
