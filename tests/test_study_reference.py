@@ -50,6 +50,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks.reader`": spec.ReaderCheckSpec,
     "`checks.judge`": spec.JudgeCheckSpec,
     "`services`": spec.ServicesSpec,
+    "`execution`": spec.ExecutionSpec,
 }
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 """The smallest study, and arms of every kind."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,12 +63,32 @@ class World:
     """Answers that the streams which break off give in all."""
     wrong_adapter: bool = False
     """The generator lets the base model answer for an adapter."""
+    max_loras: int = 1
+    max_cpu_loras: int = 1
+    batch: int = 4
+    """Answers that the generator gives at once."""
+    train_after: asyncio.Event | None = None
+    """Trainings wait for it."""
+    events: list[str] = field(default_factory=list)
+    """`trained`, `answered` and `graded` as they happen."""
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """Model and prompt, in the order in which the generator takes them."""
+    graded: list[tuple[str, str]] = field(default_factory=list)
+    """Question and answer, in the order in which the judge takes them."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """By call."""
+    running: list[int] = field(default_factory=list)
+    """How many answers are under way, whenever one is done; that one included."""
+    on_grade: Callable[[], None] = lambda: None
+    """Called after each grade."""
     embedder: str = "sha256:" + "e" * 64
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     corpora: dict[str, ret.Corpus] = field(default_factory=dict)
     documents: dict[str, dict[str, ret.Document]] = field(default_factory=dict)
     runs: dict[str, tra.Run] = field(default_factory=dict)
     adapters: set[str] = field(default_factory=set)
+    most_adapters: int = 0
+    """That were declared at once."""
     rubrics: list[jud.Rubric] = field(default_factory=list)
 
 
@@ -162,6 +182,8 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def WatchRun(self, request, context):
         run = self._world.runs[request.run_id]
+        if self._world.train_after is not None:
+            await self._world.train_after.wait()
         for step in (1, 2):
             if run.state in (tra.RUN_STATE_SUCCEEDED, tra.RUN_STATE_FAILED):
                 break
@@ -178,6 +200,7 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             digest = sha256_of_json([run.spec.SerializeToString(deterministic=True).hex()])
             run.adapter_ref = f"{run.spec.adapter_name}@{digest}"
             run.state = tra.RUN_STATE_SUCCEEDED
+        self._world.events.append("trained")
         yield tra.WatchRunResponse(run=run)
 
 
@@ -188,16 +211,23 @@ class Generator(
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._under_way = 0
 
     async def GetPool(self, request, context):
         self._world.calls["GetPool"] += 1
-        pool = gen.Pool(base_model=self._world.model, dtype="float32", max_loras=1)
+        pool = gen.Pool(
+            base_model=self._world.model,
+            dtype="float32",
+            max_loras=self._world.max_loras,
+            max_cpu_loras=self._world.max_cpu_loras,
+        )
         pool.start_time.FromDatetime(self._world.started)
         return gen.GetPoolResponse(pool=pool)
 
     async def DeclareAdapter(self, request, context):
         self._world.calls["DeclareAdapter"] += 1
         self._world.adapters.add(request.ref)
+        self._world.most_adapters = max(self._world.most_adapters, len(self._world.adapters))
         return gen.DeclareAdapterResponse(adapter=_ready(request.ref))
 
     async def GetAdapter(self, request, context):
@@ -210,12 +240,16 @@ class Generator(
         return gen.RemoveAdapterResponse()
 
     async def GenerateBatch(self, request_iterator, context):
+        self._world.streams["GenerateBatch"] += 1
         breaks = self._world.broken_streams > 0
         self._world.broken_streams -= breaks
         if breaks and not self._world.answers_before_break:
             raise errors.Unavailable("the engine is dead")
         async for response in answer_each(
-            request_iterator, self._one, _refuse(gen.GenerateBatchResponse), concurrency=4
+            request_iterator,
+            self._one,
+            _refuse(gen.GenerateBatchResponse),
+            concurrency=self._world.batch,
         ):
             yield response
             self._world.answers_before_break -= breaks
@@ -226,12 +260,17 @@ class Generator(
         generate = request.generate
         prompt = generate.chat.messages[-1].content
         question = prompt.rpartition("Question: ")[2]
+        self._world.asked.append((generate.model, prompt))
+        self._under_way += 1
         await asyncio.sleep(self._world.delay)
+        self._world.running.append(self._under_way)
+        self._under_way -= 1
         if question in self._world.failing_questions:
             raise errors.Internal("this question breaks the engine")
         if generate.model and generate.model not in self._world.adapters:
             raise errors.NotFound(f"no adapter {generate.model}")
         self._world.calls["GenerateBatch"] += 1
+        self._world.events.append("answered")
         self._world.prompts[generate.model, prompt] += 1
         sentence = prompt.partition("[1] ")[2].split(".")[0].split("\n")[0]
         text = " ".join(sentence.split()[-2:]) if generate.model else f"{sentence}."
@@ -264,8 +303,11 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
 
     async def _one(self, request):
         asked = request.grade
+        self._world.graded.append((asked.question, asked.answer))
         await asyncio.sleep(self._world.delay)
         self._world.calls["GradeBatch"] += 1
+        self._world.events.append("graded")
+        self._world.on_grade()
         self._world.grades[asked.question, asked.answer, tuple(asked.rubrics)] += 1
         grade = jud.Grade(judge_model=self._world.judge_model if asked.rubrics else "")
         said = set(re.findall(r"\w+", asked.answer))

@@ -10,21 +10,19 @@ from functools import partial
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.progress import Progress
 from tuneproof.study.services import Services
-from tuneproof.study.status import (
+from tuneproof.study.status import digest_of, is_complete, status_of
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.graph import Graph
+from tuneproof.study.steps.retrieval import make_corpora, search
+from tuneproof.study.steps.tally import (
     ANSWERS,
     CORPUS,
     GRADES,
     JUDGE_CHECK,
     RETRIEVAL,
     TRAINING,
-    digest_of,
-    is_complete,
-    status_of,
+    Tally,
 )
-from tuneproof.study.steps.chain import Chain
-from tuneproof.study.steps.graph import Graph
-from tuneproof.study.steps.retrieval import make_corpora, search
-from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import persist
 
 _NOTHING_DONE = 0.5

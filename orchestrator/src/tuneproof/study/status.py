@@ -9,18 +9,15 @@ from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.state.store import Count, State, Task
 from tuneproof.study.steps.chain import AnswerWork, Chain
-
-CORPUS, RETRIEVAL, TRAINING, ANSWERS, GRADES = (
-    "corpus",
-    "retrieval",
-    "training",
-    "answers",
-    "grades",
-)
-READER_ANSWERS, READER_SCORES, JUDGE_CHECK = (
-    "reader check: answers",
-    "reader check: scores",
-    "judge check",
+from tuneproof.study.steps.tally import (
+    ANSWERS,
+    CORPUS,
+    GRADES,
+    JUDGE_CHECK,
+    READER_ANSWERS,
+    READER_SCORES,
+    RETRIEVAL,
+    TRAINING,
 )
 
 

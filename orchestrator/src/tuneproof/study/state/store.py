@@ -32,7 +32,7 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: "another program has locked it; end that program",
 }
 """What to do where the file itself is good, by SQLite's result code."""
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, output TEXT NOT NULL,
@@ -293,7 +293,9 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> TuneproofError:
 
 def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _VERSION):
+    if version == 1:
+        _name_trainings_by_content(database)
+    elif version not in (0, _VERSION):
         raise Corrupted(
             f"{path} is of version {version}, but this program reads version {_VERSION}"
         )
@@ -301,6 +303,22 @@ def _prepare(database: sqlite3.Connection, path: Path, *, write: bool) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.executescript(_SCHEMA)
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _name_trainings_by_content(database: sqlite3.Connection) -> None:
+    """From version 1, where trainings of equal content had keys of their own, by adapter name."""
+    rows = database.execute(
+        "SELECT key, inputs, output, created FROM results WHERE kind = 'training'"
+    ).fetchall()
+    with database:
+        for key, inputs, output, created in rows:
+            given = json.loads(inputs)
+            given.pop("adapter_name", None)
+            renamed = task("training", given)
+            row = renamed.key, renamed.kind, json.dumps(given, sort_keys=True), output, created
+            database.execute("DELETE FROM results WHERE key = ?", [key])
+            database.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?)", row)
         database.execute(f"PRAGMA user_version = {_VERSION}")
 
 

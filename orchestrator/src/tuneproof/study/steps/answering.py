@@ -152,9 +152,10 @@ class Answering:
         generator = await self._generator()
         # A generator that was lost may still be loading them.
         loading = (self._load(generator, adapter) for adapter in self._asked if adapter)
-        for outcome in await asyncio.gather(*loading, return_exceptions=True):
-            if isinstance(outcome, Unavailable) or not isinstance(outcome, TuneproofError | None):
-                raise outcome
+        for failure in await asyncio.gather(*loading, return_exceptions=True):
+            # Another failure than this is one of its adapter, whose requests will tell.
+            if isinstance(failure, Unavailable):
+                raise failure
         asked: dict[str, str] = {}
 
         async def inputs() -> AsyncIterator[tuple[str, GenerateInput]]:

@@ -168,7 +168,6 @@ class Chain:
     def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
         inputs = {
             "base": self.identities.model,
-            "adapter_name": cell.name,
             "data": sha256_of_bytes(data),
             "hyperparameters": cell.hyperparameters.model_dump(mode="json"),
             "seed": cell.seed,

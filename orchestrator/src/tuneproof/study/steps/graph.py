@@ -19,7 +19,10 @@ from tuneproof.servicekit.tracing import span
 from tuneproof.study.design.plan import PlannedCell
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task
-from tuneproof.study.status import (
+from tuneproof.study.steps.answering import Answering
+from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.judging import ask_judge, rank_of
+from tuneproof.study.steps.tally import (
     ANSWERS,
     CORPUS,
     GRADES,
@@ -28,11 +31,8 @@ from tuneproof.study.status import (
     READER_SCORES,
     RETRIEVAL,
     TRAINING,
+    Tally,
 )
-from tuneproof.study.steps.answering import Answering
-from tuneproof.study.steps.chain import AnswerWork, Chain
-from tuneproof.study.steps.judging import ask_judge, rank_of
-from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.training import Trainings
 from tuneproof.study.steps.work import Lane
 

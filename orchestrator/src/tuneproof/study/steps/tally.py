@@ -11,6 +11,15 @@ from typing import Any
 from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.state.store import Count, State, Task
 
+CORPUS = "corpus"
+RETRIEVAL = "retrieval"
+TRAINING = "training"
+ANSWERS = "answers"
+GRADES = "grades"
+READER_ANSWERS = "reader check: answers"
+READER_SCORES = "reader check: scores"
+JUDGE_CHECK = "judge check"
+
 
 class Tally:
     """One stage's count while a run adds to it.

@@ -14,8 +14,9 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.results import Training
 from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
 from tuneproof.servicekit.digests import sha256_of_bytes
-from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import AlreadyExists, Internal, TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
+from tuneproof.servicekit.tracing import span
 from tuneproof.study.design.plan import PlannedCell
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task
@@ -64,8 +65,9 @@ class Trainings:
                 piece.add(self._tally, len(cells))
                 piece.begin()
                 try:
-                    step = partial(self._train, piece, cells[0])
-                    await persist(step, recover=self._services.recover)
+                    with span("training"):
+                        step = partial(self._train, piece, cells[0])
+                        await persist(step, recover=self._services.recover)
                 finally:
                     piece.end()
             output = self._chain.state.get(task.key)
@@ -129,10 +131,18 @@ class Trainings:
 
 async def _create(trainer: TrainerClient, task: Task, spec: RunSpec) -> RunInfo:
     """The run of this training: the existing one, so that asking twice starts no second run, or a
-    new one after the failed ones."""
+    new one after the failed ones.
+
+    The run's id stands for its content: where one has it under another adapter's name, an arm of
+    the same content asked for it.
+    """
     stem = f"r-{task.key.removeprefix('sha256:')[:24]}"
     for number in range(1, _MOST_TRIES + 1):
-        run = await trainer.create(stem if number == 1 else f"{stem}-{number}", spec)
+        name = stem if number == 1 else f"{stem}-{number}"
+        try:
+            run = await trainer.create(name, spec)
+        except AlreadyExists:
+            run = await trainer.get(name)
         if run.state not in {"failed", "cancelled"}:
             return run
     raise Internal(f"training {stem} failed {_MOST_TRIES} times: {run.reason}")
