@@ -180,6 +180,9 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             self._world.runs[request.run_id] = run
         return tra.CreateRunResponse(run=self._world.runs[request.run_id])
 
+    async def GetRun(self, request, context):
+        return tra.GetRunResponse(run=self._world.runs[request.run_id])
+
     async def WatchRun(self, request, context):
         run = self._world.runs[request.run_id]
         if self._world.train_after is not None:
