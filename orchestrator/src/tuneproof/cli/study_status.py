@@ -28,17 +28,12 @@ def show_status(counts: list[Count], state: Path, *, as_json: bool) -> None:
         out.print(_page(counts, state))
 
 
-def watch_status(
-    look: Callable[[], list[Count]],
-    state: Path,
-    *,
-    pause: Callable[[float], None] = time.sleep,
-) -> None:
+def watch_status(look: Callable[[], list[Count]], state: Path) -> None:
     """Shows how far a study is, again and again until it is done."""
     counts = look()
     with Live(_page(counts, state), console=out, auto_refresh=False) as live:
         while not is_complete(counts):
-            pause(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
             counts = look()
             live.update(_page(counts, state), refresh=out.is_terminal)
 

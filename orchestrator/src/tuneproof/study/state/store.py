@@ -188,6 +188,11 @@ class State:
         except sqlite3.OperationalError:  # an older version wrote the file
             return []
 
+    def recount(self, counts: Iterable[Count]) -> None:
+        """Keeps new counts of stages that `count` has named."""
+        with self._database:
+            self._count(counts)
+
     def _count(self, counts: Iterable[Count]) -> None:
         self._database.executemany(
             "UPDATE counts SET done = ?, failed = ?, fresh = ?, seconds = ?"

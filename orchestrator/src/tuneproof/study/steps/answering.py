@@ -41,8 +41,8 @@ class Answering:
     """The generator's lane. The answers of all cells share one stream, so that the engine is full
     until the last of them.
 
-    Loads one adapter more than a batch of the engine holds: the next one is ready when the engine
-    comes to it, and none evicts another.
+    Loads as many adapters at a time as a batch of the engine holds, so that none evicts another.
+    When one has all its answers, the next one is loaded while the others go on.
 
     Args:
         tally_of: the stage of an answer.
@@ -184,7 +184,7 @@ class Answering:
         if self._places is None:
             await persist(self._generator, recover=self._services.recover)
             pool = self._services.pool
-            self._width = max(1, min(pool.max_loras + 1, pool.max_cpu_loras)) if pool else 1
+            self._width = max(1, min(pool.max_loras, pool.max_cpu_loras)) if pool else 1
             self._places = self._places or asyncio.Semaphore(self._width)
         return self._places
 

@@ -94,6 +94,8 @@ class Graph:
         Raises:
             ExceptionGroup: of what stops the whole study.
         """
+        for task in self._chain.form_grades():
+            self._grade(task, JUDGE_CHECK, counted=True)
         # Where stages take turns, no path goes on before every training has ended.
         trained = asyncio.Barrier(len(self._paths) + 1 if self._in_turn else 1)
         async with asyncio.TaskGroup() as lanes:
@@ -108,8 +110,6 @@ class Graph:
                 self._answering.close()
             if self._in_turn:
                 lanes.create_task(self._judge())
-            for task in self._chain.form_grades():
-                self._grade(task, JUDGE_CHECK, counted=True)
             self._grades.close()
 
     async def _base_path(self, trained: asyncio.Barrier) -> None:
@@ -144,7 +144,7 @@ class Graph:
     def _grade_answer(self, work: AnswerWork, output: Any, is_new: bool) -> None:
         counted = not is_new and (work.cell.tune is None or work.cell.name in self._trained)
         if not is_new and not counted:
-            self._tally_of(work).already()
+            self._tally_of(work).already(self._chain.state)
         task = self._chain.grade_of(work, output["text"])
         self._grade(task, READER_SCORES if work.check else GRADES, counted=counted)
 
@@ -158,7 +158,7 @@ class Graph:
             is_check = stage != GRADES
             self._grades.add(task, self._tallies[stage], rank=(is_check, *rank_of(task)))
         elif not counted:
-            self._tallies[stage].already()
+            self._tallies[stage].already(self._chain.state)
 
 
 def _paths(chain: Chain) -> list[tuple[Task, list[PlannedCell]]]:

@@ -90,10 +90,11 @@ class Tally:
             if self._done + self._failed >= self._found.total:
                 self.close()
 
-    def already(self, places: int = 1) -> None:
-        """An output that was there is found to be of the stage too."""
-        self._done += places
-        self._advance(places)
+    def already(self, state: State) -> None:
+        """One output that was there is found to be of the stage too."""
+        self._done += 1
+        self._advance(1)
+        state.recount([self.count])
 
     def add(self, *, done: int = 0, failed: int = 0) -> None:
         """Counts what a piece was for; what failed may be done later, and is then taken off."""
