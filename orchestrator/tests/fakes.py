@@ -7,6 +7,7 @@ engine's tests need their answers only to be answers. Everything on the wire is 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,8 @@ class World:
     judge_model: str = "tiny"
     delay: float = 0.0
     """Seconds that each answer and each grade takes."""
+    uneven: bool = False
+    """Answers take up to twice as long or no time, as it happens."""
     calls: Counter[str] = field(default_factory=Counter)
     """By call; for streams by item."""
     prompts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -215,6 +218,7 @@ class Generator(
     def __init__(self, world: World) -> None:
         self._world = world
         self._under_way = 0
+        self._random = random.Random(1)
 
     async def GetPool(self, request, context):
         self._world.calls["GetPool"] += 1
@@ -265,7 +269,8 @@ class Generator(
         question = prompt.rpartition("Question: ")[2]
         self._world.asked.append((generate.model, prompt))
         self._under_way += 1
-        await asyncio.sleep(self._world.delay)
+        share = self._random.uniform(0, 2) if self._world.uneven else 1
+        await asyncio.sleep(self._world.delay * share)
         self._world.running.append(self._under_way)
         self._under_way -= 1
         if question in self._world.failing_questions:

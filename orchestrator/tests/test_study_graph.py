@@ -59,7 +59,7 @@ async def test_both_ways_give_the_same(small, tmp_path_factory):
 
 
 async def test_one_stream_of_answers_keeps_the_batch_full_to_the_end(small):
-    world = small.world(delay=0.05, batch=16, **ROOMY)
+    world = small.world(delay=0.05, uneven=True, batch=16, **ROOMY)
     async with served(world) as target:
         await small.run(target, in_turn=True)
     assert world.streams["GenerateBatch"] == 1

@@ -123,7 +123,7 @@ def run_command(
     prepared = prepare(request)
     with exclusive(given.state), open_state(given.state, write=True) as results:
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
-        chain = asyncio.run(_until_terminated(work))
+        chain = _until_terminated(work)
         complete = deliver(chain, report, given.state, as_json=as_json)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
@@ -270,14 +270,19 @@ async def _run(
     return chain
 
 
-async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
+def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
     """Runs to the end; SIGTERM interrupts it as Ctrl-C does."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - asyncio.run made one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
+
+    async def run() -> Chain:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio.run made one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
+
+    try:
+        return asyncio.run(run())
     except asyncio.CancelledError:
+        # Raised within the loop, it would make grpc.aio (1.78) read its events twice, and complain.
         raise KeyboardInterrupt from None
 
 
