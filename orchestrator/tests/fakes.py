@@ -7,7 +7,6 @@ engine's tests need their answers only to be answers. Everything on the wire is 
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -38,8 +37,9 @@ class World:
     judge_model: str = "tiny"
     delay: float = 0.0
     """Seconds that each answer and each grade takes."""
-    uneven: bool = False
-    """Answers take up to twice as long or no time, as it happens."""
+    wait_for: int = 0
+    """Of so many answers in all each waits until the batch, or else all that is left, is under
+    way."""
     calls: Counter[str] = field(default_factory=Counter)
     """By call; for streams by item."""
     prompts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -64,6 +64,8 @@ class World:
     """So many streams of answers break off, the first after its third answer."""
     answers_before_break: int = 3
     """Answers that the streams which break off give in all."""
+    alone: list[str] = field(default_factory=list)
+    """Models of the answers that were asked for one at a time."""
     wrong_adapter: bool = False
     """The generator lets the base model answer for an adapter."""
     max_loras: int = 1
@@ -80,8 +82,6 @@ class World:
     """Question and answer, in the order in which the judge takes them."""
     streams: Counter[str] = field(default_factory=Counter)
     """By call."""
-    running: list[int] = field(default_factory=list)
-    """How many answers are under way, whenever one is done; that one included."""
     on_grade: Callable[[], None] = lambda: None
     """Called after each grade."""
     embedder: str = "sha256:" + "e" * 64
@@ -217,8 +217,12 @@ class Generator(
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._under_way = 0
-        self._random = random.Random(1)
+        self._under_way = self._given = 0
+        self._full = asyncio.Condition()
+
+    def _is_full(self):
+        left = self._world.wait_for - self._given
+        return self._under_way >= min(self._world.batch, left)
 
     async def GetPool(self, request, context):
         self._world.calls["GetPool"] += 1
@@ -246,6 +250,18 @@ class Generator(
         self._world.adapters.discard(request.ref)
         return gen.RemoveAdapterResponse()
 
+    async def Generate(self, request, context):
+        if request.model and request.model not in self._world.adapters:
+            raise errors.NotFound(f"no adapter {request.model}")
+        self._world.alone.append(request.model)
+        reply = gen.GenerateResponse()
+        reply.delta.text = "alone"
+        reply.final.CopyFrom(self._final(request.model))
+        for name, milliseconds in (("queue", 1), ("first_token", 49)):
+            reply.final.stage_times.add(stage=name).duration.FromMilliseconds(milliseconds)
+        reply.final.usage.cached_tokens = 4
+        yield reply
+
     async def GenerateBatch(self, request_iterator, context):
         self._world.streams["GenerateBatch"] += 1
         breaks = self._world.broken_streams > 0
@@ -269,10 +285,13 @@ class Generator(
         question = prompt.rpartition("Question: ")[2]
         self._world.asked.append((generate.model, prompt))
         self._under_way += 1
-        share = self._random.uniform(0, 2) if self._world.uneven else 1
-        await asyncio.sleep(self._world.delay * share)
-        self._world.running.append(self._under_way)
-        self._under_way -= 1
+        async with self._full:
+            self._full.notify_all()
+            await self._full.wait_for(self._is_full)
+            self._under_way -= 1
+            self._given += 1
+            self._full.notify_all()
+        await asyncio.sleep(self._world.delay)
         if question in self._world.failing_questions:
             raise errors.Internal("this question breaks the engine")
         if generate.model and generate.model not in self._world.adapters:
@@ -282,15 +301,19 @@ class Generator(
         self._world.prompts[generate.model, prompt] += 1
         sentence = prompt.partition("[1] ")[2].split(".")[0].split("\n")[0]
         text = " ".join(sentence.split()[-2:]) if generate.model else f"{sentence}."
-        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
-        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
-        final.served_by.base_model = self._world.model
-        final.served_by.adapter_ref = "" if self._world.wrong_adapter else generate.model
-        stage = final.stage_times.add(stage="decode")
-        stage.duration.FromMilliseconds(250)
+        final = self._final(generate.model)
         return gen.GenerateBatchResponse(
             id=request.id, result=gen.Generation(text=text, final=final)
         )
+
+    def _final(self, model):
+        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
+        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
+        final.served_by.base_model = self._world.model
+        final.served_by.adapter_ref = "" if self._world.wrong_adapter else model
+        stage = final.stage_times.add(stage="decode")
+        stage.duration.FromMilliseconds(250)
+        return final
 
 
 class Judge(judge_pb2_grpc.JudgeServiceServicer):

@@ -2,6 +2,7 @@
 
 from tuneproof.analysis.agreement import confusion_matrix, weighted_kappa
 from tuneproof.analysis.comparisons import WORD_OVERLAP, Comparison, Comparisons, compare
+from tuneproof.analysis.costs import CellCost, costs_by_cell
 from tuneproof.analysis.scores import (
     Measures,
     Repeats,
@@ -17,6 +18,7 @@ from tuneproof.analysis.verdict import Verdict, read
 
 __all__ = [
     "WORD_OVERLAP",
+    "CellCost",
     "CellInStratum",
     "Comparison",
     "Comparisons",
@@ -28,6 +30,7 @@ __all__ = [
     "answers_by_cell",
     "compare",
     "confusion_matrix",
+    "costs_by_cell",
     "means_by_cell",
     "measures_of",
     "read",

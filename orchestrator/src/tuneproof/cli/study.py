@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +28,6 @@ from tuneproof.cli.study_status import show_status, watch_status
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.identity import Identities, identify
 from tuneproof.study.design.prepare import (
     Prepared,
     Request,
@@ -38,11 +36,11 @@ from tuneproof.study.design.prepare import (
     prepare,
     recall,
     remember,
-    with_rubrics,
+    spec_of,
 )
-from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.local import LocalServices
+from tuneproof.study.opened import chain_of, last_run
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
@@ -61,6 +59,13 @@ DataOption = Annotated[
 RubricOption = Annotated[
     list[str] | None,
     typer.Option("--rubric", help="Judge by this rubric instead; repeatable."),
+]
+MlflowOption = Annotated[
+    str,
+    typer.Option(
+        envvar="TUNEPROOF_MLFLOW",
+        help="Log the study to MLflow too: its tracking URI, such as http://127.0.0.1:5000.",
+    ),
 ]
 TargetOption = Annotated[str, typer.Option(help="host:port of a running service.")]
 
@@ -92,6 +97,7 @@ def run_command(
         Path | None,
         typer.Option(help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
+    mlflow: MlflowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run a study, or the rest of it, and write its report.
@@ -124,7 +130,7 @@ def run_command(
     with exclusive(given.state), open_state(given.state, write=True) as results:
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
         chain = _until_terminated(work)
-        complete = deliver(chain, report, given.state, as_json=as_json)
+        complete = deliver(chain, report, given.state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
@@ -150,18 +156,18 @@ def status_command(
     with plain_errors(on_interrupt="stopped watching; the study goes on"):
         if watch and as_json:
             raise InvalidInput("--watch is for people; leave it out, or --json")
-        spec = load_spec(file)  # A mistake in it is reported before a state that is not there.
+        load_spec(file)  # A mistake in it is reported before a state that is not there.
         with open_state(state, write=False) as results:
             if watch:
-                watch_status(lambda: _counts(results, spec, file, state), state)
+                watch_status(partial(_counts, file, state, results), state)
             else:
-                show_status(_counts(results, spec, file, state), state, as_json=as_json)
+                show_status(_counts(file, state, results), state, as_json=as_json)
 
 
-def _counts(results: State, spec: StudySpec, file: Path, state: Path) -> list[Count]:
+def _counts(file: Path, folder: Path, state: State) -> list[Count]:
     """What the last run counted; counted anew where none ran this file."""
-    wanted = with_rubrics(spec, (recall(results, file) or {}).get("rubric_ids"))
-    return last_status(results, wanted) or status_of(_chain(results, file, state))
+    spec = spec_of(file, (recall(state, file) or {}).get("rubric_ids"))
+    return last_status(state, spec) or status_of(chain_of(file, folder, state))
 
 
 @app.command("report")
@@ -173,6 +179,7 @@ def report_command(
         typer.Option("--out", help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
     data: DataOption = None,
+    mlflow: MlflowOption = "",
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -184,8 +191,8 @@ def report_command(
 
       tuneproof study report studies/demo.yaml --json
     """
-    with plain_errors(), _last_run(file, state, data) as chain:
-        complete = deliver(chain, out_file, state, as_json=as_json)
+    with plain_errors(), last_run(file, state, data) as chain:
+        complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
@@ -284,22 +291,3 @@ def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
     except asyncio.CancelledError:
         # Raised within the loop, it would make grpc.aio (1.78) read its events twice, and complain.
         raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _last_run(file: Path, state: Path, data: Path | None = None) -> Iterator[Chain]:
-    """The chain of a study as its last run saw it."""
-    load_spec(file)  # A mistake in the file is reported before a state that is not there.
-    with open_state(state, write=False) as results:
-        yield _chain(results, file, state, data)
-
-
-def _chain(results: State, file: Path, state: Path, data: Path | None = None) -> Chain:
-    remembered = recall(results, file)
-    prepared = prepare(Request(file, state, data), remembered=remembered)
-    identities = (
-        Identities.from_json(remembered["identities"])
-        if remembered
-        else identify(prepared.spec, prepared.sources)
-    )
-    return Chain(prepared.plan, identities, results)

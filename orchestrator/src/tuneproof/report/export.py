@@ -11,6 +11,7 @@ from tuneproof.analysis import (
     Comparisons,
     Repeats,
     Summary,
+    costs_by_cell,
     means_by_cell,
     repeats_by_cell,
     strata_of,
@@ -37,11 +38,15 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
     null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
     unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, tuned,
-    answers, errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by measure
+    answers, errors, seconds_per_answer (in the batch), cost {prompt_tokens, completion_tokens,
+    alone {answers, seconds, first_token_seconds, cached_share} or null, price or null, by tokens |
+    gpu}, repeats {asked, lost}, adapter or null, forgetting (each: task, metric,
+    value, standard_error or null, samples), means by measure
     {mean, standard_deviation, scored, unscored}); `strata` (each kind of question: name
     retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
     {answered, refused, means}); `checks` (reader, judge: the results' own fields);
-    `retrieval` or null; `provenance`; `stage_seconds`.
+    `retrieval` or null; `provenance`; `stage_seconds`; `prices` (currency, gpu_hour, of a million
+    prompt_tokens and completion_tokens) or null.
     """
     means, repeats = means_by_cell(results), repeats_by_cell(results)
     found = findings(results, comparisons)
@@ -64,7 +69,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         ],
         "strata": strata_of(results),
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
-        **_fields(results, "retrieval", "provenance", "stage_seconds"),
+        **_fields(results, "retrieval", "provenance", "stage_seconds", "prices"),
     }
     plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
     return plain
@@ -84,6 +89,8 @@ def _cell(
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,
+        "forgetting": cell.forgetting,
+        "cost": costs_by_cell(results)[cell.name],
         "repeats": repeats,
         "adapter": cell.training.adapter_ref if cell.training else None,
         "means": means,

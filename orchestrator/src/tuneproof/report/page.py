@@ -16,9 +16,11 @@ from tuneproof.report.answers import (
     shown_measures,
 )
 from tuneproof.report.caveats import judged_grades, warnings
+from tuneproof.report.costs import cost_note, cost_rows
 from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.export import report_json
 from tuneproof.report.findings import findings, headline, sentence_of
+from tuneproof.report.forgetting import forgetting_rows
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.results import StudyResults
 
@@ -67,6 +69,9 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         primary_measures=primary_measures(results),
         shown_measures=shown_measures(results, measures),
         means=means_by_cell(results),
+        costs={row.cell: row for row in cost_rows(results)},
+        cost_note=cost_note(results),
+        forgetting=forgetting_rows(results),
         facts={cell["name"]: cell for cell in report_json(results, comparisons)["cells"]},
         labels={cell.name: cell.label for cell in results.cells},
         places={cell.name: place % COLOURS for place, cell in enumerate(results.cells)},

@@ -3,12 +3,14 @@
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     STRATA,
+    Alone,
     Answer,
     Cell,
     CriterionGrade,
     Grade,
     ItemResult,
     JudgeCheck,
+    Prices,
     PrimaryComparison,
     ReaderCheck,
     Repeat,
@@ -16,6 +18,7 @@ from tuneproof.results.study import (
     Retrieved,
     StratumName,
     StudyResults,
+    TaskScore,
     Training,
 )
 
@@ -23,6 +26,7 @@ __all__ = [
     "ANSWER_WORDS",
     "LEXICAL",
     "STRATA",
+    "Alone",
     "Answer",
     "Cell",
     "CriterionGrade",
@@ -30,6 +34,7 @@ __all__ = [
     "ItemResult",
     "JudgeCheck",
     "Measure",
+    "Prices",
     "PrimaryComparison",
     "ReaderCheck",
     "Repeat",
@@ -37,5 +42,6 @@ __all__ = [
     "Retrieved",
     "StratumName",
     "StudyResults",
+    "TaskScore",
     "Training",
 ]

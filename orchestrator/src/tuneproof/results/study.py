@@ -130,6 +130,44 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """Times of answers that a cell gave one at a time, after the batch; means over them."""
+
+    answers: int
+    seconds: float
+    """From admission to the last token, in the generator."""
+    first_token_seconds: float
+    """From admission to the first one."""
+    cached_share: float
+    """Of the prompts' tokens, those that the prefix cache spared."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A score on a task of lm-eval."""
+
+    task: str
+    metric: str
+    value: float
+    standard_error: float | None
+    """As lm-eval tells it."""
+    samples: int | None
+    """Items of the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What answers cost, as the study file says: by tokens, or by time."""
+
+    currency: str
+    gpu_hour: float | None = None
+    """Of an hour of the GPUs that serve one base model."""
+    prompt_tokens: float | None = None
+    """Of a million."""
+    completion_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One column of the study: the baseline, or what is compared with it."""
 
@@ -146,6 +184,12 @@ class Cell:
     training: Training | None
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt than the baseline's."""
+    alone: Alone | None = None
+    """None where no answer was timed alone."""
+    forgetting: tuple[TaskScore, ...] = ()
+    """Scores on lm-eval's tasks, of the baseline and the tuned cells."""
+    imported: bool = False
+    """Another system answered; the base model did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +290,8 @@ class StudyResults:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     criteria: tuple[Measure, ...] = ()
     """What the judge's rubrics measure, in their order; empty without a judge."""
+    prices: Prices | None = None
+    """None where the study file gives none."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

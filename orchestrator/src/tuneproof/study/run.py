@@ -10,19 +10,24 @@ from functools import partial
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.progress import Progress
 from tuneproof.study.services import Services
-from tuneproof.study.status import digest_of, is_complete, status_of
+from tuneproof.study.status import digest_of, is_complete, last_stages_of, status_of
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.forgetting import measure_forgetting
 from tuneproof.study.steps.graph import Graph
+from tuneproof.study.steps.importing import import_answers
 from tuneproof.study.steps.retrieval import make_corpora, search
 from tuneproof.study.steps.tally import (
     ANSWERS,
     CORPUS,
+    FORGETTING,
     GRADES,
     JUDGE_CHECK,
     RETRIEVAL,
+    TIMING,
     TRAINING,
     Tally,
 )
+from tuneproof.study.steps.timing import time_alone
 from tuneproof.study.steps.work import persist
 
 _NOTHING_DONE = 0.5
@@ -45,6 +50,7 @@ async def run_study(
         TuneproofError: what stops the whole study. A single item, training or adapter that fails
             does not: the state notes it, and the next run tries it again.
     """
+    import_answers(chain)
     tallies = _count(chain, progress)
     if is_complete(tally.count for tally in tallies.values()):
         return
@@ -54,8 +60,10 @@ async def run_study(
                 await services.start()
             if not is_complete([tallies[RETRIEVAL].count]):
                 await _search(chain, services, progress)
+                import_answers(chain)
                 tallies = _count(chain, progress)
             await _run_graph(chain, services, tallies, artifacts, in_turn=in_turn)
+            await _run_last(chain, services, progress)
     except BaseExceptionGroup as group:
         raise _first_of(group) from None
 
@@ -83,6 +91,16 @@ async def _run_graph(
         for tally in tallies.values():
             tally.close()
         _keep_times(chain, tallies)
+
+
+async def _run_last(chain: Chain, services: Services, progress: Progress) -> None:
+    """What wants the generator for itself, one after the other."""
+    tallies = {count.stage: Tally(count, progress) for count in last_stages_of(chain)}
+    chain.state.recount([tally.count for tally in tallies.values()])
+    for stage, step in ((TIMING, time_alone), (FORGETTING, measure_forgetting)):
+        if stage in tallies:
+            with _stage(chain, stage), closing(tallies[stage]):
+                await step(chain, services, tallies[stage])
 
 
 def _count(chain: Chain, progress: Progress) -> dict[str, Tally]:

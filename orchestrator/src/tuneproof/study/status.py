@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.state.store import Count, State, Task
 from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.forgetting import forgetting_cells, forgetting_tasks
 from tuneproof.study.steps.tally import (
     ANSWERS,
     CORPUS,
+    FORGETTING,
     GRADES,
     JUDGE_CHECK,
     READER_ANSWERS,
     READER_SCORES,
     RETRIEVAL,
+    TIMING,
     TRAINING,
 )
+from tuneproof.study.steps.timing import timed_tasks, timed_total
 
 
 def status_of(chain: Chain) -> list[Count]:
@@ -37,7 +41,7 @@ def status_of(chain: Chain) -> list[Count]:
     stages.add(CORPUS, [corpus.task for corpus in corpora], total=len(corpora))
     stages.add(RETRIEVAL, found, total=wanted)
     stages.add(TRAINING, trainings, total=len(plan.tuned))
-    for works in _answers_by_cell(chain):
+    for _, works in chain.answers_by_cell():
         stages.add(ANSWERS, [work.task for work in works], total=places)
         stages.add(GRADES, _grades_of(chain, works), total=places)
     if chain.oracle:
@@ -47,6 +51,17 @@ def status_of(chain: Chain) -> list[Count]:
     if chain.forms:
         tasks = chain.form_grades()
         stages.add(JUDGE_CHECK, tasks, total=len(tasks))
+    return [*stages.counts, *last_stages_of(chain)]
+
+
+def last_stages_of(chain: Chain) -> list[Count]:
+    """The stages that follow when everything is answered and judged."""
+    stages = _Counting(chain.state, chain.plan.spec.study)
+    if total := timed_total(chain):
+        tasks = [each for cell in timed_tasks(chain).values() for each in cell]
+        stages.add(TIMING, tasks, total=total)
+    if cells := forgetting_cells(chain):
+        stages.add(FORGETTING, forgetting_tasks(chain).values(), total=len(cells))
     return stages.counts
 
 
@@ -66,14 +81,6 @@ def digest_of(spec: StudySpec) -> str:
 def is_complete(stages: Iterable[Count]) -> bool:
     """Whether nothing is missing."""
     return all(stage.done == stage.total for stage in stages)
-
-
-def _answers_by_cell(chain: Chain) -> Iterator[list[AnswerWork]]:
-    """The answers that can be asked for now, and nothing for a cell that waits for its adapter."""
-    searched, adapters = chain.searched(), chain.adapters()
-    for cell in chain.plan.cells:
-        waits = cell.tune is not None and cell.name not in adapters
-        yield [] if waits else chain.answers_of(cell, adapters.get(cell.name, ""), searched)
 
 
 def _grades_of(chain: Chain, works: list[AnswerWork]) -> list[Task]:

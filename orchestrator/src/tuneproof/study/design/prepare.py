@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tuneproof.data.answers import GivenAnswers, read_answers
 from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.identity import (
     Identities,
     Sources,
@@ -62,7 +64,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         InvalidInput: the file, the data or the flags are wrong; one message lists the mistakes.
     """
     before = remembered or {}
-    spec = with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
+    spec = spec_of(request.file, request.rubric_ids or before.get("rubric_ids"))
     data = str(request.data.resolve() if request.data else before.get("data", ""))
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
@@ -73,7 +75,21 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         judge_url=request.judge_url,
         judge_model=request.judge_model,
     )
-    return Prepared(spec, make_plan(spec, dataset.load()), sources, data)
+    plan = make_plan(spec, dataset.load())
+    imported = _imported(plan, request.file.resolve().parent)
+    return Prepared(spec, replace(plan, imported=imported, model=sources.model), sources, data)
+
+
+def spec_of(file: Path, rubrics: Any) -> StudySpec:
+    """The study in a file, with its paths found.
+
+    Args:
+        rubrics: to judge by instead of its own, where there are any.
+
+    Raises:
+        InvalidInput: the file has mistakes.
+    """
+    return _located(_with_rubrics(load_spec(file), rubrics), file.resolve().parent)
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
@@ -111,8 +127,41 @@ async def identities_for(
     return found
 
 
-def with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:
-    """The study judged by other rubrics; by its own where none are given."""
+def _located(spec: StudySpec, folder: Path) -> StudySpec:
+    """With the paths of `forgetting`, which are relative to the study file's folder."""
+    forgetting = spec.forgetting
+    if forgetting is None:
+        return spec
+    program, *rest = forgetting.command
+    found: dict[str, Any] = {}
+    if "/" in program:
+        found["command"] = (str(folder / program), *rest)
+    if forgetting.include is not None:
+        found["include"] = folder / forgetting.include
+        if not found["include"].is_dir():
+            raise InvalidInput(f"forgetting.include: there is no folder {found['include']}")
+    if (folder / forgetting.tokenizer).is_dir() and forgetting.tokenizer:
+        found["tokenizer"] = str((folder / forgetting.tokenizer).resolve())
+    return spec.model_copy(update={"forgetting": forgetting.model_copy(update=found)})
+
+
+def _imported(plan: Plan, folder: Path) -> dict[str, GivenAnswers]:
+    """The answers of other systems, by arm; their paths are relative to the study file's folder."""
+    test, known = [item.id for item in plan.test], {item.id for item in plan.dataset.items}
+    return {
+        arm.name: read_answers(
+            folder / arm.imported.path,
+            id_field=arm.imported.id,
+            answer_field=arm.imported.answer,
+            test=test,
+            known=known,
+        )
+        for arm in plan.spec.arms
+        if arm.imported is not None
+    }
+
+
+def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:
     if not rubrics:
         return spec
     judge = spec.judge.model_dump() if spec.judge is not None else {}

@@ -6,7 +6,7 @@ its passages and its adapter. All of these are in the state, so no service is as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
+from tuneproof.study.steps.given import given_task
 from tuneproof.study.steps.pairs import example_pairs, training_data, tuning_pairs
 from tuneproof.study.steps.searches import Searches
 
@@ -101,15 +102,17 @@ class Chain:
         )
         return Searched(found, self.searches.neighbours(), questions)
 
-    def answers(self) -> list[AnswerWork]:
-        """Answers to the test items that can be asked for now, the baseline's first."""
+    def answers_by_cell(self) -> Iterator[tuple[PlannedCell, list[AnswerWork]]]:
+        """Each cell with its answers that can be asked for now, the baseline first."""
         searched, adapters = self.searched(), self.adapters()
-        return [
-            work
-            for cell in self.plan.cells
-            if cell.tune is None or cell.name in adapters
-            for work in self.answers_of(cell, adapters.get(cell.name, ""), searched)
-        ]
+        for cell in self.plan.cells:
+            waits = cell.tune is not None and cell.name not in adapters
+            adapter = adapters.get(cell.name, "")
+            yield cell, [] if waits else self.answers_of(cell, adapter, searched)
+
+    def answers(self) -> list[AnswerWork]:
+        """All answers to the test items that can be asked for now."""
+        return [work for _, works in self.answers_by_cell() for work in works]
 
     def answers_of(self, cell: PlannedCell, adapter: str, searched: Searched) -> list[AnswerWork]:
         """One cell's answers to the test items that can be asked for now.
@@ -177,6 +180,8 @@ class Chain:
     def _answer(
         self, cell: PlannedCell, adapter: str, asked: Question, examples: Sequence[Pair] = ()
     ) -> AnswerWork:
+        if cell.arm.imported is not None:
+            return AnswerWork(cell, asked, given_task(cell, self.plan, asked.id))
         words = self.plan.spec.prompt.passage_words
         passages = asked.passages if cell.arm.context == "retrieved" else None
         inputs = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tuneproof.study.progress import Progress, Stage
@@ -19,6 +19,8 @@ GRADES = "grades"
 READER_ANSWERS = "reader check: answers"
 READER_SCORES = "reader check: scores"
 JUDGE_CHECK = "judge check"
+TIMING = "timing"
+FORGETTING = "forgetting"
 
 
 class Tally:
@@ -146,6 +148,15 @@ class Piece:
         for tally in self._places:
             tally.end()
 
+    @contextmanager
+    def in_hand(self) -> Iterator[None]:
+        """It is asked for while the context lasts."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
     def keep(self, state: State, output: Any) -> None:
         """Stores its output, and all counts with it."""
         for tally, places in self._places.items():
@@ -164,3 +175,14 @@ class Piece:
         """Says what happens at the moment."""
         for tally in self._places:
             tally.note(text)
+
+
+def pieces_of(tasks: Iterable[Task], state: State, tally: Tally) -> dict[str, Piece]:
+    """Those tasks of a stage that have no output, by key; what failed before is tried again."""
+    tally.try_again()
+    listed = list(tasks)
+    found = {each.key: Piece(each) for each in state.missing(listed)}
+    for each in listed:
+        if each.key in found:
+            found[each.key].add(tally, 1)
+    return found

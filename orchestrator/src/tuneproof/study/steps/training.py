@@ -63,13 +63,9 @@ class Trainings:
             async with self._places:
                 piece = Piece(task)
                 piece.add(self._tally, len(cells))
-                piece.begin()
-                try:
-                    with span("training"):
-                        step = partial(self._train, piece, cells[0])
-                        await persist(step, recover=self._services.recover)
-                finally:
-                    piece.end()
+                with span("training"), piece.in_hand():
+                    step = partial(self._train, piece, cells[0])
+                    await persist(step, recover=self._services.recover)
             output = self._chain.state.get(task.key)
         return None if output is None else str(output["adapter_ref"])
 
