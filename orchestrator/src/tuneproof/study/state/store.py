@@ -281,7 +281,7 @@ class State:
         with self._database:
             for table in ("results", "failures"):
                 self._database.execute(f"DELETE FROM {table}{_CHOSEN}", [gone])  # noqa: S608 - constants
-            for table, name in (("studies", "name"), ("stages", "study")):
+            for table, name in (("studies", "name"), ("stages", "study"), ("counts", "study")):
                 chosen = _CHOSEN.replace("key", name)
                 self._database.execute(f"DELETE FROM {table}{chosen}", [names])  # noqa: S608 - constants
         self._database.execute("VACUUM")
