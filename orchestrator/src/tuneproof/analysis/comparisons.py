@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuneproof.analysis.baselines import baselines_of
 from tuneproof.analysis.intervals import (
     Estimate,
     Interval,
@@ -90,8 +91,8 @@ class Comparisons:
     primary: tuple[Comparison, ...]
     """In the order of the study file, with verdicts."""
     exploratory: tuple[Comparison, ...]
-    """Every tuned cell against the baseline by every other measure, each interval by itself at
-    `confidence`, without verdicts."""
+    """Every other pair of a cell and a measure, against the baseline of the cell's model: each
+    interval by itself at `confidence`, without verdicts."""
     confidence: float
     """Of the primary intervals together."""
     adjusted_confidence: float
@@ -167,10 +168,10 @@ class _Study:
     def exploratory(self) -> Iterator[Comparison]:
         """Every other pair of a cell and a measure."""
         named = {(one.cell, one.measure) for one in self.results.primary}
-        for cell in self.results.compared:
+        for cell, against in baselines_of(self.results).items():
             for measure in self.measures.names:
-                if (cell.name, measure) not in named:
-                    pair = PrimaryComparison(cell.name, self.results.baseline, measure)
+                if (cell, measure) not in named:
+                    pair = PrimaryComparison(cell, against, measure)
                     found = self._compare(pair, self.results.confidence)
                     yield replace(found, words="exploratory")
 

@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tuneproof.analysis import (
+    RULES,
     Comparisons,
     Repeats,
     Summary,
+    failure_counts,
     means_by_cell,
     repeats_by_cell,
     strata_of,
@@ -36,12 +38,13 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
     difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
     null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, tuned,
-    answers, errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by measure
-    {mean, standard_deviation, scored, unscored}); `strata` (each kind of question: name
+    unscored_against, bounds [low, high] or null); `cells` (name, label, model, arm, size, seed,
+    tuned, answers, errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by
+    measure {mean, standard_deviation, scored, unscored}); `strata` (each kind of question: name
     retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
-    {answered, refused, means}); `checks` (reader, judge: the results' own fields);
-    `retrieval` or null; `provenance`; `stage_seconds`.
+    {answered, refused, means}); `failures` (rules: each name, label, text; cells by name: answers
+    that break each rule); `checks` (reader, judge: the results' own fields); `retrieval` or null;
+    `provenance`; `stage_seconds`.
     """
     means, repeats = means_by_cell(results), repeats_by_cell(results)
     found = findings(results, comparisons)
@@ -63,6 +66,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
             _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
         ],
         "strata": strata_of(results),
+        "failures": {"rules": RULES, "cells": failure_counts(results)},
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
         **_fields(results, "retrieval", "provenance", "stage_seconds"),
     }
@@ -80,7 +84,7 @@ def _cell(
     answers = [answer for answer in results.answers if answer.cell == cell.name]
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
-        **_fields(cell, "name", "label", "arm", "size", "seed", "tuned"),
+        **_fields(cell, "name", "label", "model", "arm", "size", "seed", "tuned"),
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,

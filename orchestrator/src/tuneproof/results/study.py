@@ -146,6 +146,8 @@ class Cell:
     training: Training | None
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt than the baseline's."""
+    model: str = ""
+    """Of the models that the study compares, the one that answers; empty where it has only one."""
 
 
 @dataclass(frozen=True, slots=True)
