@@ -7,6 +7,7 @@ class Study {
   constructor(index) {
     Object.assign(this, index);
     this.compared = this.cells.flatMap((cell, place) => cell.against < 0 ? [] : [place]);
+    this.clusters = new Set(this.items.cluster);
     this.places = new Map(this.items.anchor.map((anchor, number) => [anchor, number]));
   }
 
@@ -50,7 +51,11 @@ class List {
     form.addEventListener("input", () => { this.readTexts(); this.apply(); });
     form.addEventListener("submit", (event) => event.preventDefault());
     for (const button of form.querySelectorAll("[data-way]")) {
-      button.addEventListener("click", () => { this.show = button.dataset.way; this.apply(); });
+      button.addEventListener("click", () => {
+        this.show = button.dataset.way;
+        if (this.show !== "failed") document.getElementById("rule").value = "";
+        this.apply();
+      });
     }
     document.getElementById("clear").addEventListener("click", () => this.set({}));
     document.getElementById("later").addEventListener("click", () => this.extend(0, ROWS));
@@ -65,7 +70,7 @@ class List {
   }
 
   nameClusters() {
-    const names = [...new Set(this.study.items.cluster)].sort();
+    const names = [...this.study.clusters].sort();
     document.getElementById("clusters").append(...names.map((name) => make("option", { value: name })));
   }
 
@@ -106,10 +111,12 @@ class List {
     const wanted = this.value("search").toLowerCase().split(/\s+/).filter(Boolean);
     const cluster = this.value("cluster"), stratum = this.value("stratum"), rule = this.value("rule");
     const scope = this.scope();
+    // A whole name means that cluster alone; a part of one, all that hold it.
+    const inCluster = study.clusters.has(cluster) ? (name) => name === cluster : (name) => name.includes(cluster);
     const counts = {}, found = [];
     if (rule !== "" && this.show === "") this.show = "failed";
     for (let number = 0; number < study.size; number++) {
-      if (cluster && study.items.cluster[number] !== cluster) continue;
+      if (cluster && !inCluster(study.items.cluster[number])) continue;
       if (stratum && study.strata[study.items.stratum[number]][0] !== stratum) continue;
       if (wanted.length && !wanted.every((word) => this.words(number).includes(word))) continue;
       const fits = this.fits(number, scope);
