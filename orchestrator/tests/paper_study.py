@@ -11,6 +11,7 @@ from tuneproof.results import (
     Grade,
     ItemResult,
     Measure,
+    Model,
     PrimaryComparison,
     Repeat,
     Retrieved,
@@ -67,6 +68,10 @@ def paper_study(*, items: int = 30, seeds: int = 2, sizes: tuple[int, ...] = SIZ
         notes=(),
         provenance={},
         criteria=tuple(Measure(name, 1, 5, "points") for name in CRITERIA),
+        models=tuple(
+            Model(name, f"sha256:{name}", f"{name}-baseline", is_api=name == "api")
+            for name in (*MODELS, "api")
+        ),
     )
 
 

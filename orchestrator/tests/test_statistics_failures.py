@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from paper_study import paper_study
 
-from tuneproof.analysis import RULES, against_of, compare, failures_by_cell, splits_of
+from tuneproof.analysis import RULES, against_of, failures_by_cell, splits_of
 from tuneproof.analysis.failures import failure_counts, failures_of
 from tuneproof.analysis.wording import ItemWords, content_words, names_in
 from tuneproof.results import Answer, ItemResult, Retrieved
@@ -108,7 +108,7 @@ def test_counts_are_the_answers_that_break_a_rule() -> None:
 
 def test_splits_pair_each_cell_with_its_baseline_in_each_stratum() -> None:
     study = paper_study(items=60, sizes=(200,), seeds=1)
-    against = against_of(compare(study))
+    against = against_of(study)
     retrieved, missed = splits_of(study, ("accuracy",), against)
     assert (retrieved.stratum, retrieved.items, missed.stratum, missed.items) == (
         "retrieved", 48, "missed", 12,

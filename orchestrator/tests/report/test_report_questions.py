@@ -77,6 +77,7 @@ def without(study: StudyResults, cells: set[str]) -> StudyResults:
     return replace(
         study,
         cells=tuple(cell for cell in study.cells if cell.name not in cells),
+        models=tuple(one for one in study.models if one.baseline not in cells),
         answers=tuple(one for one in study.answers if one.cell not in cells),
         primary=tuple(one for one in study.primary if one.cell not in cells),
     )

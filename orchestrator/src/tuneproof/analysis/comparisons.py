@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuneproof.analysis.baselines import baselines_of
 from tuneproof.analysis.intervals import (
     Estimate,
     Interval,
@@ -91,8 +90,8 @@ class Comparisons:
     primary: tuple[Comparison, ...]
     """In the order of the study file, with verdicts."""
     exploratory: tuple[Comparison, ...]
-    """Every other pair of a cell and a measure, against the baseline of the cell's model: each
-    interval by itself at `confidence`, without verdicts."""
+    """Every cell against its model's baseline by every other measure, each interval by itself at
+    `confidence`, without verdicts."""
     confidence: float
     """Of the primary intervals together."""
     adjusted_confidence: float
@@ -168,10 +167,11 @@ class _Study:
     def exploratory(self) -> Iterator[Comparison]:
         """Every other pair of a cell and a measure."""
         named = {(one.cell, one.measure) for one in self.results.primary}
-        for cell, against in baselines_of(self.results).items():
+        for cell in self.results.compared:
             for measure in self.measures.names:
-                if (cell, measure) not in named:
-                    pair = PrimaryComparison(cell, against, measure)
+                if (cell.name, measure) not in named:
+                    against = self.results.baseline_of(cell)
+                    pair = PrimaryComparison(cell.name, against, measure)
                     found = self._compare(pair, self.results.confidence)
                     yield replace(found, words="exploratory")
 

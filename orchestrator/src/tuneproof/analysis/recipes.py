@@ -62,12 +62,9 @@ class Recipe:
         return max(means) - min(means)
 
 
-def against_of(comparisons: Comparisons) -> dict[str, str]:
-    """By cell, the cell that it is compared with; without those that are compared with none."""
-    found: dict[str, str] = {}
-    for one in (*comparisons.primary, *comparisons.exploratory):
-        found.setdefault(one.cell, one.against)
-    return found
+def against_of(results: StudyResults) -> dict[str, str]:
+    """By cell, the baseline of its model; without the baselines themselves."""
+    return {cell.name: results.baseline_of(cell) for cell in results.compared}
 
 
 def recipes_of(

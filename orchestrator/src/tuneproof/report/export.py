@@ -38,13 +38,14 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
     difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
     null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null); `cells` (name, label, model, arm, size, seed,
-    tuned, answers, errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by
-    measure {mean, standard_deviation, scored, unscored}); `strata` (each kind of question: name
-    retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
-    {answered, refused, means}); `failures` (rules: each name, label, text; cells by name: answers
-    that break each rule); `checks` (reader, judge: the results' own fields); `retrieval` or null;
-    `provenance`; `stage_seconds`.
+    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, tuned,
+    model, answers, errors, seconds_per_answer, tokens {prompt, completion}, dollars or null,
+    repeats {asked, lost}, adapter or null, means by measure {mean, standard_deviation, scored,
+    unscored}); `models` (name, content, baseline, is_api, input_price, output_price, refused);
+    `strata` (each kind of question: name retrieved | missed | unanswerable | unknown, items,
+    clusters, refusal_is_right, cells by name {answered, refused, means}); `failures` (rules: each
+    name, label, text; cells by name: answers that break each rule); `checks` (reader, judge: the
+    results' own fields); `retrieval` or null; `provenance`; `stage_seconds`.
     """
     means, repeats = means_by_cell(results), repeats_by_cell(results)
     found = findings(results, comparisons)
@@ -65,6 +66,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "cells": [
             _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
         ],
+        "models": results.models,
         "strata": strata_of(results),
         "failures": {"rules": RULES, "cells": failure_counts(results)},
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
@@ -82,12 +84,17 @@ def _cell(
     results: StudyResults, cell: Cell, means: Mapping[str, Summary], repeats: Repeats
 ) -> dict[str, Any]:
     answers = [answer for answer in results.answers if answer.cell == cell.name]
+    prompt = sum(answer.prompt_tokens for answer in answers)
+    completion = sum(answer.completion_tokens for answer in answers)
+    model = next((each for each in results.models if each.name == cell.model), None)
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
-        **_fields(cell, "name", "label", "model", "arm", "size", "seed", "tuned"),
+        **_fields(cell, "name", "label", "arm", "size", "seed", "tuned", "model"),
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,
+        "tokens": {"prompt": prompt, "completion": completion},
+        "dollars": model.dollars(prompt, completion) if model else None,
         "repeats": repeats,
         "adapter": cell.training.adapter_ref if cell.training else None,
         "means": means,

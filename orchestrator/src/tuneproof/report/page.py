@@ -70,7 +70,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     )
     style = "".join(map(asset, STYLES))
     script = "".join(map(asset, SCRIPTS))
-    measures, against = measures_of(results), against_of(comparisons)
+    measures, against = measures_of(results), against_of(results)
     colours = colours_of(results)
     answers = answers_of(results, measures, against, colours)
     found = findings(results, comparisons)

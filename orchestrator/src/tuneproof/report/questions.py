@@ -11,7 +11,6 @@ from tuneproof.analysis import (
     Comparisons,
     Recipe,
     Verdict,
-    against_of,
     means_by_cell,
     measures_of,
     recipes_of,
@@ -89,7 +88,7 @@ def questions_of(
     tuned = [one for one in recipes if one.tuned]
     decimals = {name: measures_of(results).of(name).decimals for name in measures}
     shared = _shared(tuned)
-    by_model = _by_model(results, comparisons, tuned, shared, decimals)
+    by_model = _by_model(results, tuned, shared, decimals)
     return Questions(
         measures=tuple(measures),
         helps=_helps(results, comparisons, tuned, decimals),
@@ -292,21 +291,16 @@ def _paper_row(figure: PaperFigure, decimals: dict[str, int]) -> Row:
 
 def _by_model(
     results: StudyResults,
-    comparisons: Comparisons,
     tuned: Sequence[Recipe],
     shared: set[tuple[str, int]],
     decimals: dict[str, int],
 ) -> tuple[Row, ...]:
     """Each model's baseline, and its mean over what all tuned models share."""
-    models = list(dict.fromkeys(cell.model for cell in results.cells))
-    if len(models) < 2:
+    if len(results.models) < 2:
         return ()
-    compared, means = against_of(comparisons), means_by_cell(results)
+    means = means_by_cell(results)
     rows = []
-    for model in models:
-        base = next(
-            (c.name for c in results.cells if c.model == model and c.name not in compared), ""
-        )
+    for model, base in ((each.name, each.baseline) for each in results.models):
         scores: list[Score | None] = []
         for name, digits in decimals.items():
             mine = [
@@ -322,7 +316,7 @@ def _by_model(
                         plain(before, digits), plain(after, digits), signed(after - before, digits)
                     )
                 )
-            elif base and means[base][name].mean is not None:
+            elif base in means and means[base][name].mean is not None:
                 scores.append(Score(plain(means[base][name].mean, digits), "", ""))
             else:
                 scores.append(None)

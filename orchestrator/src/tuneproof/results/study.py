@@ -130,6 +130,32 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """A model whose answers the study has."""
+
+    name: str
+    """What the study calls it."""
+    content: str
+    """A base's digest, or where an API model is asked."""
+    baseline: str
+    """Name of its untuned cell."""
+    is_api: bool = False
+    """It is asked at an endpoint, as a baseline only; nothing is tuned."""
+    input_price: float | None = None
+    """US dollars for a million prompt tokens; None: not known."""
+    output_price: float | None = None
+    """The same of completion tokens."""
+    refused: tuple[str, ...] = ()
+    """Settings of its decoding that its endpoint does not take, as `temperature`."""
+
+    def dollars(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """The price of so many tokens; None where no price is known."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return (prompt_tokens * self.input_price + completion_tokens * self.output_price) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One column of the study: the baseline, or what is compared with it."""
 
@@ -147,7 +173,7 @@ class Cell:
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt than the baseline's."""
     model: str = ""
-    """Of the models that the study compares, the one that answers; empty where it has only one."""
+    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +200,8 @@ class ReaderCheck:
     facts: int
     items: int
     exact_match: float
+    model: str = ""
+    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +259,7 @@ class StudyResults:
     cells: tuple[Cell, ...]
     """The baseline first."""
     baseline: str
-    """Name of the cell that the others are compared with."""
+    """Name of the cell that the others are compared with; of several bases, the first's."""
     answers: tuple[Answer, ...]
     retrieval: RetrievalQuality | None
     reader_checks: tuple[ReaderCheck, ...]
@@ -248,11 +276,18 @@ class StudyResults:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     criteria: tuple[Measure, ...] = ()
     """What the judge's rubrics measure, in their order; empty without a judge."""
+    models: tuple[Model, ...] = ()
+    """The first base's first."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:
-        """Every cell but the baseline."""
-        return tuple(cell for cell in self.cells if cell.name != self.baseline)
+        """Every cell but the baselines, of which each model has one."""
+        baselines = {self.baseline, *(model.baseline for model in self.models)}
+        return tuple(cell for cell in self.cells if cell.name not in baselines)
+
+    def baseline_of(self, cell: Cell) -> str:
+        """Name of the baseline of a cell's own model."""
+        return next((m.baseline for m in self.models if m.name == cell.model), self.baseline)
 
     @property
     def baseline_label(self) -> str:
