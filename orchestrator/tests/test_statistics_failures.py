@@ -96,7 +96,7 @@ def test_content_words_leave_out_function_words_and_punctuation() -> None:
 def test_counts_are_the_answers_that_break_a_rule() -> None:
     study = paper_study(items=12, sizes=(200,), seeds=1)
     broken = failures_by_cell(study)
-    counts = failure_counts(study)
+    counts = failure_counts(broken)
     assert set(counts) == {cell.name for cell in study.cells}
     for cell, by_rule in counts.items():
         assert list(by_rule) == [rule.name for rule in RULES]

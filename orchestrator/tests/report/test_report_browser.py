@@ -49,10 +49,6 @@ def test_search_narrows_and_clear_widens(page: Page) -> None:
     search.fill("TEL-0010")
     expect(page.locator("#shown")).to_have_text("1 of 24 questions")
     assert shown(page) == 1
-    search.fill("tilt elm")
-    expect(page.locator("#shown")).not_to_have_text("1 of 24 questions")
-    texts = page.locator(".item").evaluate_all("all => all.map(node => node.textContent)")
-    assert 0 < len(texts) < 24
     search.fill("no such words")
     expect(page.get_by_text("No answer matches all filters.")).to_be_visible()
     page.get_by_role("button", name="Clear").click()

@@ -13,6 +13,7 @@ import pytest
 
 from tuneproof.analysis import compare
 from tuneproof.report import build_report
+from tuneproof.report.packing import Words
 from tuneproof.results import StudyResults
 
 VOID = {"meta", "link", "input", "br", "hr", "img", "col"}
@@ -81,26 +82,28 @@ def page(study: StudyResults) -> Page:
 def test_every_item_answer_passage_and_reason_is_there(page: Page, study: StudyResults) -> None:
     index, items, passages = (page.unpacked(name) for name in ("index", "items", "passages"))
     reasons = page.unpacked("reasons")
+    words = Words(tuple(index["words"]), {})
     assert sorted(index["items"]["anchor"]) == [f"item-{item.id}" for item in study.items]
     by_id = {item.id: item for item in study.items}
     given = {(answer.item, answer.cell): answer for answer in study.answers}
     for place, name in enumerate(index["items"]["id"]):
         item = by_id[name]
         assert index["items"]["question"][place] == item.question
-        shown = [passages[number] for number, _, _ in items[place]["passages"]]
+        found = [passages[number] for number, _, _ in items[place]["passages"]]
+        shown = [[document, words.read(text)] for document, text in found]
         assert shown == [[one.document_id, one.text] for one in item.retrieved]
         for cell, packed, why in zip(
             study.cells, items[place]["answers"], reasons[place], strict=True
         ):
             answer = given[name, cell.name]
-            said = " ".join(part[1:] for part in packed["text"] if part[0] != "-")
+            said = " ".join(words.read(part[1:]) for part in packed["text"] if part[0] != "-")
             assert said.split() == answer.text.split()
             assert answer.grade is not None
             assert {
                 criterion: [repeat.completion for repeat in grade.repeats]
                 for criterion, grade in answer.grade.criteria.items()
             } == {
-                criterion: [words for _, _, _, words in repeats]
+                criterion: [words.read(text) for _, _, _, text in repeats]
                 for criterion, repeats in why.items()
             }
 

@@ -2,7 +2,7 @@
 
 from tuneproof.analysis.agreement import confusion_matrix, weighted_kappa
 from tuneproof.analysis.comparisons import WORD_OVERLAP, Comparison, Comparisons, compare
-from tuneproof.analysis.failures import RULES, Rule, failure_counts, failures_by_cell
+from tuneproof.analysis.failures import RULES, Failures, Rule, failure_counts, failures_by_cell
 from tuneproof.analysis.recipes import Recipe, SeedScore, against_of, recipes_of
 from tuneproof.analysis.scores import (
     Measures,
@@ -17,6 +17,7 @@ from tuneproof.analysis.scores import (
 from tuneproof.analysis.sources import Change, Split, SplitCell, splits_of
 from tuneproof.analysis.strata import CellInStratum, Stratum, strata_of
 from tuneproof.analysis.verdict import Verdict, read
+from tuneproof.analysis.wording import ItemWords
 
 __all__ = [
     "RULES",
@@ -25,6 +26,8 @@ __all__ = [
     "Change",
     "Comparison",
     "Comparisons",
+    "Failures",
+    "ItemWords",
     "Measures",
     "Recipe",
     "Repeats",

@@ -6,7 +6,7 @@ A rule finds a form, not a truth: an answer may break one and be right, or break
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneproof.analysis.refusals import is_refusal
@@ -90,9 +90,17 @@ def failures_of(answer: Answer | None, words: ItemWords) -> tuple[str, ...]:
     return tuple(found)
 
 
-def failures_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
-    """The rules that each answer breaks, by cell and item; answers that break none are left out."""
-    read = [ItemWords.of(item, results.reference_style) for item in results.items]
+Failures = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""The rules that each answer breaks, by cell and item; without answers that break none."""
+
+
+def failures_by_cell(results: StudyResults, read: Sequence[ItemWords] | None = None) -> Failures:
+    """The rules that each answer breaks.
+
+    Args:
+        read: the words of the items; None: read here.
+    """
+    read = ItemWords.of_study(results) if read is None else read
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for cell, answers in answers_by_cell(results).items():
         broken = {words.item.id: failures_of(answers.get(words.item.id), words) for words in read}
@@ -100,10 +108,10 @@ def failures_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, tuple[s
     return found
 
 
-def failure_counts(results: StudyResults) -> Mapping[str, Mapping[str, int]]:
+def failure_counts(failures: Failures) -> Mapping[str, Mapping[str, int]]:
     """How many answers of each cell break each rule."""
     found = {}
-    for cell, by_item in failures_by_cell(results).items():
+    for cell, by_item in failures.items():
         counts = Counter(rule for rules in by_item.values() for rule in rules)
         found[cell] = {rule.name: counts[rule.name] for rule in RULES}
     return found

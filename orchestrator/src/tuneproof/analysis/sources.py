@@ -55,17 +55,21 @@ class Split:
 
 
 def splits_of(
-    results: StudyResults, measures: Sequence[str], against: Mapping[str, str]
+    results: StudyResults,
+    measures: Sequence[str],
+    against: Mapping[str, str],
+    read: Sequence[ItemWords] | None = None,
 ) -> tuple[Split, ...]:
     """The strata that have items, each with every cell.
 
     Args:
         measures: whose scores are compared.
         against: by cell, the cell that it is compared with.
+        read: the words of the items; None: read here.
     """
     answers = answers_by_cell(results)
     limits = {name: measures_of(results).of(name).limits for name in measures}
-    shares = _shares(results, answers)
+    shares = _shares(answers, ItemWords.of_study(results) if read is None else read)
     found = []
     for stratum in STRATA:
         items = [item for item in results.items if item.stratum == stratum]
@@ -112,9 +116,8 @@ def _is_there(answer: Answer | None) -> bool:
 
 
 def _shares(
-    results: StudyResults, answers: Mapping[str, Mapping[str, Answer]]
+    answers: Mapping[str, Mapping[str, Answer]], read: Sequence[ItemWords]
 ) -> Mapping[str, Mapping[str, float | None]]:
-    read = [ItemWords.of(item, results.reference_style) for item in results.items]
     return {
         cell: {words.item.id: _share(given.get(words.item.id), words) for words in read}
         for cell, given in answers.items()

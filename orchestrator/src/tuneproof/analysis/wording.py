@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tuneproof.results import ItemResult
+from tuneproof.results import ItemResult, StudyResults
 
 _TOKEN = re.compile(r"[^\W_]+(?:[.,'\u2019-][^\W_]+)*")
+_DIGIT = re.compile(r"\d")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 _FUNCTION_WORDS = """
@@ -28,7 +29,7 @@ LONG_SENTENCE = 4
 
 def words_of(text: str) -> tuple[str, ...]:
     """Words and numbers in lower case, in order, without the punctuation around them."""
-    return tuple(match.group().casefold() for match in _TOKEN.finditer(text))
+    return tuple(_TOKEN.findall(text.casefold()))
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -47,8 +48,7 @@ def names_in(text: str) -> frozenset[str]:
         tokens = _TOKEN.findall(sentence)
         for place, token in enumerate(tokens):
             by_place = place == 0 and len(tokens) >= LONG_SENTENCE
-            capital = any(letter.isupper() for letter in token) and not by_place
-            if capital or any(letter.isdigit() for letter in token):
+            if (token != token.lower() and not by_place) or _DIGIT.search(token):
                 found.add(token.replace(",", "").casefold())
     return frozenset(found) - FUNCTION_WORDS
 
@@ -86,6 +86,11 @@ class ItemWords:
             wanted_names=tuple(names_in(one) - asked for one in scored),
             shortest=min((len(one.split()) for one in scored), default=0),
         )
+
+    @classmethod
+    def of_study(cls, results: StudyResults) -> tuple[ItemWords, ...]:
+        """Reads every item."""
+        return tuple(cls.of(item, results.reference_style) for item in results.items)
 
     def own_words(self, answer: str) -> frozenset[str]:
         """The answer's content words that the question lacks."""

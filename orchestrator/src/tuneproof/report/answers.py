@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneproof.analysis import RULES, Measures, answers_by_cell, failures_by_cell, score_of
+from tuneproof.analysis import RULES, Failures, Measures, answers_by_cell, score_of
 from tuneproof.report.differences import mark
 from tuneproof.report.numbers import label_of, plain
-from tuneproof.report.packing import Packed, pack, pack_parts
+from tuneproof.report.packing import Packed, Words, pack, pack_parts
 from tuneproof.results import Answer, ItemResult, StratumName, StudyResults
 
 STRATA_WORDS: Mapping[StratumName, str] = {
@@ -100,26 +100,30 @@ def answers_of(
     measures: Measures,
     against: Mapping[str, str],
     colours: Mapping[str, int],
+    failures: Failures,
 ) -> Answers:
     """Packs all items and answers.
 
     Args:
         against: by cell, the cell that it is compared with.
         colours: by cell.
+        failures: as `failures_by_cell` gives them.
     """
-    page = _Page(results, measures, against, colours, answers_by_cell(results))
+    words = Words.of(_texts(results))
+    page = _Page(results, measures, against, colours, answers_by_cell(results), failures, words)
     order = tuple(sorted(results.items, key=page.loss))
     anchors = anchors_of(results.items)
     numbers: dict[tuple[str, str], int] = {}
     items = pack_parts("items", (page.item(item, numbers) for item in order))
-    passages = pack_parts("passages", (list(passage) for passage in numbers))
+    passages = pack_parts("passages", ([document, words.write(text)] for document, text in numbers))
     reasons = pack_parts("reasons", map(page.reasons, order))
     index = page.index(order, anchors) | {
+        "words": words.order,
         "starts": {
             "items": items.starts,
             "passages": passages.starts,
             "reasons": reasons.starts,
-        }
+        },
     }
     blocks = (pack("index", index), *items.blocks, *passages.blocks, *reasons.blocks)
     kinds = {item.stratum for item in order}
@@ -134,6 +138,8 @@ class _Page:
     against: Mapping[str, str]
     colours: Mapping[str, int]
     answers: Mapping[str, Mapping[str, Answer]]
+    failures: Failures
+    words: Words
 
     @property
     def primary(self) -> tuple[str, ...]:
@@ -216,7 +222,11 @@ class _Page:
         )
         return {
             "references": [
-                [style, style == self.results.reference_style, list(wordings)]
+                [
+                    style,
+                    style == self.results.reference_style,
+                    [self.words.write(one) for one in wordings],
+                ]
                 for style, wordings in styles
             ],
             "passages": [
@@ -235,7 +245,7 @@ class _Page:
         return [
             {
                 name: [
-                    [repeat.score, repeat.failure, repeat.seed, repeat.completion]
+                    [repeat.score, repeat.failure, repeat.seed, self.words.write(repeat.completion)]
                     for repeat in grade.repeats
                 ]
                 for name, grade in answer.grade.criteria.items()
@@ -249,7 +259,7 @@ class _Page:
         answer, other = self._of(cell, item), self._of(self.against.get(cell, ""), item)
         if answer is None:
             return None
-        segments = list(_segments(answer, other))
+        segments = [sign + self.words.write(text) for sign, text in _segments(answer, other)]
         grade, graded = answer.grade, self.graded
         return {
             "text": segments,
@@ -278,12 +288,11 @@ class _Page:
         }
 
     def _flags(self, order: Sequence[ItemResult], names: Sequence[str]) -> list[int]:
-        failures = failures_by_cell(self.results)
         bits = {rule.name: 1 << place for place, rule in enumerate(RULES)}
         found = []
         for item in order:
             for cell in names:
-                broken = failures[cell].get(item.id, ())
+                broken = self.failures[cell].get(item.id, ())
                 answer = self._of(cell, item)
                 other = self._of(self.against.get(cell, ""), item)
                 differs = (
@@ -308,10 +317,21 @@ class _Page:
         return _WAYS[direction_of(change, self.results.margin.get(measure, 0.0))]
 
 
-def _segments(answer: Answer, other: Answer | None) -> Iterator[str]:
-    """The text, marked against the other answer's: each segment after a sign of its kind."""
+def _segments(answer: Answer, other: Answer | None) -> Iterator[tuple[str, str]]:
+    """The text, marked against the other answer's: a sign of its kind and each segment."""
     if other is None:
-        yield f" {answer.text}"
+        yield " ", answer.text
         return
     for segment in mark(other.text, answer.text):
-        yield f"{_SIGNS[segment.kind]}{segment.text}"
+        yield _SIGNS[segment.kind], segment.text
+
+
+def _texts(results: StudyResults) -> Iterator[str]:
+    """Everything long that the page shows."""
+    for item in results.items:
+        yield from (passage.text for passage in item.retrieved)
+        yield from (one for wordings in item.references.values() for one in wordings)
+    for answer in results.answers:
+        yield answer.text
+        for grade in answer.grade.criteria.values() if answer.grade else ():
+            yield from (repeat.completion for repeat in grade.repeats)

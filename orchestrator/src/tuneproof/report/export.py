@@ -13,6 +13,7 @@ from tuneproof.analysis import (
     Repeats,
     Summary,
     failure_counts,
+    failures_by_cell,
     means_by_cell,
     repeats_by_cell,
     strata_of,
@@ -47,7 +48,6 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     name, label, text; cells by name: answers that break each rule); `checks` (reader, judge: the
     results' own fields); `retrieval` or null; `provenance`; `stage_seconds`.
     """
-    means, repeats = means_by_cell(results), repeats_by_cell(results)
     found = findings(results, comparisons)
     value = {
         "schema": SCHEMA,
@@ -63,17 +63,21 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "intervals": _fields(comparisons, "confidence", "adjusted_confidence", "adjustment"),
         "comparisons": comparisons.primary,
         "exploratory": comparisons.exploratory,
-        "cells": [
-            _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
-        ],
+        "cells": cell_facts(results),
         "models": results.models,
         "strata": strata_of(results),
-        "failures": {"rules": RULES, "cells": failure_counts(results)},
+        "failures": {"rules": RULES, "cells": failure_counts(failures_by_cell(results))},
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
         **_fields(results, "retrieval", "provenance", "stage_seconds"),
     }
     plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
     return plain
+
+
+def cell_facts(results: StudyResults) -> list[dict[str, Any]]:
+    """The key `cells` of the report, before it becomes JSON."""
+    means, repeats = means_by_cell(results), repeats_by_cell(results)
+    return [_cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells]
 
 
 def _fields(value: object, *names: str) -> dict[str, Any]:

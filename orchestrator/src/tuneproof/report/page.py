@@ -9,9 +9,11 @@ from tuneproof.analysis import (
     RULES,
     Comparison,
     Comparisons,
+    ItemWords,
     against_of,
     answers_by_cell,
     failure_counts,
+    failures_by_cell,
     means_by_cell,
     measures_of,
     splits_of,
@@ -29,7 +31,7 @@ from tuneproof.report.answers import (
 from tuneproof.report.caveats import judged_grades, warnings
 from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.dose import HEIGHT, dose_response
-from tuneproof.report.export import report_json
+from tuneproof.report.export import cell_facts
 from tuneproof.report.findings import findings, headline, sentence_of
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.report.questions import questions_of
@@ -72,10 +74,12 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     script = "".join(map(asset, SCRIPTS))
     measures, against = measures_of(results), against_of(results)
     colours = colours_of(results)
-    answers = answers_of(results, measures, against, colours)
+    read = ItemWords.of_study(results)
+    failures = failures_by_cell(results, read)
+    answers = answers_of(results, measures, against, colours, failures)
     found = findings(results, comparisons)
     shown = shown_measures(results, measures)
-    split = splits_of(results, shown, against)
+    split = splits_of(results, shown, against, read)
     return templates.get_template("page.html.j2").render(
         study=results,
         comparisons=comparisons,
@@ -90,10 +94,11 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         primary_measures=primary_measures(results),
         shown_measures=shown,
         means=means_by_cell(results),
-        facts={cell["name"]: cell for cell in report_json(results, comparisons)["cells"]},
+        facts={cell["name"]: cell for cell in cell_facts(results)},
         labels={cell.name: cell.label for cell in results.cells},
         numbers={cell.name: place for place, cell in enumerate(results.cells)},
         places=colours,
+        colours=COLOURS,
         hues=[colours[cell.name] for cell in results.cells],
         clusters=len({item.cluster for item in results.items}),
         repeats=max((len(each.repeats) for each in judged_grades(results)), default=0),
@@ -107,7 +112,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         split_titles=splits.TITLES,
         source_lines=splits.source_lines(results, split),
         rules=RULES,
-        failures=failure_counts(results),
+        failures=failure_counts(failures),
         strata_words=STRATA_WORDS,
         trained=[
             (cell, sparkline(cell.training.losses))

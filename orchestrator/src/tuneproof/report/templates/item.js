@@ -8,14 +8,7 @@ function make(tag, attributes, ...children) {
   return node;
 }
 
-function markOf(cell) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [name, value] of [["class", `dot series-${cell.colour}`], ["width", 14], ["height", 14], ["aria-hidden", "true"]]) svg.setAttribute(name, value);
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  for (const [name, value] of [["href", `#mark-${cell.colour}`], ["x", 7], ["y", 7]]) use.setAttribute(name, value);
-  svg.append(use);
-  return svg;
-}
+const markOf = (cell) => document.getElementById("cell-marks").content.children[cell.colour].cloneNode(true);
 
 const written = (value, decimals) => value === null ? "–" : value.toFixed(decimals).replace("-", "−");
 const signedText = (value, decimals) => (value > 0 && Number(value.toFixed(decimals)) > 0 ? "+" : "") + written(value, decimals);
@@ -62,7 +55,7 @@ class ItemView {
     this.node.setAttribute("aria-busy", "true");
     const item = await unpackOne("items", study.starts.items, number);
     const passages = await Promise.all(item.passages.map(([text, score, gold]) =>
-      unpackOne("passages", study.starts.passages, text).then(([document, words]) => ({ document, words, score, gold }))));
+      unpackOne("passages", study.starts.passages, text).then(([document, words]) => ({ document, words: study.spell(words), score, gold }))));
     const rest = study.cells.length - cells.length;
     const all = make("button", { type: "button", class: "all" }, `Show all ${study.cells.length} answers`);
     all.addEventListener("click", () => this.open(study.cells.map((_, place) => place)));
@@ -80,7 +73,7 @@ class ItemView {
   references(item) {
     return make("div", { class: "references" }, make("h3", {}, "References"),
       item.references.flatMap(([style, scored, wordings]) => wordings.map((wording) =>
-        make("p", { class: "reference" }, `${wording} `, make("small", {}, scored ? `${style}, scored against` : style)))));
+        make("p", { class: "reference" }, `${this.study.spell(wording)} `, make("small", {}, scored ? `${style}, scored against` : style)))));
   }
 
   passages(found) {
@@ -126,7 +119,7 @@ class ItemView {
       parts = theirs?.marked ? theirs.text.filter((part) => part[0] !== "+") : text.filter((part) => part[0] !== "-");
     }
     return parts.flatMap((part, at) => {
-      const words = part.slice(1);
+      const words = this.study.spell(part.slice(1));
       const node = part[0] === "+" ? make("ins", {}, words) : part[0] === "-" ? make("del", {}, words) : words;
       return at ? [" ", node] : [node];
     });
@@ -146,7 +139,7 @@ class ItemView {
       const reasons = await unpackOne("reasons", study.starts.reasons, number);
       node.append(make("ol", { class: "repeats", "aria-label": `The judge's readings, ${label}, ${rubric}` },
         reasons[place][name].map(([score, failure, seed, words]) => make("li", {},
-          make("b", {}, score === null ? failure || "unscored" : String(score)), make("span", {}, words), make("small", {}, `seed ${seed}`)))));
+          make("b", {}, score === null ? failure || "unscored" : String(score)), make("span", {}, study.spell(words)), make("small", {}, `seed ${seed}`)))));
     });
     return node;
   }

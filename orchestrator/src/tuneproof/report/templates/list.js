@@ -1,6 +1,7 @@
 // The list of questions: filters, order, search and keys. Rows are made when they are to be seen.
 const ROWS = 50;
 const DIFFERENT = 1 << 15;
+const FIRST_CODE = 0x3400;
 const WAYS = { w: "worse", b: "better", s: "same", u: "unscored", "-": "same" };
 
 class Study {
@@ -9,6 +10,18 @@ class Study {
     this.compared = this.cells.flatMap((cell, place) => cell.against < 0 ? [] : [place]);
     this.clusters = new Set(this.items.cluster);
     this.places = new Map(this.items.anchor.map((anchor, number) => [anchor, number]));
+  }
+
+  // A packed text: after "~" each character of a block stands for a word, after "=" it is plain.
+  spell(text) {
+    if (text[0] === "=") return text.slice(1);
+    const { words } = this;
+    let spelt = "";
+    for (let at = 1; at < text.length; at++) {
+      const code = text.charCodeAt(at) - FIRST_CODE;
+      spelt += code >= 0 && code < words.length ? ` ${words[code]}` : text[at];
+    }
+    return spelt.slice(1);
   }
 
   get size() { return this.items.id.length; }
@@ -262,15 +275,15 @@ class List {
     const { id, question, cluster } = study.items;
     const passages = [];
     for (const part of study.starts.passages.keys()) {
-      for (const [document, words] of await unpack(`passages-${part}`)) passages.push(`${document}\n${words}`);
+      for (const [document, words] of await unpack(`passages-${part}`)) passages.push(`${document}\n${study.spell(words)}`);
     }
     for (const part of study.starts.items.keys()) {
       for (const item of await unpack(`items-${part}`)) {
         const number = this.texts.length;
         this.texts.push([id[number], cluster[number], question[number],
-          ...item.references.flatMap(([, , wordings]) => wordings),
+          ...item.references.flatMap(([, , wordings]) => wordings.map((one) => study.spell(one))),
           ...item.passages.map(([text]) => passages[text]),
-          ...item.answers.flatMap((answer) => answer ? [answer.text.filter((one) => one[0] !== "-").map((one) => one.slice(1)).join(" ")] : []),
+          ...item.answers.flatMap((answer) => answer ? [answer.text.filter((one) => one[0] !== "-").map((one) => study.spell(one.slice(1))).join(" ")] : []),
         ].join("\n").toLowerCase());
       }
     }
