@@ -41,6 +41,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`arms.tune.raft`": arms.RaftSpec,
     "`arms.tune.hyperparameters`": arms.GridSpec,
     "`arms.examples`": arms.ExamplesSpec,
+    "`arms.import`": arms.ImportSpec,
     "`training`": spec.TrainingSpec,
     "`training.hyperparameters`": spec.Hyperparameters,
     "`judge`": spec.JudgeSpec,
@@ -49,6 +50,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks`": spec.ChecksSpec,
     "`checks.reader`": spec.ReaderCheckSpec,
     "`checks.judge`": spec.JudgeCheckSpec,
+    "`costs`": spec.CostsSpec,
+    "`forgetting`": spec.ForgettingSpec,
     "`services`": spec.ServicesSpec,
 }
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -163,7 +166,7 @@ def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
 def test_arms_of_every_kind_are_a_study() -> None:
     smallest, kinds = map(yaml.safe_load, BLOCKS)
     found = STUDY_FILE.parse(yaml.safe_dump({**smallest, **kinds}), "kinds")
-    assert len(found.arms) == 9
+    assert len(found.arms) == 10
 
 
 def test_what_the_word_for_nothing_means_is_true() -> None:

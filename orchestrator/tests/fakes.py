@@ -61,6 +61,8 @@ class World:
     """So many streams of answers break off, the first after its third answer."""
     answers_before_break: int = 3
     """Answers that the streams which break off give in all."""
+    alone: list[str] = field(default_factory=list)
+    """Models of the answers that were asked for one at a time."""
     wrong_adapter: bool = False
     """The generator lets the base model answer for an adapter."""
     embedder: str = "sha256:" + "e" * 64
@@ -209,6 +211,18 @@ class Generator(
         self._world.adapters.discard(request.ref)
         return gen.RemoveAdapterResponse()
 
+    async def Generate(self, request, context):
+        if request.model and request.model not in self._world.adapters:
+            raise errors.NotFound(f"no adapter {request.model}")
+        self._world.alone.append(request.model)
+        reply = gen.GenerateResponse()
+        reply.delta.text = "alone"
+        reply.final.CopyFrom(self._final(request.model))
+        for name, milliseconds in (("queue", 1), ("first_token", 49)):
+            reply.final.stage_times.add(stage=name).duration.FromMilliseconds(milliseconds)
+        reply.final.usage.cached_tokens = 4
+        yield reply
+
     async def GenerateBatch(self, request_iterator, context):
         breaks = self._world.broken_streams > 0
         self._world.broken_streams -= breaks
@@ -235,15 +249,19 @@ class Generator(
         self._world.prompts[generate.model, prompt] += 1
         sentence = prompt.partition("[1] ")[2].split(".")[0].split("\n")[0]
         text = " ".join(sentence.split()[-2:]) if generate.model else f"{sentence}."
-        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
-        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
-        final.served_by.base_model = self._world.model
-        final.served_by.adapter_ref = "" if self._world.wrong_adapter else generate.model
-        stage = final.stage_times.add(stage="decode")
-        stage.duration.FromMilliseconds(250)
+        final = self._final(generate.model)
         return gen.GenerateBatchResponse(
             id=request.id, result=gen.Generation(text=text, final=final)
         )
+
+    def _final(self, model):
+        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
+        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
+        final.served_by.base_model = self._world.model
+        final.served_by.adapter_ref = "" if self._world.wrong_adapter else model
+        stage = final.stage_times.add(stage="decode")
+        stage.duration.FromMilliseconds(250)
+        return final
 
 
 class Judge(judge_pb2_grpc.JudgeServiceServicer):

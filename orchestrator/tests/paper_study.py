@@ -34,14 +34,23 @@ def paper_study(*, items: int = 30, seeds: int = 2, sizes: tuple[int, ...] = SIZ
     for model in MODELS:
         base = f"{model}-baseline"
         cells.append(
-            Cell(f"{model}-few", f"{model} few-shot", "few-shot", 3, 1, None, False, model)
+            Cell(
+                f"{model}-few",
+                f"{model} few-shot",
+                "few-shot",
+                3,
+                1,
+                None,
+                tuned=False,
+                model=model,
+            )
         )
         for arm in ("full", "short"):
             for size in sizes:
                 for seed in range(1, seeds + 1):
                     name = f"{model}-{arm}-{size}-s{seed}"
                     label = f"{model} {arm} {size} #{seed}"
-                    cells.append(Cell(name, label, arm, size, seed, None, True, model))
+                    cells.append(Cell(name, label, arm, size, seed, None, model=model))
                     primary += [PrimaryComparison(name, base, one) for one in CRITERIA]
     questions = [item(number) for number in range(items)]
     answers = [answer(rng, cell, one) for one in questions for cell in cells]

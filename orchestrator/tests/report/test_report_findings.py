@@ -247,7 +247,7 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
     assert list(written) == [
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
         "cells", "models", "strata", "failures", "checks", "retrieval", "provenance",
-        "stage_seconds",
+        "stage_seconds", "prices",
     ]  # fmt: skip
     assert written["schema"] == "tuneproof.report/2"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)

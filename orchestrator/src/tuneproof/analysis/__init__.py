@@ -2,6 +2,7 @@
 
 from tuneproof.analysis.agreement import confusion_matrix, weighted_kappa
 from tuneproof.analysis.comparisons import WORD_OVERLAP, Comparison, Comparisons, compare
+from tuneproof.analysis.costs import CellCost, costs_by_cell
 from tuneproof.analysis.failures import RULES, Failures, Rule, failure_counts, failures_by_cell
 from tuneproof.analysis.recipes import Recipe, SeedScore, against_of, recipes_of
 from tuneproof.analysis.scores import (
@@ -22,6 +23,7 @@ from tuneproof.analysis.wording import ItemWords
 __all__ = [
     "RULES",
     "WORD_OVERLAP",
+    "CellCost",
     "CellInStratum",
     "Change",
     "Comparison",
@@ -42,6 +44,7 @@ __all__ = [
     "answers_by_cell",
     "compare",
     "confusion_matrix",
+    "costs_by_cell",
     "failure_counts",
     "failures_by_cell",
     "means_by_cell",

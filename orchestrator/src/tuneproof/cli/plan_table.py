@@ -72,6 +72,8 @@ def grid_table(plan: Plan) -> Table:
         cells = [cell for cell in plan.cells if cell.recipe == recipe]
         arm = cells[0].arm
         asked = "passages" if arm.context == "retrieved" else "the question alone"
+        if arm.imported is not None:
+            asked = f"answers in {arm.imported.path.name}"
         if arm.examples is not None:
             asked += f", {arm.examples.k} {arm.examples.choose} examples"
         tuned = ""

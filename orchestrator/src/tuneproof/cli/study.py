@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,18 +28,16 @@ from tuneproof.cli.progress import progress_on
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.identity import Identities, identify
 from tuneproof.study.design.prepare import (
     Prepared,
     Request,
     identities_for,
     is_external,
     prepare,
-    recall,
     remember,
 )
-from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.local import LocalServices
+from tuneproof.study.opened import last_run
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
@@ -59,6 +56,13 @@ DataOption = Annotated[
 RubricOption = Annotated[
     list[str] | None,
     typer.Option("--rubric", help="Judge by this rubric instead; repeatable."),
+]
+MlflowOption = Annotated[
+    str,
+    typer.Option(
+        envvar="TUNEPROOF_MLFLOW",
+        help="Log the study to MLflow too: its tracking URI, such as http://127.0.0.1:5000.",
+    ),
 ]
 TargetOption = Annotated[str, typer.Option(help="host:port of a running service.")]
 
@@ -90,6 +94,7 @@ def run_command(
         Path | None,
         typer.Option(help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
+    mlflow: MlflowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run a study, or the rest of it, and write its report.
@@ -122,7 +127,7 @@ def run_command(
     with exclusive(given.state), open_state(given.state, write=True) as results:
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
         chain = asyncio.run(_until_terminated(work))
-        complete = deliver(chain, report, given.state, as_json=as_json)
+        complete = deliver(chain, report, given.state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
@@ -137,7 +142,7 @@ def status_command(
 
       tuneproof study status studies/demo.yaml
     """
-    with plain_errors(), _last_run(file, state) as chain:
+    with plain_errors(), last_run(file, state) as chain:
         stages, running = status_of(chain), Supervisor(state).running()
         listed = ", ".join(f"{name} (process {pid})" for name, pid in running.items())
         table = Table("stage", "done", "of", "failed", box=None)
@@ -162,6 +167,7 @@ def report_command(
         typer.Option("--out", help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
     data: DataOption = None,
+    mlflow: MlflowOption = "",
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -173,8 +179,8 @@ def report_command(
 
       tuneproof study report studies/demo.yaml --json
     """
-    with plain_errors(), _last_run(file, state, data) as chain:
-        complete = deliver(chain, out_file, state, as_json=as_json)
+    with plain_errors(), last_run(file, state, data) as chain:
+        complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
@@ -265,18 +271,3 @@ async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
         return await work
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _last_run(file: Path, state: Path, data: Path | None = None) -> Iterator[Chain]:
-    """The chain of a study as its last run saw it."""
-    load_spec(file)  # A mistake in the file is reported before a state that is not there.
-    with open_state(state, write=False) as results:
-        remembered = recall(results, file)
-        prepared = prepare(Request(file, state, data), remembered=remembered)
-        identities = (
-            Identities.from_json(remembered["identities"])
-            if remembered
-            else identify(prepared.spec, prepared.sources)
-        )
-        yield Chain(prepared.plan, identities, results)

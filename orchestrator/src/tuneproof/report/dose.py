@@ -72,13 +72,14 @@ def dose_response(
     measures: Sequence[str],
     colours: Mapping[str, int],
 ) -> DoseResponse | None:
-    """A panel for each measure and model with tuned arms; None in a study without them.
+    """A panel for each measure and model with tuned arms; None with one size and one seed only.
 
     Args:
         colours: by cell.
     """
     tuned = [one for one in recipes_of(results, comparisons, measures) if one.tuned]
-    if not tuned:
+    shown = {one.size for one in tuned}
+    if len(shown) < 2 and all(len(one.seeds) < 2 for one in tuned):
         return None
     by_arm = {one.arm: colours[one.seeds[0].cell] for one in tuned}
     panels = []

@@ -29,10 +29,12 @@ from tuneproof.report.answers import (
     shown_measures,
 )
 from tuneproof.report.caveats import judged_grades, warnings
+from tuneproof.report.costs import cost_note, cost_rows
 from tuneproof.report.document import asset, environment, policy
 from tuneproof.report.dose import HEIGHT, dose_response
 from tuneproof.report.export import cell_facts
 from tuneproof.report.findings import findings, headline, sentence_of
+from tuneproof.report.forgetting import forgetting_rows
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.report.questions import questions_of
 from tuneproof.results import StudyResults
@@ -95,6 +97,9 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         shown_measures=shown,
         means=means_by_cell(results),
         facts={cell["name"]: cell for cell in cell_facts(results)},
+        costs={row.cell: row for row in cost_rows(results)},
+        cost_note=cost_note(results),
+        forgetting=forgetting_rows(results),
         labels={cell.name: cell.label for cell in results.cells},
         numbers={cell.name: place for place, cell in enumerate(results.cells)},
         places=colours,

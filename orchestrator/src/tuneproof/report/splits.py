@@ -37,9 +37,9 @@ def source_lines(results: StudyResults, splits: Sequence[Split]) -> tuple[str, .
         kind = "less" if high < 0.0 else "more" if low > 0.0 else "same"
         groups[kind].append(f"{labels[one.cell]} ({_of(change)})")
     said = {
-        "less": "Fewer of its words come from the passages than of the baseline's: {}.",
-        "more": "More of its words come from the passages: {}.",
-        "same": "No difference is shown: {}.",
+        "less": "Smaller shares of the words come from the passages than in the baseline: {}.",
+        "more": "Larger shares come from the passages: {}.",
+        "same": "No difference is shown in: {}.",
     }
     return tuple(said[kind].format(join(each)) for kind, each in groups.items() if each)
 

@@ -3,6 +3,7 @@
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     STRATA,
+    Alone,
     Answer,
     Cell,
     CriterionGrade,
@@ -10,6 +11,7 @@ from tuneproof.results.study import (
     ItemResult,
     JudgeCheck,
     Model,
+    Prices,
     PrimaryComparison,
     ReaderCheck,
     Repeat,
@@ -17,6 +19,7 @@ from tuneproof.results.study import (
     Retrieved,
     StratumName,
     StudyResults,
+    TaskScore,
     Training,
 )
 
@@ -24,6 +27,7 @@ __all__ = [
     "ANSWER_WORDS",
     "LEXICAL",
     "STRATA",
+    "Alone",
     "Answer",
     "Cell",
     "CriterionGrade",
@@ -32,6 +36,7 @@ __all__ = [
     "JudgeCheck",
     "Measure",
     "Model",
+    "Prices",
     "PrimaryComparison",
     "ReaderCheck",
     "Repeat",
@@ -39,5 +44,6 @@ __all__ = [
     "Retrieved",
     "StratumName",
     "StudyResults",
+    "TaskScore",
     "Training",
 ]

@@ -141,18 +141,44 @@ class Model:
     """Name of its untuned cell."""
     is_api: bool = False
     """It is asked at an endpoint, as a baseline only; nothing is tuned."""
-    input_price: float | None = None
-    """US dollars for a million prompt tokens; None: not known."""
-    output_price: float | None = None
-    """The same of completion tokens."""
-    refused: tuple[str, ...] = ()
-    """Settings of its decoding that its endpoint does not take, as `temperature`."""
 
-    def dollars(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """The price of so many tokens; None where no price is known."""
-        if self.input_price is None or self.output_price is None:
-            return None
-        return (prompt_tokens * self.input_price + completion_tokens * self.output_price) / 1e6
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Times of answers that a cell gave one at a time, after the batch; means over them."""
+
+    answers: int
+    seconds: float
+    """From admission to the last token, in the generator."""
+    first_token_seconds: float
+    """From admission to the first one."""
+    cached_share: float
+    """Of the prompts' tokens, those that the prefix cache spared."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A score on a task of lm-eval."""
+
+    task: str
+    metric: str
+    value: float
+    standard_error: float | None
+    """As lm-eval tells it."""
+    samples: int | None
+    """Items of the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What answers cost, as the study file says: by tokens, or by time."""
+
+    currency: str
+    gpu_hour: float | None = None
+    """Of an hour of the GPUs that serve one base model."""
+    prompt_tokens: float | None = None
+    """Of a million."""
+    completion_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +198,12 @@ class Cell:
     training: Training | None
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt than the baseline's."""
+    alone: Alone | None = None
+    """None where no answer was timed alone."""
+    forgetting: tuple[TaskScore, ...] = ()
+    """Scores on lm-eval's tasks, of the baseline and the tuned cells."""
+    imported: bool = False
+    """Another system answered; the base model did not."""
     model: str = ""
     """Name of its `Model`."""
 
@@ -200,8 +232,6 @@ class ReaderCheck:
     facts: int
     items: int
     exact_match: float
-    model: str = ""
-    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +308,8 @@ class StudyResults:
     """What the judge's rubrics measure, in their order; empty without a judge."""
     models: tuple[Model, ...] = ()
     """The first base's first."""
+    prices: Prices | None = None
+    """None where the study file gives none."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

@@ -15,18 +15,21 @@ from tuneproof.results import (
     Cell,
     ItemResult,
     JudgeCheck,
+    Prices,
     ReaderCheck,
     Retrieved,
     StudyResults,
 )
 from tuneproof.sdk.runs import PRECISIONS
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.study.design.spec import RetrievalSpec
+from tuneproof.study.design.spec import CostsSpec, RetrievalSpec
 from tuneproof.study.state.codec import StoredPassage, grade_from_json, training_from_json
 from tuneproof.study.state.store import N, Task
 from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
+from tuneproof.study.steps.forgetting import failures_of, forgetting_tasks, scores_of
+from tuneproof.study.steps.timing import alone_of, timed_tasks
 
 
 def load_results(chain: Chain) -> StudyResults:
@@ -66,7 +69,13 @@ def load_results(chain: Chain) -> StudyResults:
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),
         criteria=identities.measures,
+        prices=_prices(plan.spec.costs),
     )
+
+
+def _prices(costs: CostsSpec) -> Prices | None:
+    values = costs.model_dump(exclude={"timed"}, exclude_none=True)
+    return Prices(**values) if len(values) > 1 else None
 
 
 def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemResult:
@@ -87,6 +96,7 @@ def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemRes
 
 def _cells(chain: Chain) -> tuple[Cell, ...]:
     done = chain.state.outputs(chain.training_tasks())
+    timed, forgotten = timed_tasks(chain), chain.state.outputs(forgetting_tasks(chain))
     trainings = {name: training_from_json(output) for name, output in done.items()}
     return tuple(
         Cell(
@@ -97,6 +107,9 @@ def _cells(chain: Chain) -> tuple[Cell, ...]:
             cell.seed,
             trainings.get(cell.name),
             tuned=cell.tune is not None,
+            alone=alone_of(chain.state.outputs(dict(enumerate(timed.get(cell.name, ())))).values()),
+            forgetting=scores_of(forgotten.get(cell.name)),
+            imported=cell.arm.imported is not None,
         )
         for cell in chain.plan.cells
     )
@@ -193,6 +206,7 @@ def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tupl
             f"{failed} of {len(answers)} answers are missing or not judged;"
             " the same command tries them again."
         )
+    notes += failures_of(chain)
     if len(models) > 1:
         notes.append(f"The answers were judged by different models: {', '.join(models)}.")
     return tuple(notes)
@@ -220,6 +234,8 @@ def _provenance(chain: Chain) -> dict[str, str]:
         "decoding": f"greedy, at most {spec.generation.max_tokens} tokens",
         "judge": _judge_words(chain),
     }
+    for arm, given in plan.imported.items():
+        found[f"answers of {arm}"] = f"{given.path.name} {given.digest}"
     for rubric in identities.rubrics:
         found[f"rubric {rubric.id}"] = rubric.digest
     found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"

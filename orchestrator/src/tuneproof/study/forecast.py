@@ -62,8 +62,10 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
         primary: number of primary comparisons.
     """
     judge = plan.spec.judge
-    answers = len(plan.cells) * len(plan.test)
-    grades = answers * len(judge.rubrics) * judge.repeats if judge else 0
+    given = sum(cell.arm.imported is not None for cell in plan.cells)
+    graded = len(plan.cells) * len(plan.test)
+    answers = graded - given * len(plan.test)
+    grades = graded * len(judge.rubrics) * judge.repeats if judge else 0
     counts = {
         "documents": len(plan.dataset.documents),
         "tuning questions": len(plan.tuning),
@@ -76,7 +78,7 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
         "primary comparisons": primary,
     }
     epochs = {cell.name: _passes(cell) for cell in plan.tuned}
-    pieces = {"training": sum(epochs.values()), "answers": answers, "grades": answers}
+    pieces = {"training": sum(epochs.values()), "answers": answers, "grades": graded}
     hours = {}
     for stage, count in pieces.items():
         rate = getattr(rates, stage)
@@ -120,7 +122,11 @@ def _passes(cell: PlannedCell) -> float:
 def _prompts(plan: Plan, tokenizer: Tokenizer) -> dict[str, tuple[PromptTokens, PromptTokens]]:
     """Tokens of a prompt in serving, and of an example of tuning with its answer, by cell."""
     measured = _Measured(plan, tokenizer)
-    return {cell.name: (measured.serving(cell), measured.example(cell)) for cell in plan.cells}
+    return {
+        cell.name: (measured.serving(cell), measured.example(cell))
+        for cell in plan.cells
+        if cell.arm.imported is None
+    }
 
 
 class _Measured:
@@ -184,7 +190,7 @@ def _tokens(
         return {}
     asked = sum(serving.typical for serving, _ in prompts.values()) * len(plan.test)
     learnt = sum(prompts[cell.name][1].typical * passes[cell.name] for cell in plan.tuned)
-    most = len(plan.cells) * len(plan.test) * plan.spec.generation.max_tokens
+    most = len(prompts) * len(plan.test) * plan.spec.generation.max_tokens
     return {"training": round(learnt), "prompts": asked, "answers": most}
 
 

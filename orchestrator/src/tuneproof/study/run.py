@@ -13,8 +13,11 @@ from tuneproof.study.state.store import Kind
 from tuneproof.study.status import is_complete, status_of
 from tuneproof.study.steps.answering import answer
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.forgetting import measure_forgetting
+from tuneproof.study.steps.importing import import_answers
 from tuneproof.study.steps.judging import check, judge
 from tuneproof.study.steps.retrieval import make_corpora, search
+from tuneproof.study.steps.timing import time_alone
 from tuneproof.study.steps.training import train
 from tuneproof.study.steps.work import persist
 
@@ -39,6 +42,7 @@ async def run_study(
         TuneproofError: what stops the whole study. A single item, training or adapter that fails
             does not: the state notes it, and the next run tries it again.
     """
+    import_answers(chain)
     if is_complete(status_of(chain)):
         return
     given = chain, services, progress
@@ -47,10 +51,13 @@ async def run_study(
         ("services", services.start),
         ("corpus", partial(again, partial(make_corpora, *given))),
         ("retrieval", partial(search, *given)),
+        ("imports", partial(_import, chain)),
         ("training", partial(again, partial(train, *given, artifacts))),
         ("answers", partial(answer, *given)),
         ("grades", partial(judge, *given)),
         ("checks", partial(check, *given)),
+        ("timing", partial(time_alone, *given)),
+        ("forgetting", partial(measure_forgetting, *given)),
     ]
     study = chain.plan.spec.study
     with span("study run", {"tuneproof.study": study}):
@@ -68,3 +75,7 @@ async def run_study(
                     names = chain.identities
                     model = names.judge_name if kind == "grade" else names.model_name
                     chain.state.add_rate(name, model, seconds, done)
+
+
+async def _import(chain: Chain) -> None:
+    import_answers(chain)

@@ -21,7 +21,7 @@ from tuneproof.sdk import (
 from tuneproof.sdk.client import Client
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
-from tuneproof.servicekit.errors import Unavailable, WrongState
+from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 from tuneproof.study.design.identity import Identities, Sources, model_files
 
 C = TypeVar("C", bound=Client)
@@ -144,6 +144,27 @@ class Services:
                 pool = await client.pool()
             self.pool = pool
         return client
+
+    @property
+    def token(self) -> str | None:
+        """Of every call."""
+        return self._endpoints.token if self._endpoints is not None else None
+
+    async def openai_url(self) -> str:
+        """Base URL of the generator's OpenAI API.
+
+        Raises:
+            InvalidInput: the generator was started elsewhere, so that nobody told it.
+        """
+        await self.generator()
+        url = self._endpoints.openai if self._endpoints is not None else ""
+        if not url:
+            raise InvalidInput(
+                "the address of the generator's OpenAI API is not known: name it in"
+                " `forgetting: {url: http://host:port/v1}`",
+                field="forgetting.url",
+            )
+        return url
 
     async def judge(self) -> JudgeClient:
         """The judge, if it has the study's rubrics.

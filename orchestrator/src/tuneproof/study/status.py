@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tuneproof.study.state.store import State, Task
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.forgetting import forgetting_cells, forgetting_tasks
+from tuneproof.study.steps.timing import timed_tasks, timed_total
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ def status_of(chain: Chain) -> list[StageStatus]:
     if chain.forms:
         tasks = chain.form_grades()
         stages.append(_count("judge check", state, tasks, len(tasks)))
+    if total := timed_total(chain):
+        tasks = [each for cell in timed_tasks(chain).values() for each in cell]
+        stages.append(_count("timing", state, tasks, total))
+    if cells := forgetting_cells(chain):
+        stages.append(_count("forgetting", state, forgetting_tasks(chain).values(), len(cells)))
     return stages
 
 

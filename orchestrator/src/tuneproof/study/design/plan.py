@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.data.answers import GivenAnswers
 from tuneproof.data.evaluation import has_gold
 from tuneproof.data.items import Dataset, Document, Item
 from tuneproof.data.splits import check_leakage, nested_subsets, split
@@ -63,6 +64,10 @@ class Plan:
     """By item id: items that the split kept together, which the analysis takes as one draw."""
     cells: tuple[PlannedCell, ...]
     """The baseline first."""
+    imported: Mapping[str, GivenAnswers] = field(default_factory=dict)
+    """Answers of other systems, by arm."""
+    model: str = ""
+    """Folder or id of the base model, where its tokenizer is; empty: only services know."""
 
     @cached_property
     def documents_digest(self) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tuneproof.data.answers import GivenAnswers, read_answers
 from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.identity import (
     Identities,
     Sources,
@@ -63,6 +65,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     """
     before = remembered or {}
     spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
+    spec = _located(spec, request.file.resolve().parent)
     data = str(request.data.resolve() if request.data else before.get("data", ""))
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
@@ -73,7 +76,9 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         judge_url=request.judge_url,
         judge_model=request.judge_model,
     )
-    return Prepared(spec, make_plan(spec, dataset.load()), sources, data)
+    plan = make_plan(spec, dataset.load())
+    imported = _imported(plan, request.file.resolve().parent)
+    return Prepared(spec, replace(plan, imported=imported, model=sources.model), sources, data)
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
@@ -109,6 +114,40 @@ async def identities_for(
         found = identify(spec, sources)
     prepared.plan.primary(found.measures)
     return found
+
+
+def _located(spec: StudySpec, folder: Path) -> StudySpec:
+    """With the paths of `forgetting`, which are relative to the study file's folder."""
+    forgetting = spec.forgetting
+    if forgetting is None:
+        return spec
+    program, *rest = forgetting.command
+    found: dict[str, Any] = {}
+    if "/" in program:
+        found["command"] = (str(folder / program), *rest)
+    if forgetting.include is not None:
+        found["include"] = folder / forgetting.include
+        if not found["include"].is_dir():
+            raise InvalidInput(f"forgetting.include: there is no folder {found['include']}")
+    if (folder / forgetting.tokenizer).is_dir() and forgetting.tokenizer:
+        found["tokenizer"] = str((folder / forgetting.tokenizer).resolve())
+    return spec.model_copy(update={"forgetting": forgetting.model_copy(update=found)})
+
+
+def _imported(plan: Plan, folder: Path) -> dict[str, GivenAnswers]:
+    """The answers of other systems, by arm; their paths are relative to the study file's folder."""
+    test, known = [item.id for item in plan.test], {item.id for item in plan.dataset.items}
+    return {
+        arm.name: read_answers(
+            folder / arm.imported.path,
+            id_field=arm.imported.id,
+            answer_field=arm.imported.answer,
+            test=test,
+            known=known,
+        )
+        for arm in plan.spec.arms
+        if arm.imported is not None
+    }
 
 
 def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:

@@ -149,6 +149,43 @@ class ChecksSpec(Section):
     judge: JudgeCheckSpec | None = None
 
 
+class CostsSpec(Section):
+    """What answers take beside their quality; no score depends on it."""
+
+    timed: int = Field(default=5, ge=0, le=1000)
+    """Questions that each cell answers once more, alone, after the batch; 0: none."""
+    currency: str = Field(default="USD", min_length=1, max_length=8)
+    gpu_hour: float | None = Field(default=None, gt=0)
+    """Price of an hour of the GPUs that serve one base model."""
+    prompt_tokens: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of prompts; with `completion_tokens`."""
+    completion_tokens: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of answers."""
+
+
+class ForgettingSpec(Section):
+    """Tasks of lm-eval, which the base model and each adapter do."""
+
+    tasks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    """As lm-eval names them."""
+    command: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("lm-eval",), min_length=1
+    )
+    """How it is called; it stands in an environment of its own."""
+    limit: int | None = Field(default=None, ge=1)
+    """Items of each task; without it, all."""
+    fewshot: int | None = Field(default=None, ge=0)
+    """Examples in each prompt; without it, as the task has it."""
+    include: Path | None = None
+    """Folder of task files of one's own, relative to the study file."""
+    tokenizer: str = ""
+    """Folder or Hugging Face id; by default the base model's."""
+    url: str = ""
+    """Base URL of the generator's OpenAI API; by default that of services started here."""
+    in_flight: int = Field(default=8, ge=1, le=1024)
+    """Requests at once."""
+
+
 class ServicesSpec(Section):
     """What `--up` starts the services with; flags win."""
 
@@ -178,6 +215,8 @@ class StudySpec(Section):
     judge: Annotated[JudgeSpec | None, BeforeValidator(_none_for("none"))] = None
     comparison: ComparisonSpec
     checks: ChecksSpec = ChecksSpec()
+    costs: CostsSpec = CostsSpec()
+    forgetting: ForgettingSpec | None = None
     services: ServicesSpec = ServicesSpec()
 
     @property

@@ -32,6 +32,7 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
         found += repeated(spec.judge.rubrics, ("judge", "rubrics"), "rubric")
     if spec.checks.judge is not None and spec.judge is None:
         found.append((("checks", "judge"), "there is no judge to check: name `judge: {rubrics}`"))
+    found += _costs(spec)
     if spec.judge is None:
         found += [
             (("comparison", "margin"), f"no judge scores the answers: give a margin for {measure}")
@@ -39,6 +40,21 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
             if measure not in spec.comparison.margin and measure in LEXICAL_MEASURES
         ]
     return found + _primary(spec)
+
+
+def _costs(spec: StudySpec) -> list[Mistake]:
+    costs, place = spec.costs, ("costs",)
+    tokens = {"prompt_tokens": costs.prompt_tokens, "completion_tokens": costs.completion_tokens}
+    given = [name for name, value in tokens.items() if value is not None]
+    found: list[Mistake] = []
+    if len(given) == 1:
+        (other,) = tokens.keys() - set(given)
+        found.append(((*place, given[0]), f"needs `{other}` beside it; 0 if it costs nothing"))
+    if given and costs.gpu_hour is not None:
+        found.append(((*place, "gpu_hour"), "leave out `gpu_hour`, or the prices of tokens"))
+    if costs.gpu_hour is not None and not costs.timed:
+        found.append(((*place, "timed"), "must be 1 or more where `gpu_hour` prices the answers"))
+    return found
 
 
 def _primary_measures(spec: StudySpec) -> set[str]:
@@ -63,6 +79,7 @@ def _arms(spec: StudySpec) -> list[Mistake]:
             set_here = {
                 "tune": arm.tune,
                 "examples": arm.examples,
+                "import": arm.imported,
                 "context": arm.context == "none",
             }
             found += [
@@ -70,8 +87,16 @@ def _arms(spec: StudySpec) -> list[Mistake]:
                 for key, value in set_here.items()
                 if value
             ]
+        elif arm.imported is not None:
+            clash = {"tune": arm.tune, "examples": arm.examples, "context": arm.context == "none"}
+            told = "has the answers of another system: leave out {}, or make two arms of it"
+            found += [
+                ((*place, key), f"{arm.name!r} {told.format(f'`{key}`')}")
+                for key, value in clash.items()
+                if value
+            ]
         elif arm.tune is None and arm.examples is None and arm.context == "retrieved":
-            told = "is the baseline again: give it `tune`, `examples` or `context: none`"
+            told = "is the baseline again: give it `tune`, `examples`, `import` or `context: none`"
             found.append((place, f"{arm.name!r} {told}"))
         elif arm.tune is not None and arm.examples is not None:
             told = "is tuned and has examples: make two arms of it"

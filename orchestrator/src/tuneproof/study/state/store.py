@@ -20,7 +20,7 @@ from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, WrongState
 
 N = TypeVar("N", bound=Hashable)
-Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool"]
+Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool", "timing", "forgetting"]
 """The reader's and the judge's checks are answers and grades too."""
 
 FILE_NAME = "study.sqlite"
@@ -53,6 +53,8 @@ CREATE TABLE IF NOT EXISTS stages (
     study TEXT NOT NULL, stage TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (study, stage)
 );
 """
+
+_CHOSEN = " WHERE key IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,7 @@ class State:
 
     def _select(self, query: str, keys: Iterable[str]) -> dict[str, str]:
         """The second column by the first, of those keys that are there."""
-        chosen = f"{query} WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
-        return dict(self._database.execute(chosen, [json.dumps(list(keys))]))
+        return dict(self._database.execute(query + _CHOSEN, [json.dumps(list(keys))]))
 
     def remember_study(self, name: str, resolved: Mapping[str, Any]) -> None:
         """Keeps the flags of a study's last run, so that a report needs only the study file."""
@@ -172,6 +173,38 @@ class State:
         """The outputs of all trainings."""
         query = "SELECT output FROM results WHERE kind = 'training'"
         return [json.loads(output) for (output,) in self._database.execute(query)]
+
+    def sizes(self) -> Iterator[tuple[str, str, int]]:
+        """Key, kind and bytes of everything finished or failed."""
+        for table, value in (("results", "inputs || output"), ("failures", "message")):
+            yield from self._database.execute(
+                f"SELECT key, kind, length(CAST(key || {value} AS BLOB)) FROM {table}"  # noqa: S608 - constants
+            )
+
+    def rows(self, kind: Kind, keys: Iterable[str]) -> list[tuple[Any, Any]]:
+        """Inputs and outputs of finished work of one kind, of those keys that have one."""
+        query = (
+            "SELECT inputs, output FROM results"
+            " WHERE kind = ? AND key IN (SELECT value FROM json_each(?))"
+        )
+        found = self._database.execute(query, [kind, json.dumps(list(keys))])
+        return [(json.loads(inputs), json.loads(output)) for inputs, output in found]
+
+    def studies(self) -> list[str]:
+        """Names of the studies that ran here."""
+        return [name for (name,) in self._database.execute("SELECT name FROM studies")]
+
+    def forget(self, keys: Iterable[str], studies: Iterable[str]) -> None:
+        """Deletes work, and what is remembered of studies, and gives the space back."""
+        gone, names = json.dumps(list(keys)), json.dumps(list(studies))
+        with self._database:
+            for table in ("results", "failures"):
+                self._database.execute(f"DELETE FROM {table}{_CHOSEN}", [gone])  # noqa: S608 - constants
+            for table, name in (("studies", "name"), ("stages", "study")):
+                chosen = _CHOSEN.replace("key", name)
+                self._database.execute(f"DELETE FROM {table}{chosen}", [names])  # noqa: S608 - constants
+        self._database.execute("VACUUM")
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def seconds(self, study: str) -> dict[str, float]:
         """Wall time by stage."""

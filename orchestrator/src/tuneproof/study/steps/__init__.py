@@ -3,6 +3,9 @@
 chain       the heart: every piece of work by its inputs, as far as it can be known now
 searches    what is searched, and for what; `pairs`: what tuning and examples show
 work        asks a service for what is missing, keeps each answer, asks again for the rest
+importing   the answers of other systems, from files; `given`: as pieces of work
 retrieval → training → answering → judging     the steps that call the services
+forgetting  tasks of `lm_eval` before and after tuning
+timing      a few answers once more, one at a time
 checks      the instruments themselves: the reader and the judge on known ground
 """

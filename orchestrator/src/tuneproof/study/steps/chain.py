@@ -17,6 +17,7 @@ from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
+from tuneproof.study.steps.given import given_task
 from tuneproof.study.steps.pairs import example_pairs, training_data, tuning_pairs
 from tuneproof.study.steps.searches import Searches
 
@@ -76,16 +77,7 @@ class Chain:
         """Answers to the test items that can be asked for now, the baseline's first."""
         spec, found = self.plan.spec, self.searches.passages()
         adapters, near = self.adapters(), self.searches.neighbours()
-        asked = [
-            Question(
-                item.id,
-                item.question,
-                item.references[spec.references],
-                tuple(passage.text for passage in found[item.id][: spec.retrieval.k]),
-            )
-            for item in self.plan.test
-            if item.id in found
-        ]
+        asked = self.questions(found)
         return [
             self._answer(cell, adapters.get(cell.name, ""), question, pairs)
             for cell in self.plan.cells
@@ -97,6 +89,22 @@ class Chain:
                 )
             )
             is not None
+        ]
+
+    def questions(
+        self, passages: dict[str, tuple[StoredPassage, ...]] | None = None
+    ) -> list[Question]:
+        """The test questions with their passages, as far as they are searched."""
+        spec, found = self.plan.spec, passages or self.searches.passages()
+        return [
+            Question(
+                item.id,
+                item.question,
+                item.references[spec.references],
+                tuple(passage.text for passage in found[item.id][: spec.retrieval.k]),
+            )
+            for item in self.plan.test
+            if item.id in found
         ]
 
     def reader_answers(self) -> list[AnswerWork]:
@@ -141,6 +149,8 @@ class Chain:
     def _answer(
         self, cell: PlannedCell, adapter: str, asked: Question, examples: Sequence[Pair] = ()
     ) -> AnswerWork:
+        if cell.arm.imported is not None:
+            return AnswerWork(cell, asked, given_task(cell, self.plan, asked.id))
         words = self.plan.spec.prompt.passage_words
         passages = asked.passages if cell.arm.context == "retrieved" else None
         inputs = {
