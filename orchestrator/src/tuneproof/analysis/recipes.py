@@ -84,11 +84,17 @@ def recipes_of(
     for measure in measures:
         for (model, arm, size), cells in groups.items():
             seeds = tuple(
-                SeedScore(cell.name, cell.seed, one.mean, one.mean_against, one.verdict)
+                SeedScore(
+                    cell.name,
+                    cell.seed,
+                    compared.mean,
+                    compared.mean_against,
+                    compared.verdict,
+                )
                 for cell in cells
-                if (one := scored.get((cell.name, measure))) is not None
-                and one.mean is not None
-                and one.mean_against is not None
+                if (compared := scored.get((cell.name, measure))) is not None
+                and compared.mean is not None
+                and compared.mean_against is not None
             )
             if seeds:
                 found.append(Recipe(model, arm, size, cells[0].tuned, measure, seeds))

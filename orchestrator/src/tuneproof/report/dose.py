@@ -78,8 +78,7 @@ def dose_response(
         colours: by cell.
     """
     tuned = [one for one in recipes_of(results, comparisons, measures) if one.tuned]
-    shown = {one.size for one in tuned}
-    if len(shown) < 2 and all(len(one.seeds) < 2 for one in tuned):
+    if len({one.size for one in tuned}) < 2 and all(len(one.seeds) < 2 for one in tuned):
         return None
     by_arm = {one.arm: colours[one.seeds[0].cell] for one in tuned}
     panels = []
