@@ -7,8 +7,11 @@ differences and a training's loss by step; the report is an artifact of the stud
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +65,9 @@ def log_to_mlflow(
         Unavailable: its server cannot be reached, or refuses.
     """
     try:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - an extra
-        from mlflow.tracking import MlflowClient  # noqa: PLC0415 - an extra
+        # Not `import`: its pins are at odds with ours, so that no test environment has it.
+        refusal = import_module("mlflow.exceptions").MlflowException
+        client = import_module("mlflow.tracking").MlflowClient
     except ImportError:
         raise InvalidInput(
             "--mlflow needs MLflow: install it with `pip install 'tuneproof[mlflow]'`, and for a"
@@ -71,10 +75,10 @@ def log_to_mlflow(
         ) from None
     digest = sha256_of_json(results_json(results, design))
     try:
-        return _Writing(MlflowClient(tracking_uri=uri), results).all(
-            comparisons, design, report, digest
-        )
-    except MlflowException as error:
+        with redirect_stdout(sys.stderr):  # it prints where to see a run, also between our JSON
+            writing = _Writing(client(tracking_uri=uri), results)
+            return writing.all(comparisons, design, report, digest)
+    except refusal as error:
         raise Unavailable(f"MLflow at {uri}: {error}") from None
     except (ImportError, OSError) as error:
         raise InvalidInput(f"MLflow cannot use {uri}: {error}") from None
@@ -147,19 +151,19 @@ class _Writing:
         self._client.set_terminated(run)
 
     def _parameters(self, run: str, values: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param  # noqa: PLC0415 - an extra
-
+        entities = import_module("mlflow.entities")
         listed = [
-            Param(_NAME.sub("_", name), str(value)[:_LONGEST_PARAMETER])
+            entities.Param(_NAME.sub("_", name), str(value)[:_LONGEST_PARAMETER])
             for name, value in values.items()
         ]
         for start in range(0, len(listed), _MOST_PARAMETERS):
             self._client.log_batch(run, params=listed[start : start + _MOST_PARAMETERS])
 
     def _metrics(self, run: str, values: list[tuple[str, float, int]]) -> None:
-        from mlflow.entities import Metric  # noqa: PLC0415 - an extra
-
-        listed = [Metric(_NAME.sub("_", name), value, 0, step) for name, value, step in values]
+        entities = import_module("mlflow.entities")
+        listed = [
+            entities.Metric(_NAME.sub("_", name), value, 0, step) for name, value, step in values
+        ]
         for start in range(0, len(listed), _MOST_BATCH):
             self._client.log_batch(run, metrics=listed[start : start + _MOST_BATCH])
 
