@@ -45,7 +45,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve verify-data verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve bench-report verify-data verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -101,6 +101,9 @@ bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its st
 
 verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
 	$(BIN)/python benchmarks/retrieve_scale.py
+
+bench-report: $(STAMP)  ## Measure the size of a report of 10,000 answers, and how soon a browser shows it
+	$(BIN)/python benchmarks/report.py
 
 verify-gpu:  ## Measure on the GPU what the packages of GPU_PYTHON allow; writes docs/performance.md
 	PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) benchmarks/gpu.py --json $(STATE)/gpu.json \

@@ -54,6 +54,7 @@ class CellFinding:
     """One for each primary comparison, with figures and interval."""
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt."""
+    model: str = ""
     imported: bool = False
     """Another system answered."""
 
@@ -133,6 +134,7 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
         phrase=join(phrases),
         sentences=tuple(sentence_of(one, labels[one.against]) for one in named),
         tuned=cell.tuned,
+        model=cell.model,
         imported=cell.imported,
     )
 
@@ -194,11 +196,11 @@ def _lead(found: Sequence[CellFinding]) -> str:
 
 def speaks_of_the_recipe(found: Sequence[CellFinding]) -> bool:
     """Whether each tuned arm has, at each size, enough seeds for a statement about fine-tuning."""
-    seeds: dict[tuple[str, int], set[int]] = {}
+    seeds: dict[tuple[str, str, int], set[int]] = {}
     for one in found:
         if not one.tuned:
             continue
-        seeds.setdefault((one.arm, one.size), set()).add(one.seed)
+        seeds.setdefault((one.model, one.arm, one.size), set()).add(one.seed)
     return all(len(each) >= RECIPE_SEEDS for each in seeds.values())
 
 

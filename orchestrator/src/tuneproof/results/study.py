@@ -130,6 +130,20 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """A model whose answers the study has."""
+
+    name: str
+    """What the study calls it."""
+    content: str
+    """A base's digest, or where an API model is asked."""
+    baseline: str
+    """Name of its untuned cell."""
+    is_api: bool = False
+    """It is asked at an endpoint, as a baseline only; nothing is tuned."""
+
+
+@dataclass(frozen=True, slots=True)
 class Alone:
     """Times of answers that a cell gave one at a time, after the batch; means over them."""
 
@@ -190,6 +204,8 @@ class Cell:
     """Scores on lm-eval's tasks, of the baseline and the tuned cells."""
     imported: bool = False
     """Another system answered; the base model did not."""
+    model: str = ""
+    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +289,7 @@ class StudyResults:
     cells: tuple[Cell, ...]
     """The baseline first."""
     baseline: str
-    """Name of the cell that the others are compared with."""
+    """Name of the cell that the others are compared with; of several bases, the first's."""
     answers: tuple[Answer, ...]
     retrieval: RetrievalQuality | None
     reader_checks: tuple[ReaderCheck, ...]
@@ -290,13 +306,20 @@ class StudyResults:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     criteria: tuple[Measure, ...] = ()
     """What the judge's rubrics measure, in their order; empty without a judge."""
+    models: tuple[Model, ...] = ()
+    """The first base's first."""
     prices: Prices | None = None
     """None where the study file gives none."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:
-        """Every cell but the baseline."""
-        return tuple(cell for cell in self.cells if cell.name != self.baseline)
+        """Every cell but the baselines, of which each model has one."""
+        baselines = {self.baseline, *(model.baseline for model in self.models)}
+        return tuple(cell for cell in self.cells if cell.name not in baselines)
+
+    def baseline_of(self, cell: Cell) -> str:
+        """Name of the baseline of a cell's own model."""
+        return next((m.baseline for m in self.models if m.name == cell.model), self.baseline)
 
     @property
     def baseline_label(self) -> str:
