@@ -53,6 +53,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`costs`": spec.CostsSpec,
     "`forgetting`": spec.ForgettingSpec,
     "`services`": spec.ServicesSpec,
+    "`execution`": spec.ExecutionSpec,
 }
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 """The smallest study, and arms of every kind."""

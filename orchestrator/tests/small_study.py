@@ -141,7 +141,7 @@ class SmallStudy:
         content = {name: {"grpc": target} for name in names}
         (self.state / "endpoints.json").write_text(json.dumps(content))
 
-    async def run(self, target: str = "", **flags) -> StudyResults:
+    async def run(self, target: str = "", *, in_turn: bool = False, **flags) -> StudyResults:
         """Runs what is missing in this process."""
         if target:
             self.announce(target)
@@ -156,7 +156,7 @@ class SmallStudy:
             services = Services(source, identities=identities, sources=prepared.sources)
             async with services:
                 store = str(self.state / "artifacts")
-                await run_study(chain, services, Quiet(), artifacts=store)
+                await run_study(chain, services, Quiet(), artifacts=store, in_turn=in_turn)
             return load_results(chain)
 
     def rows(self) -> dict[str, tuple[str, str, str]]:

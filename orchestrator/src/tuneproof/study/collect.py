@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
@@ -206,10 +206,21 @@ def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tupl
             f"{failed} of {len(answers)} answers are missing or not judged;"
             " the same command tries them again."
         )
+        notes += _lost_cells(answers)
     notes += failures_of(chain)
     if len(models) > 1:
         notes.append(f"The answers were judged by different models: {', '.join(models)}.")
     return tuple(notes)
+
+
+def _lost_cells(answers: tuple[Answer, ...]) -> Iterator[str]:
+    """Why cells without any usable answer have no verdict."""
+    by_cell: dict[str, list[str]] = {}
+    for answer in answers:
+        by_cell.setdefault(answer.cell, []).append(answer.error)
+    for cell, errors in by_cell.items():
+        if all(errors):
+            yield f"{cell} is not compared: {errors[0]}."
 
 
 def _provenance(chain: Chain) -> dict[str, str]:

@@ -91,7 +91,7 @@ class GivenServices:
 
 
 class Services:
-    """Clients of the four services, opened at first use.
+    """Clients of the four services, opened at first use. Several steps may use them at once.
 
     Args:
         sources: the files behind the services, where they are known; a service that started before
@@ -105,6 +105,7 @@ class Services:
         self._stack = AsyncExitStack()
         self._endpoints: Endpoints | None = None
         self._clients: dict[type[Any], Any] = {}
+        self._changing = asyncio.Lock()
         self.pool: PoolInfo | None = None
         """What the generator serves, once a step has asked it."""
 
@@ -112,22 +113,24 @@ class Services:
         return self
 
     async def __aexit__(self, *ended: object) -> None:
-        await self._disconnect()
+        await self._stack.aclose()
         await self._source.close()
 
     async def start(self) -> None:
         """Makes sure that the services run, where the study starts them."""
-        if self._endpoints is None:
-            self._endpoints = await self._source.start()
+        async with self._changing:
+            await self._start()
 
     async def retriever(self) -> RetrieverClient:
         """The retriever."""
-        return await self._client(RetrieverClient)
+        async with self._changing:
+            return await self._client(RetrieverClient)
 
     async def trainer(self) -> TrainerClient:
         """The trainer; the generator tells which base model it has."""
-        await self.generator()
-        return await self._client(TrainerClient)
+        async with self._changing:
+            await self._checked_generator()
+            return await self._client(TrainerClient)
 
     async def generator(self) -> GeneratorClient:
         """The generator, if it serves the model that the study means.
@@ -135,6 +138,10 @@ class Services:
         Raises:
             WrongState: it serves another one.
         """
+        async with self._changing:
+            return await self._checked_generator()
+
+    async def _checked_generator(self) -> GeneratorClient:
         client = await self._client(GeneratorClient)
         if self.pool is None:
             pool = await client.pool()
@@ -172,6 +179,10 @@ class Services:
         Raises:
             WrongState: it has others under their names, or lacks one.
         """
+        async with self._changing:
+            return await self._checked_judge()
+
+    async def _checked_judge(self) -> JudgeClient:
         first = JudgeClient not in self._clients
         client = await self._client(JudgeClient)
         if first and self._identities.rubrics:
@@ -182,12 +193,20 @@ class Services:
         return client
 
     async def recover(self) -> None:
-        """Connects again after a service was lost; restarts it where the study started it."""
-        await self._disconnect()
-        self._endpoints = await self._source.start()
+        """Connects again after a service was lost; restarts it where the study started it.
+
+        The other steps go on with the clients that they have.
+        """
+        async with self._changing:
+            self._forget()
+            self._endpoints = await self._source.start()
+
+    async def _start(self) -> None:
+        if self._endpoints is None:
+            self._endpoints = await self._source.start()
 
     async def _start_anew(self, problem: str) -> None:
-        await self._disconnect()
+        self._forget()
         endpoints = await self._source.restart()
         if endpoints is None:
             raise WrongState(problem)
@@ -195,17 +214,17 @@ class Services:
 
     async def _client(self, kind: type[C]) -> C:
         if kind not in self._clients:
-            await self.start()
+            await self._start()
             endpoints = cast(Endpoints, self._endpoints)
             opened = kind(endpoints.target(kind.service), token=endpoints.token)
             self._clients[kind] = await self._stack.enter_async_context(opened)
         found: C = self._clients[kind]
         return found
 
-    async def _disconnect(self) -> None:
-        stack, self._stack, self._clients = self._stack, AsyncExitStack(), {}
-        self.pool = None
-        await stack.aclose()
+    def _forget(self) -> None:
+        """New clients at the next use; the old ones are closed at the end, for steps that use
+        them."""
+        self._clients, self.pool = {}, None
 
 
 def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> str:

@@ -83,7 +83,7 @@ def _write_prompts(file: Path, state: Path, data: Path | None, path: Path) -> Pa
     from tuneproof.study.steps.importing import prompt_digest, prompts_of  # noqa: PLC0415
 
     with last_run(file, state, data) as chain:
-        prompts = prompts_of(chain.plan, chain.questions())
+        prompts = prompts_of(chain.plan, chain.searched().questions)
         if len(prompts) < len(chain.plan.test):
             raise WrongState(
                 f"{len(chain.plan.test) - len(prompts)} of {len(chain.plan.test)} test questions"

@@ -64,8 +64,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         InvalidInput: the file, the data or the flags are wrong; one message lists the mistakes.
     """
     before = remembered or {}
-    spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
-    spec = _located(spec, request.file.resolve().parent)
+    spec = spec_of(request.file, request.rubric_ids or before.get("rubric_ids"))
     data = str(request.data.resolve() if request.data else before.get("data", ""))
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
@@ -79,6 +78,18 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     plan = make_plan(spec, dataset.load())
     imported = _imported(plan, request.file.resolve().parent)
     return Prepared(spec, replace(plan, imported=imported, model=sources.model), sources, data)
+
+
+def spec_of(file: Path, rubrics: Any) -> StudySpec:
+    """The study in a file, with its paths found.
+
+    Args:
+        rubrics: to judge by instead of its own, where there are any.
+
+    Raises:
+        InvalidInput: the file has mistakes.
+    """
+    return _located(_with_rubrics(load_spec(file), rubrics), file.resolve().parent)
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:

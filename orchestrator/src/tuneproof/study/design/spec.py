@@ -197,6 +197,21 @@ class ServicesSpec(Section):
     """The model shows the mechanism only."""
 
 
+class ExecutionSpec(Section):
+    """How much of a study runs at once; no result depends on it."""
+
+    stages: Literal["auto", "overlapping", "in-turn"] = "auto"
+    """Whether answers begin while others train, and grades while others are answered."""
+    searches: int = Field(default=32, ge=1, le=4096)
+    """Queries that the retriever has at once."""
+    trainings: int = Field(default=8, ge=1, le=64)
+    """Runs that the trainer has at once; those beyond its workers wait in its queue."""
+    answers: int = Field(default=256, ge=1, le=4096)
+    """Prompts that the generator has at once."""
+    grades: int = Field(default=64, ge=1, le=4096)
+    """Answers that the judge has at once."""
+
+
 class StudySpec(Section):
     """A whole study file."""
 
@@ -218,6 +233,7 @@ class StudySpec(Section):
     costs: CostsSpec = CostsSpec()
     forgetting: ForgettingSpec | None = None
     services: ServicesSpec = ServicesSpec()
+    execution: ExecutionSpec = ExecutionSpec()
 
     @property
     def baseline(self) -> ArmSpec:

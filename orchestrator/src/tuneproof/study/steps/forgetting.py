@@ -12,11 +12,11 @@ from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.study.design.plan import PlannedCell
 from tuneproof.study.design.spec import ForgettingSpec
-from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.lm_eval import Asked, run_lm_eval
+from tuneproof.study.steps.tally import Piece, Tally, pieces_of
 from tuneproof.study.steps.timing import serve, withdraw
 from tuneproof.study.steps.work import persist
 
@@ -59,12 +59,11 @@ def _content(spec: ForgettingSpec) -> str:
     )
 
 
-async def measure_forgetting(chain: Chain, services: Services, progress: Progress) -> None:
+async def measure_forgetting(chain: Chain, services: Services, tally: Tally) -> None:
     """Runs lm-eval for each cell without results, one after the other. A failure is noted."""
     spec = chain.plan.spec.forgetting
-    tasks = forgetting_tasks(chain)
-    missing = chain.state.missing(tasks.values())
-    if spec is None or not missing:
+    pieces = pieces_of(forgetting_tasks(chain).values(), chain.state, tally)
+    if spec is None or not pieces:
         return
     tokenizer = spec.tokenizer or chain.plan.model
     if not tokenizer:
@@ -73,41 +72,39 @@ async def measure_forgetting(chain: Chain, services: Services, progress: Progres
             " forgetting.tokenizer",
             field="forgetting.tokenizer",
         )
-    distinct = len({each.key for each in tasks.values()})
-    with progress.stage("forgetting", distinct, distinct - len(missing)) as stage:
 
-        async def again() -> None:
-            generator = await services.generator()
-            url = spec.url or await services.openai_url()
-            for each in chain.state.missing(tasks.values()):
-                asked = Asked(spec, "", url, tokenizer, services.token)
-                await _measure(chain, generator, each, asked, stage)
+    async def again() -> None:
+        generator = await services.generator()
+        url = spec.url or await services.openai_url()
+        for each in chain.state.missing(piece.task for piece in pieces.values()):
+            asked = Asked(spec, "", url, tokenizer, services.token)
+            with pieces[each.key].in_hand():
+                await _measure(chain, generator, pieces[each.key], asked, tally)
 
-        await persist(again, recover=services.recover)
+    await persist(again, recover=services.recover)
 
 
 async def _measure(
     chain: Chain,
     generator: GeneratorClient,
-    wanted: Task,
+    piece: Piece,
     asked: Asked,
-    stage: Stage,
+    tally: Tally,
 ) -> None:
-    adapter = str(wanted.inputs["adapter"])
+    adapter = str(piece.task.inputs["adapter"])
     await serve(generator, adapter)
     model = adapter or chain.identities.model_name
-    stage.note(f"lm-eval of {model.partition('@')[0]}")
+    tally.note(f"lm-eval of {model.partition('@')[0]}")
     try:
         found = await run_lm_eval(replace(asked, model=model))
     except InvalidInput:
         raise
     except TuneproofError as error:
-        chain.state.fail(wanted, error.message)
-        stage.note(error.message)
+        piece.fail(chain.state, error.message)
+        tally.note(error.message)
     else:
-        chain.state.put(wanted, found)
-        stage.advance()
-    await withdraw(generator, adapter, stage)
+        piece.keep(chain.state, found)
+    await withdraw(generator, adapter, tally)
 
 
 def scores_of(output: Mapping[str, Any] | None) -> tuple[TaskScore, ...]:

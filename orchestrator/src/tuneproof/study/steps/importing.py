@@ -52,7 +52,7 @@ def import_answers(chain: Chain) -> tuple[Kept, ...]:
             )
         return ChatTokenizer(chain.plan.model)
 
-    kept = check_prompts(chain.plan, chain.questions(), tokenizer)
+    kept = check_prompts(chain.plan, chain.searched().questions, tokenizer)
     given = [work.task for work in chain.answers() if output_of(work.task) is not None]
     for task in chain.state.missing(given):
         chain.state.put(task, output_of(task))

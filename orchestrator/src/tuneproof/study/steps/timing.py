@@ -16,11 +16,11 @@ from typing import Any
 from tuneproof.results import Alone
 from tuneproof.sdk import Generation, GeneratorClient, Sampling
 from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
-from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.given import output_of
+from tuneproof.study.steps.tally import Piece, Tally, pieces_of
 from tuneproof.study.steps.work import persist
 
 _AWAY_SECONDS = 10.0
@@ -29,13 +29,12 @@ _AWAY_SECONDS = 10.0
 def timed_tasks(chain: Chain) -> dict[str, list[Task]]:
     """What is asked alone, by cell: the first questions that the cell has answered."""
     most = chain.plan.spec.costs.timed
-    works = chain.answers() if most else []
-    done = chain.state.outputs({place: work.task for place, work in enumerate(works)})
-    found: dict[str, list[Task]] = defaultdict(list)
-    for place, work in enumerate(works):
-        cell = found[work.cell.name]
-        if place in done and len(cell) < most and output_of(work.task) is None:
-            cell.append(task("timing", {**work.task.inputs, "alone": True}))
+    found = {}
+    for cell, works in chain.answers_by_cell() if most else ():
+        asked = [work.task for work in works if output_of(work.task) is None]
+        missing = chain.state.without_output(each.key for each in asked)
+        done = [each for each in asked if each.key not in missing][:most]
+        found[cell.name] = [task("timing", {**each.inputs, "alone": True}) for each in done]
     return {cell: tasks for cell, tasks in found.items() if tasks}
 
 
@@ -45,47 +44,46 @@ def timed_total(chain: Chain) -> int:
     return len(cells) * min(chain.plan.spec.costs.timed, len(chain.plan.test))
 
 
-async def time_alone(chain: Chain, services: Services, progress: Progress) -> None:
+async def time_alone(chain: Chain, services: Services, tally: Tally) -> None:
     """Asks for what is not timed yet, cell after cell. A request that fails is noted."""
     tasks = [each for cell in timed_tasks(chain).values() for each in cell]
-    missing = chain.state.missing(tasks)
-    if not missing:
-        return
-    distinct = len({each.key for each in tasks})
-    with progress.stage("timing", distinct, distinct - len(missing)) as stage:
+    pieces = pieces_of(tasks, chain.state, tally)
 
-        async def again() -> None:
-            await _time(chain, await services.generator(), stage)
+    async def again() -> None:
+        missing = chain.state.missing(piece.task for piece in pieces.values())
+        if missing:
+            await _time(chain, await services.generator(), [pieces[m.key] for m in missing], tally)
 
-        await persist(again, recover=services.recover)
+    await persist(again, recover=services.recover)
 
 
-async def _time(chain: Chain, generator: GeneratorClient, stage: Stage) -> None:
-    tasks = [each for cell in timed_tasks(chain).values() for each in cell]
-    by_adapter: dict[str, list[Task]] = defaultdict(list)
-    for each in chain.state.missing(tasks):
-        by_adapter[str(each.inputs["adapter"])].append(each)
+async def _time(
+    chain: Chain, generator: GeneratorClient, pieces: Sequence[Piece], tally: Tally
+) -> None:
+    by_adapter: dict[str, list[Piece]] = defaultdict(list)
+    for piece in pieces:
+        by_adapter[str(piece.task.inputs["adapter"])].append(piece)
     for adapter, group in by_adapter.items():
         with _noting(chain, group):
             await serve(generator, adapter)
-            for each in group:
-                with _noting(chain, [each]):
-                    chain.state.put(each, _output(await _ask(generator, each), adapter))
-                    stage.advance()
+            for piece in group:
+                with _noting(chain, [piece]), piece.in_hand():
+                    answer = await _ask(generator, piece.task)
+                    piece.keep(chain.state, _output(answer, adapter))
         if len(by_adapter) > 1:
-            await withdraw(generator, adapter, stage)
+            await withdraw(generator, adapter, tally)
 
 
 @contextmanager
-def _noting(chain: Chain, tasks: Sequence[Task]) -> Iterator[None]:
-    """Notes a failure of tasks and goes on; a lost service is no failure of theirs."""
+def _noting(chain: Chain, pieces: Sequence[Piece]) -> Iterator[None]:
+    """Notes a failure of pieces and goes on; a lost service is no failure of theirs."""
     try:
         yield
     except Unavailable:
         raise
     except TuneproofError as error:
-        for each in tasks:
-            chain.state.fail(each, error.message)
+        for piece in pieces:
+            piece.fail(chain.state, error.message)
 
 
 async def serve(generator: GeneratorClient, adapter: str) -> None:
@@ -95,13 +93,13 @@ async def serve(generator: GeneratorClient, adapter: str) -> None:
         await generator.wait_ready(adapter, away_seconds=_AWAY_SECONDS)
 
 
-async def withdraw(generator: GeneratorClient, adapter: str, stage: Stage) -> None:
+async def withdraw(generator: GeneratorClient, adapter: str, tally: Tally) -> None:
     """Makes room for the next adapter."""
     try:
         if adapter:
             await generator.remove(adapter)
     except TuneproofError as error:
-        stage.note(f"{adapter} was not removed: {error.message}")
+        tally.note(f"{adapter} was not removed: {error.message}")
 
 
 async def _ask(generator: GeneratorClient, asked: Task) -> Generation:
