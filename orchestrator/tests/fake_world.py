@@ -19,6 +19,8 @@ class World:
 
     model: str = "tiny"
     judge_model: str = "tiny"
+    config_digest: str = ""
+    """Of the base; empty: not told."""
     delay: float = 0.0
     """Seconds that each answer and each grade takes."""
     wait_for: int = 0

@@ -164,6 +164,7 @@ class Generator(
             dtype="float32",
             max_loras=self._world.max_loras,
             max_cpu_loras=self._world.max_cpu_loras,
+            config_digest=self._world.config_digest,
         )
         pool.start_time.FromDatetime(self._world.started)
         return gen.GetPoolResponse(pool=pool)

@@ -141,8 +141,14 @@ class SmallStudy:
         content = {name: {"grpc": target} for name in names}
         (self.state / "endpoints.json").write_text(json.dumps(content))
 
-    async def run(self, target: str = "", *, in_turn: bool = False, **flags) -> StudyResults:
-        """Runs what is missing in this process."""
+    async def run(
+        self, target: str = "", *, in_turn: bool = False, source=None, **flags
+    ) -> StudyResults:
+        """Runs what is missing in this process.
+
+        Args:
+            source: of services; by default those that are announced, and those of the file.
+        """
         if target:
             self.announce(target)
         request = Request(self.file, self.state, **flags)
@@ -152,7 +158,8 @@ class SmallStudy:
         with exclusive(self.state), open_state(self.state, write=True) as state:
             remember(state, prepared, request, identities)
             chain = Chain(prepared.plan, identities, state)
-            source = GivenServices(endpoints, progress=lambda *_: None)
+            bases = prepared.sources.bases
+            source = source or GivenServices(endpoints, progress=lambda *_: None, bases=bases)
             services = Services(source, identities=identities, sources=prepared.sources)
             async with services:
                 store = str(self.state / "artifacts")

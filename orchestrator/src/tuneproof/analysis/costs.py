@@ -41,8 +41,20 @@ def _cost(results: StudyResults, cell: Cell) -> CellCost:
     ]
     prompt = fmean(prompt for prompt, _ in told) if told else None
     completion = fmean(completion for _, completion in told) if told else None
-    price, by = _price(results.prices, prompt, completion, cell.alone)
+    price, by = _price(_prices(results, cell), prompt, completion, cell.alone)
     return CellCost(prompt, completion, cell.alone, price, by)
+
+
+def _prices(results: StudyResults, cell: Cell) -> Prices | None:
+    """Those of an API model are its own."""
+    model = next((each for each in results.models if each.name == cell.model), None)
+    if model is None or not model.is_api or results.prices is None:
+        return results.prices
+    return Prices(
+        results.prices.currency,
+        prompt_tokens=model.input_price,
+        completion_tokens=model.output_price,
+    )
 
 
 def _price(

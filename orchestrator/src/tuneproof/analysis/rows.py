@@ -84,7 +84,7 @@ def _cells(results: StudyResults) -> Iterator[Row]:
             **_cell(results, cell),
             "label": cell.label,
             "tuned": cell.tuned,
-            "baseline": cell.name == results.baseline,
+            "baseline": cell not in results.compared,
             "adapter": cell.training.adapter_ref if cell.training else None,
             "answers": len(given),
             "prompt_tokens": costs[cell.name].prompt_tokens,
@@ -138,6 +138,7 @@ def _cell(results: StudyResults, cell: Cell) -> Row:
     return {
         "study": results.name,
         "cell": cell.name,
+        "model": cell.model,
         "arm": cell.arm,
         "size": cell.size,
         "seed": cell.seed,

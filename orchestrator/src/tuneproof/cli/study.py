@@ -25,12 +25,14 @@ from tuneproof.cli.outcome import deliver
 from tuneproof.cli.plan_table import forecast_of, grid_table, plan_json, plan_lines
 from tuneproof.cli.progress import progress_on
 from tuneproof.cli.study_status import show_status, watch_status
-from tuneproof.local import LocalOptions, Supervisor
+from tuneproof.local import Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.prepare import (
     Prepared,
     Request,
+    check_addresses,
+    check_keys,
     identities_for,
     is_external,
     prepare,
@@ -39,7 +41,7 @@ from tuneproof.study.design.prepare import (
     spec_of,
 )
 from tuneproof.study.design.specfile import load_spec
-from tuneproof.study.local import LocalServices
+from tuneproof.study.local import LocalServices, local_options
 from tuneproof.study.opened import chain_of, last_run
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
@@ -222,10 +224,10 @@ def plan_command(
         prepared = prepare(Request(file, state, data, model=model))
         found, why_no_tokens = forecast_of(prepared, state)
         if as_json:
-            print_json(plan_json(prepared.plan, found))
+            print_json(plan_json(prepared, found))
             return
         out.print(grid_table(prepared.plan))
-        for line in plan_lines(found, why_no_tokens):
+        for line in plan_lines(found, why_no_tokens, prepared.spec.costs.currency):
             out.print(line, markup=False, soft_wrap=True)
 
 
@@ -248,8 +250,11 @@ async def _run(
     up: bool,
     keep_up: bool,
 ) -> Chain:
-    external = not up and is_external(request, os.environ)
+    external = not up and is_external(request, os.environ, prepared.sources)
+    check_keys(prepared.spec, request.file, os.environ)
     endpoints = Endpoints() if up else Endpoints.discover(request.state, request.targets)
+    if not up:
+        check_addresses(prepared, endpoints)
     identities = await identities_for(prepared, request, endpoints, external=external)
     remember(results, prepared, request, identities)
     chain = Chain(prepared.plan, identities, results)
@@ -257,14 +262,14 @@ async def _run(
     def tell(name: str, what: str) -> None:
         say(f"{name}: {what}")
 
-    source: ServiceSource = GivenServices(endpoints, progress=tell)
+    bases = prepared.sources.bases
+    source: ServiceSource = GivenServices(endpoints, progress=tell, bases=bases)
     if up:
-        options = LocalOptions(
-            request.state.resolve(),
-            prepared.sources.model,
+        options = local_options(
+            prepared.sources,
+            request.state,
             request.judge_url,
             request.judge_model,
-            prepared.sources.rubrics,
             request.retriever,
         )
         source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)

@@ -53,8 +53,9 @@ def counts_of(results: StudyResults) -> Iterator[str]:
             lost = f"{repeats.lost:,} of {repeats.asked:,} repeats lost"
             yield f"  {cell}: {unscored} unscored, {lost}"
     for reader in results.reader_checks:
+        of = f" {reader.model}" if len(results.models) > 1 else ""
         yield (
-            f"reader alone, evidence among {reader.facts} facts: exact match"
+            f"reader{of} alone, evidence among {reader.facts} facts: exact match"
             f" {reader.exact_match:.2f} over {reader.items} questions"
         )
     exact = means_by_cell(results).get(results.baseline, {}).get("exact_match")

@@ -46,7 +46,8 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     completion_tokens, alone {answers, seconds, first_token_seconds, cached_share} or null, price or
     null, by tokens | gpu}, repeats {asked, lost}, adapter or null, forgetting (each: task, metric,
     value, standard_error or null, samples), means by measure {mean, standard_deviation, scored,
-    unscored}); `models` (name, content, baseline, is_api); `strata` (each kind of question: name
+    unscored}); `models` (name, content, baseline, is_api, input_price, output_price, refused);
+    `strata` (each kind of question: name
     retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
     {answered, refused, means}); `failures` (rules: each name, label, text; cells by name: answers
     that break each rule); `checks` (reader, judge: the results' own fields); `retrieval` or null;

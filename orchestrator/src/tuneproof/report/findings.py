@@ -54,9 +54,10 @@ class CellFinding:
     """One for each primary comparison, with figures and interval."""
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt."""
-    model: str = ""
     imported: bool = False
     """Another system answered."""
+    model: str = ""
+    """Name of the cell's model."""
 
 
 def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFinding, ...]:
@@ -134,8 +135,8 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
         phrase=join(phrases),
         sentences=tuple(sentence_of(one, labels[one.against]) for one in named),
         tuned=cell.tuned,
-        model=cell.model,
         imported=cell.imported,
+        model=cell.model,
     )
 
 

@@ -31,10 +31,10 @@ class ForgettingRow:
 def forgetting_rows(results: StudyResults) -> tuple[ForgettingRow, ...]:
     """A row for each tuned cell, task and metric; none where nothing was measured."""
     cells = {cell.name: cell for cell in results.cells}
-    before = {(one.task, one.metric): one for one in cells[results.baseline].forgetting}
     return tuple(
         _row(cell.name, cell.label, before[one.task, one.metric], one)
         for cell in results.compared
+        for before in [{(o.task, o.metric): o for o in cells[results.baseline_of(cell)].forgetting}]
         for one in cell.forgetting
         if (one.task, one.metric) in before
     )

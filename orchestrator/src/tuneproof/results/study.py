@@ -130,20 +130,6 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A model whose answers the study has."""
-
-    name: str
-    """What the study calls it."""
-    content: str
-    """A base's digest, or where an API model is asked."""
-    baseline: str
-    """Name of its untuned cell."""
-    is_api: bool = False
-    """It is asked at an endpoint, as a baseline only; nothing is tuned."""
-
-
-@dataclass(frozen=True, slots=True)
 class Alone:
     """Times of answers that a cell gave one at a time, after the batch; means over them."""
 
@@ -179,6 +165,26 @@ class Prices:
     prompt_tokens: float | None = None
     """Of a million."""
     completion_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model whose answers the study has."""
+
+    name: str
+    """What the study calls it."""
+    content: str
+    """A base's digest, or where an API model is asked."""
+    baseline: str
+    """Name of its untuned cell."""
+    is_api: bool = False
+    """It is asked at an endpoint, as a baseline only; nothing is tuned."""
+    input_price: float | None = None
+    """Of a million prompt tokens, in the currency of the study's prices; None: not known."""
+    output_price: float | None = None
+    """Of a million completion tokens."""
+    refused: tuple[str, ...] = ()
+    """Settings of its decoding that its endpoint does not take, as `temperature`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +238,8 @@ class ReaderCheck:
     facts: int
     items: int
     exact_match: float
+    model: str = ""
+    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,10 +314,10 @@ class StudyResults:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     criteria: tuple[Measure, ...] = ()
     """What the judge's rubrics measure, in their order; empty without a judge."""
-    models: tuple[Model, ...] = ()
-    """The first base's first."""
     prices: Prices | None = None
     """None where the study file gives none."""
+    models: tuple[Model, ...] = ()
+    """The first base's first."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

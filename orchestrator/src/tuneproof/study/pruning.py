@@ -66,7 +66,7 @@ def referenced(chain: Chain) -> set[str]:
         *chain.form_grades(),
         *(task for cell in timed_tasks(chain).values() for task in cell),
         *forgetting_tasks(chain).values(),
-        pool_task(chain),
+        *(pool_task(chain, model) for model in chain.plan.models),
     ]
     return {task.key for task in tasks}
 

@@ -24,6 +24,7 @@ from tuneproof.adapters.hyperparameters import (
     Rank,
 )
 from tuneproof.data.sources import Name
+from tuneproof.study.design.models import SomeModels
 from tuneproof.study.design.section import Section
 
 Context = Literal["retrieved", "none"]
@@ -136,6 +137,8 @@ class ArmSpec(Section):
     tune: TuneSpec | None = None
     examples: ExamplesSpec | None = None
     imported: ImportSpec | None = Field(default=None, alias="import")
+    models: SomeModels = ()
+    """The bases that have this arm; empty: every base."""
 
     def recipes(self, study: Hyperparameters) -> list[tuple[str, Hyperparameters]]:
         """The arm under its name, or, with a grid, each of its combinations under its own."""

@@ -12,17 +12,18 @@ from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.http import without_credentials
 from tuneproof.study.design.identity import (
     Identities,
-    Sources,
     identify,
     identify_services,
-    resolve_sources,
     rubrics_of_judge,
 )
+from tuneproof.study.design.models import ApiSpec
 from tuneproof.study.design.plan import Plan, make_plan
+from tuneproof.study.design.sources import Sources, resolve_sources
 from tuneproof.study.design.spec import JudgeSpec, StudySpec
-from tuneproof.study.design.specfile import load_spec
+from tuneproof.study.design.specfile import STUDY_FILE, load_spec
 from tuneproof.study.state.store import State
 
 
@@ -69,7 +70,7 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
         spec,
-        request.file.resolve().parent,
+        request.file.resolve(),
         model=request.model,
         rubrics=request.rubrics,
         judge_url=request.judge_url,
@@ -77,7 +78,9 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
     )
     plan = make_plan(spec, dataset.load())
     imported = _imported(plan, request.file.resolve().parent)
-    return Prepared(spec, replace(plan, imported=imported, model=sources.model), sources, data)
+    bases = {base.name: base.model for base in sources.bases}
+    plan = replace(plan, imported=imported, model=sources.model, bases=bases)
+    return Prepared(spec, plan, sources, data)
 
 
 def spec_of(file: Path, rubrics: Any) -> StudySpec:
@@ -107,9 +110,46 @@ def recall(state: State, file: Path) -> dict[str, Any] | None:
     return state.study(load_spec(file).study)
 
 
-def is_external(request: Request, environment: Mapping[str, str]) -> bool:
-    """Whether flags or environment name services that this machine did not start."""
+def is_external(
+    request: Request, environment: Mapping[str, str], sources: Sources | None = None
+) -> bool:
+    """Whether flags, environment or study file name services that this machine did not start."""
+    if sources is not None and any(base.generator for base in sources.bases):
+        return True
     return any(request.targets.get(name) or environment.get(variable_of(name)) for name in SERVICES)
+
+
+def check_addresses(prepared: Prepared, endpoints: Endpoints) -> None:
+    """Where the services run already, each of several bases needs its own generator.
+
+    Raises:
+        InvalidInput: one lacks its address, with all that do.
+    """
+    bases = prepared.sources.bases
+    lacking = [base for base in bases if not base.generator]
+    if len(bases) > 1 and lacking:
+        told = "lacks `generator: host:port`: name it, or start the services here with --up"
+        raise InvalidInput("\n".join(f"{base.place}: {base.name!r} {told}" for base in lacking))
+    for base in bases:
+        if base.generator and not base.trainer and not endpoints.trainer:
+            told = "lacks `trainer: host:port`, and no flag or variable names one"
+            raise InvalidInput(f"{base.place}: {base.name!r} {told}")
+
+
+def check_keys(spec: StudySpec, file: Path, environment: Mapping[str, str]) -> None:
+    """API models need their keys before anything is paid for.
+
+    Raises:
+        InvalidInput: a variable is not set, with all that are not.
+    """
+    missing = [
+        f"{STUDY_FILE.place(file, ('models', index, 'key'))}: the variable {model.key} is not set:"
+        f" set it to the key of {without_credentials(model.url)}"
+        for index, model in enumerate(spec.models)
+        if isinstance(model, ApiSpec) and model.key and not environment.get(model.key)
+    ]
+    if missing:
+        raise InvalidInput("\n".join(missing))
 
 
 async def identities_for(

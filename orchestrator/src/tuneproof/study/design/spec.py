@@ -12,6 +12,7 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.data.sources import LARGEST_SEED, DataSource, Name
 from tuneproof.results import LEXICAL
 from tuneproof.study.design.arms import ArmSpec
+from tuneproof.study.design.models import ApiSpec, BaseSpec, ModelSpec
 from tuneproof.study.design.section import Section
 
 RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
@@ -114,6 +115,10 @@ class PrimarySpec(Section):
     measure: str
     size: int | None = Field(default=None, ge=1)
     """Only cells of this size; without it, of every size."""
+    model: Name | None = None
+    """Only cells of this base; without it, of every base."""
+    against: Name | None = None
+    """An API model; without it, the baseline of the cell's own base."""
 
 
 class ComparisonSpec(Section):
@@ -191,6 +196,8 @@ class ServicesSpec(Section):
 
     model: str = ""
     """Folder, relative to the study file, or a Hugging Face id."""
+    judge: Name | None = None
+    """Base of `models` that judges where no other judge is named; without it, the first."""
     rubrics: Path | None = None
     """Folder of rubric files, relative to the study file."""
     toy: bool = False
@@ -225,6 +232,8 @@ class StudySpec(Section):
     generation: GenerationSpec = GenerationSpec()
     references: Name = "full"
     """Style that answers are judged against."""
+    models: tuple[ModelSpec, ...] = ()
+    """Without them, the one base of `services.model`."""
     arms: tuple[ArmSpec, ...] = Field(min_length=1)
     training: TrainingSpec | None = None
     judge: Annotated[JudgeSpec | None, BeforeValidator(_none_for("none"))] = None
@@ -241,9 +250,28 @@ class StudySpec(Section):
         return next(arm for arm in self.arms if arm.name == self.comparison.baseline)
 
     @property
-    def hyperparameters(self) -> Hyperparameters:
-        """Those that hold where an arm has none of its own."""
-        return self.training.hyperparameters if self.training is not None else Hyperparameters()
+    def bases(self) -> tuple[BaseSpec, ...]:
+        """The bases of `models`, in the file's order."""
+        return tuple(model for model in self.models if isinstance(model, BaseSpec))
+
+    @property
+    def apis(self) -> tuple[ApiSpec, ...]:
+        """The API models, in the file's order."""
+        return tuple(model for model in self.models if isinstance(model, ApiSpec))
+
+    def api(self, name: str) -> ApiSpec:
+        """An API model by its name."""
+        return next(each for each in self.apis if each.name == name)
+
+    def hyperparameters_of(self, model: str) -> Hyperparameters:
+        """Those that hold where an arm has none of its own.
+
+        Args:
+            model: a base's name; empty: that of `services.model`.
+        """
+        shared = self.training.hyperparameters if self.training is not None else Hyperparameters()
+        base = next((each for each in self.bases if each.name == model), None)
+        return shared if base is None else base.tuned_by(shared)
 
     @property
     def tuned(self) -> tuple[ArmSpec, ...]:

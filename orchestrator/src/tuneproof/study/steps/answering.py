@@ -64,7 +64,7 @@ class Answering:
         in_flight: int,
     ) -> None:
         self._state = chain.state
-        self._pool_task = pool_task(chain)
+        self._pool_task = pool_task(chain, chain.plan.baseline.model)
         self._services = services
         self._tally_of = tally_of
         self._answered = answered
@@ -204,9 +204,9 @@ class Answering:
         return piece
 
 
-def pool_task(chain: Chain) -> Task:
-    """The task under which the state keeps the generator's description."""
-    return task("pool", {"base": chain.identities.model})
+def pool_task(chain: Chain, model: str) -> Task:
+    """The task under which the state keeps what a model's generator or endpoint says of itself."""
+    return task("pool", {"base": chain.identities.of(model).content})
 
 
 def _output(generation: Generation, adapter: str) -> object:

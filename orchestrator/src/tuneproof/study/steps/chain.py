@@ -62,6 +62,10 @@ class Chain:
         self.forms = judge_forms(plan)
         """Of the judge's check; empty without one."""
 
+    def part(self, model: str) -> Chain:
+        """The work of one model alone."""
+        return Chain(self.plan.part(model), self.identities, self.state)
+
     def training_data(self, cell: PlannedCell) -> bytes | None:
         """The cell's conversations as JSON Lines; None while searches are missing."""
         return self._training_data(cell, self.searches.passages())
@@ -133,8 +137,13 @@ class Chain:
         ]
 
     def reader_answers(self) -> list[AnswerWork]:
-        """The base model's answers of the reader's check."""
-        found = [self._answer(self.plan.baseline, "", each) for each in self.oracle]
+        """The answers of the reader's check, of each base."""
+        found = [
+            self._answer(cell, "", each)
+            for cell in self.plan.baselines.values()
+            if not cell.is_api
+            for each in self.oracle
+        ]
         return [replace(work, check=True) for work in found]
 
     def grades(self) -> dict[int, Task]:
@@ -170,7 +179,7 @@ class Chain:
 
     def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
         inputs = {
-            "base": self.identities.model,
+            "base": self.identities.of(cell.model).content,
             "data": sha256_of_bytes(data),
             "hyperparameters": cell.hyperparameters.model_dump(mode="json"),
             "seed": cell.seed,
@@ -185,15 +194,17 @@ class Chain:
         words = self.plan.spec.prompt.passage_words
         passages = asked.passages if cell.arm.context == "retrieved" else None
         inputs = {
-            "base": self.identities.model,
+            "base": self.identities.of(cell.model).content,
             "adapter": adapter,
             "messages": chat(asked.question, passages, examples=examples, passage_words=words),
-            "sampling": {
-                "max_tokens": self.plan.spec.generation.max_tokens,
-                "temperature": 0.0,
-            },
+            "sampling": {"max_tokens": self._max_tokens(cell), "temperature": 0.0},
         }
         return AnswerWork(cell, asked, task("answer", inputs))
+
+    def _max_tokens(self, cell: PlannedCell) -> int:
+        spec = self.plan.spec
+        own = spec.api(cell.model).max_tokens if cell.is_api else None
+        return own or spec.generation.max_tokens
 
     def _grade_task(self, asked: Question, answer: str) -> Task:
         judge = self.plan.spec.judge

@@ -22,9 +22,10 @@ from tuneproof.study.steps.work import persist
 
 
 def forgetting_cells(chain: Chain) -> list[PlannedCell]:
-    """The baseline and the tuned cells; none where the file names no tasks."""
+    """The baselines and the tuned cells; none where the file names no tasks."""
     plan = chain.plan
-    return [plan.baseline, *plan.tuned] if plan.spec.forgetting is not None else []
+    bases = [cell for cell in plan.baselines.values() if not cell.is_api]
+    return [*bases, *plan.tuned] if plan.spec.forgetting is not None else []
 
 
 def forgetting_tasks(chain: Chain) -> dict[str, Task]:
@@ -36,7 +37,7 @@ def forgetting_tasks(chain: Chain) -> dict[str, Task]:
         cell.name: task(
             "forgetting",
             {
-                "base": chain.identities.model,
+                "base": chain.identities.of(cell.model).content,
                 "adapter": adapters.get(cell.name, ""),
                 "tasks": list(spec.tasks),
                 "limit": spec.limit,
@@ -93,7 +94,7 @@ async def _measure(
 ) -> None:
     adapter = str(piece.task.inputs["adapter"])
     await serve(generator, adapter)
-    model = adapter or chain.identities.model_name
+    model = adapter or chain.identities.of(chain.plan.baseline.model).served
     tally.note(f"lm-eval of {model.partition('@')[0]}")
     try:
         found = await run_lm_eval(replace(asked, model=model))

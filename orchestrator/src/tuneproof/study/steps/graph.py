@@ -44,6 +44,7 @@ class Graph:
         tallies: by stage.
         artifacts: the artifact store that trainer and generator share: a folder, or a URL.
         in_turn: first all trainings, then all answers, then all grades; else all at once.
+        grades: whether its answers are graded as they come; else `grade_answers` does it later.
     """
 
     def __init__(
@@ -54,7 +55,11 @@ class Graph:
         *,
         artifacts: str,
         in_turn: bool,
+        grades: bool = True,
     ) -> None:
+        self._with_grades = grades
+        self.answered = 0
+        """Answers that it has got."""
         self._chain = chain
         self._tallies = tallies
         for tally in tallies.values():
@@ -94,8 +99,9 @@ class Graph:
         Raises:
             ExceptionGroup: of what stops the whole study.
         """
-        for task in self._chain.form_grades():
-            self._grade(task, JUDGE_CHECK, counted=True)
+        if self._with_grades:
+            for task in self._chain.form_grades():
+                self._grade(task, JUDGE_CHECK, counted=True)
         # Where stages take turns, no path goes on before every training has ended.
         trained = asyncio.Barrier(len(self._paths) + 1 if self._in_turn else 1)
         async with asyncio.TaskGroup() as lanes:
@@ -145,6 +151,9 @@ class Graph:
         counted = not is_new and (work.cell.tune is None or work.cell.name in self._trained)
         if not is_new and not counted:
             self._tally_of(work).already(self._chain.state)
+        self.answered += is_new
+        if not self._with_grades:
+            return
         task = self._chain.grade_of(work, output["text"])
         self._grade(task, READER_SCORES if work.check else GRADES, counted=counted)
 
@@ -159,6 +168,37 @@ class Graph:
             self._grades.add(task, self._tallies[stage], rank=(is_check, *rank_of(task)))
         elif not counted:
             self._tallies[stage].already(self._chain.state)
+
+
+async def grade_answers(chain: Chain, services: Services, tallies: Mapping[str, Tally]) -> None:
+    """Has every answer graded that is not yet, and the forms of the judge's check.
+
+    Args:
+        tallies: as they are counted now.
+    """
+    bounds, state = chain.plan.spec.execution, chain.state
+    lane = Lane(
+        ask_judge(services, chain.identities.judge_name, bounds.grades),
+        state,
+        recover=services.recover,
+    )
+
+    def add(tasks: Sequence[Task], stage: str) -> None:
+        missing = state.without_output([task.key for task in tasks])
+        for task in tasks:
+            if task.key in missing:
+                lane.add(task, tallies[stage], rank=(stage != GRADES, *rank_of(task)))
+
+    for stage in (GRADES, READER_SCORES, JUDGE_CHECK):
+        if stage in tallies:
+            tallies[stage].try_again()
+    add(list(chain.grades().values()), GRADES)
+    if chain.oracle:
+        add(list(chain.reader_grades().values()), READER_SCORES)
+    add(chain.form_grades(), JUDGE_CHECK)
+    lane.close()
+    with span("grades"):
+        await lane.run()
 
 
 def _paths(chain: Chain) -> list[tuple[Task, list[PlannedCell]]]:

@@ -53,7 +53,7 @@ async def run_lm_eval(asked: Asked) -> dict[str, Any]:
     if program is None:
         raise InvalidInput(
             f"there is no program {asked.spec.command[0]!r}: install lm-eval into an environment of"
-            " its own (`pip install 'lm-eval[api]'`) and name its `bin/lm-eval` in"
+            " its own (`pip install 'lm-eval[api]' transformers`) and name its `bin/lm-eval` in"
             " forgetting.command",
             field="forgetting.command",
         )

@@ -102,10 +102,10 @@ class Trainings:
         path = f"datasets/{digest.removeprefix('sha256:')}.jsonl"
         await asyncio.to_thread(_store, self._artifacts, path, data)
         spec = RunSpec(
-            adapter_name=cell.name,
+            adapter_name=cell.adapter,
             data_path=path,
             data_digest=digest,
-            base_model=chain.identities.model_name,
+            base_model=chain.identities.of(cell.model).served,
             seed=cell.seed,
             # All of them are set and so are sent, the defaults of the study file too.
             hyperparameters=Hyperparameters(**cell.hyperparameters.model_dump()),
