@@ -67,8 +67,10 @@ def test_what_a_study_over_models_sizes_and_seeds_says(paper: StudyResults) -> N
     )
     assert found.helps.lines[1].startswith(f"Tuning changes accuracy by {MINUS}0.43 and ")
     assert found.sizes.answered
-    assert found.sizes.lines[0].startswith("Accuracy of full on Llama: 3.")
-    assert "2 seeds tell little" in found.sizes.lines[0]
+    assert found.sizes.lines[0].startswith(
+        "Accuracy rises with the number of pairs in 4 of 4 curves: from the fewest to the most it"
+    )
+    assert found.sizes.lines[2].endswith("; 2 seeds tell little.")
     assert found.models.answered
     assert "on Llama and" in found.models.lines[0]
     by_model = {row.model: row.scores[0] for row in found.by_model}
@@ -88,6 +90,18 @@ def without(study: StudyResults, cells: set[str]) -> StudyResults:
         answers=tuple(one for one in study.answers if one.cell not in cells),
         primary=tuple(one for one in study.primary if one.cell not in cells),
     )
+
+
+def test_few_curves_get_a_sentence_each(paper: StudyResults) -> None:
+    short = without(paper, {cell.name for cell in paper.cells if cell.arm == "short"})
+    lines = questions_of(short, compare(short), CRITERIA).sizes.lines
+    assert [line.partition(":")[0] for line in lines[:4]] == [
+        "Accuracy of full on Llama",
+        "Accuracy of full on Mistral",
+        "Completeness of full on Llama",
+        "Completeness of full on Mistral",
+    ]
+    assert re.search(r"3\.\d\d at 200 pairs, 4\.\d\d at 1,000 \(\+0\.96\)\.$", lines[0])
 
 
 def test_a_section_says_what_the_study_cannot_answer(paper: StudyResults) -> None:

@@ -15,6 +15,9 @@ from tuneproof.results import StudyResults
 HEIGHT = 240.0
 """Pixels."""
 
+DODGE = 1.4
+"""Percent of the width between the marks of two arms at one size."""
+
 _LEFT, _RIGHT, _PAD = 9.0, 96.0, 12.0
 
 
@@ -108,9 +111,12 @@ def _panel(
         share = (axis.high - value) / (axis.high - axis.low)
         return round(_PAD + (HEIGHT - 2 * _PAD) * share, 2)
 
+    # Arms stand a little beside each other: equal scores would hide one.
+    aside = {arm: DODGE * (place - (len(by_arm) - 1) / 2) for place, arm in enumerate(by_arm)}
+
     dots = tuple(
         SeedDot(
-            places[one.size],
+            round(places[one.size] + aside[one.arm], 3),
             height(seed.mean),
             by_arm[one.arm],
             f"{one.arm}, {one.size:,} pairs, seed {seed.seed}: {plain(seed.mean, decimals)}",
@@ -122,8 +128,10 @@ def _panel(
     for arm, colour in by_arm.items():
         curve = [one for one in shown if one.arm == arm]
         for left, right in pairwise(curve):
-            at = places[left.size], height(left.mean), places[right.size], height(right.mean)
-            lines.append(Line(*at, colour))
+            at = [
+                (round(places[one.size] + aside[arm], 3), height(one.mean)) for one in (left, right)
+            ]
+            lines.append(Line(*at[0], *at[1], colour))
         if curve:
             means = ", ".join(f"{plain(one.mean, decimals)} at {one.size:,}" for one in curve)
             words.append(f"{arm}: {means}.")

@@ -37,7 +37,7 @@ from tuneproof.report.findings import findings, headline, sentence_of
 from tuneproof.report.forgetting import forgetting_rows
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.report.questions import questions_of
-from tuneproof.results import StudyResults
+from tuneproof.results import Cell, StudyResults
 
 COLOURS = 8
 """Colours and marks in the style sheet; the ninth takes the first one again."""
@@ -109,6 +109,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         repeats=max((len(each.repeats) for each in judged_grades(results)), default=0),
         forests=forests(results, comparisons),
         scatter=scatter(results),
+        legend=_legend(results),
         scatter_height=SCATTER_HEIGHT,
         questions=questions_of(results, comparisons, shown),
         dose=dose_response(results, comparisons, shown, colours),
@@ -136,6 +137,14 @@ def colours_of(results: StudyResults) -> Mapping[str, int]:
         return {cell.name: place for place, cell in enumerate(results.cells)}
     arms = list(dict.fromkeys(cell.arm for cell in results.cells))
     return {cell.name: arms.index(cell.arm) % COLOURS for cell in results.cells}
+
+
+def _legend(results: StudyResults) -> tuple[tuple[Cell, str], ...]:
+    """A cell of each colour, and what has it."""
+    if len(results.cells) <= COLOURS:
+        return tuple((cell, cell.label) for cell in results.cells)
+    by_arm = {cell.arm: cell for cell in reversed(results.cells)}
+    return tuple((cell, arm) for arm, cell in reversed(by_arm.items()))
 
 
 def _counts(results: StudyResults, answers: Answers, one: Comparison) -> Mapping[str, object]:

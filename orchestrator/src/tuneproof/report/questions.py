@@ -20,6 +20,9 @@ from tuneproof.report.numbers import label_of, phrase_of, plain, signed
 from tuneproof.report.paper import FIGURES, PaperFigure, words_of
 from tuneproof.results import StudyResults
 
+NAMED_CURVES = 3
+"""Most arms and models of a measure that get a sentence each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -159,18 +162,23 @@ def _sizes(tuned: Sequence[Recipe], decimals: dict[str, int]) -> Question:
         curves.setdefault((one.model, one.arm, one.measure), []).append(one)
     if not tuned:
         return Question(title, asks, ("This study tunes no model: it cannot answer RQ2.",), False)
+    rising = {at: curve for at, curve in curves.items() if len(curve) > 1}
     lines = []
-    for (model, arm, measure), curve in curves.items():
-        if len(curve) < 2:
+    for measure, digits in decimals.items():
+        mine = {at: curve for at, curve in rising.items() if at[2] == measure}
+        if len(mine) > NAMED_CURVES:
+            lines.append(_in_short(measure, list(mine.values()), digits))
             continue
-        first, last = curve[0], curve[-1]
-        of = f"{arm} on {model}" if model else arm
-        digits = decimals[measure]
-        lines.append(
-            f"{label_of(measure)} of {of}: {plain(first.mean, digits)} at {first.size:,} pairs,"
-            f" {plain(last.mean, digits)} at {last.size:,}"
-            f" ({signed(last.mean - first.mean, digits)}); {_seeds(curve, digits)}."
-        )
+        for (model, arm, _), curve in mine.items():
+            first, last = curve[0], curve[-1]
+            of = f"{arm} on {model}" if model else arm
+            lines.append(
+                f"{label_of(measure)} of {of}: {plain(first.mean, digits)} at {first.size:,} pairs,"
+                f" {plain(last.mean, digits)} at {last.size:,}"
+                f" ({signed(last.mean - first.mean, digits)})."
+            )
+    if rising:
+        lines.append(_seeds(list(rising.values()), decimals))
     if not lines:
         sizes = sorted({one.size for one in tuned})
         line = f"Each arm is tuned on one number of pairs ({join([f'{n:,}' for n in sizes])})"
@@ -178,14 +186,28 @@ def _sizes(tuned: Sequence[Recipe], decimals: dict[str, int]) -> Question:
     return Question(title, asks, tuple(lines), True)
 
 
-def _seeds(curve: Sequence[Recipe], digits: int) -> str:
+def _in_short(measure: str, curves: Sequence[Sequence[Recipe]], digits: int) -> str:
+    """One measure of many arms and models, from their smallest to their largest size."""
+    changes = [curve[-1].mean - curve[0].mean for curve in curves]
+    up = sum(change > 0.0 for change in changes)
+    return (
+        f"{label_of(measure)} rises with the number of pairs in {up} of {len(changes)} curves: from"
+        f" the fewest to the most it changes by {signed(min(changes), digits)} to"
+        f" {signed(max(changes), digits)}."
+    )
+
+
+def _seeds(curves: Sequence[Sequence[Recipe]], decimals: dict[str, int]) -> str:
     """How far the seeds of one size lie apart."""
-    fewest = min(len(one.seeds) for one in curve)
+    fewest = min(len(one.seeds) for curve in curves for one in curve)
     if fewest == 1:
-        return "with one seed, luck of the draw is not told apart from the size"
-    widest = plain(max(one.spread for one in curve), digits)
-    few = "" if fewest >= RECIPE_SEEDS else f" ({fewest} seeds tell little)"
-    return f"seeds of one size differ by up to {widest}{few}"
+        return "With one seed, the size is not told apart from the luck of the draw."
+    widest: dict[str, float] = {}
+    for one in (one for curve in curves for one in curve):
+        widest[one.measure] = max(one.spread, widest.get(one.measure, 0.0))
+    parts = [f"{plain(far, decimals[name])} in {phrase_of(name)}" for name, far in widest.items()]
+    few = "" if fewest >= RECIPE_SEEDS else f"; {fewest} seeds tell little"
+    return f"Seeds of one size differ by up to {join(parts)}{few}."
 
 
 def _models(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuneproof.analysis import Change, Split, SplitCell
-from tuneproof.report.findings import join
+from tuneproof.report.findings import NAMED_CELLS, join
 from tuneproof.report.numbers import NONE, plain, signed
 from tuneproof.results import Cell, StratumName, StudyResults
 
@@ -24,7 +24,7 @@ def source_lines(results: StudyResults, splits: Sequence[Split]) -> tuple[str, .
     """Which cells take less, as much or more of their words from the passages than their baseline.
 
     Read off each cell's interval where gold was retrieved (or is not known), as exploratory
-    figures: without one nothing is said.
+    figures: without one nothing is said. More than a few cells are counted, not named.
     """
     split = next((one for name in _READ for one in splits if one.stratum == name), None)
     labels = {cell.name: cell.label for cell in results.cells}
@@ -41,7 +41,12 @@ def source_lines(results: StudyResults, splits: Sequence[Split]) -> tuple[str, .
         "more": "Larger shares come from the passages: {}.",
         "same": "No difference is shown in: {}.",
     }
-    return tuple(said[kind].format(join(each)) for kind, each in groups.items() if each)
+    total = sum(map(len, groups.values()))
+    return tuple(
+        said[kind].format(join(each) if total <= NAMED_CELLS else f"{len(each)} of {total} cells")
+        for kind, each in groups.items()
+        if each
+    )
 
 
 def interval_of_change(change: Change, decimals: int) -> str:
