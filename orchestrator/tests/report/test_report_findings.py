@@ -9,7 +9,7 @@ from hypothesis import given
 
 from tuneproof.analysis import Verdict, compare
 from tuneproof.report import findings, headline, report_json, warnings
-from tuneproof.report.differences import mark
+from tuneproof.report.answers.differences import mark
 from tuneproof.report.findings import CellFinding, Direction
 from tuneproof.report.numbers import (
     MINUS,

@@ -13,7 +13,7 @@ import pytest
 
 from tuneproof.analysis import compare
 from tuneproof.report import build_report
-from tuneproof.report.packing import Words
+from tuneproof.report.answers.packing import Words
 from tuneproof.results import StudyResults
 
 VOID = {"meta", "link", "input", "br", "hr", "img", "col"}

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneproof.analysis import RULES, Failures, Measures, answers_by_cell, score_of
-from tuneproof.report.differences import mark
+from tuneproof.report.answers.differences import mark
+from tuneproof.report.answers.packing import Packed, Words, pack, pack_parts
 from tuneproof.report.numbers import label_of, plain
-from tuneproof.report.packing import Packed, Words, pack, pack_parts
 from tuneproof.results import Answer, ItemResult, StratumName, StudyResults
 
 STRATA_WORDS: Mapping[StratumName, str] = {
