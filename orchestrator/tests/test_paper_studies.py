@@ -16,6 +16,7 @@ from tuneproof.servicekit.errors import InvalidInput
 
 pytestmark = pytest.mark.timeout(120)
 STUDIES = Path(__file__).parents[2] / "studies/paper"
+BASES = ("llama-2-7b", "llama-2-13b", "mistral-7b", "mixtral-8x7b")
 QUESTIONS = 2400
 """Enough for 1,000 pairs and 500 test questions."""
 
@@ -115,9 +116,9 @@ def test_a_study_of_the_paper_is_planned(name, tmp_path, capsys, monkeypatch):
     assert {"tuned", "pairs"} <= tuned <= {"tuned", "pairs", "short"}
     assert {cell["size"] for cell in grid if cell["tuned"]} == {200, 500, 1000}
     assert {cell["seed"] for cell in grid if cell["tuned"]} == {1, 2, 3}
-    assert value["counts"]["trainings"] == len(tuned) * 3 * 3
+    assert value["counts"]["trainings"] == len(tuned) * 3 * 3 * len(BASES)
     assert value["counts"]["test questions"] == 500
     assert value["counts"]["judgements"] == value["counts"]["answers"] * 2 * 10
-    assert value["counts"]["primary comparisons"] == 2 * 3
+    assert value["counts"]["primary comparisons"] == 2 * 3 * 2
     # How large the pool is depends on the files, which are made here.
     assert all("share about" in warning for warning in value["warnings"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from small_study import SmallStudy, invoke
 from tuneproof.analysis import compare
 from tuneproof.report import build_report, report_json
 from tuneproof.report.forgetting import forgetting_rows
+from tuneproof.results import Model
 from tuneproof.servicekit.errors import Corrupted, InvalidInput
 from tuneproof.study.steps.lm_eval import read_results
 
@@ -84,6 +86,21 @@ async def test_the_base_and_each_adapter_are_measured_once(small, run):
     code, out, err = run("report", str(small.file))
     assert code == 0, err
     assert "lm-eval, before and after" in out
+
+
+async def test_each_base_is_its_own_before(small):
+    async with served(small.world()) as target:
+        results = await small.run(target)
+    base, short, closed = results.cells
+    score = replace(base.forgetting[0], value=0.5)
+    other = replace(base, name="other-baseline", model="other", forgetting=(score,))
+    models = (
+        Model("tiny", "", base.name),
+        Model("other", "", other.name),
+    )
+    cells = (base, short, other, replace(closed, model="other"))
+    both = replace(results, cells=cells, models=models)
+    assert [row.before for row in forgetting_rows(both)] == ["0.750", "1.000", "0.500"]
 
 
 async def test_a_failure_is_told_and_tried_again(small, run):
