@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Size:
 _FULL = {"name": "full", "tune": {"references": "full"}}
 _SHORT = {"name": "short", "tune": {"references": "short"}}
 _NEAREST = {"name": "nearest", "examples": {"k": 2, "references": "full", "choose": "nearest"}}
-LARGE = Size(420, 100, (200, 500, 1000), (1, 2), (_FULL, _SHORT, _NEAREST), 3)
+LARGE = Size(420, 100, (200, 500, 1000), (1, 2), (_FULL, _SHORT, _NEAREST), 1)
 SMALL = Size(40, 10, (16, 32), (1,), (_FULL, _NEAREST, {"name": "by-heart", "context": "none"}), 2)
 
 
@@ -128,6 +129,7 @@ def verify(folder: Path, size: Size, url: str) -> dict[str, Any]:
         ),
         "generation": shares,
         "stage_seconds": {name: round(s, 1) for name, s in report["stage_seconds"].items()},
+        "kept": _windows(state),
         "seconds": round(seconds, 1),
     }
 
@@ -244,6 +246,22 @@ def _quietly(state: Path) -> dict[str, list[float]]:
         return answers_by_base(state)
     except sqlite3.OperationalError:  # its tables are not there yet
         return {}
+
+
+def _windows(state: Path) -> dict[str, dict[str, float]]:
+    """Outputs by kind, and the seconds from the first to the last: a kill loses a stage's own."""
+    query = "SELECT kind, COUNT(*), MIN(created), MAX(created) FROM results GROUP BY kind"
+    with contextlib.closing(sqlite3.connect(state / "study.sqlite")) as database:
+        return {
+            kind: {
+                "outputs": count,
+                "seconds": round(
+                    (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds(),
+                    1,
+                ),
+            }
+            for kind, count, first, last in database.execute(query)
+        }
 
 
 def _rows(state: Path) -> dict[str, tuple[str, str]]:
