@@ -70,3 +70,28 @@ async def test_ties_at_the_cut_are_decided_by_ids_not_by_the_store(
         return sorted(shuffled, key=lambda each: -each.score)[:limit]
 
     assert await best(fetch, depth) == ranked(everything)[:depth]
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=300),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.randoms(),
+)
+@settings(deadline=None)
+async def test_a_list_that_is_fused_ends_before_a_tie_that_goes_on(
+    scores: list[int], depth: int, least: int, random: object
+) -> None:
+    everything = [hit(f"p{number:03d}", score) for number, score in enumerate(scores)]
+
+    async def fetch(limit: int) -> list[Candidate]:
+        shuffled = everything.copy()
+        random.shuffle(shuffled)
+        return sorted(shuffled, key=lambda each: -each.score)[:limit]
+
+    chosen, whole = await best(fetch, depth, least=least), ranked(everything)
+    assert chosen == whole[: len(chosen)]
+    if len(chosen) < min(depth, len(whole)):
+        assert len(chosen) >= least
+        assert whole[len(chosen) - 1].score > whole[len(chosen)].score
+        assert whole[depth - 1].score == whole[depth].score

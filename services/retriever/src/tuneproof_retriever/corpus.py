@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -161,8 +162,8 @@ class Candidate:
     """Higher is nearer."""
     passage: Passage | None = None
     """None where the list is long: `VectorStore.passages` reads those that are wanted."""
-    place: int = 0
-    """Where the store keeps it; only the store can use it."""
+    place: Any = None
+    """Where the store keeps the passage, or has it from the search; only the store can use it."""
 
 
 @dataclass(frozen=True)

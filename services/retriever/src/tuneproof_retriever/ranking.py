@@ -9,7 +9,9 @@ last digits of a float32 similarity; six decimals do not see it.
 
 with ranks from 1 within the first `depth_for(k)` of each list; a list that lacks p adds 0.
 Passages with score 0 are left out. The depth is 50 for every k up to 12, so that asking for fewer
-passages changes neither a score nor the order.
+passages changes neither a score nor the order. Passages that tie for a list's last place with
+others beyond it are not in the list, unless it were shorter than half of that depth: reading whole
+ties, which BM25 makes often, costs more than the rest of a search, and adds next to nothing there.
 """
 
 from __future__ import annotations
@@ -44,15 +46,18 @@ def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(comparable, key=lambda each: (-each.score, each.id))
 
 
-async def best(fetch: Callable[[int], Awaitable[list[Candidate]]], depth: int) -> list[Candidate]:
+async def best(
+    fetch: Callable[[int], Awaitable[list[Candidate]]], depth: int, *, least: int | None = None
+) -> list[Candidate]:
     """The first `depth` candidates, the same ones every time.
 
-    A store that is asked for n of them chooses freely among those that tie for the last place. So
-    more are fetched until the tie is complete, and the ids decide. Of a tie of thousands the store
-    chooses.
+    A store that is asked for n of them chooses freely among those that tie for the last place.
+    Where `least` are better than that tie, they are the answer. Else more are fetched until the tie
+    is complete, and the ids decide. Of a tie of thousands the store chooses.
 
     Args:
         fetch: gives at most that many hits, best first.
+        least: how many suffice where the last place is tied; None means all.
     """
     limit = depth + 1
     while True:
@@ -60,6 +65,9 @@ async def best(fetch: Callable[[int], Awaitable[list[Candidate]]], depth: int) -
         complete = len(found) < limit or found[-1].score < found[depth - 1].score
         if complete or limit >= _LONGEST:
             return found[:depth]
+        sure = [each for each in found if each.score > found[-1].score]
+        if least is not None and len(sure) >= least:
+            return sure
         limit *= 4
 
 

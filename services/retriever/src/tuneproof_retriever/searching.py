@@ -208,8 +208,12 @@ async def _best(
     search: Callable[..., Awaitable[list[Candidate]]], depth: int, query: Query
 ) -> list[Candidate]:
     """The best candidates of one list, with their passages where nothing is fused."""
-    whole = query.mode is not SearchMode.HYBRID
-    return await best(lambda limit: search(limit, query.where, whole=whole), depth)
+    fused = query.mode is SearchMode.HYBRID
+    return await best(
+        lambda limit: search(limit, query.where, whole=not fused),
+        depth,
+        least=depth // 2 if fused else None,
+    )
 
 
 @asynccontextmanager
