@@ -1,4 +1,4 @@
-"""Examples in a prompt and examples of tuning have the same token ids."""
+"""A prompt has the same token ids in serving, among tuning's examples, and in an import."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from tuneproof.data.chat_tokens import ChatTokenizer
 from tuneproof.prompts import Pair, chat, conversation
 from tuneproof_trainer.data import parse_examples
 from tuneproof_trainer.worker.tokens import tokenise
@@ -33,5 +34,8 @@ def test_a_prompt_begins_with_the_ids_of_its_examples() -> None:
             tokenize=True,
             return_dict=False,
         )
+        assert ChatTokenizer(str(MODEL)).ids(
+            chat(pair.question, pair.passages, examples=pairs[:number])
+        ) == tuple(asked)
         before = [token for each in learnt[:number] for token in each.input_ids]
         assert asked == [*before, *sequence.input_ids[: sequence.prompt_length]]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tuneproof.data import sources
 from tuneproof.data.loaders.own import ItemFields
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design import arms, spec
+from tuneproof.study.design import arms, models, spec
 from tuneproof.study.design.specfile import STUDY_FILE
 
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
@@ -36,11 +36,15 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`retrieval.rerank`": spec.RerankSpec,
     "`prompt`": spec.PromptSpec,
     "`generation`": spec.GenerationSpec,
+    "`models`": models.BaseSpec,
+    "`models`: API": models.ApiSpec,
+    "`models.serving`": models.ServingSpec,
     "`arms`": arms.ArmSpec,
     "`arms.tune`": arms.TuneSpec,
     "`arms.tune.raft`": arms.RaftSpec,
     "`arms.tune.hyperparameters`": arms.GridSpec,
     "`arms.examples`": arms.ExamplesSpec,
+    "`arms.import`": arms.ImportSpec,
     "`training`": spec.TrainingSpec,
     "`training.hyperparameters`": spec.Hyperparameters,
     "`judge`": spec.JudgeSpec,
@@ -49,11 +53,20 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks`": spec.ChecksSpec,
     "`checks.reader`": spec.ReaderCheckSpec,
     "`checks.judge`": spec.JudgeCheckSpec,
+    "`costs`": spec.CostsSpec,
+    "`forgetting`": spec.ForgettingSpec,
     "`services`": spec.ServicesSpec,
+    "`execution`": spec.ExecutionSpec,
 }
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-"""The smallest study, and arms of every kind."""
-PATTERNS = {sources.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
+"""The smallest study, models and arms of every kind."""
+PATTERNS = {
+    sources.NAME_PATTERN: "name",
+    spec.RUBRIC_PATTERN: "rubric",
+    models.ADDRESS_PATTERN: "address",
+    models.URL_PATTERN: "URL",
+    models.VARIABLE_PATTERN: "variable",
+}
 KINDS = {"integer": "whole number", "number": "number", "string": "text"}
 
 pytestmark = pytest.mark.timeout(30)
@@ -107,6 +120,7 @@ def bounds_of(schema: Schema) -> list[str]:
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     found = [f"{low} or more"] if low is not None else []
     found += [f"above {above:g}"] if above is not None else []
+    found += [f"{high:g} or less"] if high is not None else []
     return found + ([f"below {below:g}"] if below is not None else [])
 
 
@@ -151,7 +165,7 @@ def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
 
 
 def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
-    block, _ = BLOCKS
+    block, *_ = BLOCKS
     STUDY_FILE.parse(block, "smallest")
     whole = yaml.safe_load(block)
     for key in set(whole) - {"services"}:
@@ -161,13 +175,16 @@ def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
 
 
 def test_arms_of_every_kind_are_a_study() -> None:
-    smallest, kinds = map(yaml.safe_load, BLOCKS)
-    found = STUDY_FILE.parse(yaml.safe_dump({**smallest, **kinds}), "kinds")
-    assert len(found.arms) == 9
+    smallest, models_of, kinds = map(yaml.safe_load, BLOCKS)
+    del smallest["services"]
+    found = STUDY_FILE.parse(yaml.safe_dump({**smallest, **models_of, **kinds}), "kinds")
+    assert len(found.arms) == 10
+    assert [model.name for model in found.bases] == ["mistral", "llama"]
+    assert [model.name for model in found.apis] == ["gpt-4"]
 
 
 def test_what_the_word_for_nothing_means_is_true() -> None:
-    block, _ = BLOCKS
+    block, *_ = BLOCKS
     value = yaml.safe_load(block)
     plain = STUDY_FILE.parse(block, "plain")
     value["judge"] = "none"

@@ -194,6 +194,14 @@ def test_a_damaged_corpus_is_told_and_can_be_deleted(run, tmp_path_factory):
     code, _, err = run("show", "damaged")
     assert code == 1
     assert "delete the corpus" in err
+    assert run("create", "whole")[0] == 0
+    code, out, err = run("list", "--json")
+    assert code == 3
+    names = [each["name"] for each in json.loads(out)]
+    assert "whole" in names
+    assert "damaged" not in names
+    assert f"1 of {len(names) + 1} corpora are damaged" in err
+    assert "the record of corpus 'damaged' cannot be read" in err
     assert ok(run("delete", "damaged", "--yes", "--json")) == {"deleted": "damaged"}
     assert "there is no corpus 'damaged'" in run("delete", "damaged", "--yes")[2]
 

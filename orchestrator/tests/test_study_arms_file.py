@@ -55,7 +55,7 @@ def mistakes_of(old, new):
         (
             "{name: by-heart, context: none}",
             "{name: by-heart}",
-            ":10: arms[1]: 'by-heart' is the baseline again: give it `tune`, `examples` or",
+            ":10: arms[1]: 'by-heart' is the baseline again: give it `tune`, `examples`, `import`",
         ),
         (
             "- name: baseline",

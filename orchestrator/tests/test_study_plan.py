@@ -139,6 +139,7 @@ async def test_the_command_prints_grid_counts_rates_and_warnings(small, run):
         "size": 8,
         "seed": 1,
         "tuned": True,
+        "model": "tiny",
     }
 
 

@@ -124,7 +124,7 @@ def test_the_baseline_is_named_and_every_other_arm_is_tuned():
     ) == [
         "study.yaml:9: arms[0].tune: 'base' is the baseline: leave out `tune`",
     ]
-    told = "is the baseline again: give it `tune`, `examples` or `context: none`"
+    told = "is the baseline again: give it `tune`, `examples`, `import` or `context: none`"
     assert mistakes_of(text.replace("baseline: base", "baseline: short")) == [
         f"study.yaml:9: arms[0]: 'base' {told}",
         "study.yaml:10: arms[1].tune: 'short' is the baseline: leave out `tune`",

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from tuneproof.analysis import Verdict, compare
 from tuneproof.report import findings, headline, report_json, warnings
-from tuneproof.report.differences import mark
+from tuneproof.report.answers.differences import mark
 from tuneproof.report.findings import CellFinding, Direction
 from tuneproof.report.numbers import (
     MINUS,
@@ -246,7 +246,8 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
     written = json.loads(json.dumps(report_json(study, comparisons), allow_nan=False))
     assert list(written) == [
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
-        "cells", "strata", "checks", "retrieval", "provenance", "stage_seconds",
+        "cells", "models", "strata", "failures", "checks", "retrieval", "provenance",
+        "stage_seconds", "prices",
     ]  # fmt: skip
     assert written["schema"] == "tuneproof.report/2"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)

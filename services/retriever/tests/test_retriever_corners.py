@@ -299,13 +299,19 @@ def test_words_that_no_index_holds_do_not_fill_the_cache() -> None:
             "embedder_tokenizer is for the embedder openai",
         ),
         ({"embedder_max_tokens": 512}, "embedder_max_tokens is for the embedder openai"),
+        (
+            {"embedder": "tei"},
+            r"needs embedder_url, an http:// or https:// URL; the folder is ./tei",
+        ),
         ({"weaviate_url": "http://user:secret@weaviate:8080"}, "it must be http://host:port"),
         ({"weaviate_url": "http://weaviate:8080?key=1"}, "it must be http://host:port"),
         ({"weaviate_url": "http://weaviate:99999"}, "it must be http://host:port"),
     ],
 )
 def test_settings_that_would_be_ignored_or_shown_are_refused(
-    settings: dict[str, object], words: str
+    settings: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tei").mkdir()
     with pytest.raises(ValidationError, match=words):
         RetrieverSettings(**settings)

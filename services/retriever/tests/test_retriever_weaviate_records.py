@@ -91,5 +91,6 @@ async def test_a_record_of_another_version_is_told_and_its_collection_stays(
             await call
     async with weaviate_store._using("tiny") as collection:
         assert (await collection.aggregate.over_all(total_count=True)).total_count == 1
+    assert await weaviate_store.names() == ["tiny"]
+    await weaviate_store.delete("tiny")
     assert await weaviate_store.names() == []
-    await weaviate_store._records.remove("tiny")

@@ -14,6 +14,7 @@ from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
+from tuneproof.cli.exchange import differing, exporting, importing, sweeping
 from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
@@ -50,6 +51,10 @@ def root(
     behaviour.debug = debug
 
 
+study.app.command("diff")(differing.diff_command)
+study.app.command("export")(exporting.export_command)
+study.app.command("import")(importing.import_command)
+study.app.command("gc")(sweeping.gc_command)
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
 app.add_typer(adapters.app, name="adapters")

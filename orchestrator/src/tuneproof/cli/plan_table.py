@@ -13,7 +13,7 @@ from tuneproof.data.lengths import Tokenizer, open_tokenizer
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.plan import Plan
 from tuneproof.study.design.prepare import Prepared
-from tuneproof.study.forecast import Forecast, Rates, forecast, rates_of
+from tuneproof.study.forecast import Forecast, Rates, forecast_of_models, rates_of
 from tuneproof.study.state.store import FILE_NAME, open_state
 
 
@@ -23,15 +23,22 @@ def forecast_of(prepared: Prepared, state: Path) -> tuple[Forecast, str]:
     Args:
         state: the folder whose earlier runs tell the rates; it may be absent.
     """
-    model = prepared.sources.model
-    judge = Path(prepared.sources.judge_model or model).name if prepared.spec.judge else ""
-    rates = Rates()
+    sources = prepared.sources
+    judge = (sources.judge_model or sources.judging.served_name) if prepared.spec.judge else ""
+    rates = {base.name: Rates() for base in sources.bases}
     if (state / FILE_NAME).exists():
         with open_state(state, write=False) as results:
-            rates = rates_of(results, Path(model).name, judge)
-    tokenizer, why = _tokenizer(model)
+            rates = {
+                base.name: rates_of(results, base.served_name, Path(judge).name)
+                for base in sources.bases
+            }
+    known, why = {}, ""
+    for base in sources.bases:
+        tokenizer, reason = _tokenizer(base.model)
+        known[base.name] = rates[base.name], tokenizer
+        why = why or reason
     primary = len(prepared.plan.named(_measures(prepared)))
-    return forecast(prepared.plan, rates, tokenizer, primary), why
+    return forecast_of_models(prepared.plan, known, primary), why
 
 
 def _measures(prepared: Prepared) -> list[str]:
@@ -49,8 +56,9 @@ def _tokenizer(model: str) -> tuple[Tokenizer | None, str]:
         return None, error.message
 
 
-def plan_json(plan: Plan, found: Forecast) -> dict[str, Any]:
+def plan_json(prepared: Prepared, found: Forecast) -> dict[str, Any]:
     """The plan for machines."""
+    plan, served = prepared.plan, prepared.sources.bases[0].served_name
     grid = [
         {
             "cell": cell.name,
@@ -58,6 +66,7 @@ def plan_json(plan: Plan, found: Forecast) -> dict[str, Any]:
             "size": cell.size,
             "seed": cell.seed,
             "tuned": cell.tune is not None,
+            "model": cell.model or served,
         }
         for cell in plan.cells
     ]
@@ -65,13 +74,25 @@ def plan_json(plan: Plan, found: Forecast) -> dict[str, Any]:
 
 
 def grid_table(plan: Plan) -> Table:
-    """One row for each arm, of a grid for each combination."""
-    table = Table("arm", "tuned on", "asked with", "sizes", "seeds", box=None, pad_edge=False)
+    """One row for each arm of each model, of a grid for each combination."""
+    several = len(plan.models) > 1
+    table = Table(
+        *(["model"] if several else []),
+        "arm",
+        "tuned on",
+        "asked with",
+        "sizes",
+        "seeds",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("cells", justify="right")
-    for recipe in dict.fromkeys(cell.recipe for cell in plan.cells):
-        cells = [cell for cell in plan.cells if cell.recipe == recipe]
+    for model, recipe in dict.fromkeys((cell.model, cell.recipe) for cell in plan.cells):
+        cells = [cell for cell in plan.cells if (cell.model, cell.recipe) == (model, recipe)]
         arm = cells[0].arm
         asked = "passages" if arm.context == "retrieved" else "the question alone"
+        if arm.imported is not None:
+            asked = f"answers in {arm.imported.path.name}"
         if arm.examples is not None:
             asked += f", {arm.examples.k} {arm.examples.choose} examples"
         tuned = ""
@@ -80,11 +101,12 @@ def grid_table(plan: Plan) -> Table:
             tuned = f"{arm.tune.references}, {'RAFT' if arm.tune.raft else shown}"
         sizes = " ".join(str(size) for size in sorted({cell.size for cell in cells} - {0}))
         seeds = " ".join(str(seed) for seed in sorted({cell.seed for cell in cells if cell.size}))
-        table.add_row(recipe, tuned, asked, sizes, seeds, str(len(cells)))
+        row = [recipe, tuned, asked, sizes, seeds, str(len(cells))]
+        table.add_row(*([model] if several else []), *row)
     return table
 
 
-def plan_lines(found: Forecast, why_no_tokens: str) -> Iterator[str]:
+def plan_lines(found: Forecast, why_no_tokens: str, currency: str) -> Iterator[str]:
     """Counts, hours, tokens and warnings."""
     for name, count in found.counts.items():
         yield f"{name:<20} {count:,}"
@@ -93,6 +115,8 @@ def plan_lines(found: Forecast, why_no_tokens: str) -> Iterator[str]:
         yield f"{'time of ' + stage:<20} {rate}"
     for name, count in found.tokens.items():
         yield f"{'tokens of ' + name:<20} {'at most' if name == 'answers' else 'about'} {count:,}"
+    for model, price in found.prices.items():
+        yield f"{'price of ' + model:<20} at most {price:,.2f} {currency}"
     if why_no_tokens:
         yield f"tokens are not counted: {why_no_tokens}"
     yield from (f"warning: {text}" for text in found.warnings)

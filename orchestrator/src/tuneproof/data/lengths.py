@@ -46,6 +46,10 @@ class Tokenizer:
             len(counts), int(median), int(p95), int(counts[longest]), list(texts)[longest]
         )
 
+    def ids(self, text: str) -> tuple[int, ...]:
+        """The token ids of a text that holds its special tokens itself."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
 
 def open_tokenizer(model: str) -> Tokenizer:
     """The tokenizer of a model folder, or of a model id of the Hugging Face hub.
@@ -59,7 +63,7 @@ def open_tokenizer(model: str) -> Tokenizer:
         raise InvalidInput(
             "counting tokens needs a library: install it with `pip install 'tuneproof[tokens]'`"
         ) from None
-    found = {name: _file(model, name) for name in ("tokenizer.json", "config.json")}
+    found = {name: model_file(model, name) for name in ("tokenizer.json", "config.json")}
     try:
         config = json.loads(found["config.json"].read_bytes())
         tokenizer = tokenizers.Tokenizer.from_file(str(found["tokenizer.json"]))
@@ -71,7 +75,12 @@ def open_tokenizer(model: str) -> Tokenizer:
     return Tokenizer(model, context, tokenizer)
 
 
-def _file(model: str, name: str) -> Path:
+def model_file(model: str, name: str) -> Path:
+    """A file of a model folder, which may be absent, or of a model id of the hub.
+
+    Raises:
+        InvalidInput: the hub does not give it.
+    """
     if Path(model).is_dir():
         return Path(model) / name
     try:

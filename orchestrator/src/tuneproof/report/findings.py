@@ -54,6 +54,10 @@ class CellFinding:
     """One for each primary comparison, with figures and interval."""
     tuned: bool = True
     """An adapter answers; else the base model does, with another prompt."""
+    imported: bool = False
+    """Another system answered."""
+    model: str = ""
+    """Name of the cell's model."""
 
 
 def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFinding, ...]:
@@ -97,6 +101,7 @@ _SUBJECTS = {
     "adapters": ("The tuned adapters", "answer", ""),
     "recipe": ("Fine-tuning", "makes the answers", "s"),
     "prompt": ("The base model with another prompt", "answers", "s"),
+    "system": ("Another system", "answers", "s"),
 }
 _LEADS: dict[Direction, str] = {
     "better": "{answers} better",
@@ -130,6 +135,8 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
         phrase=join(phrases),
         sentences=tuple(sentence_of(one, labels[one.against]) for one in named),
         tuned=cell.tuned,
+        imported=cell.imported,
+        model=cell.model,
     )
 
 
@@ -172,13 +179,15 @@ def sentence_of(one: Comparison, against: str) -> str:
 def _lead(found: Sequence[CellFinding]) -> str:
     """What the tuned cells say together; where none is tuned, what the others say."""
     tuned = [one for one in found if one.tuned]
-    subject = "fine-tuning" if tuned else "another prompt"
+    others = not tuned and all(one.imported for one in found)
+    subject = "fine-tuning" if tuned else "another system" if others else "another prompt"
     directions = {one.direction for one in tuned or found}
     if directions == {"undecided"}:
         return f"This study cannot decide whether {subject} helps"
     if len(directions) == 1:
         few = "adapter" if len(tuned) == 1 else "adapters"
-        kind = ("recipe" if speaks_of_the_recipe(tuned) else few) if tuned else "prompt"
+        untuned = "system" if others else "prompt"
+        kind = ("recipe" if speaks_of_the_recipe(tuned) else few) if tuned else untuned
         what, answers, s = _SUBJECTS[kind]
         return f"{what} {_LEADS[(tuned or found)[0].direction].format(answers=answers, s=s)}"
     if "better" in directions:
@@ -188,11 +197,11 @@ def _lead(found: Sequence[CellFinding]) -> str:
 
 def speaks_of_the_recipe(found: Sequence[CellFinding]) -> bool:
     """Whether each tuned arm has, at each size, enough seeds for a statement about fine-tuning."""
-    seeds: dict[tuple[str, int], set[int]] = {}
+    seeds: dict[tuple[str, str, int], set[int]] = {}
     for one in found:
         if not one.tuned:
             continue
-        seeds.setdefault((one.arm, one.size), set()).add(one.seed)
+        seeds.setdefault((one.model, one.arm, one.size), set()).add(one.seed)
     return all(len(each) >= RECIPE_SEEDS for each in seeds.values())
 
 

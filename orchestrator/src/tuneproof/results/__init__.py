@@ -3,12 +3,15 @@
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     STRATA,
+    Alone,
     Answer,
     Cell,
     CriterionGrade,
     Grade,
     ItemResult,
     JudgeCheck,
+    Model,
+    Prices,
     PrimaryComparison,
     ReaderCheck,
     Repeat,
@@ -16,6 +19,7 @@ from tuneproof.results.study import (
     Retrieved,
     StratumName,
     StudyResults,
+    TaskScore,
     Training,
 )
 
@@ -23,6 +27,7 @@ __all__ = [
     "ANSWER_WORDS",
     "LEXICAL",
     "STRATA",
+    "Alone",
     "Answer",
     "Cell",
     "CriterionGrade",
@@ -30,6 +35,8 @@ __all__ = [
     "ItemResult",
     "JudgeCheck",
     "Measure",
+    "Model",
+    "Prices",
     "PrimaryComparison",
     "ReaderCheck",
     "Repeat",
@@ -37,5 +44,6 @@ __all__ = [
     "Retrieved",
     "StratumName",
     "StudyResults",
+    "TaskScore",
     "Training",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tuneproof.data.lengths import Tokenizer
 from tuneproof.study.design.plan import Plan, PlannedCell
@@ -17,6 +17,8 @@ RECIPE_SEEDS = 3
 """Fewest seeds for a statement about fine-tuning, as the report counts them."""
 _LARGEST_SHARE = 0.5
 """Of the pool, that a draw may take before two seeds share most of it."""
+_OF_CELLS = ("cells", "trainings", "answers", "judgements")
+"""Counts of which each model has its own."""
 _FRAME = 40
 """Tokens of instruction, numbers and chat template."""
 
@@ -53,6 +55,9 @@ class Forecast:
     tokens: Mapping[str, int]
     """Of trainings and prompts about, of answers at most; empty without the model's tokenizer."""
     warnings: tuple[str, ...]
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """At most, by API model with known prices, in the currency of `costs`; its tokens are counted
+    by the first base's tokenizer."""
 
 
 def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int) -> Forecast:
@@ -62,8 +67,10 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
         primary: number of primary comparisons.
     """
     judge = plan.spec.judge
-    answers = len(plan.cells) * len(plan.test)
-    grades = answers * len(judge.rubrics) * judge.repeats if judge else 0
+    given = sum(cell.arm.imported is not None for cell in plan.cells)
+    graded = len(plan.cells) * len(plan.test)
+    answers = graded - given * len(plan.test)
+    grades = graded * len(judge.rubrics) * judge.repeats if judge else 0
     counts = {
         "documents": len(plan.dataset.documents),
         "tuning questions": len(plan.tuning),
@@ -76,7 +83,7 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
         "primary comparisons": primary,
     }
     epochs = {cell.name: _passes(cell) for cell in plan.tuned}
-    pieces = {"training": sum(epochs.values()), "answers": answers, "grades": answers}
+    pieces = {"training": sum(epochs.values()), "answers": answers, "grades": graded}
     hours = {}
     for stage, count in pieces.items():
         rate = getattr(rates, stage)
@@ -86,6 +93,56 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
     context = tokenizer.context if tokenizer else 0
     warnings = (*_of_draws(plan), *_of_design(plan, counts), *_of_length(plan, prompts, context))
     return Forecast(counts, hours, tokens, warnings)
+
+
+def forecast_of_models(
+    plan: Plan, known: Mapping[str, tuple[Rates, Tokenizer | None]], primary: int
+) -> Forecast:
+    """As `forecast`, of all models of a plan.
+
+    Args:
+        known: rates and tokenizer by base; an API model's tokens are counted by the first one's.
+        primary: number of primary comparisons.
+    """
+    parts = {}
+    for model, baseline in plan.baselines.items():
+        # The grades are the judge's: all have its rate.
+        rates, tokenizer = known[next(iter(known)) if baseline.is_api else model]
+        rates = Rates(grades=rates.grades) if baseline.is_api else rates
+        parts[model] = forecast(plan.part(model), rates, tokenizer, primary)
+    found = list(parts.values())
+    counts = dict(found[0].counts)
+    for name in _OF_CELLS:
+        counts[name] = sum(part.counts[name] for part in found)
+    of_bases = [part for model, part in parts.items() if not plan.baselines[model].is_api]
+    return Forecast(
+        counts=counts,
+        hours={
+            "training": _sum_known([part.hours["training"] for part in of_bases]),
+            "answers": _sum_known([part.hours["answers"] for part in of_bases]),
+            "grades": _sum_known([part.hours["grades"] for part in found]),
+        },
+        tokens={
+            name: sum(part.tokens.get(name, 0) for part in found)
+            for name in found[0].tokens
+            if all(part.tokens for part in found)
+        },
+        warnings=tuple(dict.fromkeys(text for part in found for text in part.warnings)),
+        prices={
+            api.name: (tokens["prompts"] * api.input_price + tokens["answers"] * api.output_price)
+            / 1e6
+            for api in plan.spec.apis
+            if (tokens := parts[api.name].tokens)
+            and api.input_price is not None
+            and api.output_price is not None
+        },
+    )
+
+
+def _sum_known(hours: Sequence[float | None]) -> float | None:
+    """None where one is not known."""
+    known = [each for each in hours if each is not None]
+    return sum(known) if len(known) == len(hours) else None
 
 
 def rates_of(state: State, model: str, judge: str) -> Rates:
@@ -120,7 +177,11 @@ def _passes(cell: PlannedCell) -> float:
 def _prompts(plan: Plan, tokenizer: Tokenizer) -> dict[str, tuple[PromptTokens, PromptTokens]]:
     """Tokens of a prompt in serving, and of an example of tuning with its answer, by cell."""
     measured = _Measured(plan, tokenizer)
-    return {cell.name: (measured.serving(cell), measured.example(cell)) for cell in plan.cells}
+    return {
+        cell.name: (measured.serving(cell), measured.example(cell))
+        for cell in plan.cells
+        if cell.arm.imported is None
+    }
 
 
 class _Measured:
@@ -184,8 +245,15 @@ def _tokens(
         return {}
     asked = sum(serving.typical for serving, _ in prompts.values()) * len(plan.test)
     learnt = sum(prompts[cell.name][1].typical * passes[cell.name] for cell in plan.tuned)
-    most = len(plan.cells) * len(plan.test) * plan.spec.generation.max_tokens
+    most = len(plan.test) * sum(
+        _longest_answer(plan, cell) for cell in plan.cells if cell.name in prompts
+    )
     return {"training": round(learnt), "prompts": asked, "answers": most}
+
+
+def _longest_answer(plan: Plan, cell: PlannedCell) -> int:
+    own = plan.spec.api(cell.model).max_tokens if cell.is_api else None
+    return own or plan.spec.generation.max_tokens
 
 
 def _of_draws(plan: Plan) -> Iterator[str]:
@@ -229,7 +297,7 @@ def _of_length(
     """Prompts that the model, or the training, cannot read."""
     answer = plan.spec.generation.max_tokens
     for cell in plan.cells:
-        if cell.name not in prompts:
+        if cell.name not in prompts or cell.is_api:
             continue
         serving, example = prompts[cell.name]
         if 0 < context < serving.longest + answer:

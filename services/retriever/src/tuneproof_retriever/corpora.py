@@ -15,9 +15,7 @@ import structlog
 from tuneproof.servicekit.errors import (
     AlreadyExists,
     Corrupted,
-    NotFound,
-    Overloaded,
-    Unavailable,
+    TuneproofError,
     WrongState,
 )
 from tuneproof_retriever.corpus import Chunking, Corpus, CorpusState, EmbedderIdentity
@@ -127,6 +125,7 @@ class Corpora:
 
         Raises:
             NotFound: when there is none.
+            Unavailable: while another process fills it.
         """
         with suppress(Corrupted):
             await self._store.load(name)
@@ -232,7 +231,7 @@ class Corpora:
     async def _release_unused(self, name: str) -> None:
         if not self._streams[name]:
             # Deleted meanwhile; or the claim ends by time.
-            with suppress(NotFound, Unavailable, Overloaded):
+            with suppress(TuneproofError):
                 await self._store.release(name)
 
     def _begin(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -300,8 +299,14 @@ class Corpora:
 
     async def _delete(self, name: str) -> None:
         async with self._locks[name]:
+            # A record that cannot be read names nobody who fills the corpus.
+            with suppress(Corrupted):
+                await self._store.claim(name)
             self._ledgers.pop(name, None)
-            await self._store.delete(name)
+            try:
+                await self._store.delete(name)
+            finally:
+                await self._release_unused(name)
 
 
 def _log_failure(change: asyncio.Task[Any]) -> None:

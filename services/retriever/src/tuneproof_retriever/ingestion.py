@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prometheus_client import Counter
@@ -22,11 +22,10 @@ from tuneproof_retriever.corpus import (
 from tuneproof_retriever.embedders.protocol import Embedder, Offsets, check_vectors
 from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
 from tuneproof_retriever.stores.protocol import VectorStore
+from tuneproof_retriever.token_offsets import groups, offsets_of
 
 _MOST_OF_AN_ID = 1024
 """Characters of a rejected document's id that the report keeps."""
-_CHARACTERS_AT_ONCE = 1_000_000
-"""Of documents whose tokens are kept in memory, which takes some 30 bytes a character."""
 _PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
 
 
@@ -176,9 +175,9 @@ class Ingestion:
         self, documents: Sequence[Document], chunking: Chunking, deadline: float | None
     ) -> list[_Cut | TuneproofError]:
         outcomes: list[_Cut | TuneproofError] = []
-        for group in _groups(documents):
+        for group in groups(documents, lambda each: len(each.text) + len(each.title)):
             texts = [text for each in group for text in (each.text, _title_line(each)) if text]
-            known = await self._embedder.offsets(texts, deadline=deadline)
+            known = await offsets_of(self._embedder, texts, deadline=deadline)
             tokens = _Tokens(dict(zip(texts, known, strict=True)), self._embedder, deadline)
             cuts = await asyncio.to_thread(self._cut_group, group, chunking, tokens)
             outcomes += await self._refuse_too_long(cuts, deadline)
@@ -222,15 +221,19 @@ class Ingestion:
         """The same, with an error for each document that the embedder cannot read whole."""
         limit = self._embedder.identity.max_tokens
         whole = [each for each in cuts if isinstance(each, _Cut)]
-        texts = [passage.embedded_text for each in whole for passage in each.passages]
-        counts = iter(map(len, await self._embedder.offsets(texts, deadline=deadline)))
+        texts = (passage.embedded_text for each in whole for passage in each.passages)
+        counts: list[int] = []
+        for group in groups(texts, len):
+            found = await offsets_of(self._embedder, group, deadline=deadline)
+            counts += map(len, found)
+        numbers = iter(counts)
         outcomes = list(cuts)
         for place, each in enumerate(cuts):
             if isinstance(each, TuneproofError):
                 continue
             for passage in each.passages:
                 # A piece of an overlong word may have more tokens than any rule foretells.
-                tokens = next(counts)
+                tokens = next(numbers)
                 if tokens > limit and isinstance(outcomes[place], _Cut):
                     outcomes[place] = InvalidInput(
                         f"document {each.id!r} has {tokens} tokens at offset {passage.start},"
@@ -295,20 +298,6 @@ class Ingestion:
         report.documents_added += len(new)
         report.passages_added += passages
         _PASSAGES.inc(passages)
-
-
-def _groups(documents: Sequence[Document]) -> Iterator[list[Document]]:
-    """Documents whose tokens are in memory at once."""
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        if group and size + len(document.text) > _CHARACTERS_AT_ONCE:
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += len(document.text)
-    if group:
-        yield group
 
 
 def _title_line(document: Document) -> str:

@@ -13,9 +13,10 @@ from google.rpc import status_pb2
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
-from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.paging import page
+from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import Document, EmbedderIdentity
@@ -123,6 +124,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 response.corpora.append(message_of(pb.Corpus, await self._corpora.get(name)))
             except NotFound:  # deleted since the names were read
                 continue
+            except Corrupted as error:
+                response.damaged.add(name=name, status=status_of(error))
         return response
 
     async def DeleteCorpus(

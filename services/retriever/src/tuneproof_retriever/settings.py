@@ -40,8 +40,8 @@ class RetrieverSettings(ServiceSettings):
         PACKAGED_MODEL,
         description="What turns text into vectors: a folder in sentence-transformers format (needs"
         f" no network), a model id, or `{PACKAGED_MODEL}` for the model inside the package of that"
-        " name; `tei` or `openai` for a server at `--embedder-url`. Corpora made with another one"
-        " cannot be searched.",
+        " name; `tei` or `openai` for a server at `--embedder-url`. A folder of such a name is"
+        " `./tei`. Corpora made with another one cannot be searched.",
     )
     embedder_revision: str = Field(
         "",
@@ -86,7 +86,8 @@ class RetrieverSettings(ServiceSettings):
     reranker: str = Field(
         "",
         description="What reads the best passages again where a search asks for it: a folder or a"
-        " model id of a cross-encoder, or `tei` for a server at `--reranker-url`. Empty: nothing.",
+        " model id of a cross-encoder, or `tei` for a server at `--reranker-url`; a folder of that"
+        " name is `./tei`. Empty: nothing.",
     )
     reranker_revision: str = Field(
         "", description="Branch, tag or commit of a reranker that is a model id."
@@ -140,13 +141,14 @@ class RetrieverSettings(ServiceSettings):
         256,
         ge=0,
         description="MiB of LanceDB's smaller corpora that are kept in memory, those searched last."
-        " Corpora that do not fit are read from disk for each search.",
+        " Corpora that do not fit beside one that was searched in the last half minute are searched"
+        " on disk.",
     )
     ann_min_passages: int = Field(
         100_000,
         ge=1000,
-        description="Corpora of this size and more get an approximate vector index; smaller ones"
-        " are searched exactly.",
+        description="Corpora of this size and more get an approximate vector index when they are"
+        " frozen; smaller ones are searched exactly.",
     )
     proof_passages: int = Field(
         500,
@@ -238,8 +240,12 @@ class RetrieverSettings(ServiceSettings):
             )
         if self.embedder in ("tei", "openai"):
             if not is_http(self.embedder_url):
+                folder = (
+                    f"; the folder is ./{self.embedder}" if Path(self.embedder).is_dir() else ""
+                )
                 mistakes.append(
                     f"embedder {self.embedder} needs embedder_url, an http:// or https:// URL"
+                    + folder
                 )
             if self.embedder == "openai" and not self.embedder_tokenizer:
                 mistakes.append("embedder openai needs embedder_tokenizer")

@@ -75,6 +75,16 @@ class FileKind(Generic[Model]):
             raise InvalidInput("\n".join(_lines(mistakes, root, name)))
         return model
 
+    def place(self, path: Path, location: Location) -> str:
+        """Where a field is, as mistakes are told: `file:line: field`.
+
+        Raises:
+            InvalidInput: as `load`.
+        """
+        root, _ = _read(path.read_bytes(), str(path))
+        line, field_path = _find(root, location) if root is not None else (1, "")
+        return ": ".join([f"{path}:{line}", *([field_path] if field_path else [])])
+
     def _explain(self, error: Any) -> Mistake:
         location: Location = tuple(error["loc"])
         if error["type"] == "extra_forbidden":

@@ -19,7 +19,15 @@ from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
 from tuneproof.data.reading.documents import Batch, open_source, survey
 from tuneproof.data.reading.records import Fields, Mistake, listed
-from tuneproof.sdk import Chunking, CorpusInfo, IngestResult, Passage, Rerank, RetrieverClient
+from tuneproof.sdk import (
+    Chunking,
+    CorpusInfo,
+    DamagedCorpus,
+    IngestResult,
+    Passage,
+    Rerank,
+    RetrieverClient,
+)
 from tuneproof.servicekit.errors import InvalidInput
 
 _SCORES = ("score", "first_score")
@@ -176,12 +184,19 @@ def freeze_command(asked: AskedRetriever, name: NameArgument) -> None:
 def list_command(asked: AskedRetriever) -> None:
     """List all corpora.
 
+    Exits with 3 when the retriever cannot read one of them, and names that one.
+
     Example:
 
       tuneproof corpus list --json
     """
-    found = asked.run(lambda client: client.list())
+    damaged: list[DamagedCorpus] = []
+    found = asked.run(lambda client: client.list(on_damaged=damaged.append))
     asked.give([json_of(each) for each in found], lambda: _show_list(found))
+    if damaged:
+        told = [f"{each.name}: {each.error.message}" for each in damaged]
+        say(f"{len(damaged)} of {len(found) + len(damaged)} corpora are damaged:\n{listed(told)}")
+        raise SystemExit(ExitCode.PARTLY)
 
 
 @app.command("show")

@@ -21,7 +21,7 @@ from tuneproof.corpora.topics import Collection, Topic, open_collection
 from tuneproof.data.reading.documents import Batch, survey
 from tuneproof.data.reading.records import Mistake, listed
 from tuneproof.sdk import Chunking, CorpusInfo, Passage, Rerank, RetrieverClient
-from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.digests import sha256_of_json, sha256_of_json_list
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput, TuneproofError
 
 _CHUNKING = re.compile(r"(tokens|sentences|structure):(\d{1,6})(?::(\d{1,6}))?")
@@ -108,8 +108,9 @@ def eval_command(
         corpora = {name: await client.get(name) for name in dict.fromkeys(corpus or ())}
         if chunkings:
             batch = _batch(collection)
+            labels = {"collection": collection.name, "documents": _digest_of(batch)}
             for text, each in chunkings.items():
-                corpora[text] = await _ensure(client, collection, batch, each)
+                corpora[text] = await _ensure(client, labels, batch, each)
         found = {}
         for (name, one), way, again in product(corpora.items(), dict.fromkeys(modes), ways):
             system = _System(one, way, again, f"{name} {way}{' reranked' if again else ''}")
@@ -204,14 +205,21 @@ async def _search(
     return found
 
 
-async def _ensure(
-    client: RetrieverClient, collection: Collection, batch: Batch, chunking: Chunking
-) -> CorpusInfo:
-    """A frozen corpus of the collection's documents; one that was made before is found again."""
-    content = sha256_of_json(
-        [[each.id, each.title, each.text, dict(each.metadata)] for each in batch]
+def _digest_of(batch: Batch) -> str:
+    """Over all documents, of which one is in memory at a time."""
+    return sha256_of_json_list(
+        [each.id, each.title, each.text, dict(each.metadata)] for each in batch
     )
-    labels = {"collection": collection.name, "documents": content}
+
+
+async def _ensure(
+    client: RetrieverClient, labels: Mapping[str, str], batch: Batch, chunking: Chunking
+) -> CorpusInfo:
+    """A frozen corpus of a collection's documents; one that was made before is found again.
+
+    Args:
+        labels: what tells the documents from others.
+    """
     corpus = await _own_corpus(client, chunking, labels)
     if corpus.frozen:
         return corpus

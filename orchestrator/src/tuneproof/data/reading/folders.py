@@ -31,8 +31,8 @@ def files_of(folder: Path) -> list[Path]:
     return found
 
 
-def records_of(folder: Path, *, survey: bool = False) -> Iterator[Record]:
-    """The files' documents; the path in the folder is the id.
+def records_of(folder: Path, *, survey: bool = False) -> Iterator[tuple[str, Record]]:
+    """The files, each with its document; the path in the folder is the id.
 
     Args:
         survey: does not extract the text of PDF files, which takes most of the time.
@@ -44,7 +44,7 @@ def records_of(folder: Path, *, survey: bool = False) -> Iterator[Record]:
             record = _pdf(path, name, survey=survey) if kind == "pdf" else _text(path, name, kind)
         except OSError as error:
             record = Mistake(str(path), f"cannot be read: {error.strerror}")
-        yield record
+        yield str(path), record
 
 
 def _text(path: Path, name: str, kind: str) -> Record:
@@ -62,14 +62,14 @@ def _pdf(path: Path, name: str, *, survey: bool) -> Record:
         # Readers look for the mark in the first 1,024 bytes.
         if b"%PDF-" not in file.read(1024):
             return Mistake(str(path), "is not a PDF file, although its name ends in .pdf")
-    if survey:
-        return Document(name, "not read yet")
     try:
         import pypdf  # noqa: PLC0415 - an extra
     except ImportError:
         raise InvalidInput(
             f"{path} needs the PDF reader: install it with `pip install 'tuneproof[pdf]'`"
         ) from None
+    if survey:
+        return Document(name, "not read yet")
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = pypdf.PdfReader(path)

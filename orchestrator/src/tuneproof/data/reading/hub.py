@@ -23,8 +23,11 @@ class HubData:
     config: str = ""
     split: str = "train"
 
-    def records(self, fields: Fields) -> Iterator[Record]:
-        """The documents of its rows; without a column for ids their numbers are the ids."""
+    def records(self, fields: Fields) -> Iterator[tuple[str, Record]]:
+        """The documents of its rows, each with its place.
+
+        Without a column for ids their numbers are the ids.
+        """
         columns = self.columns
         if fields.text not in columns:
             raise InvalidInput(
@@ -34,7 +37,8 @@ class HubData:
         numbered = not fields.id and not {"_id", "id"} & set(columns)
         names = replace(fields, id="number") if numbered else fields
         for number, (where, row) in enumerate(self.rows()):
-            yield document_from({**row, "number": number} if numbered else row, names, where)
+            value = {**row, "number": number} if numbered else row
+            yield where, document_from(value, names, where)
 
     @property
     def columns(self) -> list[str]:

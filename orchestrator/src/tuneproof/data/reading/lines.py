@@ -13,10 +13,11 @@ from tuneproof.data.reading.records import Fields, Mistake, Record, document_fro
 from tuneproof.servicekit.errors import InvalidInput
 
 
-def records_of(path: Path, fields: Fields) -> Iterator[Record]:
-    """The documents of a file, one JSON object a line."""
+def records_of(path: Path, fields: Fields) -> Iterator[tuple[str, Record]]:
+    """File and line, with the document there: one JSON object a line."""
     for where, value in objects_of(path):
-        yield value if isinstance(value, Mistake) else document_from(value, fields, where)
+        found = value if isinstance(value, Mistake) else document_from(value, fields, where)
+        yield where, found
 
 
 def objects_of(path: Path) -> Iterator[tuple[str, Any]]:
@@ -65,7 +66,7 @@ def queries_of(path: Path) -> dict[str, str]:
         InvalidInput: naming the file and the line that cannot be used.
     """
     found: dict[str, str] = {}
-    for record in records_of(path, Fields()):
+    for _, record in records_of(path, Fields()):
         if isinstance(record, Mistake):
             raise InvalidInput(str(record))
         found[record.id] = record.text

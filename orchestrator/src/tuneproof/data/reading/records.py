@@ -26,6 +26,8 @@ class Mistake:
 
 
 Record = Document | Mistake
+Records = Iterable[tuple[str, Record]]
+"""Each with its place: file, and line or record number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,9 @@ class Source:
     """Documents that can be read several times."""
 
     name: str
-    records: Callable[[], Iterable[Record]]
+    records: Callable[[], Records]
     """Reads from the beginning."""
-    survey: Callable[[], Iterable[Record]] | None = None
+    survey: Callable[[], Records] | None = None
     """As `records`, but quicker: it may find fewer mistakes; None: there is no such way."""
 
 
@@ -84,12 +86,12 @@ def checked(document: Document, where: str) -> Record:
     return document
 
 
-def unique(records: Iterable[Record]) -> Iterator[Record]:
+def unique(records: Records) -> Iterator[Record]:
     """The records; one with an id that came before is a mistake."""
     seen: set[str] = set()
-    for number, record in enumerate(records, 1):
+    for where, record in records:
         if isinstance(record, Document) and record.id in seen:
-            yield Mistake(f"record {number}", f"the id {record.id!r} is that of an earlier record")
+            yield Mistake(where, f"the id {record.id!r} is that of an earlier record")
             continue
         if isinstance(record, Document):
             seen.add(record.id)

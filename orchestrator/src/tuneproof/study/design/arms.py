@@ -1,7 +1,8 @@
 """The arms of a study file: what each is tuned on, and what its prompt holds.
 
 An arm with `tune` has adapters. One with `examples` asks the base model with question-answer pairs
-in its prompt. One with neither is the baseline, or asks the base model without passages.
+in its prompt. One with `import` has the answers of another system. One with none of them is the
+baseline, or asks the base model without passages.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -22,6 +24,7 @@ from tuneproof.adapters.hyperparameters import (
     Rank,
 )
 from tuneproof.data.sources import Name
+from tuneproof.study.design.models import SomeModels
 from tuneproof.study.design.section import Section
 
 Context = Literal["retrieved", "none"]
@@ -112,6 +115,19 @@ class ExamplesSpec(Section):
     """`retrieved`: each with its passages; `none`: questions and answers alone."""
 
 
+class ImportSpec(Section):
+    """Answers that another system gave: nothing is tuned and nothing generated."""
+
+    path: Path
+    """JSON Lines or CSV, relative to the study file: an answer to each test question."""
+    system: str = ""
+    """What gave them, for the report; by default the arm's name."""
+    id: str = "id"
+    """The field with the question's id."""
+    answer: str = "answer"
+    """The field with the answer."""
+
+
 class ArmSpec(Section):
     """The baseline, or what is compared with it."""
 
@@ -120,6 +136,9 @@ class ArmSpec(Section):
     """What its prompt holds when it answers: the passages, or the question alone."""
     tune: TuneSpec | None = None
     examples: ExamplesSpec | None = None
+    imported: ImportSpec | None = Field(default=None, alias="import")
+    models: SomeModels = ()
+    """The bases that have this arm; empty: every base."""
 
     def recipes(self, study: Hyperparameters) -> list[tuple[str, Hyperparameters]]:
         """The arm under its name, or, with a grid, each of its combinations under its own."""

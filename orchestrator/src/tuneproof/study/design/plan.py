@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.data.answers import GivenAnswers
 from tuneproof.data.evaluation import has_gold
 from tuneproof.data.items import Dataset, Document, Item
 from tuneproof.data.splits import check_leakage, nested_subsets, split
@@ -38,6 +39,12 @@ class PlannedCell:
     """The pairs."""
     hyperparameters: Hyperparameters
     """Of its training."""
+    model: str = ""
+    """What the study calls its model; empty where the file lists none."""
+    adapter: str = ""
+    """Name of its adapter: the cell's, without the model's; empty where none is trained."""
+    is_api: bool = False
+    """An API model answers."""
 
     @property
     def tune(self) -> TuneSpec | None:
@@ -63,6 +70,13 @@ class Plan:
     """By item id: items that the split kept together, which the analysis takes as one draw."""
     cells: tuple[PlannedCell, ...]
     """The baseline first."""
+    imported: Mapping[str, GivenAnswers] = field(default_factory=dict)
+    """Answers of other systems, by arm."""
+    model: str = ""
+    """Folder or id of the base model, where its tokenizer is; empty: only services know. Of
+    several, the first."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """The same of each base that the file lists, by its name."""
 
     @cached_property
     def documents_digest(self) -> str:
@@ -70,9 +84,20 @@ class Plan:
         return digest_of(self.dataset.documents)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """What the study calls its models, bases first; `("",)` where the file lists none."""
+        return tuple(dict.fromkeys(cell.model for cell in self.cells))
+
+    @cached_property
+    def baselines(self) -> Mapping[str, PlannedCell]:
+        """The untuned cell of each model, an API model's own included."""
+        name = self.spec.comparison.baseline
+        return {cell.model: cell for cell in self.cells if cell.arm.name == name}
+
+    @property
     def baseline(self) -> PlannedCell:
-        """The cell that the others are compared with."""
-        return next(cell for cell in self.cells if cell.recipe == self.spec.comparison.baseline)
+        """The first base's."""
+        return next(iter(self.baselines.values()))
 
     @property
     def tuned(self) -> tuple[PlannedCell, ...]:
@@ -81,8 +106,13 @@ class Plan:
 
     @property
     def compared(self) -> tuple[PlannedCell, ...]:
-        """Every cell but the baseline's."""
-        return tuple(cell for cell in self.cells if cell is not self.baseline)
+        """Every cell but the baselines."""
+        return tuple(cell for cell in self.cells if cell is not self.baselines[cell.model])
+
+    def part(self, model: str) -> Plan:
+        """The same study of one model alone."""
+        cells = tuple(cell for cell in self.cells if cell.model == model)
+        return replace(self, cells=cells, model=self.bases.get(model, self.model))
 
     def primary(self, criteria: tuple[Measure, ...]) -> tuple[PrimaryComparison, ...]:
         """The comparisons that the file names, by cell.
@@ -94,14 +124,12 @@ class Plan:
             InvalidInput: a measure that nothing measures, one without a margin, or a margin as
                 wide as the measure's range.
         """
-        pairs = self.named([measure.name for measure in criteria] or ["token_f1"])
-        _check_measures({measure for _, measure in pairs}, criteria, self.spec)
-        return tuple(
-            PrimaryComparison(cell.name, self.baseline.name, measure) for cell, measure in pairs
-        )
+        found = self.named([measure.name for measure in criteria] or ["token_f1"])
+        _check_measures({one.measure for one in found}, criteria, self.spec)
+        return tuple(found)
 
-    def named(self, measures: Sequence[str]) -> list[tuple[PlannedCell, str]]:
-        """The primary comparisons as cells and measures, each once.
+    def named(self, measures: Sequence[str]) -> list[PrimaryComparison]:
+        """The primary comparisons as the file names them, each once.
 
         Args:
             measures: where the file names none.
@@ -109,14 +137,23 @@ class Plan:
         primary = self.spec.comparison.primary
         if not primary:
             cells = self.compared if primary is None else self._largest()
-            return [(cell, measure) for cell in cells for measure in measures]
-        found = {
-            (cell.name, each.measure): (cell, each.measure)
+            return [
+                PrimaryComparison(cell.name, self.baselines[cell.model].name, measure)
+                for cell in cells
+                for measure in measures
+            ]
+        found = [
+            PrimaryComparison(
+                cell.name, self.baselines[each.against or cell.model].name, each.measure
+            )
             for each in primary
-            for cell in self.compared
-            if each.arm in (cell.arm.name, cell.recipe) and each.size in (None, cell.size)
-        }
-        return list(found.values())
+            for cell in self.cells
+            if not cell.is_api
+            and each.arm in (cell.arm.name, cell.recipe)
+            and each.size in (None, cell.size)
+            and each.model in (None, cell.model)
+        ]
+        return list(dict.fromkeys(found))
 
     def _largest(self) -> list[PlannedCell]:
         """Every tuned arm at its largest size; where none is tuned, every other arm."""
@@ -152,32 +189,53 @@ def digest_of(documents: Iterable[Document]) -> str:
 
 
 def cells_of(spec: StudySpec, tuning: tuple[Item, ...]) -> tuple[PlannedCell, ...]:
-    """The grid, the baseline first, then the arms in the file's order.
+    """The grid, model by model: the baseline first, then the arms in the file's order; an API model
+    has the baseline alone.
 
     Raises:
         InvalidInput: a size is larger than the pool, or two cells have one name.
     """
     drawn = [size for arm in spec.compared for size in sizes_of(arm, spec)]
     subsets = {seed: nested_subsets(tuning, drawn, seed) for seed in spec.seeds}
-    cells = [_without_pairs(spec.baseline, spec)]
-    for arm in spec.compared:
-        sizes = sizes_of(arm, spec)
-        if not sizes:
-            cells.append(_without_pairs(arm, spec))
-            continue
-        for recipe, values in arm.recipes(spec.hyperparameters):
-            for size, seed in product(sorted(sizes), sorted(spec.seeds)):
-                items = tuple(subsets[seed][size])
-                alone = len(sizes) == len(spec.seeds) == 1
-                label = recipe if alone else f"{recipe} {size} #{seed}"
-                name = f"{recipe}-{size}-s{seed}"
-                cells.append(PlannedCell(name, label, recipe, arm, size, seed, items, values))
+    cells: list[PlannedCell] = []
+    for model in [base.name for base in spec.bases] or [""]:
+        cells.append(_without_pairs(spec.baseline, spec, model))
+        for arm in spec.compared:
+            if not arm.models or model in arm.models:
+                cells += _cells_of_arm(arm, spec, model, subsets)
+    cells += [_without_pairs(spec.baseline, spec, api.name, is_api=True) for api in spec.apis]
     times = Counter(cell.name for cell in cells)
     if twice := [name for name, count in times.items() if count > 1]:
         raise InvalidInput(
             f"two cells are called {_some(twice)}: give their arms other names", field="arms"
         )
     return tuple(cells)
+
+
+def _cells_of_arm(
+    arm: ArmSpec, spec: StudySpec, model: str, subsets: Mapping[int, Mapping[int, Sequence[Item]]]
+) -> Iterator[PlannedCell]:
+    """The cells of an arm that is compared, from its items by seed and size."""
+    sizes = sizes_of(arm, spec)
+    if not sizes:
+        yield _without_pairs(arm, spec, model)
+        return
+    alone = len(sizes) == len(spec.seeds) == 1
+    for recipe, values in arm.recipes(spec.hyperparameters_of(model)):
+        for size, seed in product(sorted(sizes), sorted(spec.seeds)):
+            name = f"{recipe}-{size}-s{seed}"
+            yield PlannedCell(
+                _of_model(name, "-", spec, model),
+                _of_model(recipe if alone else f"{recipe} {size} #{seed}", ": ", spec, model),
+                recipe,
+                arm,
+                size,
+                seed,
+                tuple(subsets[seed][size]),
+                values,
+                model=model,
+                adapter=name if arm.tune is not None else "",
+            )
 
 
 def sizes_of(arm: ArmSpec, spec: StudySpec) -> tuple[int, ...]:
@@ -190,8 +248,18 @@ def sizes_of(arm: ArmSpec, spec: StudySpec) -> tuple[int, ...]:
     return () if arm.examples is None else (arm.examples.k,)
 
 
-def _without_pairs(arm: ArmSpec, spec: StudySpec) -> PlannedCell:
-    return PlannedCell(arm.name, arm.name, arm.name, arm, 0, 0, (), spec.hyperparameters)
+def _without_pairs(
+    arm: ArmSpec, spec: StudySpec, model: str, *, is_api: bool = False
+) -> PlannedCell:
+    name = _of_model(arm.name, "-", spec, model)
+    label = model if is_api else _of_model(arm.name, ": ", spec, model)
+    values = spec.hyperparameters_of(model)
+    return PlannedCell(name, label, arm.name, arm, 0, 0, (), values, model=model, is_api=is_api)
+
+
+def _of_model(name: str, between: str, spec: StudySpec, model: str) -> str:
+    """A name with its model's before it, where there are several models."""
+    return f"{model}{between}{name}" if len(spec.models) > 1 else name
 
 
 def _check_references(spec: StudySpec, tuning: tuple[Item, ...], test: tuple[Item, ...]) -> None:

@@ -6,10 +6,13 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.adapters.ref import NAME_PATTERN as ADAPTER_NAME
 from tuneproof.data.sources import NAME_PATTERN
 from tuneproof.servicekit.yamlfile import FileKind, Location, Mistake, repeated
 from tuneproof.study.design.arms import GRID, ArmSpec
+from tuneproof.study.design.model_mistakes import model_mistakes
+from tuneproof.study.design.models import ADDRESS_PATTERN, URL_PATTERN, VARIABLE_PATTERN
 from tuneproof.study.design.plan import sizes_of
 from tuneproof.study.design.spec import LEXICAL_MEASURES, RUBRIC_PATTERN, DataSpec, StudySpec
 
@@ -19,6 +22,7 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
     found: list[Mistake] = []
     found += _arms(spec)
     found += repeated((arm.name for arm in spec.arms), ("arms",), "arm name")
+    found += model_mistakes(spec)
     if spec.tuned and spec.training is None:
         found.append((("training",), "arms are tuned, so `training: {sizes: [...]}` is needed"))
     if spec.training is not None:
@@ -32,6 +36,7 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
         found += repeated(spec.judge.rubrics, ("judge", "rubrics"), "rubric")
     if spec.checks.judge is not None and spec.judge is None:
         found.append((("checks", "judge"), "there is no judge to check: name `judge: {rubrics}`"))
+    found += _costs(spec)
     if spec.judge is None:
         found += [
             (("comparison", "margin"), f"no judge scores the answers: give a margin for {measure}")
@@ -39,6 +44,21 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
             if measure not in spec.comparison.margin and measure in LEXICAL_MEASURES
         ]
     return found + _primary(spec)
+
+
+def _costs(spec: StudySpec) -> list[Mistake]:
+    costs, place = spec.costs, ("costs",)
+    tokens = {"prompt_tokens": costs.prompt_tokens, "completion_tokens": costs.completion_tokens}
+    given = [name for name, value in tokens.items() if value is not None]
+    found: list[Mistake] = []
+    if len(given) == 1:
+        (other,) = tokens.keys() - set(given)
+        found.append(((*place, given[0]), f"needs `{other}` beside it; 0 if it costs nothing"))
+    if given and costs.gpu_hour is not None:
+        found.append(((*place, "gpu_hour"), "leave out `gpu_hour`, or the prices of tokens"))
+    if costs.gpu_hour is not None and not costs.timed:
+        found.append(((*place, "timed"), "must be 1 or more where `gpu_hour` prices the answers"))
+    return found
 
 
 def _primary_measures(spec: StudySpec) -> set[str]:
@@ -63,6 +83,7 @@ def _arms(spec: StudySpec) -> list[Mistake]:
             set_here = {
                 "tune": arm.tune,
                 "examples": arm.examples,
+                "import": arm.imported,
                 "context": arm.context == "none",
             }
             found += [
@@ -70,8 +91,16 @@ def _arms(spec: StudySpec) -> list[Mistake]:
                 for key, value in set_here.items()
                 if value
             ]
+        elif arm.imported is not None:
+            clash = {"tune": arm.tune, "examples": arm.examples, "context": arm.context == "none"}
+            told = "has the answers of another system: leave out {}, or make two arms of it"
+            found += [
+                ((*place, key), f"{arm.name!r} {told.format(f'`{key}`')}")
+                for key, value in clash.items()
+                if value
+            ]
         elif arm.tune is None and arm.examples is None and arm.context == "retrieved":
-            told = "is the baseline again: give it `tune`, `examples` or `context: none`"
+            told = "is the baseline again: give it `tune`, `examples`, `import` or `context: none`"
             found.append((place, f"{arm.name!r} {told}"))
         elif arm.tune is not None and arm.examples is not None:
             told = "is tuned and has examples: make two arms of it"
@@ -93,7 +122,7 @@ def _tuning(arm: ArmSpec, place: Location, spec: StudySpec) -> list[Mistake]:
         shown = [list(value) for value in values] if name == "target_modules" else values
         found += repeated(map(str, shown), (*grid, name), f"{name.replace('_', ' ')}")
     try:
-        recipes = arm.recipes(spec.hyperparameters)
+        recipes = [each for model in _bases(spec) for each in _recipes(arm, spec, model)]
     except ValidationError as error:
         told = error.errors()[0]["msg"].removeprefix("Value error, ")
         return [*found, (grid, f"with those of the study: {told}")]
@@ -102,6 +131,15 @@ def _tuning(arm: ArmSpec, place: Location, spec: StudySpec) -> list[Mistake]:
     if not ADAPTER_NAME.fullmatch(longest):
         found.append(((*place, "name"), f"the cell {longest!r} needs a shorter name than this"))
     return found
+
+
+def _bases(spec: StudySpec) -> list[str]:
+    """Names of the bases; the only one's is empty where the file lists none."""
+    return [base.name for base in spec.bases] or [""]
+
+
+def _recipes(arm: ArmSpec, spec: StudySpec, model: str) -> list[tuple[str, Hyperparameters]]:
+    return arm.recipes(spec.hyperparameters_of(model))
 
 
 def _examples(arm: ArmSpec, place: Location, spec: StudySpec) -> list[Mistake]:
@@ -123,20 +161,30 @@ def _primary(spec: StudySpec) -> list[Mistake]:
     sizes = {name: sizes_of(arm, spec) for name, arm in arms.items()}
     for arm in arms.values():
         with suppress(ValidationError):  # `_tuning` tells it
-            sizes |= {name: sizes[arm.name] for name, _ in arm.recipes(spec.hyperparameters)}
+            for model in _bases(spec):
+                sizes |= {name: sizes[arm.name] for name, _ in _recipes(arm, spec, model)}
     found: list[Mistake] = []
     for index, each in enumerate(spec.comparison.primary or ()):
         place = ("comparison", "primary", index)
+        if each.arm == spec.comparison.baseline and each.against is not None:
+            continue  # A base without tuning against an API model.
         if each.arm not in sizes:
             told = f"is not an arm to compare; there are: {', '.join(sizes) or 'none'}"
             found.append(((*place, "arm"), f"{each.arm!r} {told}"))
         elif each.size is not None and each.size not in sizes[each.arm]:
             has = ", ".join(map(str, sizes[each.arm])) or "none"
             found.append(((*place, "size"), f"{each.arm!r} has cells of the sizes {has}"))
+        only = next((arm.models for arm in spec.arms if arm.name == each.arm), ())
+        if only and each.model is not None and each.model not in only:
+            told = f"{each.arm!r} has cells of {', '.join(only)} only"
+            found.append(((*place, "model"), told))
     return found
 
 
 _PATTERNS = {
+    ADDRESS_PATTERN: "expected host:port",
+    URL_PATTERN: "expected a URL such as https://host/v1",
+    VARIABLE_PATTERN: "expected the name of an environment variable",
     NAME_PATTERN: "expected 1 to 40 characters of a-z, 0-9 and `-`, beginning with a letter",
     RUBRIC_PATTERN: "expected a rubric's id such as accuracy@1",
 }

@@ -6,8 +6,8 @@ its passages and its adapter. All of these are in the state, so no service is as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneproof.prompts import Pair, chat
@@ -17,6 +17,7 @@ from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
+from tuneproof.study.steps.given import given_task
 from tuneproof.study.steps.pairs import example_pairs, training_data, tuning_pairs
 from tuneproof.study.steps.searches import Searches
 
@@ -28,6 +29,20 @@ class AnswerWork:
     cell: PlannedCell
     asked: Question
     task: Task
+    check: bool = False
+    """It belongs to the reader's check."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the searches found, as far as they are done."""
+
+    passages: Mapping[str, tuple[StoredPassage, ...]]
+    """By item id, as deep as retrieval is measured."""
+    near: Mapping[tuple[str, str], tuple[str, ...]]
+    """Ids of the pairs nearest to a test item, by cell and item."""
+    questions: tuple[Question, ...]
+    """The test items that have their passages."""
 
 
 class Chain:
@@ -46,6 +61,10 @@ class Chain:
         """Of the reader's check; empty without one."""
         self.forms = judge_forms(plan)
         """Of the judge's check; empty without one."""
+
+    def part(self, model: str) -> Chain:
+        """The work of one model alone."""
+        return Chain(self.plan.part(model), self.identities, self.state)
 
     def training_data(self, cell: PlannedCell) -> bytes | None:
         """The cell's conversations as JSON Lines; None while searches are missing."""
@@ -72,11 +91,10 @@ class Chain:
         outputs = self.state.outputs(self.training_tasks())
         return {cell: str(output["adapter_ref"]) for cell, output in outputs.items()}
 
-    def answers(self) -> list[AnswerWork]:
-        """Answers to the test items that can be asked for now, the baseline's first."""
+    def searched(self) -> Searched:
+        """What the searches found so far."""
         spec, found = self.plan.spec, self.searches.passages()
-        adapters, near = self.adapters(), self.searches.neighbours()
-        asked = [
+        questions = tuple(
             Question(
                 item.id,
                 item.question,
@@ -85,30 +103,55 @@ class Chain:
             )
             for item in self.plan.test
             if item.id in found
-        ]
+        )
+        return Searched(found, self.searches.neighbours(), questions)
+
+    def answers_by_cell(self) -> Iterator[tuple[PlannedCell, list[AnswerWork]]]:
+        """Each cell with its answers that can be asked for now, the baseline first."""
+        searched, adapters = self.searched(), self.adapters()
+        for cell in self.plan.cells:
+            waits = cell.tune is not None and cell.name not in adapters
+            adapter = adapters.get(cell.name, "")
+            yield cell, [] if waits else self.answers_of(cell, adapter, searched)
+
+    def answers(self) -> list[AnswerWork]:
+        """All answers to the test items that can be asked for now."""
+        return [work for _, works in self.answers_by_cell() for work in works]
+
+    def answers_of(self, cell: PlannedCell, adapter: str, searched: Searched) -> list[AnswerWork]:
+        """One cell's answers to the test items that can be asked for now.
+
+        Args:
+            adapter: the cell's; empty where the base model answers.
+        """
+        k = self.plan.spec.retrieval.k
         return [
-            self._answer(cell, adapters.get(cell.name, ""), question, pairs)
-            for cell in self.plan.cells
-            if cell.tune is None or cell.name in adapters
-            for question in asked
+            self._answer(cell, adapter, question, pairs)
+            for question in searched.questions
             if (
                 pairs := example_pairs(
-                    cell, near.get((cell.name, question.id)), found, spec.retrieval.k
+                    cell, searched.near.get((cell.name, question.id)), searched.passages, k
                 )
             )
             is not None
         ]
 
     def reader_answers(self) -> list[AnswerWork]:
-        """The base model's answers of the reader's check."""
-        return [self._answer(self.plan.baseline, "", each) for each in self.oracle]
+        """The answers of the reader's check, of each base."""
+        found = [
+            self._answer(cell, "", each)
+            for cell in self.plan.baselines.values()
+            if not cell.is_api
+            for each in self.oracle
+        ]
+        return [replace(work, check=True) for work in found]
 
     def grades(self) -> dict[int, Task]:
         """Grades by position in `answers`; without those that are not answered yet."""
         answers = self.answers()
         outputs = self.state.outputs({place: work.task for place, work in enumerate(answers)})
         return {
-            place: self._grade_task(answers[place].asked, output["text"])
+            place: self.grade_of(answers[place], output["text"])
             for place, output in outputs.items()
         }
 
@@ -117,9 +160,15 @@ class Chain:
         answers = self.reader_answers()
         outputs = self.state.outputs({place: work.task for place, work in enumerate(answers)})
         return {
-            place: lexical_task(output["text"], answers[place].asked.references)
+            place: self.grade_of(answers[place], output["text"])
             for place, output in outputs.items()
         }
+
+    def grade_of(self, work: AnswerWork, text: str) -> Task:
+        """The grade of an answer."""
+        if work.check:
+            return lexical_task(text, work.asked.references)
+        return self._grade_task(work.asked, text)
 
     def form_grades(self) -> list[Task]:
         """Grades of the judge's check, in the order of the forms."""
@@ -130,8 +179,7 @@ class Chain:
 
     def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
         inputs = {
-            "base": self.identities.model,
-            "adapter_name": cell.name,
+            "base": self.identities.of(cell.model).content,
             "data": sha256_of_bytes(data),
             "hyperparameters": cell.hyperparameters.model_dump(mode="json"),
             "seed": cell.seed,
@@ -141,18 +189,22 @@ class Chain:
     def _answer(
         self, cell: PlannedCell, adapter: str, asked: Question, examples: Sequence[Pair] = ()
     ) -> AnswerWork:
+        if cell.arm.imported is not None:
+            return AnswerWork(cell, asked, given_task(cell, self.plan, asked.id))
         words = self.plan.spec.prompt.passage_words
         passages = asked.passages if cell.arm.context == "retrieved" else None
         inputs = {
-            "base": self.identities.model,
+            "base": self.identities.of(cell.model).content,
             "adapter": adapter,
             "messages": chat(asked.question, passages, examples=examples, passage_words=words),
-            "sampling": {
-                "max_tokens": self.plan.spec.generation.max_tokens,
-                "temperature": 0.0,
-            },
+            "sampling": {"max_tokens": self._max_tokens(cell), "temperature": 0.0},
         }
         return AnswerWork(cell, asked, task("answer", inputs))
+
+    def _max_tokens(self, cell: PlannedCell) -> int:
+        spec = self.plan.spec
+        own = spec.api(cell.model).max_tokens if cell.is_api else None
+        return own or spec.generation.max_tokens
 
     def _grade_task(self, asked: Question, answer: str) -> Task:
         judge = self.plan.spec.judge

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 from functools import partial
 
@@ -15,7 +16,8 @@ from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.searches import Corpus
-from tuneproof.study.steps.work import TaskOutcome, complete_stage
+from tuneproof.study.steps.tally import Tally
+from tuneproof.study.steps.work import Lane, TaskOutcome
 
 _SHOWN = 5
 _KEPT = ("name", "digest", "documents", "passages", "embedder", "embedder_digest")
@@ -42,16 +44,26 @@ async def make_corpora(chain: Chain, services: Services, progress: Progress) -> 
             chain.state.put(corpus.task, output)
 
 
-async def search(chain: Chain, services: Services, progress: Progress) -> None:
-    """Finds the passages of every item that the study uses, and the nearest pairs."""
-    await complete_stage(
-        "retrieval",
-        _searches(chain),
-        partial(_search, chain, services),
-        state=chain.state,
-        services=services,
-        progress=progress,
-    )
+async def search(chain: Chain, services: Services, tally: Tally, *, in_flight: int) -> None:
+    """Finds the passages of every item that the study uses, and the nearest pairs.
+
+    Args:
+        in_flight: most searches at once.
+    """
+    made = chain.state.outputs({corpus.name: corpus.task for corpus in chain.searches.corpora()})
+    names = {str(each["digest"]): str(each["name"]) for each in made.values()}
+    tally.try_again()
+    places = Counter(each.key for each in _searches(chain))
+    groups: dict[tuple[str, int], list[Task]] = {}
+    for each in chain.state.missing(_searches(chain)):
+        groups.setdefault((each.inputs["corpus"], each.inputs["k"]), []).append(each)
+    for (digest, _), group in groups.items():
+        ask = partial(_search, chain.plan.spec.retrieval, services, names[digest], in_flight)
+        lane = Lane(ask, chain.state, recover=services.recover)
+        for each in group:
+            lane.add(each, tally, places=places[each.key])
+        lane.close()
+        await lane.run()
 
 
 def _searches(chain: Chain) -> list[Task]:
@@ -93,31 +105,37 @@ async def _ensure(
 
 
 async def _search(
-    chain: Chain, services: Services, tasks: Sequence[Task]
-) -> AsyncIterator[TaskOutcome]:
+    settings: RetrievalSpec,
+    services: Services,
+    corpus: str,
+    in_flight: int,
+    tasks: AsyncIterator[Task],
+) -> AsyncGenerator[TaskOutcome, None]:
+    """Searches in one corpus, all of one depth."""
     retriever = await services.retriever()
-    made = chain.state.outputs({corpus.name: corpus.task for corpus in chain.searches.corpora()})
-    names = {str(each["digest"]): str(each["name"]) for each in made.values()}
-    groups: dict[tuple[str, int], list[Task]] = {}
-    for each in tasks:
-        groups.setdefault((each.inputs["corpus"], each.inputs["k"]), []).append(each)
-    settings = chain.plan.spec.retrieval
-    for (digest, k), group in groups.items():
-        found = retriever.search_many(
-            names[digest],
-            {each.key: each.inputs["query"] for each in group},
-            k=k,
-            mode=settings.mode,
-            alpha=settings.alpha,
-            expected_digest=digest,
-            rerank=_rerank(settings) if "rerank" in group[0].inputs else None,
-        )
-        async for key, passages in found:
-            if isinstance(passages, TuneproofError):
-                yield key, passages
-            else:
-                stored = (StoredPassage(p.id, p.document_id, p.text, p.score) for p in passages)
-                yield key, {"passages": [asdict(each) for each in stored]}
+    first = await anext(tasks)
+
+    async def queries() -> AsyncIterator[tuple[str, str]]:
+        yield first.key, first.inputs["query"]
+        async for each in tasks:
+            yield each.key, each.inputs["query"]
+
+    found = retriever.search_many(
+        corpus,
+        queries(),
+        k=first.inputs["k"],
+        mode=settings.mode,
+        alpha=settings.alpha,
+        expected_digest=first.inputs["corpus"],
+        rerank=_rerank(settings) if "rerank" in first.inputs else None,
+        in_flight=in_flight,
+    )
+    async for key, passages in found:
+        if isinstance(passages, TuneproofError):
+            yield key, passages
+        else:
+            stored = (StoredPassage(p.id, p.document_id, p.text, p.score) for p in passages)
+            yield key, {"passages": [asdict(each) for each in stored]}
 
 
 def _rerank(settings: RetrievalSpec) -> Rerank | None:

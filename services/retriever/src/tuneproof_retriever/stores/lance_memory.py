@@ -2,6 +2,9 @@
 
 LanceDB reads what a search needs from disk: with 20,000 passages a flat search by vector is mostly
 that. In memory the same search is the product of a matrix and a vector, exact as before.
+
+Two corpora that do not fit together would displace each other at each search, and reading one takes
+as long as many searches on disk. So a corpus stays while it is searched.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,9 @@ from tuneproof_retriever.corpus import Candidate, Passage, Vector, Vectors
 from tuneproof_retriever.stores.lance_rows import PASSAGE_COLUMNS, passage_of_row
 
 Rows = npt.NDArray[np.int64]
+
+_STAYS_SECONDS = 30.0
+"""How long after its last search no other corpus takes a corpus's place."""
 
 
 @dataclass(frozen=True)
@@ -84,47 +92,69 @@ class LoadedCorpora:
         self._most_bytes = most_bytes
         self._below = below
         self._kept: OrderedDict[str, LoadedCorpus] = OrderedDict()
-        self._too_large: dict[str, int] = {}
-        """Versions of the corpora that are not kept, so that no search reads them to find out."""
+        """Those searched last at the end."""
+        self._searched: dict[str, float] = {}
+        """When each of these was searched last."""
+        self._sizes: dict[str, tuple[int, float]] = {}
+        """Version and bytes, at least, of corpora that are not kept, so that no search reads them
+        to find out that they do not fit."""
         self._loading = asyncio.Lock()
 
     async def get(self, name: str, table: Any) -> LoadedCorpus | None:
-        """A corpus as its table is now; None where it is too large."""
+        """A corpus as its table is now; None where it is to be searched on disk."""
         version = await table.version()
-        if not self._knows(name, version):
+        if self._wants(name, version):
             async with self._loading:
-                if not self._knows(name, version):
+                if self._wants(name, version):
                     await self._load(name, table, version)
         kept = self._kept.get(name)
         if kept is not None:
             self._kept.move_to_end(name)
+            self._searched[name] = monotonic()
         return kept
 
     def drop(self, name: str) -> None:
         """Gives up what is kept of a corpus."""
         self._kept.pop(name, None)
-        self._too_large.pop(name, None)
+        self._searched.pop(name, None)
+        self._sizes.pop(name, None)
 
-    def _knows(self, name: str, version: int) -> bool:
+    def _wants(self, name: str, version: int) -> bool:
+        """Whether a corpus is to be read."""
         if name in self._kept:
-            return self._kept[name].version == version
-        return self._too_large.get(name) == version
+            return self._kept[name].version != version
+        known, size = self._sizes.get(name, (version, 0.0))
+        return known != version or size <= self._room()
+
+    def _room(self) -> int:
+        """Bytes that are free or taken by corpora which were not searched lately."""
+        now = monotonic()
+        staying = (
+            each.bytes
+            for name, each in self._kept.items()
+            if now - self._searched[name] < _STAYS_SECONDS
+        )
+        return self._most_bytes - sum(staying)
 
     async def _load(self, name: str, table: Any, version: int) -> None:
         self.drop(name)
         dimension = (await table.schema()).field("vector").type.list_size
         count = await table.count_rows()
-        if count >= self._below or count * dimension * np.float32().nbytes > self._most_bytes:
-            self._too_large[name] = version
+        least = inf if count >= self._below else count * dimension * np.float32().nbytes
+        if least > self._room():
+            self._sizes[name] = (version, least)
             return
         query = table.query().select([*PASSAGE_COLUMNS, "vector"]).with_row_id()
         loaded = await asyncio.to_thread(_loaded, version, await query.to_arrow())
-        if loaded.bytes > self._most_bytes:
-            self._too_large[name] = version
+        if loaded.bytes > self._room():
+            self._sizes[name] = (version, loaded.bytes)
             return
         self._kept[name] = loaded
+        self._searched[name] = monotonic()
         while sum(each.bytes for each in self._kept.values()) > self._most_bytes:
-            self._kept.popitem(last=False)
+            oldest, gone = self._kept.popitem(last=False)
+            del self._searched[oldest]
+            self._sizes[oldest] = (gone.version, gone.bytes)
 
 
 def _loaded(version: int, found: Any) -> LoadedCorpus:

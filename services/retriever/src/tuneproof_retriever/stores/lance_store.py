@@ -145,9 +145,9 @@ class LanceStore:
             if not where and (loaded := await self._loaded.get(name, table)):
                 return await asyncio.to_thread(loaded.nearest, vector, limit, whole=whole)
             query = table.query().nearest_to(vector).distance_type("cosine")
-            rows = await table.count_rows()
-            if rows >= self._ann_min_passages:
-                query = query.nprobes(max(_LEAST_PROBES, isqrt(rows) // 20))
+            # Without an index this changes nothing.
+            probes = max(_LEAST_PROBES, isqrt(await table.count_rows()) // 20)
+            query = query.nprobes(probes)
             found = await _run(query, "_distance", limit, where, whole=whole)
         return [_candidate(row, 1.0 - row["_distance"]) for row in found]
 
@@ -197,10 +197,10 @@ class LanceStore:
         return dict(zip(found["id"].to_pylist(), rows, strict=True))
 
     async def searches_exactly(self, name: str) -> bool:
-        """See `VectorStore`."""
+        """See `VectorStore`. A corpus keeps its index when the retriever is set otherwise."""
         async with self._reading(name) as table:
-            rows: int = await table.count_rows()
-        return rows < self._ann_min_passages
+            indexes = await table.list_indices()
+        return all("vector" not in index.columns for index in indexes)
 
     async def mend(self, name: str, _ids: Sequence[str]) -> None:
         """See `VectorStore`. Both indexes are built anew as a whole."""

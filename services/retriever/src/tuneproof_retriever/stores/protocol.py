@@ -33,8 +33,8 @@ class VectorStore(Protocol):
     """Keeps passages with their vectors and a record per corpus.
 
     Names are checked by the caller. All methods raise `NotFound` for a corpus that is not there
-    (but `create` and `names`), `Unavailable` when the store cannot be reached or written, and
-    `Corrupted` when it holds what cannot be read.
+    (but `create` and `names`), `Unavailable` when the store cannot be reached or written,
+    `WrongState` when it refuses this process, and `Corrupted` when it holds what cannot be read.
     """
 
     async def create(self, corpus: Corpus) -> bool:
@@ -47,10 +47,11 @@ class VectorStore(Protocol):
         """Replaces the record of a corpus atomically."""
 
     async def delete(self, name: str) -> None:
-        """Removes a corpus; after a crash it is there as before, or gone."""
+        """Removes a corpus, also one that cannot be read; after a crash it is there as before, or
+        gone. The caller has the claim, or nobody has it."""
 
     async def names(self) -> list[str]:
-        """Names of all corpora, sorted."""
+        """Names of all corpora, sorted, with those that cannot be read."""
 
     async def documents(self, name: str) -> dict[str, str]:
         """Content digests of the documents that are complete, by document id."""
@@ -150,6 +151,7 @@ class VectorStore(Protocol):
 
         Raises:
             Unavailable: with the reason, while they cannot.
+            WrongState: when somebody must correct the set-up first.
         """
 
 

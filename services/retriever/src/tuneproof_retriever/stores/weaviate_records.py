@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from weaviate.exceptions import UnexpectedStatusCodeError
 
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
@@ -33,6 +34,8 @@ _SETTLE_SECONDS = 0.25
 _KEPT_SECONDS = _SETTLE_SECONDS
 """How old the record of a frozen corpus may be. A corpus that another retriever deletes and makes
 anew is empty for longer, so no passage of it is found under the old record."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Records:
@@ -83,8 +86,8 @@ class Records:
         if record is None and is_record(description):
             raise Corrupted(
                 f"the record of corpus {name!r} cannot be read: it is damaged, or a retriever of"
-                " another version wrote it; use that version, or delete the collection"
-                f" {self.collection_of(name)} in Weaviate",
+                " another version wrote it; use that version, or delete the corpus and ingest"
+                " again",
                 corpus=name,
             )
         return record
@@ -119,17 +122,18 @@ class Records:
     async def remove(self, name: str) -> None:
         """Removes a collection."""
         self._frozen.pop(name, None)
+        self._claimed.discard(name)
         async with self._connection.calling(name, writing=True) as client:
             await client.collections.delete(self.collection_of(name))
 
     async def names(self) -> list[str]:
-        """All corpora, sorted."""
+        """All corpora, sorted, with those whose record cannot be read."""
         async with self._connection.calling("") as client:
             found = await client.collections.list_all(simple=True)
         names = (
             corpus_name(self._options.prefix, each)
             for each, config in found.items()
-            if parse(config.description)
+            if is_record(config.description)
         )
         return sorted(name for name in names if name)
 
@@ -183,6 +187,8 @@ class Records:
                     self._claimed.discard(name)
                 except TuneproofError:
                     continue  # whoever writes next is told
+                except Exception:  # noqa: BLE001 - logged, and the other claims go on
+                    _log.exception("a claim was not renewed", corpus=name)
 
     async def _renew(self, name: str) -> None:
         """Keeps a claim if it is still there; one that was lost or released is not taken again."""

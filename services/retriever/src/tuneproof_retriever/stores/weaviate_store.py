@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,8 @@ class WeaviateStore:
 
     async def delete(self, name: str) -> None:
         """See `VectorStore`."""
-        await self._records.get(name)
+        with suppress(Corrupted):
+            await self._records.get(name)
         self._parts.pop(name, None)
         await self._records.remove(name)
 

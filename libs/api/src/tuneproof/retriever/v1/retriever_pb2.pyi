@@ -695,24 +695,55 @@ class ListCorporaRequest(_message.Message):
 Global___ListCorporaRequest: _TypeAlias = ListCorporaRequest  # noqa: Y015
 
 @_typing.final
+class DamagedCorpus(_message.Message):
+    """A corpus whose record or passages are damaged, or that a retriever of another version made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def status(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DamagedCorpus: _TypeAlias = DamagedCorpus  # noqa: Y015
+
+@_typing.final
 class ListCorporaResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CORPORA_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def corpora(self) -> _containers.RepeatedCompositeFieldContainer[Global___Corpus]: ...
+    @_builtins.property
+    def damaged(self) -> _containers.RepeatedCompositeFieldContainer[Global___DamagedCorpus]:
+        """Corpora of this page that cannot be read."""
+
     def __init__(
         self,
         *,
         corpora: _abc.Iterable[Global___Corpus] | None = ...,
         next_page_token: _builtins.str = ...,
+        damaged: _abc.Iterable[Global___DamagedCorpus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpora", b"corpora", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpora", b"corpora", "damaged", b"damaged", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
