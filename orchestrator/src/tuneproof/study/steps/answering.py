@@ -183,8 +183,7 @@ class Answering:
     async def _place(self) -> asyncio.Semaphore:
         if self._places is None:
             await persist(self._generator, recover=self._services.recover)
-            pool = self._services.pool
-            self._width = max(1, min(pool.max_loras, pool.max_cpu_loras)) if pool else 1
+            self._width = held_at_once(self._services)
             self._places = self._places or asyncio.Semaphore(self._width)
         return self._places
 
@@ -202,6 +201,12 @@ class Answering:
         for work in works:
             piece.add(self._tally_of(work), 1)
         return piece
+
+
+def held_at_once(services: Services) -> int:
+    """Adapters that one batch of the generator's engine can hold, known once it was asked."""
+    pool = services.pool
+    return max(1, min(pool.max_loras, pool.max_cpu_loras)) if pool else 1
 
 
 def pool_task(chain: Chain, model: str) -> Task:

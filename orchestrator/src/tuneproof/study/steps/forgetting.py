@@ -17,7 +17,7 @@ from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.lm_eval import Asked, run_lm_eval
 from tuneproof.study.steps.tally import Piece, Tally, pieces_of
-from tuneproof.study.steps.timing import serve, withdraw
+from tuneproof.study.steps.timing import make_room, serve
 from tuneproof.study.steps.work import persist
 
 
@@ -75,25 +75,24 @@ async def measure_forgetting(chain: Chain, services: Services, tally: Tally) -> 
         )
 
     async def again() -> None:
-        generator = await services.generator()
         url = spec.url or await services.openai_url()
         for each in chain.state.missing(piece.task for piece in pieces.values()):
             asked = Asked(spec, "", url, tokenizer, services.token)
             with pieces[each.key].in_hand():
-                await _measure(chain, generator, pieces[each.key], asked, tally)
+                await _measure(chain, services, pieces[each.key], asked, tally)
 
     await persist(again, recover=services.recover)
 
 
 async def _measure(
     chain: Chain,
-    generator: GeneratorClient,
+    services: Services,
     piece: Piece,
     asked: Asked,
     tally: Tally,
 ) -> None:
     adapter = str(piece.task.inputs["adapter"])
-    await serve(generator, adapter)
+    await serve(await services.generator(), adapter)
     model = adapter or chain.identities.of(chain.plan.baseline.model).served
     tally.note(f"lm-eval of {model.partition('@')[0]}")
     try:
@@ -105,7 +104,7 @@ async def _measure(
         tally.note(error.message)
     else:
         piece.keep(chain.state, found)
-    await withdraw(generator, adapter, tally)
+    await make_room(chain, services, adapter, tally)
 
 
 def scores_of(output: Mapping[str, Any] | None) -> tuple[TaskScore, ...]:

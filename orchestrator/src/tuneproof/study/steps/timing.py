@@ -18,6 +18,7 @@ from tuneproof.sdk import Generation, GeneratorClient, Sampling
 from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
+from tuneproof.study.steps.answering import held_at_once
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.given import output_of
 from tuneproof.study.steps.tally import Piece, Tally, pieces_of
@@ -54,14 +55,13 @@ async def time_alone(chain: Chain, services: Services, tally: Tally) -> None:
     async def again() -> None:
         missing = chain.state.missing(piece.task for piece in pieces.values())
         if missing:
-            await _time(chain, await services.generator(), [pieces[m.key] for m in missing], tally)
+            await _time(chain, services, [pieces[each.key] for each in missing], tally)
 
     await persist(again, recover=services.recover)
 
 
-async def _time(
-    chain: Chain, generator: GeneratorClient, pieces: Sequence[Piece], tally: Tally
-) -> None:
+async def _time(chain: Chain, services: Services, pieces: Sequence[Piece], tally: Tally) -> None:
+    generator = await services.generator()
     by_adapter: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
         by_adapter[str(piece.task.inputs["adapter"])].append(piece)
@@ -72,8 +72,7 @@ async def _time(
                 with _noting(chain, [piece]), piece.in_hand():
                     answer = await _ask(generator, piece.task)
                     piece.keep(chain.state, _output(answer, adapter))
-        if len(by_adapter) > 1:
-            await withdraw(generator, adapter, tally)
+        await make_room(chain, services, adapter, tally)
 
 
 @contextmanager
@@ -95,11 +94,12 @@ async def serve(generator: GeneratorClient, adapter: str) -> None:
         await generator.wait_ready(adapter, away_seconds=_AWAY_SECONDS)
 
 
-async def withdraw(generator: GeneratorClient, adapter: str, tally: Tally) -> None:
-    """Makes room for the next adapter."""
+async def make_room(chain: Chain, services: Services, adapter: str, tally: Tally) -> None:
+    """Withdraws an adapter where the study has more than the generator holds; else they stay."""
+    if not adapter or len(set(chain.adapters().values())) <= held_at_once(services):
+        return
     try:
-        if adapter:
-            await generator.remove(adapter)
+        await (await services.generator()).remove(adapter)
     except TuneproofError as error:
         tally.note(f"{adapter} was not removed: {error.message}")
 
