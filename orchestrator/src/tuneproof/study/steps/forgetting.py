@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from tuneproof.results import TaskScore
-from tuneproof.sdk import GeneratorClient
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.study.design.plan import PlannedCell
