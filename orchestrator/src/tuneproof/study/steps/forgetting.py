@@ -15,8 +15,8 @@ from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.lm_eval import Asked, run_lm_eval
+from tuneproof.study.steps.serving import make_room, serve
 from tuneproof.study.steps.tally import Piece, Tally, pieces_of
-from tuneproof.study.steps.timing import make_room, serve
 from tuneproof.study.steps.work import persist
 
 
@@ -91,7 +91,7 @@ async def _measure(
     tally: Tally,
 ) -> None:
     adapter = str(piece.task.inputs["adapter"])
-    await serve(await services.generator(), adapter)
+    await serve(await services.generator(), adapter, tally.note)
     model = adapter or chain.identities.of(chain.plan.baseline.model).served
     tally.note(f"lm-eval of {model.partition('@')[0]}")
     try:
@@ -103,7 +103,8 @@ async def _measure(
         tally.note(error.message)
     else:
         piece.keep(chain.state, found)
-    await make_room(chain, services, adapter, tally)
+    adapters = len(set(chain.adapters().values()))
+    await make_room(services, adapter, adapters, tally.note)
 
 
 def scores_of(output: Mapping[str, Any] | None) -> tuple[TaskScore, ...]:
