@@ -80,8 +80,8 @@ def test_a_check_of_a_study_counts_in_its_models_tokens(run):
     assert found["lengths"]["question"] | {"longest_id": ""} == {
         "texts": 900,
         "median": 8,
-        "p95": 8,
-        "longest": 8,
+        "p95": 13,
+        "longest": 13,
         "longest_id": "",
     }
     assert found["longest_prompt"] < found["context"]

@@ -116,24 +116,30 @@ def test_nearest_examples_need_a_pool():
     )
 
 
-def test_a_style_that_the_data_lack_is_told_for_each_arm(small):
-    small.edit("k: 3, references: short", "k: 3, references: exact")
-    with pytest.raises(InvalidInput, match="lack a 'exact' reference answer, which shots needs"):
-        plan_of(small)
-
-
-def test_raft_needs_gold(small, tmp_path):
+def ask_own_questions(small, folder):
+    """The study's data set becomes one of full references without gold documents."""
     lines = [
         json.dumps({"question": f"What is {n}?", "references": {"full": f"It is {n}."}})
         for n in range(40)
     ]
-    (tmp_path / "own.jsonl").write_text("\n".join(lines))
-    (tmp_path / "docs.jsonl").write_text('{"id": "d", "text": "Numbers."}\n')
+    (folder / "own.jsonl").write_text("\n".join(lines))
+    (folder / "docs.jsonl").write_text('{"id": "d", "text": "Numbers."}\n')
     text = small.file.read_text()
     start = text.index("dataset:")
     end = text.index("split:")
     own = "dataset: {name: jsonl, path: own.jsonl, corpus: [docs.jsonl]}\n"
     text = (text[:start] + own + text[end:]).replace("references: short", "references: full")
     small.file.write_text("\n".join(x for x in text.splitlines() if not x.startswith("checks")))
+
+
+def test_a_style_that_the_data_lack_is_told_for_each_arm(small, tmp_path):
+    small.edit("k: 3, references: short", "k: 3, references: exact")
+    ask_own_questions(small, tmp_path)
+    with pytest.raises(InvalidInput, match="lack a 'exact' reference answer, which shots needs"):
+        plan_of(small)
+
+
+def test_raft_needs_gold(small, tmp_path):
+    ask_own_questions(small, tmp_path)
     with pytest.raises(InvalidInput, match="gold documents are unknown, which the RAFT of raft"):
         plan_of(small)

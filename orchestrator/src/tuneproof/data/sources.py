@@ -161,10 +161,14 @@ class TelecomData(Source):
     seed: Count = Field(ge=0, le=LARGEST_SEED)
     documents: Count = Field(ge=1, le=telecom.LARGEST_WORLD)
     facts_per_document: Count = Field(default=6, ge=1, le=telecom.LARGEST_CHAPTER)
+    reworded: float = Field(default=0.0, ge=0, le=1)
+    """Share of the questions in wordings that the demo's model has never seen."""
 
     def read(self) -> Dataset:
         """The manual of this seed."""
-        return telecom.generate(self.seed, self.documents, self.facts_per_document)
+        return telecom.generate(
+            self.seed, self.documents, self.facts_per_document, reworded=self.reworded
+        )
 
     @property
     def world(self) -> KnownWorld:

@@ -108,6 +108,20 @@ class State:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self._together = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is put, failed and recounted in this context is written, or nothing of it."""
+        if self._together:
+            yield
+            return
+        self._together = True
+        try:
+            with self._database:
+                yield
+        finally:
+            self._together = False
 
     def get(self, key: str) -> Any | None:
         """The output under a key, or None."""
@@ -148,7 +162,7 @@ class State:
             json.dumps(output, sort_keys=True, allow_nan=False),
             _now(),
         )
-        with self._database:
+        with self.together():
             self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
             self._database.execute("DELETE FROM failures WHERE key = ?", [done.key])
             self._count(counts)
@@ -160,7 +174,7 @@ class State:
             counts: as for `put`.
         """
         row = (tried.key, tried.kind, message, _now())
-        with self._database:
+        with self.together():
             self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
             self._count(counts)
 
@@ -192,7 +206,7 @@ class State:
 
     def recount(self, counts: Iterable[Count]) -> None:
         """Keeps new counts of stages that `count` has named."""
-        with self._database:
+        with self.together():
             self._count(counts)
 
     def _count(self, counts: Iterable[Count]) -> None:

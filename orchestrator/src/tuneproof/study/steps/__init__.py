@@ -7,6 +7,7 @@ work        a service's lane: asks for what comes in, keeps each output, asks ag
 tally       counts, times and shows the stages under way
 importing   the answers of other systems, from files; `given`: as pieces of work
 retrieval → training → answering → judging     the steps that call the services
+serving     adapters in the generator: had served, and withdrawn
 api_answering   instead, of models that are only asked
 forgetting  tasks of `lm_eval` before and after tuning
 timing      a few answers once more, one at a time

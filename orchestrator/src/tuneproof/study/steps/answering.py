@@ -13,10 +13,10 @@ from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.serving import held_at_once, make_room, serve
 from tuneproof.study.steps.tally import Piece, Tally
 from tuneproof.study.steps.work import Lane, TaskOutcome, persist
 
-_AWAY_SECONDS = 10.0
 """After this time a generator counts as lost, and the study restarts one of this machine."""
 _PREPARED = 8
 """Adapters whose prompts are made at once: those of a whole study may not fit into memory."""
@@ -74,7 +74,6 @@ class Answering:
         self._lane = Lane(self._ask, chain.state, recover=services.recover, ended=self._ended)
         self._prepared = asyncio.Semaphore(_PREPARED)
         self._described = False
-        self._width = 0
         self._places: asyncio.Semaphore | None = None
         self._turns = itertools.count()
         self._asked: dict[str, _Asked] = {}
@@ -110,7 +109,7 @@ class Answering:
 
     async def _with_adapter(self, adapter: str, missing: dict[str, list[AnswerWork]]) -> None:
         async def load() -> None:
-            await self._load(await self._generator(), adapter)
+            await serve(await self._generator(), adapter, self._note)
 
         try:
             await persist(load, recover=self._services.recover)
@@ -121,11 +120,7 @@ class Answering:
                 self._piece(works).fail(self._state, error.message)
             return
         await self._through_lane(adapter, missing)
-        if self._adapters > self._width:
-            try:
-                await (await self._generator()).remove(adapter)
-            except TuneproofError as error:
-                self._note(f"{adapter} was not removed: {error.message}")
+        await make_room(self._services, adapter, self._adapters, self._note)
 
     async def _through_lane(self, adapter: str, missing: dict[str, list[AnswerWork]]) -> None:
         asked = self._asked[adapter] = _Asked(missing)
@@ -151,7 +146,7 @@ class Answering:
     async def _ask(self, tasks: AsyncIterator[Task]) -> AsyncGenerator[TaskOutcome, None]:
         generator = await self._generator()
         # A generator that was lost may still be loading them.
-        loading = (self._load(generator, adapter) for adapter in self._asked if adapter)
+        loading = (serve(generator, adapter, self._note) for adapter in self._asked)
         for failure in await asyncio.gather(*loading, return_exceptions=True):
             # Another failure than this is one of its adapter, whose requests will tell.
             if isinstance(failure, Unavailable):
@@ -183,19 +178,8 @@ class Answering:
     async def _place(self) -> asyncio.Semaphore:
         if self._places is None:
             await persist(self._generator, recover=self._services.recover)
-            pool = self._services.pool
-            self._width = max(1, min(pool.max_loras, pool.max_cpu_loras)) if pool else 1
-            self._places = self._places or asyncio.Semaphore(self._width)
+            self._places = self._places or asyncio.Semaphore(held_at_once(self._services))
         return self._places
-
-    async def _load(self, generator: GeneratorClient, adapter: str) -> None:
-        name = adapter.partition("@")[0]
-        await generator.declare(adapter)
-        await generator.wait_ready(
-            adapter,
-            away_seconds=_AWAY_SECONDS,
-            on_change=lambda now: self._note(f"{name} {now.state}"),
-        )
 
     def _piece(self, works: Sequence[AnswerWork]) -> Piece:
         piece = Piece(works[0].task)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from tuneproof.results import TaskScore
-from tuneproof.sdk import GeneratorClient
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.study.design.plan import PlannedCell
@@ -16,8 +15,8 @@ from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.lm_eval import Asked, run_lm_eval
+from tuneproof.study.steps.serving import make_room, serve
 from tuneproof.study.steps.tally import Piece, Tally, pieces_of
-from tuneproof.study.steps.timing import serve, withdraw
 from tuneproof.study.steps.work import persist
 
 
@@ -75,25 +74,24 @@ async def measure_forgetting(chain: Chain, services: Services, tally: Tally) -> 
         )
 
     async def again() -> None:
-        generator = await services.generator()
         url = spec.url or await services.openai_url()
         for each in chain.state.missing(piece.task for piece in pieces.values()):
             asked = Asked(spec, "", url, tokenizer, services.token)
             with pieces[each.key].in_hand():
-                await _measure(chain, generator, pieces[each.key], asked, tally)
+                await _measure(chain, services, pieces[each.key], asked, tally)
 
     await persist(again, recover=services.recover)
 
 
 async def _measure(
     chain: Chain,
-    generator: GeneratorClient,
+    services: Services,
     piece: Piece,
     asked: Asked,
     tally: Tally,
 ) -> None:
     adapter = str(piece.task.inputs["adapter"])
-    await serve(generator, adapter)
+    await serve(await services.generator(), adapter, tally.note)
     model = adapter or chain.identities.of(chain.plan.baseline.model).served
     tally.note(f"lm-eval of {model.partition('@')[0]}")
     try:
@@ -105,7 +103,8 @@ async def _measure(
         tally.note(error.message)
     else:
         piece.keep(chain.state, found)
-    await withdraw(generator, adapter, tally)
+    adapters = len(set(chain.adapters().values()))
+    await make_room(services, adapter, adapters, tally.note)
 
 
 def scores_of(output: Mapping[str, Any] | None) -> tuple[TaskScore, ...]:

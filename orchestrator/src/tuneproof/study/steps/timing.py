@@ -20,10 +20,9 @@ from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.given import output_of
+from tuneproof.study.steps.serving import make_room, serve
 from tuneproof.study.steps.tally import Piece, Tally, pieces_of
 from tuneproof.study.steps.work import persist
-
-_AWAY_SECONDS = 10.0
 
 
 def timed_tasks(chain: Chain) -> dict[str, list[Task]]:
@@ -54,26 +53,25 @@ async def time_alone(chain: Chain, services: Services, tally: Tally) -> None:
     async def again() -> None:
         missing = chain.state.missing(piece.task for piece in pieces.values())
         if missing:
-            await _time(chain, await services.generator(), [pieces[m.key] for m in missing], tally)
+            await _time(chain, services, [pieces[each.key] for each in missing], tally)
 
     await persist(again, recover=services.recover)
 
 
-async def _time(
-    chain: Chain, generator: GeneratorClient, pieces: Sequence[Piece], tally: Tally
-) -> None:
+async def _time(chain: Chain, services: Services, pieces: Sequence[Piece], tally: Tally) -> None:
+    generator = await services.generator()
+    adapters = len(set(chain.adapters().values()))
     by_adapter: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
         by_adapter[str(piece.task.inputs["adapter"])].append(piece)
     for adapter, group in by_adapter.items():
         with _noting(chain, group):
-            await serve(generator, adapter)
+            await serve(generator, adapter, tally.note)
             for piece in group:
                 with _noting(chain, [piece]), piece.in_hand():
                     answer = await _ask(generator, piece.task)
                     piece.keep(chain.state, _output(answer, adapter))
-        if len(by_adapter) > 1:
-            await withdraw(generator, adapter, tally)
+        await make_room(services, adapter, adapters, tally.note)
 
 
 @contextmanager
@@ -86,22 +84,6 @@ def _noting(chain: Chain, pieces: Sequence[Piece]) -> Iterator[None]:
     except TuneproofError as error:
         for piece in pieces:
             piece.fail(chain.state, error.message)
-
-
-async def serve(generator: GeneratorClient, adapter: str) -> None:
-    """Has an adapter served; nothing for the base model, which is named by an empty text."""
-    if adapter:
-        await generator.declare(adapter)
-        await generator.wait_ready(adapter, away_seconds=_AWAY_SECONDS)
-
-
-async def withdraw(generator: GeneratorClient, adapter: str, tally: Tally) -> None:
-    """Makes room for the next adapter."""
-    try:
-        if adapter:
-            await generator.remove(adapter)
-    except TuneproofError as error:
-        tally.note(f"{adapter} was not removed: {error.message}")
 
 
 async def _ask(generator: GeneratorClient, asked: Task) -> Generation:

@@ -163,8 +163,10 @@ class Lane:
         self._changed.set()
         if not isinstance(outcome, TuneproofError):
             self._kept += 1
-            piece.keep(self._state, outcome)
-            self._leave(key, outcome)
+            # What follows from an output may be there already, and is counted with it.
+            with self._state.together():
+                piece.keep(self._state, outcome)
+                self._leave(key, outcome)
             return
         piece.fail(self._state, outcome.message)
         if may_pass(outcome):

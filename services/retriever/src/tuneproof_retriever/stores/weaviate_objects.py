@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,10 @@ def objects_of(documents: Sequence[PreparedDocument]) -> list[Any]:
     return sorted(objects, key=lambda each: each.properties["ordinal"] == 0)
 
 
-def passage_of_object(found: Any) -> Passage:
-    """The passage of an object that has `PASSAGE_PROPERTIES`."""
-    properties = found.properties
+def passage_of_properties(id_: str, properties: Mapping[str, Any]) -> Passage:
+    """The passage of an object by its id and its `PASSAGE_PROPERTIES`."""
     return Passage(
-        id=str(found.uuid),
+        id=id_,
         document_id=properties["document_id"],
         text=properties["text"],
         start=int(properties["start"]),
@@ -51,11 +50,10 @@ def passage_of_object(found: Any) -> Passage:
 
 
 def stored_passage_of_object(found: Any) -> StoredPassage:
-    """As `passage_of_object`, for an object that has `ordinal` and `siblings` too."""
+    """The passage of an object that the client gives, with `ordinal` and `siblings`."""
     properties = found.properties
-    return StoredPassage(
-        passage_of_object(found), int(properties["ordinal"]), int(properties["siblings"])
-    )
+    passage = passage_of_properties(str(found.uuid), properties)
+    return StoredPassage(passage, int(properties["ordinal"]), int(properties["siblings"]))
 
 
 @dataclass(frozen=True)

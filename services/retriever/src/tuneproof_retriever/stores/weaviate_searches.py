@@ -8,7 +8,6 @@ and of the reply only what is wanted becomes Python objects.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from weaviate.proto.v1 import base_pb2, base_search_pb2, search_get_pb2
 
 from tuneproof_retriever.corpus import Candidate, Passage, Vector
 from tuneproof_retriever.stores.tags import tags_of
-from tuneproof_retriever.stores.weaviate_objects import PASSAGE_PROPERTIES
+from tuneproof_retriever.stores.weaviate_objects import PASSAGE_PROPERTIES, passage_of_properties
 
 _MOST_HITS = 10_000
 """Weaviate's own limit (QUERY_MAXIMUM_RESULTS), unless its operator changes it."""
@@ -97,15 +96,8 @@ def _id(metadata: Any) -> str:
 def passage_of(candidate: Candidate) -> Passage:
     """The passage of a candidate that a search gave."""
     fields = candidate.place.properties.non_ref_props.fields
-    return Passage(
-        id=candidate.id,
-        document_id=fields["document_id"].text_value,
-        text=fields["text"].text_value,
-        start=fields["start"].int_value,
-        end=fields["end"].int_value,
-        title=fields["title"].text_value,
-        metadata=json.loads(fields["metadata"].text_value),
-    )
+    values = {name: getattr(value, value.WhichOneof("kind")) for name, value in fields.items()}
+    return passage_of_properties(candidate.id, values)
 
 
 def with_passages(candidates: list[Candidate]) -> list[Candidate]:
