@@ -31,7 +31,7 @@ GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURD
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer services/judge orchestrator[datasets,pdf]
+    services/generator[cpu] services/trainer services/judge orchestrator[api,datasets,pdf,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
@@ -48,7 +48,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap bench-statistics verify-swap verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -102,9 +102,24 @@ bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated a
 verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
 	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
 
+bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its stores
+	$(BIN)/python benchmarks/retrieve.py
+
+verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
+	$(BIN)/python benchmarks/retrieve_scale.py
+
+bench-report: $(STAMP)  ## Measure the size of a report of 10,000 answers, and how soon a browser shows it
+	$(BIN)/python benchmarks/report.py
+
 verify-gpu:  ## Measure on the GPU what the packages of GPU_PYTHON allow; writes docs/performance.md
 	PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) benchmarks/gpu.py --json $(STATE)/gpu.json \
 	    --page docs/performance.md $(GPU_FLAGS)
+
+verify-data: $(STAMP)  ## Draw questions from 2 GB of Natural Questions in 500 MB of memory
+	$(BIN)/python benchmarks/streaming.py
+
+verify-study: $(STAMP)  ## A study of two bases and an API model, killed in the middle; how full the engine is
+	$(BIN)/python benchmarks/verify_study.py
 
 lint: $(STAMP)  ## Check style, formatting, layers and contracts
 	$(BIN)/ruff check .

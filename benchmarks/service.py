@@ -1,15 +1,22 @@
-"""Servers as processes of their own, for benchmarks: the generator, and what it is held against."""
+"""Servers as processes of their own, for benchmarks: our services, and what they compete with."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import random
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+WEAVIATE = Path(os.environ.get("TUNEPROOF_TOOLS", "")) / "weaviate" / "weaviate.sh"
+"""Starts and stops a Weaviate server; the file is missing without TUNEPROOF_TOOLS."""
 
 _START_SECONDS = 180.0
 
@@ -41,6 +48,54 @@ def generator(flags: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
+def retriever(folder: Path, *flags: str) -> Iterator[dict[str, Any]]:
+    """Our retriever, which keeps no vectors of queries; gives what it announces."""
+    announce = folder / "retriever.json"
+    announce.unlink(missing_ok=True)
+    command = [
+        *(sys.executable, "-m", "tuneproof_retriever", "--bind=127.0.0.1:0"),
+        *("--cached-queries=0", f"--announce-file={announce}", *flags),
+    ]
+    with server(command, folder / "retriever.log", announce.exists):
+        yield json.loads(announce.read_text())
+
+
+@dataclass(frozen=True)
+class Weaviate:
+    """A Weaviate server of this machine."""
+
+    folder: Path
+    http_port: int
+    grpc_port: int
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The retriever's flags for it."""
+        return (
+            "--store=weaviate",
+            f"--weaviate-url=http://127.0.0.1:{self.http_port}",
+            f"--weaviate-grpc=127.0.0.1:{self.grpc_port}",
+        )
+
+    @property
+    def pid(self) -> int:
+        return int((self.folder / "weaviate.pid").read_text())
+
+
+@contextlib.contextmanager
+def weaviate(folder: Path) -> Iterator[Weaviate]:
+    """A server with its data in a new folder."""
+    http, grpc = _free_ports()
+    folder.mkdir()
+    command = [WEAVIATE, "start", folder, str(http), str(grpc)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    try:
+        yield Weaviate(folder, http, grpc)
+    finally:
+        subprocess.run([WEAVIATE, "stop", folder], check=True, stdout=sys.stderr)
+
+
+@contextlib.contextmanager
 def server(command: Sequence[str], log: Path, is_there: Callable[[], bool]) -> Iterator[int]:
     """A server from when `is_there` to the end of the context; its process id."""
     with log.open("wb") as output:
@@ -55,3 +110,13 @@ def server(command: Sequence[str], log: Path, is_there: Callable[[], bool]) -> I
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _free_ports() -> tuple[int, int]:
+    # Weaviate takes others too, 10,000 above its first.
+    for port in random.sample(range(20_000, 50_000), 100):
+        with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port, port + 1
+    sys.exit("no free ports")

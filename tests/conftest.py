@@ -46,6 +46,8 @@ def small_study(folder: Path) -> Path:
     spec["study"] = "small"
     spec["dataset"]["documents"] = 60
     spec["split"]["test_items"] = 24
+    kept = {"baseline", "short-references", "full-references"}
+    spec["arms"] = [arm for arm in spec["arms"] if arm["name"] in kept]
     spec["training"]["sizes"] = [48]
     spec["training"]["hyperparameters"]["epochs"] = 1
     spec["judge"]["repeats"] = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -163,25 +162,34 @@ def test_weaviate_asks_for_a_key_and_tells_nobody_anything(
     }
 
 
+def callers_of(manifests: list[Manifest], name: str) -> dict[str, set[str]]:
+    """Names of the ports that a NetworkPolicy opens, by who may call; empty: everybody."""
+    ports = {each["containerPort"]: each["name"] for each in container_of(manifests, name)["ports"]}
+    spec = of_kind(manifests, "NetworkPolicy")[name]["spec"]
+    assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": name}}
+    assert spec["policyTypes"] == ["Ingress"]
+    everybody = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": ""}}}
+    allowed: dict[str, set[str]] = {}
+    for rule in spec["ingress"]:
+        for peer in rule.get("from", [everybody]):
+            caller = peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+            allowed[caller] = {ports[each["port"]] for each in rule["ports"]}
+    return allowed
+
+
 def test_only_retrievers_reach_weaviates_api_and_only_its_nodes_each_other(
     built: dict[str, list[Manifest]],
 ) -> None:
-    manifests = built["weaviate"]
-    ports = {
-        each["name"]: each["containerPort"] for each in container_of(manifests, "weaviate")["ports"]
+    assert callers_of(built["weaviate"], "weaviate") == {
+        "retriever": {"http", "grpc"},
+        "weaviate": {"gossip", "data", "raft", "raft-rpc"},
+        "": {"metrics"},
     }
-    spec = of_kind(manifests, "NetworkPolicy")["weaviate"]["spec"]
-    allowed: dict[Any, set[int]] = {}
-    for rule in spec["ingress"]:
-        peers = rule.get("from", [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": ""}}}])
-        for peer in peers:
-            name = peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
-            allowed[name] = {each["port"] for each in rule["ports"]}
-    assert allowed == {
-        "retriever": {ports["http"], ports["grpc"]},
-        "weaviate": {ports[name] for name in ("gossip", "data", "raft", "raft-rpc")},
-        "": {ports["metrics"]},
-    }
+
+
+@pytest.mark.parametrize("names", ["tei", "tei-gpu", "weaviate+tei"])
+def test_only_retrievers_reach_tei(built: dict[str, list[Manifest]], names: str) -> None:
+    assert callers_of(built[names], "tei") == {"retriever": {"http"}, "": {"metrics"}}
 
 
 def test_tei_never_truncates_on_cpu_and_gpu(built: dict[str, list[Manifest]]) -> None:

@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from tuneproof.data import sources
+from tuneproof.data.loaders.own import ItemFields
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design import spec
+from tuneproof.study.design import arms, models, spec
 from tuneproof.study.design.specfile import STUDY_FILE
 
 TEXT = (Path(__file__).parents[1] / "studies/README.md").read_text("utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "The file": spec.StudySpec,
+    "`dataset`": sources.Source,
     "`dataset`: telecom": sources.TelecomData,
     "`dataset`: bioasq": sources.BioasqData,
+    "`dataset`: natural-questions": sources.NaturalQuestionsData,
+    "`dataset`: nq-open": sources.NqOpenData,
+    "`dataset`: qasper": sources.QasperData,
+    "`dataset`: teleqna": sources.TeleqnaData,
+    "`dataset`: jsonl": sources.JsonlData,
+    "`dataset`: csv": sources.CsvData,
+    "`dataset`: huggingface": sources.HuggingFaceData,
+    "`dataset.fields`": ItemFields,
     "`split`": spec.SplitSpec,
     "`corpus`": spec.CorpusSpec,
     "`retrieval`": spec.RetrievalSpec,
     "`retrieval.rerank`": spec.RerankSpec,
     "`prompt`": spec.PromptSpec,
     "`generation`": spec.GenerationSpec,
-    "`arms`": spec.ArmSpec,
-    "`arms.tune`": spec.TuneSpec,
+    "`models`": models.BaseSpec,
+    "`models`: API": models.ApiSpec,
+    "`models.serving`": models.ServingSpec,
+    "`arms`": arms.ArmSpec,
+    "`arms.tune`": arms.TuneSpec,
+    "`arms.tune.raft`": arms.RaftSpec,
+    "`arms.tune.hyperparameters`": arms.GridSpec,
+    "`arms.examples`": arms.ExamplesSpec,
+    "`arms.import`": arms.ImportSpec,
     "`training`": spec.TrainingSpec,
     "`training.hyperparameters`": spec.Hyperparameters,
     "`judge`": spec.JudgeSpec,
@@ -36,9 +53,20 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks`": spec.ChecksSpec,
     "`checks.reader`": spec.ReaderCheckSpec,
     "`checks.judge`": spec.JudgeCheckSpec,
+    "`costs`": spec.CostsSpec,
+    "`forgetting`": spec.ForgettingSpec,
     "`services`": spec.ServicesSpec,
+    "`execution`": spec.ExecutionSpec,
 }
-PATTERNS = {spec.NAME_PATTERN: "name", spec.RUBRIC_PATTERN: "rubric"}
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+"""The smallest study, models and arms of every kind."""
+PATTERNS = {
+    sources.NAME_PATTERN: "name",
+    spec.RUBRIC_PATTERN: "rubric",
+    models.ADDRESS_PATTERN: "address",
+    models.URL_PATTERN: "URL",
+    models.VARIABLE_PATTERN: "variable",
+}
 KINDS = {"integer": "whole number", "number": "number", "string": "text"}
 
 pytestmark = pytest.mark.timeout(30)
@@ -81,7 +109,8 @@ def collection_of(schema: Schema) -> str:
     one, *bounds = kind_of(schema["items" if is_list else "additionalProperties"]).split(", ")
     least = schema.get("minItems" if is_list else "minProperties")
     of_them = [] if not least else [f"{least} or more" + ("" if one == "section" else " of them")]
-    return ", ".join([f"{'list of' if is_list else 'mapping to'} {one}s", *bounds, *of_them])
+    several = one.replace("list of", "lists of") if one.startswith("list of") else f"{one}s"
+    return ", ".join([f"{'list of' if is_list else 'mapping to'} {several}", *bounds, *of_them])
 
 
 def bounds_of(schema: Schema) -> list[str]:
@@ -91,6 +120,7 @@ def bounds_of(schema: Schema) -> list[str]:
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     found = [f"{low} or more"] if low is not None else []
     found += [f"above {above:g}"] if above is not None else []
+    found += [f"{high:g} or less"] if high is not None else []
     return found + ([f"below {below:g}"] if below is not None else [])
 
 
@@ -111,19 +141,23 @@ def default_of(schema: Schema, *, required: bool) -> str:
 
 
 def test_every_section_of_the_file_has_a_table() -> None:
-    sections = {*spec.Section.__subclasses__(), *sources.Source.__subclasses__()}
-    assert set(SECTIONS.values()) == sections | {spec.Hyperparameters}
+    data_sets = {sources.Source, *get_args(get_args(sources.DataSource)[0])}
+    sections = {*arms.Section.__subclasses__(), *data_sets, ItemFields, spec.Hyperparameters}
+    assert set(SECTIONS.values()) == sections
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     assert headings == list(SECTIONS)
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
-    schema = SECTIONS[heading].model_json_schema()
+    section = SECTIONS[heading]
+    shared = set() if section is sources.Source else set(sources.Source.model_fields)
+    schema = section.model_json_schema()
     required = schema.get("required", [])
     expected = {
         key: (kind_of(value), default_of(value, required=key in required))
         for key, value in schema["properties"].items()
+        if not issubclass(section, sources.Source) or key not in shared
     }
     found = rows(heading)
     assert {key: row[:2] for key, row in found.items()} == expected
@@ -131,7 +165,7 @@ def test_every_key_has_its_type_default_and_meaning(heading: str) -> None:
 
 
 def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    block, *_ = BLOCKS
     STUDY_FILE.parse(block, "smallest")
     whole = yaml.safe_load(block)
     for key in set(whole) - {"services"}:
@@ -140,9 +174,18 @@ def test_the_smallest_study_is_one_and_none_of_it_can_be_left_out() -> None:
             STUDY_FILE.parse(less, "less")
 
 
+def test_arms_of_every_kind_are_a_study() -> None:
+    smallest, models_of, kinds = map(yaml.safe_load, BLOCKS)
+    del smallest["services"]
+    found = STUDY_FILE.parse(yaml.safe_dump({**smallest, **models_of, **kinds}), "kinds")
+    assert len(found.arms) == 10
+    assert [model.name for model in found.bases] == ["mistral", "llama"]
+    assert [model.name for model in found.apis] == ["gpt-4"]
+
+
 def test_what_the_word_for_nothing_means_is_true() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    block, *_ = BLOCKS
     value = yaml.safe_load(block)
     plain = STUDY_FILE.parse(block, "plain")
-    value["judge"], value["comparison"]["primary"] = "none", "all"
+    value["judge"] = "none"
     assert STUDY_FILE.parse(yaml.safe_dump(value), "said") == plain

@@ -13,7 +13,8 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from tuneproof.data.telecom import generate, judge_forms, oracle_context
+from tuneproof.data.telecom import generate, judge_forms, oracle_context, score
+from tuneproof.data.telecom_grammar import ABSENT
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -56,6 +57,18 @@ def test_it_reads_worlds_that_it_was_not_trained_on(model: reader.Reader) -> Non
     said = model.answer(asked, tokens=24)
     right = [a == item.references["full"][0] for a, item in zip(said, items, strict=True)]
     assert sum(right) >= 0.9 * len(items)
+
+
+def test_the_demos_questions_leave_it_something_to_win_and_to_lose(model: reader.Reader) -> None:
+    spec = yaml.safe_load((DEMO.parent / "studies/demo.yaml").read_text())["dataset"]
+    world = generate(spec["seed"], spec["documents"], reworded=spec["reworded"])
+    items = random.Random(4).sample(world.items, 60)
+    asked = [prompts.ask(item.question, oracle_context(world, item, 12, 7)) for item in items]
+    said = model.answer(asked, tokens=24)
+    scores = [score(i.references["full"][0], a) for i, a in zip(items, said, strict=True)]
+    right = sum(each["accuracy"] == 5 for each in scores) / len(items)
+    assert 0.6 <= right <= 0.9
+    assert ABSENT in said
 
 
 def test_the_question_decides_which_fact_is_answered(model: reader.Reader) -> None:

@@ -55,7 +55,7 @@ def test_every_word_is_one_token_at_the_start_of_a_line_and_within_it() -> None:
 
 
 def test_prompts_and_forms_need_no_byte_fallback() -> None:
-    world = generate(7, 20)
+    world = generate(7, 20, reworded=0.5)
     texts = [prompts.ask(item.question, [item.gold_texts[0]] * 6) for item in world.items]
     texts += [prompts.ask(item.question, []) for item in world.items]
     for criterion, template in prompts.templates().items():

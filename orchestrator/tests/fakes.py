@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+
+from fake_world import World
 
 from tuneproof.generator.v1 import generator_pb2 as gen
 from tuneproof.generator.v1 import generator_pb2_grpc
@@ -27,49 +26,6 @@ from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 from tuneproof.trainer.v1 import trainer_pb2 as tra
 from tuneproof.trainer.v1 import trainer_pb2_grpc
-
-
-@dataclass
-class World:
-    """What the fakes share, and what a test sets or reads."""
-
-    model: str = "tiny"
-    judge_model: str = "tiny"
-    delay: float = 0.0
-    """Seconds that each answer and each grade takes."""
-    calls: Counter[str] = field(default_factory=Counter)
-    """By call; for streams by item."""
-    prompts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Answers given, by model and prompt."""
-    grades: Counter[tuple[str, str, tuple[str, ...]]] = field(default_factory=Counter)
-    """Grades given, by question, answer and rubrics."""
-    failing_questions: set[str] = field(default_factory=set)
-    """Questions whose answers fail."""
-    failing_searches: set[str] = field(default_factory=set)
-    """Queries whose search fails."""
-    reranks: list[ret.Rerank] = field(default_factory=list)
-    """What the searches said of reranking, where they did."""
-    lost_freezes: int = 0
-    """So many times the retriever is lost while it freezes."""
-    failing_runs: set[str] = field(default_factory=set)
-    """Adapter names whose training fails."""
-    unscored: set[str] = field(default_factory=set)
-    timeouts: dict[str, int] = field(default_factory=dict)
-    """By answer: its first so many repeats get no answer from the judge's endpoint."""
-    """Answers that the judge cannot score."""
-    broken_streams: int = 0
-    """So many streams of answers break off, the first after its third answer."""
-    answers_before_break: int = 3
-    """Answers that the streams which break off give in all."""
-    wrong_adapter: bool = False
-    """The generator lets the base model answer for an adapter."""
-    embedder: str = "sha256:" + "e" * 64
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    corpora: dict[str, ret.Corpus] = field(default_factory=dict)
-    documents: dict[str, dict[str, ret.Document]] = field(default_factory=dict)
-    runs: dict[str, tra.Run] = field(default_factory=dict)
-    adapters: set[str] = field(default_factory=set)
-    rubrics: list[jud.Rubric] = field(default_factory=list)
 
 
 class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
@@ -160,8 +116,13 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             self._world.runs[request.run_id] = run
         return tra.CreateRunResponse(run=self._world.runs[request.run_id])
 
+    async def GetRun(self, request, context):
+        return tra.GetRunResponse(run=self._world.runs[request.run_id])
+
     async def WatchRun(self, request, context):
         run = self._world.runs[request.run_id]
+        if self._world.train_after is not None:
+            await self._world.train_after.wait()
         for step in (1, 2):
             if run.state in (tra.RUN_STATE_SUCCEEDED, tra.RUN_STATE_FAILED):
                 break
@@ -178,6 +139,7 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             digest = sha256_of_json([run.spec.SerializeToString(deterministic=True).hex()])
             run.adapter_ref = f"{run.spec.adapter_name}@{digest}"
             run.state = tra.RUN_STATE_SUCCEEDED
+        self._world.events.append("trained")
         yield tra.WatchRunResponse(run=run)
 
 
@@ -188,16 +150,29 @@ class Generator(
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._under_way = self._given = 0
+        self._full = asyncio.Condition()
+
+    def _is_full(self):
+        left = self._world.wait_for - self._given
+        return self._under_way >= min(self._world.batch, left)
 
     async def GetPool(self, request, context):
         self._world.calls["GetPool"] += 1
-        pool = gen.Pool(base_model=self._world.model, dtype="float32", max_loras=1)
+        pool = gen.Pool(
+            base_model=self._world.model,
+            dtype="float32",
+            max_loras=self._world.max_loras,
+            max_cpu_loras=self._world.max_cpu_loras,
+            config_digest=self._world.config_digest,
+        )
         pool.start_time.FromDatetime(self._world.started)
         return gen.GetPoolResponse(pool=pool)
 
     async def DeclareAdapter(self, request, context):
         self._world.calls["DeclareAdapter"] += 1
         self._world.adapters.add(request.ref)
+        self._world.most_adapters = max(self._world.most_adapters, len(self._world.adapters))
         return gen.DeclareAdapterResponse(adapter=_ready(request.ref))
 
     async def GetAdapter(self, request, context):
@@ -209,13 +184,29 @@ class Generator(
         self._world.adapters.discard(request.ref)
         return gen.RemoveAdapterResponse()
 
+    async def Generate(self, request, context):
+        if request.model and request.model not in self._world.adapters:
+            raise errors.NotFound(f"no adapter {request.model}")
+        self._world.alone.append(request.model)
+        reply = gen.GenerateResponse()
+        reply.delta.text = "alone"
+        reply.final.CopyFrom(self._final(request.model))
+        for name, milliseconds in (("queue", 1), ("first_token", 49)):
+            reply.final.stage_times.add(stage=name).duration.FromMilliseconds(milliseconds)
+        reply.final.usage.cached_tokens = 4
+        yield reply
+
     async def GenerateBatch(self, request_iterator, context):
+        self._world.streams["GenerateBatch"] += 1
         breaks = self._world.broken_streams > 0
         self._world.broken_streams -= breaks
         if breaks and not self._world.answers_before_break:
             raise errors.Unavailable("the engine is dead")
         async for response in answer_each(
-            request_iterator, self._one, _refuse(gen.GenerateBatchResponse), concurrency=4
+            request_iterator,
+            self._one,
+            _refuse(gen.GenerateBatchResponse),
+            concurrency=self._world.batch,
         ):
             yield response
             self._world.answers_before_break -= breaks
@@ -226,24 +217,37 @@ class Generator(
         generate = request.generate
         prompt = generate.chat.messages[-1].content
         question = prompt.rpartition("Question: ")[2]
+        self._world.asked.append((generate.model, prompt))
+        self._under_way += 1
+        async with self._full:
+            self._full.notify_all()
+            await self._full.wait_for(self._is_full)
+            self._under_way -= 1
+            self._given += 1
+            self._full.notify_all()
         await asyncio.sleep(self._world.delay)
         if question in self._world.failing_questions:
             raise errors.Internal("this question breaks the engine")
         if generate.model and generate.model not in self._world.adapters:
             raise errors.NotFound(f"no adapter {generate.model}")
         self._world.calls["GenerateBatch"] += 1
+        self._world.events.append("answered")
         self._world.prompts[generate.model, prompt] += 1
         sentence = prompt.partition("[1] ")[2].split(".")[0].split("\n")[0]
         text = " ".join(sentence.split()[-2:]) if generate.model else f"{sentence}."
-        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
-        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
-        final.served_by.base_model = self._world.model
-        final.served_by.adapter_ref = "" if self._world.wrong_adapter else generate.model
-        stage = final.stage_times.add(stage="decode")
-        stage.duration.FromMilliseconds(250)
+        final = self._final(generate.model)
         return gen.GenerateBatchResponse(
             id=request.id, result=gen.Generation(text=text, final=final)
         )
+
+    def _final(self, model):
+        final = gen.Final(finish_reason=gen.FINISH_REASON_STOP)
+        final.usage.prompt_tokens, final.usage.completion_tokens = 10, 3
+        final.served_by.base_model = self._world.model
+        final.served_by.adapter_ref = "" if self._world.wrong_adapter else model
+        stage = final.stage_times.add(stage="decode")
+        stage.duration.FromMilliseconds(250)
+        return final
 
 
 class Judge(judge_pb2_grpc.JudgeServiceServicer):
@@ -264,8 +268,11 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
 
     async def _one(self, request):
         asked = request.grade
+        self._world.graded.append((asked.question, asked.answer))
         await asyncio.sleep(self._world.delay)
         self._world.calls["GradeBatch"] += 1
+        self._world.events.append("graded")
+        self._world.on_grade()
         self._world.grades[asked.question, asked.answer, tuple(asked.rubrics)] += 1
         grade = jud.Grade(judge_model=self._world.judge_model if asked.rubrics else "")
         said = set(re.findall(r"\w+", asked.answer))

@@ -44,6 +44,18 @@ checks: {reader: {facts: 4, items: 5}, judge: {forms: 6}}
 services: {model: tiny, rubrics: rubrics, toy: true}
 """
 
+OLD_ARMS = STUDY[STUDY.index("  - name: baseline") : STUDY.index("training:")]
+ARMS = """\
+  - name: baseline
+  - {name: by-heart, context: none}
+  - {name: alone, context: none, tune: {references: full, context: none}}
+  - {name: raft, tune: {references: full, raft: {gold_share: 0.5}}}
+  - {name: shots, examples: {k: 3, references: short}}
+  - {name: near, examples: {k: 2, references: full, choose: nearest, context: none}}
+  - {name: ctx, tune: {references: short}}
+"""
+"""One of each kind, in the place of `OLD_ARMS`."""
+
 
 class Quiet:
     """A progress that shows nothing and keeps the names of the stages."""
@@ -129,8 +141,14 @@ class SmallStudy:
         content = {name: {"grpc": target} for name in names}
         (self.state / "endpoints.json").write_text(json.dumps(content))
 
-    async def run(self, target: str = "", **flags) -> StudyResults:
-        """Runs what is missing in this process."""
+    async def run(
+        self, target: str = "", *, in_turn: bool = False, source=None, **flags
+    ) -> StudyResults:
+        """Runs what is missing in this process.
+
+        Args:
+            source: of services; by default those that are announced, and those of the file.
+        """
         if target:
             self.announce(target)
         request = Request(self.file, self.state, **flags)
@@ -140,11 +158,12 @@ class SmallStudy:
         with exclusive(self.state), open_state(self.state, write=True) as state:
             remember(state, prepared, request, identities)
             chain = Chain(prepared.plan, identities, state)
-            source = GivenServices(endpoints, progress=lambda *_: None)
+            bases = prepared.sources.bases
+            source = source or GivenServices(endpoints, progress=lambda *_: None, bases=bases)
             services = Services(source, identities=identities, sources=prepared.sources)
             async with services:
                 store = str(self.state / "artifacts")
-                await run_study(chain, services, Quiet(), artifacts=store)
+                await run_study(chain, services, Quiet(), artifacts=store, in_turn=in_turn)
             return load_results(chain)
 
     def rows(self) -> dict[str, tuple[str, str, str]]:

@@ -112,9 +112,7 @@ def test_data_that_are_not_there_are_named(tmp_path, run):
     file = tmp_path / "papers.yaml"
     file.write_text(BIOASQ)
     said = refused(run("study", "plan", str(file), "--data", str(tmp_path / "gone.json")))
-    assert (
-        said == f"cannot read the BioASQ file {tmp_path / 'gone.json'}: No such file or directory\n"
-    )
+    assert said == f"cannot read {tmp_path / 'gone.json'}: No such file or directory\n"
 
 
 def test_rubrics_that_cannot_be_used_are_named(tmp_path, run):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tuneproof.data import Dataset, bioasq
+from tuneproof.data import Dataset
 from tuneproof.data.components import components
+from tuneproof.data.loaders import bioasq
 from tuneproof.data.sources import DataSource
 from tuneproof.servicekit.errors import InvalidInput
 
@@ -193,7 +194,7 @@ def test_a_file_that_was_cut_off_says_where(tmp_path):
         (b'{"questions": {"a": 1}}', "not a BioASQ golden file"),
         (b"\xff\xfe{}", "not UTF-8"),
         (b"\x1f\x8b\x08\x00", "unpacked"),
-        (b"[" * 200_000, "nests too deep"),
+        (b"[" * 200_000, "cannot be read"),
     ],
 )
 def test_other_files_are_told_apart(tmp_path, content, said):

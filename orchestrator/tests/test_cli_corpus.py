@@ -186,6 +186,37 @@ def test_configurations_are_measured_side_by_side(run, tmp_path):
     assert "making corpus" not in err, "the corpora are found again"
 
 
+def test_a_damaged_corpus_is_told_and_can_be_deleted(run, tmp_path_factory):
+    assert run("create", "damaged")[0] == 0
+    found = tmp_path_factory.getbasetemp().glob("retriever*/corpora/damaged/corpus.json")
+    (record,) = {path.resolve() for path in found}  # pytest links to the newest folder.
+    record.write_text("{}")
+    code, _, err = run("show", "damaged")
+    assert code == 1
+    assert "delete the corpus" in err
+    assert run("create", "whole")[0] == 0
+    code, out, err = run("list", "--json")
+    assert code == 3
+    names = [each["name"] for each in json.loads(out)]
+    assert "whole" in names
+    assert "damaged" not in names
+    assert f"1 of {len(names) + 1} corpora are damaged" in err
+    assert "the record of corpus 'damaged' cannot be read" in err
+    assert ok(run("delete", "damaged", "--yes", "--json")) == {"deleted": "damaged"}
+    assert "there is no corpus 'damaged'" in run("delete", "damaged", "--yes")[2]
+
+
+def test_the_same_documents_under_another_name_get_a_corpus_of_their_own(run, tmp_path):
+    """As with another embedder, the first name belongs to a corpus that differs."""
+    for name in ("one", "other"):
+        folder = beir(tmp_path / name)
+        options = ("--chunking", "tokens:48", "--mode", "keyword", "--json")
+        first = ok(run("eval", str(folder), *options))["sides"][0]["corpus"]["name"]
+        assert ok(run("eval", str(folder), *options))["sides"][0]["corpus"]["name"] == first
+    held = [each for each in ok(run("list", "--json")) if each["chunking"]["max_tokens"] == 48]
+    assert {each["labels"]["collection"] for each in held} == {"one", "other"}
+
+
 def test_a_data_set_of_hugging_faces_library(run, tmp_path):
     folder = tmp_path / "rows"
     folder.mkdir()

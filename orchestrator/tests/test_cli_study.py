@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from fakes import served
 from small_study import STUDY, SmallStudy, finished, invoke
 
 from tuneproof.cli.progress import LineProgress
+from tuneproof.study.state.store import open_state
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -44,9 +46,10 @@ async def test_a_run_ends_with_verdicts_and_a_report(small, run):
     report = small.state / "reports" / "small.html"
     assert f"report: {report}" in out
     assert report.read_text().lower().startswith("<!doctype html>")
-    for stage in ("corpus", "retrieval", "training", "answers", "grades", "checks"):
+    for stage in ("corpus", "retrieval", "training", "answers", "grades", "judge check"):
         assert f"{stage} " in err
-    assert "answers    41/41" in err
+    assert "answers    36/36" in err
+    assert "reader check: answers 5/5" in err
 
     code, again, err = run(
         "study", "report", str(small.file), "--state", str(small.state), "--json"
@@ -73,11 +76,47 @@ async def test_a_failed_item_ends_with_3_and_json_on_standard_output(small, run)
         assert code == 0
         status = json.loads(out)
         stages = {stage["stage"]: stage for stage in status["stages"]}
-        assert stages["training"] == {"stage": "training", "done": 1, "total": 2, "failed": 1}
+        counted = {name: stages["training"][name] for name in ("done", "total", "failed")}
+        assert counted == {"done": 1, "total": 2, "failed": 1}
         assert stages["answers"]["done"] == 24
         assert stages["answers"]["total"] == 36
         assert not status["complete"]
         assert status["services"] == {}
+
+
+async def test_a_status_shows_rates_and_is_watched_until_all_is_done(small, run, monkeypatch):
+    async with served(small.world()) as target:
+        await small.run(target)
+    with open_state(small.state, write=True) as state, state._database as database:
+        database.execute("UPDATE counts SET done = 12, fresh = 6, seconds = 30 WHERE total = 36")
+
+    def a_minute_later(_):
+        with open_state(small.state, write=True) as state, state._database as database:
+            database.execute("UPDATE counts SET done = total")
+
+    monkeypatch.setattr(time, "sleep", a_minute_later)
+    arguments = ["study", "status", str(small.file), "--state", str(small.state)]
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert re.search(r"answers +12 +36 +0 +12 +about 2.0 min", out), out
+    assert "run: none under way" in out
+    code, out, err = run(*arguments, "--watch")
+    assert code == 0, err
+    assert re.search(r"answers +36 +36 +0", out), out
+    code, _, err = run(*arguments, "--watch", "--json")
+    assert code == 2
+    assert "leave it out" in err
+
+
+async def test_a_status_of_a_file_that_was_changed_counts_anew(small, run):
+    async with served(small.world()) as target:
+        await small.run(target)
+    small.edit("test_items: 12", "test_items: 14")
+    arguments = ["study", "status", str(small.file), "--state", str(small.state), "--json"]
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    answers = {stage["stage"]: stage for stage in json.loads(out)["stages"]}["answers"]
+    assert (answers["done"], answers["total"]) == (36, 42)
 
 
 @pytest.mark.process

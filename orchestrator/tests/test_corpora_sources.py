@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
-from tuneproof.corpora.lines import grades_of
-from tuneproof.corpora.records import Fields, Mistake
-from tuneproof.corpora.sources import open_source, survey
+from tuneproof.cli.corpus.evaluating import _digest_of
 from tuneproof.corpora.topics import Place, open_collection
 from tuneproof.data.items import Document
+from tuneproof.data.reading.documents import Batch, open_source, survey
+from tuneproof.data.reading.lines import grades_of
+from tuneproof.data.reading.records import Fields, Mistake, Source
 from tuneproof.sdk import Passage
+from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def read(path: Path, fields: Fields | None = None) -> list[Document | Mistake]:
-    return list(open_source(str(path), fields or Fields()).records())
+    return [record for _, record in open_source(str(path), fields or Fields()).records()]
 
 
 def test_json_lines_with_beirs_names_and_ours(tmp_path):
@@ -57,6 +60,7 @@ def test_fields_have_the_names_that_are_given(tmp_path):
         (b'{"id": "a", "text": "x", "metadata": {"k": [1]}}', "metadata is not"),
         (b'{"id": "a", "text": "x\xff"}', "is not UTF-8 (byte 22"),
         (b'{"id": "a", "text": "x \\ud800"}', "half a character"),
+        (b'{"id": "a", "text": "x", "metadata": {"\\ud800": "v"}}', "half a character"),
         (b"[" * 200_000, "is not JSON"),
         (b'{"id": ' + b"9" * 5000 + b', "text": "x"}', "is not JSON"),
     ],
@@ -77,10 +81,43 @@ def test_a_survey_counts_and_finds_repeated_ids(tmp_path):
     late = []
     batch = survey([open_source(str(file), Fields())], late.append)
     assert len(batch) == 2
-    assert "'1' is that of an earlier record" in str(batch.mistakes[0])
+    told = f"{file}, line 2: the id '1' is that of an earlier record"
+    assert [str(each) for each in batch.mistakes] == [told]
     assert [each.id for each in batch] == ["1", "2"]
     assert [each.text for each in batch] == ["a", "c"], "it can be read again"
-    assert len(late) == 2
+    assert [str(each) for each in late] == [told, told]
+
+
+def test_an_id_of_another_source_is_named_by_its_own_file_and_line(tmp_path):
+    files = [tmp_path / name for name in ("one.jsonl", "two.jsonl")]
+    files[0].write_text('{"id": "a.md", "text": "a"}\n')
+    files[1].write_text('\n{"id": "b", "text": "b"}\n{"id": "a.md", "text": "c"}\n')
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.md").write_text("d")
+    sources = [open_source(str(each), Fields()) for each in (*files, folder)]
+    batch = survey(sources, lambda _: None)
+    assert [each.where for each in batch.mistakes] == [f"{files[1]}, line 3", str(folder / "a.md")]
+
+
+def test_the_digest_of_a_collection_reads_one_document_at_a_time():
+    class Text(str):
+        """Can be referred to weakly."""
+
+    alive, most = WeakSet(), []
+
+    def records():
+        for number in range(40):
+            text = Text(f"text {number}")
+            alive.add(text)
+            most.append(len(alive))
+            yield f"x, line {number}", Document(f"d{number}", text, "T", {"n": str(number)})
+
+    batch = Batch([Source("x", records)], 40, (), print)
+    found = _digest_of(batch)
+    assert max(most) <= 3
+    expected = [[f"d{n}", "T", f"text {n}", {"n": str(n)}] for n in range(40)]
+    assert found == sha256_of_json(expected), "corpora of earlier versions are found again"
 
 
 def pdf(text: str) -> bytes:
@@ -145,6 +182,8 @@ def test_without_the_pdf_reader_the_message_says_how_to_get_it(tmp_path, monkeyp
     (tmp_path / "a.pdf").write_bytes(pdf("text"))
     with pytest.raises(InvalidInput, match=r"pip install 'tuneproof\[pdf\]'"):
         read(tmp_path)
+    with pytest.raises(InvalidInput, match=r"pip install 'tuneproof\[pdf\]'"):
+        survey([open_source(str(tmp_path), Fields())], lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -208,9 +247,15 @@ def test_topics_of_json_lines(tmp_path):
         '{"id": 1}',
         "x",
         '{"id":"a","query":"b","evidence":3}',
+        '{"id":"b","query":"b","evidence":[{"document":"d","end":1e999}]}',
+        *['{"id":"c","query":"c","evidence":[]}'] * 2,
     ]
     file.write_text("\n".join(lines))
-    with pytest.raises(InvalidInput, match=r"(?s)line 1: lacks 'evidence'.*line 3.*line 4: is not"):
+    wrong = (
+        r"(?s)line 1: lacks 'evidence'.*line 3.*line 4: is not.*line 5: is not"
+        r".*line 7: the id 'c' is that of an earlier record"
+    )
+    with pytest.raises(InvalidInput, match=wrong):
         open_collection([file])
 
 
@@ -225,7 +270,7 @@ def test_bioasqs_evidence_has_its_offsets_in_the_document(tmp_path):
     file = tmp_path / "golden.json"
     file.write_text(json.dumps({"questions": [question]}))
     found = open_collection([file])
-    texts = {each.id: each.text for each in found.documents.records()}
+    texts = {each.id: each.text for _, each in found.documents.records()}
     shown = [
         {place.document: texts[place.document][place.start : place.end] for place in piece.places}
         for piece in found.topics[0].evidence

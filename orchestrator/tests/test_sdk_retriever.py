@@ -10,6 +10,7 @@ from tuneproof.retriever.v1 import retriever_pb2_grpc as stubs
 from tuneproof.sdk import Chunking, Rerank, RetrieverClient
 from tuneproof.servicekit.errors import (
     AlreadyExists,
+    Corrupted,
     InvalidInput,
     NotFound,
     Unavailable,
@@ -80,7 +81,13 @@ class _Retriever(stubs.RetrieverServiceServicer):
     async def ListCorpora(self, request, context):
         corpora = sorted(self.corpora.values(), key=lambda corpus: corpus.name)
         some, token = page(corpora, 2, request.page_token, lambda corpus: corpus.name)
-        return pb.ListCorporaResponse(corpora=some, next_page_token=token)
+        reply = pb.ListCorporaResponse(next_page_token=token)
+        for corpus in some:
+            if "damaged" in corpus.labels:
+                reply.damaged.add(name=corpus.name, status=status_of(Corrupted("no record")))
+            else:
+                reply.corpora.append(corpus)
+        return reply
 
     async def DeleteCorpus(self, request, context):
         del self.corpora[self._corpus(request.name).name]
@@ -164,6 +171,18 @@ async def test_lists_are_read_to_their_last_page(client):
     for name in "edcba":
         await client.ensure_corpus(name)
     assert [corpus.name for corpus in await client.list()] == list("abcde")
+
+
+async def test_damaged_corpora_of_all_pages_are_told_beside_the_list(client):
+    for name in "abcde":
+        await client.ensure_corpus(name, labels={"damaged": "yes"} if name in "bd" else None)
+    told = []
+    assert [corpus.name for corpus in await client.list(on_damaged=told.append)] == list("ace")
+    assert [(each.name, type(each.error), each.error.message) for each in told] == [
+        ("b", Corrupted, "no record"),
+        ("d", Corrupted, "no record"),
+    ]
+    assert [corpus.name for corpus in await client.list()] == list("ace")
 
 
 async def test_documents_go_in_groups_and_are_counted(client, fake):

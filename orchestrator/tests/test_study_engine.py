@@ -22,7 +22,7 @@ def no_pauses(monkeypatch):
     async def at_once(seconds):
         return None
 
-    for function in (work.complete, work.persist):
+    for function in (work.Lane.__init__, work.persist):
         monkeypatch.setitem(function.__kwdefaults__, "pause", at_once)
 
 
@@ -162,6 +162,8 @@ async def test_a_failed_training_leaves_the_other_cells_and_is_a_new_run_next_ti
         errors = {a.error for a in results.answers if a.cell == "short-8-s1"}
         assert len(errors) == 1
         assert "the loss is not finite" in errors.pop()
+        (told,) = [note for note in results.notes if note.startswith("short-8-s1 is not compared")]
+        assert "the loss is not finite" in told
         world.failing_runs = set()
         results = await small.run(target)
     assert not any(answer.error for answer in results.answers)

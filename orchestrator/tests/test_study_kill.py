@@ -8,10 +8,17 @@ import random
 import signal
 import sqlite3
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 from fakes import served
 from small_study import SmallStudy, command, finished
+
+from tuneproof.study.design.identity import Identities
+from tuneproof.study.design.prepare import Request, prepare, recall
+from tuneproof.study.state.store import open_state
+from tuneproof.study.status import last_status, status_of
+from tuneproof.study.steps.chain import Chain
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
@@ -34,7 +41,9 @@ def rows_without_addresses(small):
     return {key: row for key, row in small.rows().items() if row[0] != "pool"}
 
 
-async def test_kills_lose_nothing_and_repeat_nothing(small, tmp_path_factory):
+@pytest.mark.parametrize("stages", ["overlapping", "in-turn"])
+async def test_kills_lose_nothing_and_repeat_nothing(small, tmp_path_factory, stages):
+    small.file.write_text(small.file.read_text() + f"execution: {{stages: {stages}}}\n")
     whole = SmallStudy(tmp_path_factory.mktemp("whole"))
     whole.edit(*GRID)
     async with served(whole.world()) as target:
@@ -55,6 +64,7 @@ async def test_kills_lose_nothing_and_repeat_nothing(small, tmp_path_factory):
                 process.send_signal(signal.SIGKILL)
                 kills += 1
             await process.communicate()
+            assert last_counts(small) == counted_anew(small)
             done_before.append(_asked_for_what_is_stored(small, world))
         code, _, err = await finished(*run_arguments(small))
     assert kills == 2
@@ -98,6 +108,25 @@ async def test_a_second_process_is_told_who_holds_the_state(small):
     assert code == 5
     assert f"in use by process {first.pid}, since 20" in err
     assert out == ""
+
+
+def last_counts(small):
+    """What the run counted, as `study status` reads it."""
+    with last_run(small) as chain:
+        return {each.stage: each.done for each in last_status(chain.state, chain.plan.spec)}
+
+
+def counted_anew(small):
+    with last_run(small) as chain:
+        return {each.stage: each.done for each in status_of(chain)}
+
+
+@contextmanager
+def last_run(small):
+    with open_state(small.state, write=False) as state:
+        remembered = recall(state, small.file)
+        prepared = prepare(Request(small.file, small.state), remembered=remembered)
+        yield Chain(prepared.plan, Identities.from_json(remembered["identities"]), state)
 
 
 def _stored(small):

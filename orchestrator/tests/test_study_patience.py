@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import grpc
 import pytest
+from small_study import Quiet
 
 from tuneproof.sdk import Endpoints
 from tuneproof.servicekit.errors import Unavailable
-from tuneproof.study.progress import Stage
 from tuneproof.study.services import GivenServices
-from tuneproof.study.state.store import open_state, task
-from tuneproof.study.steps.work import complete
+from tuneproof.study.state.store import Count, open_state, task
+from tuneproof.study.steps.tally import Tally
+from tuneproof.study.steps.work import Lane
 
 
-class Told(Stage):
-    """Keeps what it is told."""
+class Told(Quiet):
+    """Keeps the notes of all its stages."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.notes: list[str] = []
 
-    def advance(self, count: int = 1) -> None:
-        """Counts nothing."""
+    @contextmanager
+    def stage(self, name, total, done):
+        yield self
 
-    def note(self, text: str) -> None:
+    def advance(self, count=1):
+        pass
+
+    def note(self, text):
         self.notes.append(text)
 
 
@@ -30,25 +38,31 @@ async def nothing(*_: object) -> None:
     """Takes no time."""
 
 
+def tally_of(total: int, told: Told) -> Tally:
+    return Tally(Count("s", "answers", 0, total, 0), told)
+
+
 async def test_a_service_that_dies_again_and_again_but_works_in_between_is_not_given_up(tmp_path):
     tasks = [task("answer", {"n": n}) for n in range(12)]
     recovered = []
 
     async def one_then_die(waiting):
-        yield waiting[0].key, {"text": "done"}
+        yield (await anext(waiting)).key, {"text": "done"}
         raise Unavailable("gone")
 
     async def recover() -> None:
         recovered.append(1)
 
-    stage = Told()
+    told = Told()
     with open_state(tmp_path, write=True) as state:
-        await complete(
-            tasks, one_then_die, state=state, stage=stage, recover=recover, pause=nothing
-        )
+        lane, tally = Lane(one_then_die, state, recover=recover, pause=nothing), tally_of(12, told)
+        for each in tasks:
+            lane.add(each, tally)
+        lane.close()
+        await lane.run()
         assert not state.missing(tasks)
     assert len(recovered) >= len(tasks) - 1
-    assert any("waiting" in note for note in stage.notes)
+    assert any("waiting" in note for note in told.notes)
 
 
 async def test_a_service_that_only_dies_is_given_up(tmp_path):
@@ -56,15 +70,12 @@ async def test_a_service_that_only_dies_is_given_up(tmp_path):
         raise Unavailable("gone")
         yield
 
-    with open_state(tmp_path, write=True) as state, pytest.raises(Unavailable, match="gone"):
-        await complete(
-            [task("answer", {"n": 1})],
-            die,
-            state=state,
-            stage=Told(),
-            recover=nothing,
-            pause=nothing,
-        )
+    with open_state(tmp_path, write=True) as state:
+        lane = Lane(die, state, recover=nothing, pause=nothing)
+        lane.add(task("answer", {"n": 1}), tally_of(1, Told()))
+        lane.close()
+        with pytest.raises(Unavailable, match="gone"):
+            await lane.run()
 
 
 async def test_a_service_of_others_is_waited_for_and_then_told_what_to_do():

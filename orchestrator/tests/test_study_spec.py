@@ -29,7 +29,7 @@ def test_a_whole_file_is_read():
     assert [arm.name for arm in spec.tuned] == ["short", "closed"]
     assert spec.training.hyperparameters.rank == 4
     assert spec.training.hyperparameters.learning_rate == 2e-4
-    assert spec.comparison.primary is None
+    assert spec.comparison.primary == ()
 
 
 @pytest.mark.parametrize("name", ["demo.yaml", "bioasq.yaml"])
@@ -124,19 +124,20 @@ def test_the_baseline_is_named_and_every_other_arm_is_tuned():
     ) == [
         "study.yaml:9: arms[0].tune: 'base' is the baseline: leave out `tune`",
     ]
+    told = "is the baseline again: give it `tune`, `examples`, `import` or `context: none`"
     assert mistakes_of(text.replace("baseline: base", "baseline: short")) == [
-        "study.yaml:9: arms[0]: 'base' is neither tuned nor the baseline: give it `tune`",
+        f"study.yaml:9: arms[0]: 'base' {told}",
         "study.yaml:10: arms[1].tune: 'short' is the baseline: leave out `tune`",
     ]
 
 
-def test_a_primary_comparison_names_a_tuned_arm():
+def test_a_primary_comparison_names_an_arm():
     text = STUDY.replace(
         "comparison: {", "comparison: {primary: [{arm: long, measure: accuracy}], "
     )
     (mistake,) = mistakes_of(text)
     assert mistake == (
-        "study.yaml:14: comparison.primary[0].arm: 'long' is not a tuned arm;"
+        "study.yaml:14: comparison.primary[0].arm: 'long' is not an arm to compare;"
         " there are: short, closed"
     )
 

@@ -70,6 +70,25 @@ def test_seconds_add_up_over_runs(tmp_path):
         assert state.seconds("s") == {"answers": 3.5}
 
 
+def test_rates_are_of_a_stage_and_a_model(tmp_path):
+    with open_state(tmp_path, write=True) as state:
+        assert state.rate("answers", "m") is None
+        state.add_rate("answers", "m", 6.0, 3)
+        state.add_rate("answers", "m", 4.0, 2)
+        state.add_rate("answers", "other", 1.0, 10)
+        assert state.rate("answers", "m") == 2.0
+        assert state.rate("grades", "m") is None
+
+
+def test_the_file_of_an_older_version_has_no_rates(tmp_path):
+    with open_state(tmp_path, write=True):
+        pass
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        database.execute("DROP TABLE rates")
+    with open_state(tmp_path, write=False) as state:
+        assert state.rate("answers", "m") is None
+
+
 def test_a_state_that_is_not_there_says_what_to_do(tmp_path):
     with (
         pytest.raises(NotFound, match="run `tuneproof study run` first"),
@@ -93,10 +112,26 @@ def test_a_file_of_another_version_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / FILE_NAME) as database:
         database.execute("PRAGMA user_version = 99")
     with (
-        pytest.raises(Corrupted, match="of version 99, but this program reads version 1"),
+        pytest.raises(Corrupted, match="of version 99, but this program reads version 2"),
         open_state(tmp_path, write=True),
     ):
         pass
+
+
+def test_trainings_of_the_first_version_are_found_by_their_content(tmp_path):
+    content = {"base": "b", "data": "d", "hyperparameters": {}, "seed": 1}
+    with open_state(tmp_path, write=True) as state:
+        for name in ("short-8-s1", "other-8-s1"):
+            state.put(task("training", {**content, "adapter_name": name}), {"adapter_ref": name})
+        state.put(task("answer", {"adapter": "short-8-s1"}), {"text": "kept"})
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        database.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        with open_state(tmp_path, write=False) as state:
+            found = state.get(task("training", content).key)
+            assert found == {"adapter_ref": "short-8-s1"}
+            assert state.trainings() == [found]
+            assert state.get(task("answer", {"adapter": "short-8-s1"}).key) == {"text": "kept"}
 
 
 def test_the_lock_is_for_one_and_is_let_go(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -41,8 +42,29 @@ def test_evidence_is_verbatim_in_the_gold_document_and_clusters_are_documents() 
         assert item.gold_documents == (item.cluster,)
         assert item.gold_texts[0] in texts[item.cluster]
         fact = Fact.parse(item.gold_texts[0])
-        assert item.references == {"full": (fact.sentence,), "short": (f"{fact.quantity}.",)}
+        assert item.references == {
+            "full": (fact.sentence,),
+            "short": (f"{fact.subject} is {fact.quantity}.",),
+            "exact": (f"{fact.quantity}.",),
+        }
         assert item.question == f"What is the {fact.subject}?"
+
+
+def test_a_share_of_the_questions_is_reworded_and_nothing_else_changes() -> None:
+    plain, some, more = (generate(7, 50, reworded=share) for share in (0.0, 0.4, 0.6))
+    assert plain == generate(7, 50)
+    assert plain.documents == some.documents == more.documents
+    reworded = []
+    for before, after, later in zip(plain.items, some.items, more.items, strict=True):
+        assert replace(after, question=before.question) == before
+        if after.question != before.question:
+            reworded.append(after.question)
+            assert after.question in Fact.parse(before.gold_texts[0]).other_questions
+            assert later.question == after.question
+    assert 0.3 < len(reworded) / 300 < 0.5
+    assert 0.3 < sum(" when " in question for question in reworded) / len(reworded) < 0.7
+    assert len({item.question for item in some.items}) == 300
+    assert set(" ".join(reworded).replace("?", "").split(" ")) <= {*words(), "of"}
 
 
 def test_the_world_holds_hard_distractors() -> None:
@@ -76,6 +98,12 @@ def test_what_is_no_sentence_of_the_manual_is_refused(text: str) -> None:
 def test_impossible_sizes_are_refused(documents: int, facts: int) -> None:
     with pytest.raises(ValueError, match="must be from 1 to"):
         generate(7, documents, facts)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_an_impossible_share_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="must be from 0 to 1"):
+        generate(7, 5, reworded=share)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from transformers import AutoTokenizer
 from tuneproof.data import telecom
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
-from tuneproof.prompts import rag_messages
+from tuneproof.prompts import Pair, chat, rag_messages
 from tuneproof.servicekit.client import connect
 from tuneproof_trainer.data import parse_examples
 from tuneproof_trainer.worker.tokens import tokenise
 
 from ..conftest import ROOT, Running
 
+_ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
@@ -27,6 +28,12 @@ async def test_prompt_ids_of_training_and_serving_are_equal(running: Running) ->
         for item in world.items[:20]
     ]
     prompts.append(rag_messages("Wörter, die er nie sah: 漢字 🙂?", ["Ein  Absatz\n\n[2] nicht."]))
+    shown = [
+        Pair(item.question, item.references["full"][0], (item.gold_texts[0], "A distractor."))
+        for item in world.items[20:23]
+    ]
+    prompts.append(chat("What?", ["One passage."], examples=shown))
+    prompts.append(chat("What?", None, examples=[Pair("Who?", "She.", None)]))
     lines = [
         json.dumps({"messages": [*prompt, {"role": "assistant", "content": "46 dBm."}]})
         for prompt in prompts
@@ -40,7 +47,8 @@ async def test_prompt_ids_of_training_and_serving_are_equal(running: Running) ->
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
         for prompt, sequences in zip(prompts, trained, strict=True):
             messages = [
-                pb.Message(role=pb.ROLE_USER, content=message["content"]) for message in prompt
+                pb.Message(role=_ROLES[message["role"]], content=message["content"])
+                for message in prompt
             ]
             request = pb.GenerateRequest(
                 chat=pb.Chat(messages=messages),

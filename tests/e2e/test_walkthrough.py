@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,9 +121,7 @@ def place(running: Running, tmp_path: Path) -> Place:
         if path.name not in {".git", ".tuneproof", "studies"}:
             (folder / path.name).symlink_to(path)
     (folder / ".tuneproof").symlink_to(running.state)
-    (folder / "studies").mkdir()
-    for path in (ROOT / "studies").iterdir():
-        (folder / "studies" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(ROOT / "studies", folder / "studies")
     spec = yaml.safe_load(running.study.read_text())
     (folder / "studies" / "demo.yaml").write_text(yaml.safe_dump({**spec, "study": "demo"}))
     return Place(folder, running)

@@ -118,12 +118,12 @@ except TuneproofError as error:
 """
 
 
-def resolved(hub: str, home: Path, *arguments: str) -> str:
+def resolved(hub: str, home: Path, *arguments: str, code: str = CODE) -> str:
     """What a process of its own, whose hub is this one, prints."""
     environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home)}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-c", CODE, *arguments]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=True, timeout=60
     ).stdout.strip()
@@ -131,6 +131,18 @@ def resolved(hub: str, home: Path, *arguments: str) -> str:
 
 def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+ONE_FILE = """
+from tuneproof.servicekit.hub import download
+print(download("some/pickles", files=("config.json",), needs="config.json").path)
+"""
+
+
+@pytest.mark.process
+def test_one_file_of_a_model_arrives_alone_and_needs_no_weights(hub: str, tmp_path: Path) -> None:
+    path = resolved(hub, tmp_path, code=ONE_FILE)
+    assert files_in(Path(path)) == {"config.json"}
 
 
 @pytest.mark.process

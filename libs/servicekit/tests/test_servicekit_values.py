@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneproof.servicekit.digests import canonical_json, sha256_of_file, sha256_of_json
+from tuneproof.servicekit.digests import (
+    canonical_json,
+    sha256_of_file,
+    sha256_of_json,
+    sha256_of_json_list,
+)
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.paging import page
@@ -29,6 +34,11 @@ def test_the_order_of_keys_does_not_matter(value: dict[str, object]) -> None:
 def test_equal_bytes_mean_equal_values(one: object, other: object) -> None:
     same_bytes = canonical_json(one) == canonical_json(other)
     assert same_bytes == (repr(one) == repr(other) or (one == other and same_bytes))
+
+
+@given(st.lists(JSON, max_size=5))
+def test_a_list_that_is_read_item_by_item_has_the_digest_of_the_whole(values: list[object]) -> None:
+    assert sha256_of_json_list(iter(values)) == sha256_of_json(values)
 
 
 def test_what_is_not_json_is_refused() -> None:

@@ -1,4 +1,7 @@
-"""The prompts: the same words in training data and in serving.
+"""The prompts: the same words in training data, in serving, and in answers of other systems.
+
+`chat` makes every prompt of a study, and `conversation` every example of tuning from the same
+parts, so that equal inputs give equal messages, and by the same chat template equal token ids.
 
 A passage is data. All its white space, line ends included, becomes single spaces, so that no
 passage can begin a line: `[2]` or `Question:` at the beginning of a line are always the prompt's
@@ -8,6 +11,7 @@ own. Within its line a passage keeps its words.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
@@ -16,6 +20,48 @@ PROMPT_ID = "rag@1"
 """Changes with the wording."""
 
 _INSTRUCTION = "Answer the question from the passages."
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question with its answer: an example of tuning, or one in a prompt."""
+
+    question: str
+    answer: str
+    passages: tuple[str, ...] | None
+    """Of the question's prompt; None: the question alone."""
+
+
+def chat(
+    question: str,
+    passages: Sequence[str] | None,
+    *,
+    examples: Sequence[Pair] = (),
+    passage_words: int | None = None,
+) -> list[dict[str, str]]:
+    """A prompt: the examples as earlier turns, then the question.
+
+    Args:
+        passages: None: the question alone.
+        passage_words: as for `rag_messages`, in the examples too.
+
+    Raises:
+        InvalidInput: as `rag_messages`.
+    """
+    earlier = [turn for pair in examples for turn in conversation(pair, passage_words)]
+    if passages is None:
+        return [*earlier, *closed_book_messages(question)]
+    return [*earlier, *rag_messages(question, passages, passage_words=passage_words)]
+
+
+def conversation(pair: Pair, passage_words: int | None = None) -> list[dict[str, str]]:
+    """A prompt and its answer, as tuning learns them.
+
+    Raises:
+        InvalidInput: as `rag_messages`.
+    """
+    prompt = chat(pair.question, pair.passages, passage_words=passage_words)
+    return [*prompt, {"role": "assistant", "content": pair.answer}]
 
 
 def rag_messages(

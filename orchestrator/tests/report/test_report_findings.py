@@ -9,7 +9,7 @@ from hypothesis import given
 
 from tuneproof.analysis import Verdict, compare
 from tuneproof.report import findings, headline, report_json, warnings
-from tuneproof.report.differences import mark
+from tuneproof.report.answers.differences import mark
 from tuneproof.report.findings import CellFinding, Direction
 from tuneproof.report.numbers import (
     MINUS,
@@ -38,6 +38,27 @@ def test_the_loss_of_the_short_reference_cell_is_in_its_sentence(study: StudyRes
 
 def cell(direction: Direction, seed: int = 1, arm: str = "a") -> CellFinding:
     return CellFinding("c", "C", arm, 200, seed, ("judge gpt-x",), direction, "does so", ())
+
+
+@pytest.mark.parametrize(
+    ("directions", "start"),
+    [
+        (["better"], "The base model with another prompt answers better, by judge gpt-x: "),
+        (["undecided"], "This study cannot decide whether another prompt helps, by "),
+        (["better", "worse"], "Some prompts answer better, others do not, by "),
+        (["worse", "undecided"], "Another prompt is not shown to help, by "),
+    ],
+)
+def test_without_a_tuned_cell_the_headline_is_about_prompts(
+    directions: list[Direction], start: str
+) -> None:
+    said = headline([replace(cell(direction), tuned=False) for direction in directions])
+    assert said.startswith(start)
+
+
+def test_beside_tuned_cells_the_others_do_not_lead() -> None:
+    said = headline([cell("worse"), replace(cell("better", arm="few-shot"), tuned=False)])
+    assert said.startswith("The tuned adapter answers worse, by judge gpt-x: ")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +246,8 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
     written = json.loads(json.dumps(report_json(study, comparisons), allow_nan=False))
     assert list(written) == [
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
-        "cells", "checks", "retrieval", "provenance", "stage_seconds",
+        "cells", "models", "strata", "failures", "checks", "retrieval", "provenance",
+        "stage_seconds", "prices",
     ]  # fmt: skip
     assert written["schema"] == "tuneproof.report/2"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)

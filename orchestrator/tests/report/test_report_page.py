@@ -1,15 +1,19 @@
 """The page as text: whole, escaped, self-contained, every item and cell in it."""
 
 import base64
+import gzip
 import hashlib
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from tuneproof.analysis import compare
 from tuneproof.report import build_report
+from tuneproof.report.answers.packing import Words
 from tuneproof.results import StudyResults
 
 VOID = {"meta", "link", "input", "br", "hr", "img", "col"}
@@ -23,6 +27,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.packed: dict[str, str] = {}
         self.scripts: list[str] = []
         self.styles: list[str] = []
         self._open: list[str] = []
@@ -47,7 +52,19 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         inside = self._open[-1] if self._open else ""
+        attrs = next((attrs for tag, attrs in reversed(self.elements) if tag == inside), {})
+        if inside == "script" and attrs.get("type"):
+            name = str(attrs["id"]).removeprefix("pack-")
+            self.packed[name] = self.packed.get(name, "") + data
+            return
         {"script": self.scripts, "style": self.styles}.get(inside, self.words).append(data)
+
+    def unpacked(self, name: str) -> Any:
+        """One block, or the values of all its parts."""
+        if name in self.packed:
+            return json.loads(gzip.decompress(base64.b64decode(self.packed[name])))
+        parts = sum(one.startswith(f"{name}-") for one in self.packed)
+        return [value for place in range(parts) for value in self.unpacked(f"{name}-{place}")]
 
     def values(self, attribute: str) -> list[str]:
         return [attrs[attribute] or "" for _, attrs in self.elements if attribute in attrs]
@@ -62,14 +79,46 @@ def page(study: StudyResults) -> Page:
     return rendered(study)
 
 
-def test_every_item_cell_and_passage_is_there(page: Page, study: StudyResults) -> None:
-    opened = [attrs["id"] for tag, attrs in page.elements if tag == "details" and attrs.get("id")]
-    assert sorted(str(one) for one in opened) == [f"item-{item.id}" for item in study.items]
-    for item in study.items:
-        assert item.question in page.text
-        assert all(passage.text in page.text for passage in item.retrieved)
-    cards = sum(tag == "article" and attrs.get("class") == "cell" for tag, attrs in page.elements)
-    assert cards == len(study.answers)
+def test_every_item_answer_passage_and_reason_is_there(page: Page, study: StudyResults) -> None:
+    index, items, passages = (page.unpacked(name) for name in ("index", "items", "passages"))
+    reasons = page.unpacked("reasons")
+    words = Words(tuple(index["words"]), {})
+    assert sorted(index["items"]["anchor"]) == [f"item-{item.id}" for item in study.items]
+    by_id = {item.id: item for item in study.items}
+    given = {(answer.item, answer.cell): answer for answer in study.answers}
+    for place, name in enumerate(index["items"]["id"]):
+        item = by_id[name]
+        assert index["items"]["question"][place] == item.question
+        found = [passages[number] for number, _, _ in items[place]["passages"]]
+        shown = [[document, words.read(text)] for document, text in found]
+        assert shown == [[one.document_id, one.text] for one in item.retrieved]
+        for cell, packed, why in zip(
+            study.cells, items[place]["answers"], reasons[place], strict=True
+        ):
+            answer = given[name, cell.name]
+            said = " ".join(words.read(part[1:]) for part in packed["text"] if part[0] != "-")
+            assert said.split() == answer.text.split()
+            assert answer.grade is not None
+            assert {
+                criterion: [repeat.completion for repeat in grade.repeats]
+                for criterion, grade in answer.grade.criteria.items()
+            } == {
+                criterion: [words.read(text) for _, _, _, text in repeats]
+                for criterion, repeats in why.items()
+            }
+
+
+def test_the_largest_loss_comes_first_and_a_shared_passage_once(
+    page: Page, study: StudyResults
+) -> None:
+    index, passages = page.unpacked("index"), page.unpacked("passages")
+    width = len(study.cells)
+    losses = []
+    for number in range(len(study.items)):
+        row = [scores[number * width : (number + 1) * width] for scores in index["scores"]]
+        losses.append(min(one - scores[0] for scores in row for one in scores[1:]))
+    assert losses == sorted(losses)
+    assert len({tuple(one) for one in passages}) == len(passages)
 
 
 def test_links_and_references_lead_to_anchors_in_the_page(page: Page) -> None:
@@ -77,6 +126,7 @@ def test_links_and_references_lead_to_anchors_in_the_page(page: Page) -> None:
     assert len(ids) == len(set(ids))
     targets = page.values("href")
     assert {target[:1] for target in targets} == {"#"}
+    ids += page.unpacked("index")["items"]["anchor"]
     assert {target[1:] for target in targets} <= set(ids)
     for attribute in ("aria-labelledby", "data-item"):
         named = {name for value in page.values(attribute) for name in value.split()}
@@ -140,7 +190,8 @@ def test_hostile_text_stays_text(study: StudyResults) -> None:
     assert len(evil.scripts) == 1
     assert "img" not in {tag for tag, _ in evil.elements}
     assert not any(name.startswith("on") for _, attrs in evil.elements for name in attrs)
-    assert evil.text.count("<script>alert(1)</script>") > 10
+    assert evil.text.count("<script>alert(1)</script>") > 5
+    assert evil.unpacked("index")["items"]["question"].count(EVIL) == 1
 
 
 def test_item_ids_that_look_alike_get_anchors_of_their_own(study: StudyResults) -> None:
@@ -160,7 +211,7 @@ def test_item_ids_that_look_alike_get_anchors_of_their_own(study: StudyResults) 
             ),
         )
     )
-    ids = [one for one in odd.values("id") if one.startswith("item-")]
+    ids = odd.unpacked("index")["items"]["anchor"]
     assert len(ids) == len(set(ids)) == len(study.items)
     assert all(re.fullmatch(r"item-[A-Za-z0-9._-]+", one) for one in ids)
 
@@ -193,8 +244,8 @@ def test_without_a_judge_the_primary_score_stands_beside_each_question(
         margin={"token_f1": 0.05},
     )
     shown = rendered(lexical)
-    chips = [title for title in shown.values("title") if title.startswith("Baseline, ")]
-    assert chips == ["Baseline, Token F1"] * len(study.items)
+    index = shown.unpacked("index")
+    assert [index["measures"][place]["label"] for place in index["shown"]] == ["Token F1"]
     assert "loses Token F1" in shown.text
 
 
@@ -209,6 +260,9 @@ def test_checks_retrieval_training_and_stages_are_shown(page: Page) -> None:
         "skip_modules",
         "2 min 28 s",
         "Exploratory differences",
+        "Do the answers still use the passages?",
+        "How answers fail",
+        "fewer than half as many words as the shortest reference",
     ):
         assert words in page.text
 

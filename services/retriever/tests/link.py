@@ -1,12 +1,13 @@
-"""A TCP link to a server that a test can cut: nothing passes then, and nothing is refused.
+"""A TCP link to a server that a test can cut: it swallows what is sent, and refuses nothing.
 
-It stands for a network cable in tests without the right to make network namespaces. It may also
-encrypt: then it ends TLS before the server.
+Connections stay, and so does what they had sent: it arrives when the link is mended. See `cable`
+for packets that are lost. The link may also encrypt: then it ends TLS before the server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
 from typing import Self
@@ -17,12 +18,20 @@ _CHUNK = 65_536
 class Link:
     """Listens on a port of this machine and passes bytes on to a server, both ways."""
 
-    def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        listening: socket.socket | None = None,
+    ) -> None:
         """
         Args:
             target: host:port of the server.
             tls: what callers must speak; None passes bytes as they are.
+            listening: where callers come in; None: a free port of this machine.
         """
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
         self._host, _, self._port = target.rpartition(":")
         self._tls = tls
         self._whole = asyncio.Event()
@@ -32,7 +41,8 @@ class Link:
     @property
     def address(self) -> str:
         """host:port."""
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        host, port = self._listening.getsockname()
+        return f"{host}:{port}"
 
     def cut(self) -> None:
         """From now on nothing passes, on old and new connections."""
@@ -43,7 +53,7 @@ class Link:
         self._whole.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accept, sock=self._listening, ssl=self._tls)
         return self
 
     async def __aexit__(self, *ended: object) -> None:

@@ -13,6 +13,7 @@ from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
 from tuneproof.servicekit.client import connect, typed_errors
 from tuneproof.servicekit.errors import (
+    Corrupted,
     Internal,
     InvalidInput,
     NotFound,
@@ -24,6 +25,7 @@ from tuneproof.servicekit.status import error_of
 from tuneproof.servicekit.testing import serving
 from tuneproof_retriever.corpus import Vector, Vectors
 from tuneproof_retriever.servicer import RetrieverServicer
+from tuneproof_retriever.stores.lance_store import LanceStore
 from tuneproof_retriever.stores.protocol import VectorStore
 
 from .house import HashEmbedder, HashHouse
@@ -214,6 +216,34 @@ async def test_a_corpus_that_is_not_there_is_named(stub: Stub) -> None:
         error = await refusal(call)
         assert isinstance(error, NotFound)
         assert "'nowhere'" in error.message
+
+
+async def test_a_damaged_corpus_is_told_beside_the_others_and_can_be_deleted(
+    stub: Stub, store: VectorStore
+) -> None:
+    """It failed the whole list, or was left out of it."""
+    for name in ("a", "b", "c"):
+        await make(stub, name)
+    await damage(store, "b")
+    listed = await stub.ListCorpora(pb.ListCorporaRequest())
+    assert [corpus.name for corpus in listed.corpora] == ["a", "c"]
+    assert [each.name for each in listed.damaged] == ["b"]
+    error = error_of(listed.damaged[0].status)
+    assert isinstance(error, Corrupted)
+    assert "delete the corpus" in error.message
+    await stub.DeleteCorpus(pb.DeleteCorpusRequest(name="b"))
+    listed = await stub.ListCorpora(pb.ListCorporaRequest())
+    assert ([corpus.name for corpus in listed.corpora], [*listed.damaged]) == (["a", "c"], [])
+
+
+async def damage(store: VectorStore, name: str) -> None:
+    """Behind the retriever's back."""
+    if isinstance(store, LanceStore):
+        (store._folders.of(name) / "corpus.json").write_text("{}")
+        return
+    async with store._using(name) as collection:
+        await collection.config.update(description="{}")
+    store._records._frozen.clear()
 
 
 async def test_an_open_corpus_is_not_searched_and_a_frozen_one_takes_nothing(stub: Stub) -> None:

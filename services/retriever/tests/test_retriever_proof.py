@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tuneproof.servicekit.errors import Corrupted
-from tuneproof_retriever.corpus import Document, Hit, Proof, Vector
+from tuneproof_retriever.corpus import Candidate, Document, Proof, Vector
 from tuneproof_retriever.own_words import WordCounts
 from tuneproof_retriever.searching import SearchMode
 from tuneproof_retriever.stores.lance_store import LanceStore
@@ -34,16 +34,28 @@ class Holes:
         return False
 
     async def dense(
-        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
-        hits = await self.store.dense(name, vector, limit + len(self.by_vector), where)
-        return [hit for hit in hits if hit.passage.id not in self.by_vector][:limit]
+        self,
+        name: str,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
+        hits = await self.store.dense(name, vector, limit + len(self.by_vector), where, whole=whole)
+        return [hit for hit in hits if hit.id not in self.by_vector][:limit]
 
     async def keyword(
-        self, name: str, words: str, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
-        hits = await self.store.keyword(name, words, limit + len(self.by_words), where)
-        return [hit for hit in hits if hit.passage.id not in self.by_words][:limit]
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
+        hits = await self.store.keyword(name, words, limit + len(self.by_words), where, whole=whole)
+        return [hit for hit in hits if hit.id not in self.by_words][:limit]
 
     async def mend(self, name: str, ids: list[str]) -> None:
         self.mended += ids

@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneproof_retriever.corpus import Hit, Passage
+from tuneproof_retriever.corpus import Candidate
 from tuneproof_retriever.ranking import best, depth_for, fuse, ranked
 
 
-def hit(name: str, score: float = 0.0) -> Hit:
-    return Hit(Passage(name, "d", name, 0, 1), score)
+def hit(name: str, score: float = 0.0) -> Candidate:
+    return Candidate(name, score)
 
 
-def ids(hits: list[Hit]) -> list[str]:
-    return [each.passage.id for each in hits]
+def ids(hits: list[Candidate]) -> list[str]:
+    return [each.id for each in hits]
 
 
 def test_scores_are_the_documented_formula() -> None:
     fused = fuse([hit("a"), hit("b")], [hit("b"), hit("c")], 0.25)
-    scores = {each.passage.id: each.score for each in fused}
+    scores = {each.id: each.score for each in fused}
     assert scores == pytest.approx(
         {"b": 0.25 / 62 + 0.75 / 61, "c": 0.75 / 62, "a": 0.25 / 61}, rel=1e-12
     )
@@ -35,7 +35,7 @@ def test_fusion_orders_by_score_then_id_and_alpha_weighs(
     dense: list[str], keyword: list[str], alpha: float
 ) -> None:
     fused = fuse([hit(name) for name in dense], [hit(name) for name in keyword], alpha)
-    keys = [(-each.score, each.passage.id) for each in fused]
+    keys = [(-each.score, each.id) for each in fused]
     assert keys == sorted(keys)
     if alpha == 1:
         assert ids(fused) == list(dense)
@@ -64,9 +64,34 @@ async def test_ties_at_the_cut_are_decided_by_ids_not_by_the_store(
 ) -> None:
     everything = [hit(f"p{number:03d}", score) for number, score in enumerate(scores)]
 
-    async def fetch(limit: int) -> list[Hit]:
+    async def fetch(limit: int) -> list[Candidate]:
         shuffled = everything.copy()
         random.shuffle(shuffled)
         return sorted(shuffled, key=lambda each: -each.score)[:limit]
 
     assert await best(fetch, depth) == ranked(everything)[:depth]
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=300),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.randoms(),
+)
+@settings(deadline=None)
+async def test_a_list_that_is_fused_ends_before_a_tie_that_goes_on(
+    scores: list[int], depth: int, least: int, random: object
+) -> None:
+    everything = [hit(f"p{number:03d}", score) for number, score in enumerate(scores)]
+
+    async def fetch(limit: int) -> list[Candidate]:
+        shuffled = everything.copy()
+        random.shuffle(shuffled)
+        return sorted(shuffled, key=lambda each: -each.score)[:limit]
+
+    chosen, whole = await best(fetch, depth, least=least), ranked(everything)
+    assert chosen == whole[: len(chosen)]
+    if len(chosen) < min(depth, len(whole)):
+        assert len(chosen) >= least
+        assert whole[len(chosen) - 1].score > whole[len(chosen)].score
+        assert whole[depth - 1].score == whole[depth].score

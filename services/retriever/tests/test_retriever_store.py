@@ -109,7 +109,7 @@ async def test_dense_search_gives_cosines_best_first(
     vectors = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [-1, 0, 0, 0]]
     await store.add("tiny", [prepared("d", ["same", "near", "far", "opposite"], vectors)])
     await store.build_indexes("tiny")
-    hits = await store.dense("tiny", np.asarray([1, 0, 0, 0], np.float32), 3, {})
+    hits = await store.dense("tiny", np.asarray([1, 0, 0, 0], np.float32), 3, {}, whole=True)
     assert [hit.passage.text for hit in hits] == ["same", "near", "far"]
     assert [hit.score for hit in hits] == pytest.approx([1, 0.5**0.5, 0], abs=1e-6)
 
@@ -121,7 +121,7 @@ async def test_keyword_search_prefers_rare_and_repeated_words(
     texts = ["the antenna gain", "the antenna tower", "the antenna gain gain", "the cat"]
     await store.add("tiny", [prepared("d", texts)])
     await store.build_indexes("tiny")
-    hits = await store.keyword("tiny", "antenna GAINS", 10, {})
+    hits = await store.keyword("tiny", "antenna GAINS", 10, {}, whole=True)
     assert [hit.passage.text for hit in hits] == [
         "the antenna gain gain",
         "the antenna gain",
@@ -130,6 +130,21 @@ async def test_keyword_search_prefers_rare_and_repeated_words(
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert len(await store.keyword("tiny", "antenna", 2, {})) == 2
     assert await store.keyword("tiny", "zebra", 10, {}) == []
+
+
+async def test_long_lists_bring_ids_and_the_passages_are_read_afterwards(
+    store: VectorStore, tiny_corpus: Corpus
+) -> None:
+    await store.create(tiny_corpus)
+    texts = ["the antenna gain", "the antenna tower", "the cat"]
+    await store.add("tiny", [prepared("d", texts)])
+    await store.build_indexes("tiny")
+    whole = await store.keyword("tiny", "antenna GAINS", 10, {}, whole=True)
+    slim = await store.keyword("tiny", "antenna GAINS", 10, {})
+    assert [(each.id, each.score) for each in slim] == [(each.id, each.score) for each in whole]
+    assert {each.passage for each in slim} == {None}
+    assert await store.passages("tiny", slim[::-1]) == [each.passage for each in whole[::-1]]
+    assert await store.passages("tiny", []) == []
 
 
 @pytest.mark.parametrize(
@@ -152,7 +167,7 @@ async def test_no_character_of_a_query_is_an_operator(
     await store.create(tiny_corpus)
     await store.add("tiny", [prepared("d", ["gain of one", "tower", "rain"])])
     await store.build_indexes("tiny")
-    found = {hit.passage.text for hit in await store.keyword("tiny", words, 10, {})}
+    found = {hit.passage.text for hit in await store.keyword("tiny", words, 10, {}, whole=True)}
     assert "gain of one" in found
     assert ("tower" in found) == ("tower" in words)
     assert "rain" not in found
@@ -165,7 +180,7 @@ async def test_queries_without_a_known_word_find_nothing(
     await store.create(tiny_corpus)
     await store.add("tiny", [prepared("d", ["gain of one"])])
     await store.build_indexes("tiny")
-    assert await store.keyword("tiny", words, 10, {}) == []
+    assert await store.keyword("tiny", words, 10, {}, whole=True) == []
 
 
 async def test_a_filter_holds_for_both_searches_before_the_limit(
@@ -178,12 +193,9 @@ async def test_a_filter_holds_for_both_searches_before_the_limit(
     await store.build_indexes("tiny")
     vector = np.asarray([1, 0, 0, 0], np.float32)
     for where in ({"kind": STRANGE}, {"kind": STRANGE, "year": "2026"}):
-        assert [h.passage.document_id for h in await store.dense("tiny", vector, 5, where)] == [
-            "wanted"
-        ]
-        assert [h.passage.document_id for h in await store.keyword("tiny", "gain", 5, where)] == [
-            "wanted"
-        ]
+        dense = await store.dense("tiny", vector, 5, where, whole=True)
+        keyword = await store.keyword("tiny", "gain", 5, where, whole=True)
+        assert [each.passage.document_id for each in (*dense, *keyword)] == ["wanted"] * 2
     for where in ({"kind": "yes"}, {"kind": STRANGE, "year": "1"}, {"nothing": "x"}):
         assert await store.dense("tiny", vector, 5, where) == []
         assert await store.keyword("tiny", "gain", 5, where) == []
@@ -197,7 +209,9 @@ async def test_indexes_built_again_hold_what_came_later(
     await store.build_indexes("tiny")
     await store.add("tiny", [prepared("second", ["gain"])])
     await store.build_indexes("tiny")
-    found = {hit.passage.document_id for hit in await store.keyword("tiny", "gain", 5, {})}
+    found = {
+        hit.passage.document_id for hit in await store.keyword("tiny", "gain", 5, {}, whole=True)
+    }
     assert found == {"first", "second"}
 
 
@@ -215,7 +229,7 @@ async def test_keyword_scores_do_not_depend_on_how_passages_came(
         for first in range(0, 200, 200 // parts):
             await store.add(name, arranged[first : first + 200 // parts])
         await store.build_indexes(name)
-        hits = await store.keyword(name, "gain band 7 very", 200, {})
+        hits = await store.keyword(name, "gain band 7 very", 200, {}, whole=True)
         scores.append({hit.passage.id: round(hit.score, 6) for hit in hits})
     assert len(scores[0]) == 200
     assert scores[0] == scores[1]
@@ -257,8 +271,8 @@ async def test_a_corpus_that_is_not_there_is_not_found(
         store.add("tiny", [prepared("d", ["gain"])]),
         store.counts("tiny"),
         store.build_indexes("tiny"),
-        store.dense("tiny", vector, 1, {}),
-        store.keyword("tiny", "gain", 1, {}),
+        store.dense("tiny", vector, 1, {}, whole=True),
+        store.keyword("tiny", "gain", 1, {}, whole=True),
         everything(store, "tiny"),
     ]
     for call in calls:
@@ -295,9 +309,11 @@ async def test_mended_passages_are_found_as_before(store: VectorStore, tiny_corp
     assert await everything(store, "tiny") == before
     assert await store.counts("tiny") == Counts(1, 2)
     vector = np.asarray([0, 1, 0, 0], np.float32)
-    found = await store.dense("tiny", vector, 2, {"a": "b"})
+    found = await store.dense("tiny", vector, 2, {"a": "b"}, whole=True)
     assert [hit.passage.text for hit in found] == ["tower", "gain"]
-    assert [hit.passage.text for hit in await store.keyword("tiny", "gains", 5, {})] == ["gain"]
+    assert [
+        hit.passage.text for hit in await store.keyword("tiny", "gains", 5, {}, whole=True)
+    ] == ["gain"]
 
 
 async def test_a_claim_stays_the_same_while_nobody_else_has_it(

@@ -123,7 +123,7 @@ def test_structure_shares_whole_sentences_and_never_across_a_heading() -> None:
 )
 def test_blocks_of_markdown(text: str, paragraphs: list[int], sections: list[int]) -> None:
     found = blocks_of(text)
-    assert (found.paragraphs, found.sections) == (paragraphs, sections)
+    assert (list(found.paragraphs), list(found.sections)) == (paragraphs, sections)
 
 
 lines = st.lists(

@@ -19,7 +19,7 @@ from tuneproof.servicekit.errors import (
 )
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpus import Corpus, Document, PreparedDocument
-from tuneproof_retriever.stores import weaviate_records
+from tuneproof_retriever.stores import weaviate_connection, weaviate_records
 from tuneproof_retriever.stores import weaviate_store as store_module
 from tuneproof_retriever.stores.weaviate_connection import Connection
 from tuneproof_retriever.stores.weaviate_options import Layout, Server, WeaviateOptions
@@ -55,7 +55,11 @@ async def test_one_replica_fills_and_the_other_is_told(
 
     filling = asyncio.create_task(one.ingestion.run("c", slow(), Stages()))
     await begun.wait()
-    for call in (two.ingest("c", documents(5)), two.corpora.freeze("c")):
+    for call in (
+        two.ingest("c", documents(5)),
+        two.corpora.freeze("c"),
+        two.corpora.delete("c"),
+    ):
         with pytest.raises(Unavailable, match="is being changed by another retriever") as told:
             await call
         assert weaviate_store._records._id in told.value.message
@@ -71,6 +75,71 @@ async def test_one_replica_fills_and_the_other_is_told(
         await one.ingest("c", documents(31))
     found = await asyncio.gather(*(each.find("c", "own00025") for each in (one, two) * 8))
     assert {hits[0] for hits in found} == {"doc-25"}
+
+
+async def test_a_replica_that_deletes_what_it_fills_ends_the_stream_and_nothing_comes_back(
+    weaviate_store: WeaviateStore, other_store: WeaviateStore
+) -> None:
+    one, two = HashHouse(weaviate_store, write_passages=10), HashHouse(other_store)
+    await one.corpora.create("c", CHUNKING, {})
+
+    async def deleted_meanwhile() -> AsyncIterator[Sequence[Document]]:
+        yield documents(10)
+        await one.corpora.delete("c")
+        yield documents(20)
+
+    with pytest.raises(NotFound):
+        await one.ingestion.run("c", deleted_meanwhile(), Stages())
+    assert await other_store.names() == []
+    await two.corpora.create("c", CHUNKING, {})
+    report = await two.ingest("c", documents(5))
+    assert (report.documents_added, report.documents_unchanged) == (5, 0)
+    assert (await two.corpora.freeze("c")).passage_count == 5
+
+
+async def test_a_deletion_that_fails_gives_its_claim_back(
+    weaviate_store: WeaviateStore, other_store: WeaviateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = HashHouse(weaviate_store), HashHouse(other_store)
+    await one.corpora.create("c", CHUNKING, {})
+
+    async def away(_name: str) -> None:
+        raise Unavailable("the server is away")
+
+    monkeypatch.setattr(weaviate_store, "delete", away)
+    with pytest.raises(Unavailable, match="away"):
+        await one.corpora.delete("c")
+    assert (await two.ingest("c", documents(5))).documents_added == 5
+
+
+async def test_an_unknown_failure_does_not_end_the_watch_and_counts_as_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watch ended silently, and a later outage was no reason for a whole proof."""
+    connection = Connection(Server("http://w"))
+    answers = iter([True, RuntimeError("unknown"), RuntimeError("unknown"), True, False, True])
+    seen = asyncio.Event()
+
+    async def is_up(_seconds: float = 5.0) -> bool:
+        answer = next(answers, None)
+        if answer is None:
+            seen.set()
+            await asyncio.Event().wait()
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+    monkeypatch.setattr(connection, "_is_up", is_up)
+    monkeypatch.setattr(weaviate_connection, "_WATCH_SECONDS", 0)
+    watching = asyncio.create_task(connection.watch())
+    async with asyncio.timeout(10):
+        await asyncio.wait(
+            [watching, asyncio.create_task(seen.wait())], return_when=asyncio.FIRST_COMPLETED
+        )
+    assert not watching.done()
+    assert connection.outages == 2
+    watching.cancel()
+    await connection.close()
 
 
 async def test_a_replica_whose_claim_was_taken_writes_nothing_more(
@@ -207,7 +276,8 @@ class Refusal(Exception):
         ("RESOURCE_EXHAUSTED", {"retry-after": "7"}, Overloaded, 7),
         ("RESOURCE_EXHAUSTED", {"grpc-retry-pushback-ms": "2500"}, Overloaded, 2.5),
         ("RESOURCE_EXHAUSTED", {}, Overloaded, 1),
-        ("UNAUTHENTICATED", {}, Unavailable, None),
+        ("UNAUTHENTICATED", {}, WrongState, None),
+        ("PERMISSION_DENIED", {}, WrongState, None),
         ("UNAVAILABLE", {}, Unavailable, None),
     ],
 )
@@ -223,7 +293,7 @@ def test_a_refusal_keeps_its_meaning_though_the_client_hides_its_code(
         meaning = Connection._meaning(Connection(Server("http://w")), error, "c")
     assert type(meaning) is kind
     assert getattr(meaning, "retry_after", None) == delay
-    assert ("API key" in meaning.message) == (code == "UNAUTHENTICATED")
+    assert ("API key" in meaning.message) == (kind is WrongState)
 
 
 def test_the_key_is_in_no_representation() -> None:

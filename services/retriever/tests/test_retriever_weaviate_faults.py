@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneproof.servicekit.errors import TuneproofError, Unavailable
+from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
 from tuneproof_retriever.corpus import PreparedDocument
 from tuneproof_retriever.searching import SearchMode
 from tuneproof_retriever.stores.lance_store import LanceStore
@@ -94,8 +94,8 @@ async def not_found(house: HashHouse, store: WeaviateStore) -> dict[str, list[st
     wrong = {}
     for document in DOCUMENTS:
         vector = await house.embedder.embed_query(document.text)
-        near = await store.dense("c", vector, 1, {})
-        named = await store.keyword("c", document.text.split()[1], 2, {})
+        near = await store.dense("c", vector, 1, {}, whole=True)
+        named = await store.keyword("c", document.text.split()[1], 2, {}, whole=True)
         found = [hit.passage.document_id for hit in (*near, *named)]
         if found != [document.id] * 2:
             wrong[document.id] = found
@@ -155,7 +155,7 @@ async def test_a_key_is_needed_and_a_wrong_one_is_named(tmp_path: Path) -> None:
             options = WeaviateOptions(Server(server.url, server.grpc, key))
             async with open_weaviate_store(options) as store:
                 for call in (store.check_ready(), store.names()):
-                    with pytest.raises(Unavailable, match="API key") as told:
+                    with pytest.raises(WrongState, match="API key") as told:
                         await call
                     assert "wrong" not in told.value.message
         options = WeaviateOptions(Server(server.url, server.grpc, "right"))

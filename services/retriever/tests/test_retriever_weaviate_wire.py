@@ -26,6 +26,7 @@ from tuneproof_retriever.searching import Query, SearchMode
 from tuneproof_retriever.stores.weaviate_options import Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import WeaviateStore, open_weaviate_store
 
+from .cable import cable
 from .house import HashHouse, documents
 from .link import Link
 from .weaviate_server import WeaviateServer, new_server
@@ -114,18 +115,55 @@ async def test_two_replicas_share_a_server_and_one_is_cut_off(
 
         http.cut()
         rpc.cut()
-        for seconds in (1, 20):  # less than a search may take, and more
-            begin = time.monotonic()
-            with pytest.raises(Unavailable):
-                await one.find("own00001", seconds=seconds)
-            assert time.monotonic() - begin < min(seconds, SEARCH_SECONDS + 2)
-        await until(lambda: is_ready(one.health), False)
-        assert await lives(one.health)
+        await fails_in_time(one)
         http.mend()
         rpc.mend()
         await until(lambda: is_ready(one.health), True)
         assert await one.find("own00001") == await two.find("own00001") == ["doc-1"]
         await two.stub.DeleteCorpus(pb.DeleteCorpusRequest(name="c"))
+
+
+@pytest.mark.process
+@pytest.mark.timeout(240)
+async def test_a_replica_whose_packets_are_lost_fails_in_time_and_recovers_by_itself(
+    weaviate_server: WeaviateServer, tmp_path: Path
+) -> None:
+    """Where no namespace can be made a `Link` swallows what is sent."""
+    with cable() as far:
+        links = [
+            Link(target, listening=far.listening() if far else None)
+            for target in (weaviate_server.url.removeprefix("http://"), weaviate_server.grpc)
+        ]
+        ends = [far] if far else links
+        async with (
+            links[0] as http,
+            links[1] as rpc,
+            replica(tmp_path / "one", http.address, rpc.address) as one,
+        ):
+            await one.stub.CreateCorpus(pb.CreateCorpusRequest(name="c"))
+            document = pb.Document(id="doc-1", text="Relay 1 of own00001 holds 1 contact.")
+            message = pb.IngestDocumentsRequest(corpus="c", documents=[document])
+            await one.stub.IngestDocuments(iter([message]))
+            await one.stub.FreezeCorpus(pb.FreezeCorpusRequest(name="c"))
+            assert await one.find("own00001") == ["doc-1"]
+            for end in ends:
+                end.cut()
+            await fails_in_time(one)
+            for end in ends:
+                end.mend()
+            await until(lambda: is_ready(one.health), True, seconds=60)
+            assert await one.find("own00001") == ["doc-1"]
+            await one.stub.DeleteCorpus(pb.DeleteCorpusRequest(name="c"))
+
+
+async def fails_in_time(cut_off: Replica) -> None:
+    for seconds in (1, 20):  # less than a search may take, and more
+        begin = time.monotonic()
+        with pytest.raises(Unavailable):
+            await cut_off.find("own00001", seconds=seconds)
+        assert time.monotonic() - begin < min(seconds, SEARCH_SECONDS + 2)
+    await until(lambda: is_ready(cut_off.health), False)
+    assert await lives(cut_off.health)
 
 
 async def one_fills_and_the_other_is_told(

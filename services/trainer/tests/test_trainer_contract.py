@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -255,3 +256,82 @@ async def test_a_call_of_an_unknown_run_is_not_found(base_folder: Path, artifact
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         with pytest.raises(NotFound), typed_errors():
             await stub.CancelRun(pb.CancelRunRequest(run_id="none"))
+
+
+@pytest.mark.process
+async def test_one_trainer_serves_several_bases(
+    base_folder: Path, artifacts: Path, write_data: Data, tmp_path: Path
+) -> None:
+    wide = _wide(base_folder, tmp_path / "wide")
+    data = write_data()
+    more = {"model_name": "narrow", "more_models": f"wide={wide}"}
+    async with trainer(base_folder, artifacts, workers=2, **more) as stub:
+        for name in ("narrow", "wide"):
+            asked = spec(data, base_model=name, epochs=1)
+            await stub.CreateRun(pb.CreateRunRequest(run_id=name, spec=asked))
+        ended = {}
+        for name in ("narrow", "wide"):
+            watching = stub.WatchRun(pb.WatchRunRequest(run_id=name))
+            *_, ended[name] = [message.run async for message in watching]
+        for name, told in (("", "is empty"), ("tiny", "is 'tiny'")):
+            said = f"base_model {told}; this trainer's bases are 'narrow', 'wide'"
+            asked = spec(data, base_model=name)
+            with pytest.raises(InvalidInput, match=said), typed_errors():
+                await stub.CreateRun(pb.CreateRunRequest(run_id="none", spec=asked))
+    registry = Registry(str(artifacts))
+    for name, folder in (("narrow", base_folder), ("wide", wide)):
+        assert ended[name].state == pb.RUN_STATE_SUCCEEDED, ended[name].reason
+        assert ended[name].spec.base_model == name
+        manifest = registry.manifest(AdapterRef.parse(ended[name].adapter_ref))
+        assert manifest.base == identify_base(folder)
+    # The other base reads 128 tokens: what depends on the base is its own.
+    assert ended["narrow"].spec.hyperparameters.max_length == 256
+    assert ended["wide"].spec.hyperparameters.max_length == 128
+
+
+@pytest.mark.process
+async def test_a_run_whose_base_is_not_served_any_more_fails_and_says_so(
+    base_folder: Path, artifacts: Path, write_data: Data
+) -> None:
+    async with trainer(base_folder, artifacts, model_name="one", workers=1) as stub:
+        for run_id in ("a", "b"):
+            await stub.CreateRun(pb.CreateRunRequest(run_id=run_id, spec=spec(write_data())))
+        await stub.CancelRun(pb.CancelRunRequest(run_id="a"))
+    async with trainer(base_folder, artifacts, model_name="two") as stub:
+        *_, last = [message.run async for message in stub.WatchRun(pb.WatchRunRequest(run_id="b"))]
+    assert last.state == pb.RUN_STATE_FAILED
+    assert "serves the base 'one' no more" in last.reason
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("wide", "wide= is not name=model"), ("a=x,a=y", "two bases have one name")],
+)
+def test_mistakes_in_the_list_of_bases_are_told(artifacts: Path, given: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        TrainerSettings(model="m", artifacts=str(artifacts), more_models=given)
+
+
+def test_a_further_base_may_have_a_revision(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "a@b").mkdir()
+    more = f"hub=org/m@abc, here={tmp_path / 'a@b'}"
+    settings = TrainerSettings(model="m", artifacts=str(artifacts), more_models=more)
+    assert settings.bases == {
+        "": ("m", ""),
+        "hub": ("org/m", "abc"),
+        "here": (str(tmp_path / "a@b"), ""),
+    }
+
+
+def _wide(base: Path, folder: Path) -> Path:
+    """A base of another shape, with the other's tokenizer."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    shape = json.loads((base / "config.json").read_text())
+    kept = {
+        name: value for name, value in shape.items() if name not in ("model_type", "architectures")
+    }
+    config = MistralConfig(**{**kept, "intermediate_size": 160, "max_position_embeddings": 128})
+    MistralForCausalLM(config).save_pretrained(folder)
+    return folder

@@ -45,7 +45,8 @@ async def service(
             yield trainer_pb2_grpc.TrainerServiceStub(channel), process.pid
     finally:
         with suppress(ProcessLookupError):
-            process.terminate()
+            # Not `process.terminate()`: that may take a dead child's status before asyncio does.
+            os.kill(process.pid, signal.SIGTERM)
         assert await process.wait() in (0, -signal.SIGKILL)
 
 

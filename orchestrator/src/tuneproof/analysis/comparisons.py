@@ -90,7 +90,7 @@ class Comparisons:
     primary: tuple[Comparison, ...]
     """In the order of the study file, with verdicts."""
     exploratory: tuple[Comparison, ...]
-    """Every tuned cell against the baseline by every other measure, each interval by itself at
+    """Every cell against its model's baseline by every other measure, each interval by itself at
     `confidence`, without verdicts."""
     confidence: float
     """Of the primary intervals together."""
@@ -170,7 +170,8 @@ class _Study:
         for cell in self.results.compared:
             for measure in self.measures.names:
                 if (cell.name, measure) not in named:
-                    pair = PrimaryComparison(cell.name, self.results.baseline, measure)
+                    against = self.results.baseline_of(cell)
+                    pair = PrimaryComparison(cell.name, against, measure)
                     found = self._compare(pair, self.results.confidence)
                     yield replace(found, words="exploratory")
 

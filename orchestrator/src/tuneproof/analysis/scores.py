@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuneproof.results import ANSWER_WORDS, LEXICAL, Answer, Measure, StudyResults
+from tuneproof.results import ANSWER_WORDS, LEXICAL, Answer, ItemResult, Measure, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -114,12 +114,19 @@ def summarise(scores: Iterable[float | None]) -> Summary:
     )
 
 
-def means_by_cell(results: StudyResults) -> Mapping[str, Mapping[str, Summary]]:
-    """Every measure of every cell over all items of the study, answer length included."""
+def means_by_cell(
+    results: StudyResults, items: Sequence[ItemResult] | None = None
+) -> Mapping[str, Mapping[str, Summary]]:
+    """Every measure of every cell, answer length included.
+
+    Args:
+        items: None: all of the study.
+    """
     names = measures_of(results).names
+    chosen = results.items if items is None else items
     return {
         cell: {
-            measure: summarise(score_of(answers.get(item.id), measure) for item in results.items)
+            measure: summarise(score_of(answers.get(item.id), measure) for item in chosen)
             for measure in names
         }
         for cell, answers in answers_by_cell(results).items()

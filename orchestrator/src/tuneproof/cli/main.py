@@ -13,6 +13,8 @@ from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
+from tuneproof.cli.data import commands as data
+from tuneproof.cli.exchange import differing, exporting, importing, sweeping
 from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
@@ -49,11 +51,16 @@ def root(
     behaviour.debug = debug
 
 
+study.app.command("diff")(differing.diff_command)
+study.app.command("export")(exporting.export_command)
+study.app.command("import")(importing.import_command)
+study.app.command("gc")(sweeping.gc_command)
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
 app.add_typer(adapters.app, name="adapters")
 corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(data.app, name="data")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("up")(services.up)

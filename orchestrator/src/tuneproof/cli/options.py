@@ -62,7 +62,7 @@ class ServiceOptions:
         str,
         typer.Option(
             help="What turns text into vectors: a folder in sentence-transformers format, a model"
-            " id, or tei or openai for a server that runs already. Its key:"
+            " id, or tei or openai for a server that runs already (./tei is a folder). Its key:"
             " TUNEPROOF_RETRIEVER_EMBEDDER_API_KEY."
         ),
     ] = ""
@@ -78,8 +78,8 @@ class ServiceOptions:
         str,
         typer.Option(
             help="What reads the best passages again where a study or a search asks for it: a"
-            " folder or model id of a cross-encoder, or tei for a server that runs already. Its"
-            " key: TUNEPROOF_RETRIEVER_RERANKER_API_KEY."
+            " folder or model id of a cross-encoder, or tei for a server that runs already (./tei"
+            " is a folder). Its key: TUNEPROOF_RETRIEVER_RERANKER_API_KEY."
         ),
     ] = ""
     reranker_url: Annotated[str, typer.Option(help="Address of that server.")] = ""

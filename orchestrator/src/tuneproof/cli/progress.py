@@ -43,16 +43,30 @@ class _Bar:
         self.bars.update(self.task, note=text)
 
 
-@dataclass(frozen=True)
 class BarProgress:
-    """One bar per stage, with its count and the time that remains."""
+    """A bar for each stage under way, with its count and the time that remains."""
 
-    console: Console
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars: Bars | None = None
+        self._open = 0
 
     @contextmanager
     def stage(self, name: str, total: int, done: int) -> Iterator[Stage]:
         """Shows a bar while the context lasts; its last state stays."""
-        with Bars(
+        with self._shared_bars() as bars:
+            bar = _Bar(bars, bars.add_task(name, total=total, completed=done, note=""))
+            yield bar
+            bar.note("")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bars."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def _shared_bars(self) -> Iterator[Bars]:
+        """One display for all stages under way: a console shows no two."""
+        bars = self._bars = self._bars or Bars(
             TextColumn("{task.description:<10}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -60,14 +74,16 @@ class BarProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
-        ) as bars:
-            bar = _Bar(bars, bars.add_task(name, total=total, completed=done, note=""))
-            yield bar
-            bar.note("")
-
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self.console.print(text, markup=False)
+        )
+        self._open += 1
+        try:
+            bars.start()
+            yield bars
+        finally:
+            self._open -= 1
+            if not self._open:
+                bars.stop()
+                self._bars = None
 
 
 class _Line:

@@ -18,8 +18,9 @@ from tuneproof.cli.options import STATE, ServiceOptions, StateOption, takes_opti
 from tuneproof.local import LocalOptions, Supervisor
 from tuneproof.local.supervisor import Progress
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof.study.design.identity import model_folder, resolve_sources
+from tuneproof.study.design.sources import BaseSource, Sources, model_folder, resolve_sources
 from tuneproof.study.design.specfile import load_spec
+from tuneproof.study.local import local_options
 
 _WATCH_SECONDS = 1.0
 
@@ -109,27 +110,29 @@ async def _keep_up(supervisor: Supervisor, options: LocalOptions) -> None:
 def _local(study: Path | None, given: ServiceOptions) -> LocalOptions:
     if bool(given.judge_url) != bool(given.judge_model):
         raise InvalidInput("--judge-url and --judge-model belong together: give both or none")
-    model, rubrics = given.model, given.rubrics
     if study is not None:
         sources = resolve_sources(
             load_spec(study),
-            study.parent,
-            model=model,
-            rubrics=rubrics,
+            study,
+            model=given.model,
+            rubrics=given.rubrics,
             judge_url=given.judge_url,
             judge_model=given.judge_model,
         )
-        model, rubrics = sources.model, sources.rubrics
-    if not model:
+    else:
+        sources = Sources(
+            (BaseSource("", given.model),),
+            given.rubrics,
+            given.judge_url,
+            given.judge_model,
+            toy=False,
+        )
+    if not sources.model:
         raise InvalidInput("name a base model: in a study file under `services`, or with --model")
-    model_folder(model)
-    return LocalOptions(
-        given.state.resolve(),
-        model,
-        given.judge_url,
-        given.judge_model,
-        rubrics,
-        given.of_retriever,
+    for base in sources.bases:
+        model_folder(base.model)
+    return local_options(
+        sources, given.state, given.judge_url, given.judge_model, given.of_retriever
     )
 
 

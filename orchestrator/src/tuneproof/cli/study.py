@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
 from tuneproof.cli.options import (
@@ -24,27 +22,32 @@ from tuneproof.cli.options import (
     takes_options,
 )
 from tuneproof.cli.outcome import deliver
+from tuneproof.cli.plan_table import forecast_of, grid_table, plan_json, plan_lines
 from tuneproof.cli.progress import progress_on
-from tuneproof.local import LocalOptions, Supervisor
+from tuneproof.cli.study_status import show_status, watch_status
+from tuneproof.local import Supervisor
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.identity import Identities, identify
 from tuneproof.study.design.prepare import (
     Prepared,
     Request,
+    check_addresses,
+    check_keys,
     identities_for,
     is_external,
     prepare,
     recall,
     remember,
+    spec_of,
 )
 from tuneproof.study.design.specfile import load_spec
-from tuneproof.study.local import LocalServices
+from tuneproof.study.local import LocalServices, local_options
+from tuneproof.study.opened import chain_of, last_run
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
-from tuneproof.study.state.store import State, open_state
-from tuneproof.study.status import is_complete, status_of
+from tuneproof.study.state.store import Count, State, open_state
+from tuneproof.study.status import last_status, status_of
 from tuneproof.study.steps.chain import Chain
 
 app = typer.Typer(
@@ -58,6 +61,13 @@ DataOption = Annotated[
 RubricOption = Annotated[
     list[str] | None,
     typer.Option("--rubric", help="Judge by this rubric instead; repeatable."),
+]
+MlflowOption = Annotated[
+    str,
+    typer.Option(
+        envvar="TUNEPROOF_MLFLOW",
+        help="Log the study to MLflow too: its tracking URI, such as http://127.0.0.1:5000.",
+    ),
 ]
 TargetOption = Annotated[str, typer.Option(help="host:port of a running service.")]
 
@@ -89,6 +99,7 @@ def run_command(
         Path | None,
         typer.Option(help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
+    mlflow: MlflowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run a study, or the rest of it, and write its report.
@@ -120,36 +131,45 @@ def run_command(
     prepared = prepare(request)
     with exclusive(given.state), open_state(given.state, write=True) as results:
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
-        chain = asyncio.run(_until_terminated(work))
-        complete = deliver(chain, report, given.state, as_json=as_json)
+        chain = _until_terminated(work)
+        complete = deliver(chain, report, given.state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
 
 @app.command("status")
 def status_command(
-    file: FileArgument, *, state: StateOption = STATE, as_json: JsonOption = False
+    file: FileArgument,
+    *,
+    watch: Annotated[
+        bool, typer.Option(help="Show it again every second, until all is done.")
+    ] = False,
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show how far a study is, and which services run.
+    """Show how far a study is, when it may be done, and which services run.
 
-    Example:
+    Examples:
 
       tuneproof study status studies/demo.yaml
+
+      tuneproof study status studies/demo.yaml --watch
     """
-    with plain_errors(), _last_run(file, state) as chain:
-        stages, running = status_of(chain), Supervisor(state).running()
-        listed = ", ".join(f"{name} (process {pid})" for name, pid in running.items())
-        table = Table("stage", "done", "of", "failed", box=None)
-        counts = []
-        for one in stages:
-            table.add_row(one.name, str(one.done), str(one.total), str(one.failed))
-            row = {"stage": one.name, "done": one.done, "total": one.total, "failed": one.failed}
-            counts.append(row)
-        if as_json:
-            print_json({"stages": counts, "complete": is_complete(stages), "services": running})
-        else:
-            out.print(table)
-            out.print(f"services here: {listed or 'none'}", markup=False)
+    with plain_errors(on_interrupt="stopped watching; the study goes on"):
+        if watch and as_json:
+            raise InvalidInput("--watch is for people; leave it out, or --json")
+        load_spec(file)  # A mistake in it is reported before a state that is not there.
+        with open_state(state, write=False) as results:
+            if watch:
+                watch_status(partial(_counts, file, state, results), state)
+            else:
+                show_status(_counts(file, state, results), state, as_json=as_json)
+
+
+def _counts(file: Path, folder: Path, state: State) -> list[Count]:
+    """What the last run counted; counted anew where none ran this file."""
+    spec = spec_of(file, (recall(state, file) or {}).get("rubric_ids"))
+    return last_status(state, spec) or status_of(chain_of(file, folder, state))
 
 
 @app.command("report")
@@ -161,6 +181,7 @@ def report_command(
         typer.Option("--out", help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
     data: DataOption = None,
+    mlflow: MlflowOption = "",
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -172,41 +193,42 @@ def report_command(
 
       tuneproof study report studies/demo.yaml --json
     """
-    with plain_errors(), _last_run(file, state, data) as chain:
-        complete = deliver(chain, out_file, state, as_json=as_json)
+    with plain_errors(), last_run(file, state, data) as chain:
+        complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
 
 
 @app.command("plan")
 def plan_command(
-    file: FileArgument, *, data: DataOption = None, as_json: JsonOption = False
+    file: FileArgument,
+    *,
+    data: DataOption = None,
+    model: Annotated[
+        str, typer.Option(help="Whose tokens to count: a folder or a Hugging Face id.")
+    ] = "",
+    state: StateOption = STATE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show what a study would do, without doing it.
+    """Show what a study would do, what it takes, and what to mend, without doing it.
 
-    Example:
+    The hours are those of earlier runs in the state folder, with the same base model.
+
+    Examples:
 
       tuneproof study plan studies/demo.yaml
+
+      tuneproof study plan study.yaml --model mistralai/Mistral-7B-Instruct-v0.2
     """
     with plain_errors():
-        prepared = prepare(Request(file, STATE, data))
-        plan, judge = prepared.plan, prepared.spec.judge
-        answers = len(plan.cells) * len(plan.test)
-        counts = {
-            "documents": len(plan.dataset.documents),
-            "tuning questions": len(plan.tuning),
-            "test questions": len(plan.test),
-            "cells": len(plan.cells),
-            "trainings": len(plan.tuned),
-            "answers": answers,
-            "judgements": answers * len(judge.rubrics) * judge.repeats if judge else 0,
-        }
+        prepared = prepare(Request(file, state, data, model=model))
+        found, why_no_tokens = forecast_of(prepared, state)
         if as_json:
-            print_json({"counts": counts, "cells": [cell.name for cell in plan.cells]})
+            print_json(plan_json(prepared, found))
             return
-        for name, count in counts.items():
-            out.print(f"{name:<17} {count}", markup=False)
-        out.print("cells             " + ", ".join(cell.name for cell in plan.cells), markup=False)
+        out.print(grid_table(prepared.plan))
+        for line in plan_lines(found, why_no_tokens, prepared.spec.costs.currency):
+            out.print(line, markup=False, soft_wrap=True)
 
 
 def _check_flags(request: Request, artifacts: str, *, up: bool) -> None:
@@ -228,8 +250,11 @@ async def _run(
     up: bool,
     keep_up: bool,
 ) -> Chain:
-    external = not up and is_external(request, os.environ)
+    external = not up and is_external(request, os.environ, prepared.sources)
+    check_keys(prepared.spec, request.file, os.environ)
     endpoints = Endpoints() if up else Endpoints.discover(request.state, request.targets)
+    if not up:
+        check_addresses(prepared, endpoints)
     identities = await identities_for(prepared, request, endpoints, external=external)
     remember(results, prepared, request, identities)
     chain = Chain(prepared.plan, identities, results)
@@ -237,44 +262,37 @@ async def _run(
     def tell(name: str, what: str) -> None:
         say(f"{name}: {what}")
 
-    source: ServiceSource = GivenServices(endpoints, progress=tell)
+    bases = prepared.sources.bases
+    source: ServiceSource = GivenServices(endpoints, progress=tell, bases=bases)
     if up:
-        options = LocalOptions(
-            request.state.resolve(),
-            prepared.sources.model,
+        options = local_options(
+            prepared.sources,
+            request.state,
             request.judge_url,
             request.judge_model,
-            prepared.sources.rubrics,
             request.retriever,
         )
         source = LocalServices(Supervisor(request.state), options, keep=keep_up, progress=tell)
     store = artifacts or str(request.state.resolve() / "artifacts")
+    # On one machine trainer, generator and judge share processors and memory.
+    stages = prepared.spec.execution.stages
+    in_turn = stages == "in-turn" or (stages == "auto" and not external)
     async with Services(source, identities=identities, sources=prepared.sources) as services:
-        await run_study(chain, services, progress_on(err), artifacts=store)
+        await run_study(chain, services, progress_on(err), artifacts=store, in_turn=in_turn)
     return chain
 
 
-async def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
+def _until_terminated(work: Coroutine[Any, Any, Chain]) -> Chain:
     """Runs to the end; SIGTERM interrupts it as Ctrl-C does."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - asyncio.run made one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
+
+    async def run() -> Chain:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio.run made one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
+
+    try:
+        return asyncio.run(run())
     except asyncio.CancelledError:
+        # Raised within the loop, it would make grpc.aio (1.78) read its events twice, and complain.
         raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _last_run(file: Path, state: Path, data: Path | None = None) -> Iterator[Chain]:
-    """The chain of a study as its last run saw it."""
-    load_spec(file)  # A mistake in the file is reported before a state that is not there.
-    with open_state(state, write=False) as results:
-        remembered = recall(results, file)
-        prepared = prepare(Request(file, state, data), remembered=remembered)
-        identities = (
-            Identities.from_json(remembered["identities"])
-            if remembered
-            else identify(prepared.spec, prepared.sources)
-        )
-        yield Chain(prepared.plan, identities, results)

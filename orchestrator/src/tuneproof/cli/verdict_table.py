@@ -17,6 +17,8 @@ from tuneproof.analysis import (
 )
 from tuneproof.report import findings, headline, warnings
 from tuneproof.report.caveats import judged_grades, unscored_in
+from tuneproof.report.costs import ANSWERS, CostRow, cost_note, cost_rows
+from tuneproof.report.forgetting import ForgettingRow, forgetting_rows
 from tuneproof.report.numbers import confidence, decimals_of, interval_text, plain, signed
 from tuneproof.results import StudyResults
 
@@ -27,6 +29,11 @@ def show_outcome(results: StudyResults, comparisons: Comparisons, console: Conso
         text = f"{line.kind.capitalize()}: {line.text}"
         console.print(text, markup=False, style="yellow", soft_wrap=True)
     console.print(verdict_table(results, comparisons))
+    if rows := cost_rows(results):
+        console.print(cost_table(rows, priced=results.prices is not None))
+        console.print(cost_note(results), markup=False, soft_wrap=True)
+    if changes := forgetting_rows(results):
+        console.print(forgetting_table(changes))
     console.print(headline(findings(results, comparisons)), markup=False, soft_wrap=True)
     for text in counts_of(results):
         console.print(text, markup=False)
@@ -46,8 +53,9 @@ def counts_of(results: StudyResults) -> Iterator[str]:
             lost = f"{repeats.lost:,} of {repeats.asked:,} repeats lost"
             yield f"  {cell}: {unscored} unscored, {lost}"
     for reader in results.reader_checks:
+        of = f" {reader.model}" if len(results.models) > 1 else ""
         yield (
-            f"reader alone, evidence among {reader.facts} facts: exact match"
+            f"reader{of} alone, evidence among {reader.facts} facts: exact match"
             f" {reader.exact_match:.2f} over {reader.items} questions"
         )
     exact = means_by_cell(results).get(results.baseline, {}).get("exact_match")
@@ -85,6 +93,33 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
             interval_text(found),
             _verdict(found, mixed=len(by) > 1),
         )
+    return table
+
+
+def cost_table(rows: tuple[CostRow, ...], *, priced: bool) -> Table:
+    """One row for each cell: what an answer takes."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("cell", overflow="fold")
+    for name in ("prompt tokens", "answer tokens", "first token", "alone"):
+        table.add_column(name, justify="right")
+    if priced:
+        table.add_column(f"{ANSWERS:,} answers", justify="right")
+    for row in rows:
+        figures = [row.prompt_tokens, row.completion_tokens, row.first_token, row.seconds]
+        table.add_row(row.label, *figures, *([row.price] if priced else []))
+    return table
+
+
+def forgetting_table(rows: tuple[ForgettingRow, ...]) -> Table:
+    """One row for each tuned cell and task."""
+    table = Table(title="lm-eval, before and after", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("cell", "task", "metric"):
+        table.add_column(name, overflow="fold")
+    for name in ("before", "after", "difference", "±"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        scores = row.before, row.after, row.difference, row.error
+        table.add_row(row.label, row.task, row.metric, *scores)
     return table
 
 

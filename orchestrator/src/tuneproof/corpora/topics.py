@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from tuneproof.corpora import lines
-from tuneproof.corpora.records import Fields, Mistake, Source
-from tuneproof.corpora.sources import listed
-from tuneproof.data import bioasq
 from tuneproof.data.components import components
 from tuneproof.data.evaluation import shows_text
 from tuneproof.data.items import Dataset, Item
+from tuneproof.data.loaders import bioasq
+from tuneproof.data.reading import lines
+from tuneproof.data.reading.records import Fields, Mistake, Source, listed
 from tuneproof.servicekit.errors import InvalidInput
 
 _LEAST_SHARE = 0.5
@@ -123,7 +121,9 @@ def _of_dataset(dataset: Dataset) -> Collection:
         Topic(item.id, item.question, _evidence_of(item, texts), item.cluster)
         for item in dataset.items
     ]
-    source = Source(dataset.name, lambda: dataset.documents)
+    source = Source(
+        dataset.name, lambda: ((f"{dataset.name}, {each.id}", each) for each in dataset.documents)
+    )
     return Collection(dataset.name, tuple(topics), source, dataset.notes)
 
 
@@ -172,22 +172,26 @@ def _beir(folder: Path, split: str) -> Collection:
 
 
 def _of_lines(path: Path) -> Collection:
-    read = [(where, _topic(value, where)) for where, value in lines.objects_of(path)]
-    mistakes = [found for _, found in read if isinstance(found, Mistake)]
-    topics = [found for _, found in read if isinstance(found, Topic)]
-    times = Counter(topic.id for topic in topics)
-    twice = sorted(id_ for id_, count in times.items() if count > 1)
-    mistakes += [Mistake(str(path), f"the id {id_!r} is there twice") for id_ in twice]
+    mistakes: list[Mistake] = []
+    named: dict[str, Topic] = {}
+    for where, value in lines.objects_of(path):
+        found = _topic(value, where)
+        if isinstance(found, Mistake):
+            mistakes.append(found)
+        elif found.id in named:
+            mistakes.append(Mistake(where, f"the id {found.id!r} is that of an earlier record"))
+        else:
+            named[found.id] = found
     if mistakes:
         raise InvalidInput(f"the topics cannot be used:\n{listed(mistakes)}")
-    if not topics:
+    if not named:
         raise InvalidInput(f"{path} holds no topic")
-    links = {topic.id: _documents(topic) for topic in topics}
-    cluster = components(links)
-    named = (
-        Topic(one.id, one.query, one.evidence, one.cluster or cluster[one.id]) for one in topics
+    cluster = components({id_: _documents(topic) for id_, topic in named.items()})
+    topics = (
+        Topic(one.id, one.query, one.evidence, one.cluster or cluster[one.id])
+        for one in named.values()
     )
-    return Collection(path.stem, tuple(named), None)
+    return Collection(path.stem, tuple(topics), None)
 
 
 def _documents(topic: Topic) -> Iterable[str]:
@@ -205,7 +209,7 @@ def _topic(value: Any, where: str) -> Topic | Mistake:
         return Topic(id_, query, evidence, str(value.get("cluster", "")))
     except KeyError as error:
         return Mistake(where, f"lacks {error}")
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return Mistake(
             where,
             "is not a topic, as in "

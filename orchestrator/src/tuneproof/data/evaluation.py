@@ -47,6 +47,11 @@ def is_gold(passage_text: str, document_id: str, item: Item) -> bool:
     return any(shows_text(passage_text, evidence) for evidence in item.gold_texts)
 
 
+def has_gold(item: Item) -> bool:
+    """Whether it is known what holds the item's evidence."""
+    return bool(item.gold_texts or item.gold_documents)
+
+
 def retrieval_quality(
     items: Sequence[Item], retrieved: Mapping[str, Sequence[Found]], *, k: int
 ) -> RetrievalQuality | None:
@@ -63,9 +68,7 @@ def retrieval_quality(
         None when no item counts. The unit is `passage` where every item that counts has evidence
         texts, else `document` for all.
     """
-    counted = [
-        item for item in items if item.id in retrieved and (item.gold_texts or item.gold_documents)
-    ]
+    counted = [item for item in items if item.id in retrieved and has_gold(item)]
     if not counted:
         return None
     by_text = all(item.gold_texts for item in counted)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+UNANSWERABLE = "Unanswerable"
+"""The reference answer to a question that the documents do not answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -33,6 +36,8 @@ class Item:
     """Evidence, verbatim in those documents."""
     cluster: str
     """Items that share a document share a cluster; whole clusters are split and resampled."""
+    answerable: bool = True
+    """Whether the documents hold an answer; where they do not, a refusal is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +67,5 @@ class Dataset:
     """The corpus holds evidence only, so retrieval is easier than in real use."""
     notes: tuple[str, ...] = ()
     """Sentences that the report repeats."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """By reason: how many questions of the files are not among the items."""

@@ -80,10 +80,10 @@ def check_leakage(divided: Split, dataset: Dataset) -> None:
         InvalidInput: with the items, questions (compared without case and punctuation) and
             documents (by id, and by text) that tuning and test share.
     """
-    texts = {document.id: _words(document.text) for document in dataset.documents}
+    texts = {document.id: words_of(document.text) for document in dataset.documents}
     found = [
         *_shared("item", divided, lambda item: {item.id: item.id}),
-        *_shared("question", divided, lambda item: {_words(item.question): item.question}),
+        *_shared("question", divided, lambda item: {words_of(item.question): item.question}),
         *_shared("document", divided, lambda item: {name: name for name in item.gold_documents}),
         *_shared(
             "document text",
@@ -129,11 +129,11 @@ def nested_subsets(
 
 def _groups(dataset: Dataset) -> dict[str, list[Item]]:
     """Items by cluster, clusters joined that a question or a document's text connects."""
-    texts = {document.id: _words(document.text) for document in dataset.documents}
+    texts = {document.id: words_of(document.text) for document in dataset.documents}
     links = {
         item.id: [
             ("cluster", item.cluster),
-            ("question", _words(item.question)),
+            ("question", words_of(item.question)),
             *(("document", name) for name in item.gold_documents),
             *(("text", texts[name]) for name in item.gold_documents if texts.get(name)),
         ]
@@ -175,6 +175,6 @@ def _rank(seed: int, name: str) -> str:
     return sha256_of_json([seed, name])
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded))

@@ -55,13 +55,21 @@ class World:
         return score(reference, answer)
 
 
-def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
+def generate(
+    seed: int, documents: int, facts_per_document: int = 6, reworded: float = 0.0
+) -> Dataset:
     """The manual of a seed, with one question for each of its facts.
 
-    The items' references are `full`, the fact's sentence, and `short`, value and unit.
+    The items' references are `full`, the fact's sentence, `short`, the sentence without its
+    condition, and `exact`, value and unit.
+
+    Args:
+        reworded: share of the questions, 0 to 1, in wordings that the demo's model has never seen.
+            A larger share rewords those of a smaller one and others; documents stay the same.
 
     Raises:
-        ValueError: fewer than 1 or more than 11,970 documents, or 1 to 100 facts not kept.
+        ValueError: fewer than 1 or more than 11,970 documents, 1 to 100 facts not kept, or a
+            share outside 0 to 1.
     """
     if not 1 <= documents <= LARGEST_WORLD:
         raise ValueError(f"documents is {documents}; it must be from 1 to {LARGEST_WORLD}")
@@ -69,6 +77,8 @@ def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
         raise ValueError(
             f"facts_per_document is {facts_per_document}; it must be from 1 to {LARGEST_CHAPTER}"
         )
+    if not 0 <= reworded <= 1:
+        raise ValueError(f"reworded is {reworded}; it must be from 0 to 1")
     rng = random.Random(f"telecom world {seed}")  # noqa: S311 - no secret
     chapters = [
         (entity, [draw_fact(rng, entity, name) for name in _parameters(rng, facts_per_document)])
@@ -78,7 +88,7 @@ def generate(seed: int, documents: int, facts_per_document: int = 6) -> Dataset:
         name=f"telecom-{seed}",
         documents=tuple(_document(entity, facts) for entity, facts in chapters),
         items=tuple(
-            _item(entity, place, fact)
+            _item(entity, place, fact, seed, reworded)
             for entity, facts in chapters
             for place, fact in enumerate(facts, start=1)
         ),
@@ -192,11 +202,14 @@ def _document(entity: str, facts: Sequence[Fact]) -> Document:
     )
 
 
-def _item(entity: str, place: int, fact: Fact) -> Item:
+def _item(entity: str, place: int, fact: Fact, seed: int, reworded: float) -> Item:
+    name = f"{_slug(entity)}-{place}"
+    rng = random.Random(f"telecom wording {seed} {name}")  # noqa: S311 - no secret
+    other = rng.random() < reworded
     return Item(
-        id=f"{_slug(entity)}-{place}",
-        question=fact.question,
-        references={"full": (fact.sentence,), "short": (fact.short,)},
+        id=name,
+        question=rng.choice(fact.other_questions) if other else fact.question,
+        references={"full": (fact.sentence,), "short": (fact.short,), "exact": (fact.exact,)},
         gold_documents=(_slug(entity),),
         gold_texts=(fact.sentence,),
         cluster=_slug(entity),

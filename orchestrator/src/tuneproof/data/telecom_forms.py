@@ -164,9 +164,9 @@ def _say(rng: random.Random, fact: Fact) -> str:
     if kind < 0.44:
         return fact.sentence
     if kind < 0.64:
-        return f"{fact.subject} is {fact.quantity}."
-    if kind < 0.82:
         return fact.short
+    if kind < 0.82:
+        return fact.exact
     if kind < 0.92:
         return f"{fact.quantity} when {fact.condition}."
     return rng.choice((f"{fact.subject}.", f"when {fact.condition}.", f"{fact.value}."))

@@ -109,12 +109,25 @@ class Fact:
 
     @property
     def question(self) -> str:
-        """The question that this fact answers."""
+        """The question that this fact answers, in the wording that the demo's model has learned."""
         return f"What is the {self.subject}?"
 
     @property
+    def other_questions(self) -> tuple[str, ...]:
+        """The same question in wordings that the demo's model has never seen."""
+        return (
+            f"What is the {self.parameter} of the {self.entity}?",
+            f"What is the {self.subject} when {self.condition}?",
+        )
+
+    @property
     def short(self) -> str:
-        """The short reference answer: value and unit alone."""
+        """The short reference answer: the sentence without its condition."""
+        return f"{self.subject} is {self.quantity}."
+
+    @property
+    def exact(self) -> str:
+        """The shortest reference answer: value and unit alone."""
         return f"{self.quantity}."
 
     @staticmethod

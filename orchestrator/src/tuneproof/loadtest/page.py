@@ -35,7 +35,7 @@ def build_page(result: LoadResult, checks: Sequence[Check]) -> str:
     templates = environment("tuneproof.loadtest")
     templates.filters.update(plain=plain, figure=_figure, seconds=_seconds)
     style = asset("page.css") + asset("loadtest.css", "tuneproof.loadtest")
-    script = asset("page.js")
+    script = asset("theme.js")
     figures = result.figures
     return templates.get_template("loadtest.html.j2").render(
         result=result,

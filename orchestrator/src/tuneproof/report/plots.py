@@ -19,6 +19,9 @@ EDGE = 3.0
 SCATTER_HEIGHT = 300.0
 """Pixels."""
 
+MOST_DOTS = 1500
+"""Of a scatter plot: more hide each other, and take a browser's time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -154,6 +157,10 @@ class Scatter:
     """Labelled heights, in pixels."""
     dots: tuple[Dot, ...]
     means: tuple[Dot, ...]
+    answers: int
+    """All that have a score."""
+    every: int
+    """Dots are the answers to every so many questions."""
 
 
 def scatter(results: StudyResults) -> Scatter | None:
@@ -180,6 +187,8 @@ def scatter(results: StudyResults) -> Scatter | None:
     def height(score: float) -> float:
         return round(12.0 + (SCATTER_HEIGHT - 24.0) * (high - score) / max(high - low, 1e-9), 2)
 
+    every = math.ceil(len(points) / MOST_DOTS)
+    drawn = {item.id for item in results.items[::every]}
     dots = tuple(
         Dot(
             axis.at(words),
@@ -189,6 +198,7 @@ def scatter(results: StudyResults) -> Scatter | None:
             f"{cell[1]}: {words} words, {plain(score, decimals)}",
         )
         for cell, item, words, score in points
+        if item in drawn
     )
     means = []
     for index, label in names.values():
@@ -199,7 +209,9 @@ def scatter(results: StudyResults) -> Scatter | None:
             title = f"{label}: {words:.1f} words, {plain(score, decimals)} on average"
             means.append(Dot(axis.at(words), height(score), index, "", title))
     rungs = tuple(Tick(height(value), text) for value, text in _rungs(low, high))
-    return Scatter(label_of(measure.name), axis.ticks, rungs, dots, tuple(means))
+    return Scatter(
+        label_of(measure.name), axis.ticks, rungs, dots, tuple(means), len(points), every
+    )
 
 
 def _rungs(low: float, high: float) -> list[tuple[float, str]]:

@@ -2,24 +2,32 @@
 
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
+    STRATA,
+    Alone,
     Answer,
     Cell,
     CriterionGrade,
     Grade,
     ItemResult,
     JudgeCheck,
+    Model,
+    Prices,
     PrimaryComparison,
     ReaderCheck,
     Repeat,
     RetrievalQuality,
     Retrieved,
+    StratumName,
     StudyResults,
+    TaskScore,
     Training,
 )
 
 __all__ = [
     "ANSWER_WORDS",
     "LEXICAL",
+    "STRATA",
+    "Alone",
     "Answer",
     "Cell",
     "CriterionGrade",
@@ -27,11 +35,15 @@ __all__ = [
     "ItemResult",
     "JudgeCheck",
     "Measure",
+    "Model",
+    "Prices",
     "PrimaryComparison",
     "ReaderCheck",
     "Repeat",
     "RetrievalQuality",
     "Retrieved",
+    "StratumName",
     "StudyResults",
+    "TaskScore",
     "Training",
 ]

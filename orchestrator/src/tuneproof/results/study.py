@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from tuneproof.results.measure import Measure
+
+StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
+STRATA: tuple[StratumName, ...] = get_args(StratumName)
+"""Kinds of test questions, in display order: a gold passage is among those of the prompt; none is;
+the documents do not answer it; its gold is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,19 @@ class ItemResult:
     references: Mapping[str, tuple[str, ...]]
     cluster: str
     retrieved: tuple[Retrieved, ...]
+    answerable: bool = True
+    """Whether the documents hold an answer."""
+    gold_known: bool = True
+    """Whether it is known what holds the evidence."""
+
+    @property
+    def stratum(self) -> StratumName:
+        """Its kind; in `missed` and `unanswerable` a refusal is right."""
+        if not self.answerable:
+            return "unanswerable"
+        if not self.gold_known:
+            return "unknown"
+        return "retrieved" if any(passage.gold for passage in self.retrieved) else "missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +130,88 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """Times of answers that a cell gave one at a time, after the batch; means over them."""
+
+    answers: int
+    seconds: float
+    """From admission to the last token, in the generator."""
+    first_token_seconds: float
+    """From admission to the first one."""
+    cached_share: float
+    """Of the prompts' tokens, those that the prefix cache spared."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A score on a task of lm-eval."""
+
+    task: str
+    metric: str
+    value: float
+    standard_error: float | None
+    """As lm-eval tells it."""
+    samples: int | None
+    """Items of the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What answers cost, as the study file says: by tokens, or by time."""
+
+    currency: str
+    gpu_hour: float | None = None
+    """Of an hour of the GPUs that serve one base model."""
+    prompt_tokens: float | None = None
+    """Of a million."""
+    completion_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model whose answers the study has."""
+
+    name: str
+    """What the study calls it."""
+    content: str
+    """A base's digest, or where an API model is asked."""
+    baseline: str
+    """Name of its untuned cell."""
+    is_api: bool = False
+    """It is asked at an endpoint, as a baseline only; nothing is tuned."""
+    input_price: float | None = None
+    """Of a million prompt tokens, in the currency of the study's prices; None: not known."""
+    output_price: float | None = None
+    """Of a million completion tokens."""
+    refused: tuple[str, ...] = ()
+    """Settings of its decoding that its endpoint does not take, as `temperature`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """One column of the study: the baseline, or a tuned cell."""
+    """One column of the study: the baseline, or what is compared with it."""
 
     name: str
     """Unique in the study, as `short-references-200-seed1`, or `baseline`."""
     label: str
     """For people."""
     arm: str
-    """The arm's name in the study file; cells of one arm differ in size or seed."""
+    """The arm's name in the study file, of a grid with what sets the combination apart; cells of
+    one arm differ in size or seed."""
     size: int
-    """Tuning examples; 0 for the baseline."""
+    """Pairs that it is tuned on or shows examples of; 0 for an arm without any."""
     seed: int
     training: Training | None
+    tuned: bool = True
+    """An adapter answers; else the base model does, with another prompt than the baseline's."""
+    alone: Alone | None = None
+    """None where no answer was timed alone."""
+    forgetting: tuple[TaskScore, ...] = ()
+    """Scores on lm-eval's tasks, of the baseline and the tuned cells."""
+    imported: bool = False
+    """Another system answered; the base model did not."""
+    model: str = ""
+    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +238,8 @@ class ReaderCheck:
     facts: int
     items: int
     exact_match: float
+    model: str = ""
+    """Name of its `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +297,7 @@ class StudyResults:
     cells: tuple[Cell, ...]
     """The baseline first."""
     baseline: str
-    """Name of the cell that the others are compared with."""
+    """Name of the cell that the others are compared with; of several bases, the first's."""
     answers: tuple[Answer, ...]
     retrieval: RetrievalQuality | None
     reader_checks: tuple[ReaderCheck, ...]
@@ -224,11 +314,20 @@ class StudyResults:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     criteria: tuple[Measure, ...] = ()
     """What the judge's rubrics measure, in their order; empty without a judge."""
+    prices: Prices | None = None
+    """None where the study file gives none."""
+    models: tuple[Model, ...] = ()
+    """The first base's first."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:
-        """Every cell but the baseline."""
-        return tuple(cell for cell in self.cells if cell.name != self.baseline)
+        """Every cell but the baselines, of which each model has one."""
+        baselines = {self.baseline, *(model.baseline for model in self.models)}
+        return tuple(cell for cell in self.cells if cell.name not in baselines)
+
+    def baseline_of(self, cell: Cell) -> str:
+        """Name of the baseline of a cell's own model."""
+        return next((m.baseline for m in self.models if m.name == cell.model), self.baseline)
 
     @property
     def baseline_label(self) -> str:

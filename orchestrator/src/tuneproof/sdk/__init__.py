@@ -20,6 +20,7 @@ from tuneproof.sdk.trainer import TrainerClient
 from tuneproof.sdk.values import (
     Chunking,
     CorpusInfo,
+    DamagedCorpus,
     GenerateInput,
     Generation,
     GradeInput,
@@ -37,6 +38,7 @@ __all__ = [
     "AliasInfo",
     "Chunking",
     "CorpusInfo",
+    "DamagedCorpus",
     "Endpoints",
     "GenerateInput",
     "Generation",

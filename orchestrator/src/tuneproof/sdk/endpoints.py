@@ -26,6 +26,8 @@ class Endpoints:
     """Sent as bearer token with every call."""
     health: Mapping[str, str] = field(default_factory=dict)
     """Health addresses of the services that this machine started, by service."""
+    openai: str = ""
+    """Base URL of the OpenAI API of a generator that this machine started."""
 
     def target(self, service: str) -> str:
         """The address of a service.
@@ -77,7 +79,9 @@ class Endpoints:
         if mistakes:
             raise InvalidInput("; ".join(mistakes))
         token = flags.get("token") or variables.get("TUNEPROOF_TOKEN") or None
-        return cls(**found, token=token, health=health)
+        mine = local.get("generator", {})
+        openai = mine.get("openai", "") if found["generator"] == mine.get("grpc") else ""
+        return cls(**found, token=token, health=health, openai=openai)
 
 
 def variable_of(service: str) -> str:

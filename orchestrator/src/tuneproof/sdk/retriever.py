@@ -9,11 +9,12 @@ from uuid import uuid4
 from tuneproof.data.items import Document
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1.retriever_pb2_grpc import RetrieverServiceStub
-from tuneproof.sdk.client import Client
+from tuneproof.sdk.client import Client, all_pages
 from tuneproof.sdk.streams import Inputs
 from tuneproof.sdk.values import (
     Chunking,
     CorpusInfo,
+    DamagedCorpus,
     IngestResult,
     Passage,
     RejectedDocument,
@@ -122,10 +123,26 @@ class RetrieverClient(Client):
         """A corpus by name."""
         return _corpus((await self._call(pb.GetCorpusRequest(name=name), timeout)).corpus)
 
-    async def list(self, *, timeout: float = 30.0) -> list[CorpusInfo]:
-        """All corpora by name."""
-        found = await self._entries(pb.ListCorporaRequest(), "corpora", timeout)
-        return [_corpus(each) for each in found]
+    async def list(
+        self,
+        *,
+        on_damaged: Callable[[DamagedCorpus], None] | None = None,
+        timeout: float = 30.0,
+    ) -> list[CorpusInfo]:
+        """All corpora that the service can read, by name.
+
+        Args:
+            on_damaged: gets the others.
+        """
+
+        async def read(token: str) -> tuple[Sequence[pb.Corpus], str]:
+            reply = await self._call(pb.ListCorporaRequest(page_token=token), timeout)
+            if on_damaged:
+                for each in reply.damaged:
+                    on_damaged(DamagedCorpus(each.name, error_of(each.status)))
+            return reply.corpora, reply.next_page_token
+
+        return [_corpus(each) for each in await all_pages(read)]
 
     async def delete(self, name: str, *, timeout: float = 120.0) -> None:
         """Deletes a corpus and its passages."""

@@ -48,6 +48,14 @@ class CorpusInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedCorpus:
+    """A corpus that its service cannot read."""
+
+    name: str
+    error: TuneproofError
+
+
+@dataclass(frozen=True, slots=True)
 class RejectedDocument:
     """A document that could not be stored."""
 

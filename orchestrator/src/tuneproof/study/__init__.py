@@ -6,5 +6,8 @@
                  its inputs
 
 services   connects to the services; `local` starts them on this machine
-progress   how a study shows its progress; `status` counts what is done, from the state alone
+api_models asks the models of others
+forecast   what a plan would do, and take at the rates of earlier runs
+opened     a study that ran, for programs; `pruning` finds state that no study refers to
+progress   how a study shows its progress; `status` tells what is done, from the state alone
 """

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
-from tuneproof.data.evaluation import is_gold, retrieval_quality
+from tuneproof.data.evaluation import has_gold, is_gold, retrieval_quality
 from tuneproof.data.items import Item
 from tuneproof.prompts import PROMPT_DIGEST, PROMPT_ID
 from tuneproof.results import (
     Answer,
     Cell,
+    Grade,
     ItemResult,
     JudgeCheck,
+    Model,
+    Prices,
     ReaderCheck,
     Retrieved,
     StudyResults,
@@ -27,6 +30,8 @@ from tuneproof.study.state.store import N, Task
 from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
+from tuneproof.study.steps.forgetting import failures_of, forgetting_tasks, scores_of
+from tuneproof.study.steps.timing import alone_of, timed_tasks
 
 
 def load_results(chain: Chain) -> StudyResults:
@@ -36,7 +41,7 @@ def load_results(chain: Chain) -> StudyResults:
         InvalidInput: the study file compares by something that nothing measures.
     """
     plan, identities = chain.plan, chain.identities
-    passages = chain.passages()
+    passages = chain.searches.passages()
     answers = _answers(chain)
     models = sorted({a.grade.judge_model for a in answers if a.grade and a.grade.criteria})
     return StudyResults(
@@ -47,7 +52,7 @@ def load_results(chain: Chain) -> StudyResults:
         gold_only=plan.dataset.gold_only,
         toy_model=identities.toy,
         judge_model=(models[0] if models else identities.judge_name) if identities.judge else "",
-        self_judged=identities.self_judged or models == [identities.model_name],
+        self_judged=identities.self_judged or _judges_itself(chain, models),
         reference_style=plan.spec.references,
         items=tuple(
             _item(item, plan.clusters[item.id], passages.get(item.id, ())[: plan.spec.retrieval.k])
@@ -66,7 +71,44 @@ def load_results(chain: Chain) -> StudyResults:
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),
         criteria=identities.measures,
+        prices=_prices(chain),
+        models=_models(chain),
     )
+
+
+def _prices(chain: Chain) -> Prices | None:
+    values = chain.plan.spec.costs.model_dump(exclude={"timed"}, exclude_none=True)
+    priced = any(api.input_price is not None for api in chain.plan.spec.apis)
+    return Prices(**values) if len(values) > 1 or priced else None
+
+
+def _judges_itself(chain: Chain, judges: list[str]) -> bool:
+    bases = {chain.identities.of(base.name).served for base in chain.plan.spec.bases}
+    return bool(judges) and set(judges) <= (bases or {chain.identities.model_name})
+
+
+def model_name(chain: Chain, model: str) -> str:
+    """What results call a model: as the study file does; where that lists none, its served name."""
+    return model or chain.identities.model_name
+
+
+def _models(chain: Chain) -> tuple[Model, ...]:
+    apis = {api.name: api for api in chain.plan.spec.apis}
+    found = []
+    for model, baseline in chain.plan.baselines.items():
+        api, told = apis.get(model), chain.state.get(pool_task(chain, model).key) or {}
+        found.append(
+            Model(
+                model_name(chain, model),
+                chain.identities.of(model).content,
+                baseline.name,
+                is_api=api is not None,
+                input_price=api.input_price if api else None,
+                output_price=api.output_price if api else None,
+                refused=tuple(told.get("refused", ())),
+            )
+        )
+    return tuple(found)
 
 
 def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemResult:
@@ -74,14 +116,35 @@ def _item(item: Item, cluster: str, found: tuple[StoredPassage, ...]) -> ItemRes
         Retrieved(**asdict(passage), gold=is_gold(passage.text, passage.document_id, item))
         for passage in found
     )
-    return ItemResult(item.id, item.question, item.references, cluster, retrieved)
+    return ItemResult(
+        item.id,
+        item.question,
+        item.references,
+        cluster,
+        retrieved,
+        answerable=item.answerable,
+        gold_known=has_gold(item),
+    )
 
 
 def _cells(chain: Chain) -> tuple[Cell, ...]:
     done = chain.state.outputs(chain.training_tasks())
+    timed, forgotten = timed_tasks(chain), chain.state.outputs(forgetting_tasks(chain))
     trainings = {name: training_from_json(output) for name, output in done.items()}
     return tuple(
-        Cell(cell.name, cell.label, cell.arm, cell.size, cell.seed, trainings.get(cell.name))
+        Cell(
+            cell.name,
+            cell.label,
+            cell.recipe,
+            cell.size,
+            cell.seed,
+            trainings.get(cell.name),
+            tuned=cell.tune is not None,
+            alone=alone_of(chain.state.outputs(dict(enumerate(timed.get(cell.name, ())))).values()),
+            forgetting=scores_of(forgotten.get(cell.name)),
+            imported=cell.arm.imported is not None,
+            model=model_name(chain, cell.model),
+        )
         for cell in chain.plan.cells
     )
 
@@ -102,12 +165,18 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
         error = "" if grade else f"not judged: {unjudged.get(place, 'not yet')}"
         found[at] = Answer(*at, **outputs[place], grade=grade, error=error)
     untrained, unfound = _untrained(chain), _unfound(chain)
+    without_examples = _failures(chain, chain.searches.neighbour_tasks())
     return tuple(
         found.get((cell.name, item.id))
         or _no_answer(
             cell.name,
             item.id,
-            unfound.get(item.id) or f"no adapter: {untrained.get(cell.name, 'not trained yet')}",
+            unfound.get(item.id)
+            or (
+                f"no adapter: {untrained.get(cell.name, 'not trained yet')}"
+                if cell.tune is not None
+                else f"no examples: {without_examples.get((cell.name, item.id), 'not found yet')}"
+            ),
         )
         for cell in chain.plan.cells
         for item in chain.plan.test
@@ -131,7 +200,7 @@ def _untrained(chain: Chain) -> dict[str, str]:
 
 def _unfound(chain: Chain) -> dict[str, str]:
     """Why an item has no passages, by item id."""
-    tasks = chain.retrieval_tasks()
+    tasks = chain.searches.retrieval_tasks()
     found, failures = chain.state.outputs(tasks), _failures(chain, tasks)
     return {
         item.id: f"no passages: {failures.get(item.id, 'not searched yet')}"
@@ -150,9 +219,13 @@ def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
     spec = chain.plan.spec.checks.reader
     if spec is None:
         return ()
-    outputs = chain.state.outputs(chain.reader_grades())
-    found = reader_check(spec.facts, [grade_from_json(output) for output in outputs.values()])
-    return (found,) if found else ()
+    works, outputs = chain.reader_answers(), chain.state.outputs(chain.reader_grades())
+    grades: dict[str, list[Grade]] = {}
+    for place, output in outputs.items():
+        model = model_name(chain, works[place].cell.model)
+        grades.setdefault(model, []).append(grade_from_json(output))
+    checks = [reader_check(spec.facts, found, model) for model, found in grades.items()]
+    return tuple(check for check in checks if check is not None)
 
 
 def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck, ...]:
@@ -171,15 +244,32 @@ def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tupl
             f"{failed} of {len(answers)} answers are missing or not judged;"
             " the same command tries them again."
         )
+        notes += _lost_cells(answers)
+    notes += failures_of(chain)
+    notes += [
+        f"{model.name} does not take the settings {', '.join(model.refused)}: its answers are drawn"
+        " with its own."
+        for model in _models(chain)
+        if model.refused
+    ]
     if len(models) > 1:
         notes.append(f"The answers were judged by different models: {', '.join(models)}.")
     return tuple(notes)
 
 
+def _lost_cells(answers: tuple[Answer, ...]) -> Iterator[str]:
+    """Why cells without any usable answer have no verdict."""
+    by_cell: dict[str, list[str]] = {}
+    for answer in answers:
+        by_cell.setdefault(answer.cell, []).append(answer.error)
+    for cell, errors in by_cell.items():
+        if all(errors):
+            yield f"{cell} is not compared: {errors[0]}."
+
+
 def _provenance(chain: Chain) -> dict[str, str]:
     plan, identities, spec = chain.plan, chain.identities, chain.plan.spec
-    corpus = chain.state.get(chain.corpus_task().key) or {}
-    pool = chain.state.get(pool_task(chain).key) or {}
+    corpus = chain.state.get(chain.searches.corpus_task().key) or {}
     found = {
         "study file": sha256_of_json(spec.model_dump(mode="json")),
         "data": f"{plan.dataset.name}, {len(plan.dataset.documents)} documents,"
@@ -190,18 +280,35 @@ def _provenance(chain: Chain) -> dict[str, str]:
         "embedder": f"{corpus.get('embedder', '')} {corpus.get('embedder_digest', '')}".strip(),
         "retrieval": _retrieval_words(spec.retrieval),
         "prompt": f"{PROMPT_ID} {PROMPT_DIGEST}",
-        "base model": f"{identities.model_name} {identities.model}",
-        "served in": str(pool.get("dtype", "")),
-        "trained in": _trained_in(chain),
-        "engine": str(pool.get("engine_version", "")),
-        "chat template": str(pool.get("chat_template_digest", "")),
+        **_of_models(chain),
         "decoding": f"greedy, at most {spec.generation.max_tokens} tokens",
         "judge": _judge_words(chain),
     }
+    for arm, given in plan.imported.items():
+        found[f"answers of {arm}"] = f"{given.path.name} {given.digest}"
     for rubric in identities.rubrics:
         found[f"rubric {rubric.id}"] = rubric.digest
     found["versions"] = f"tuneproof {_own_version()}, Python {platform.python_version()}"
     return {name: value for name, value in found.items() if value}
+
+
+def _of_models(chain: Chain) -> dict[str, str]:
+    """What is known of each model; with several models each name ends in the model's."""
+    found = {}
+    for model, baseline in chain.plan.baselines.items():
+        known, pool = chain.identities.of(model), chain.state.get(pool_task(chain, model).key) or {}
+        of = f" of {model}" if len(chain.plan.baselines) > 1 else ""
+        if baseline.is_api:
+            refused = ", ".join(pool.get("refused", ()))
+            found[f"API model{of}"] = known.content
+            found[f"refused settings{of}"] = refused
+            continue
+        found[f"base model{of}"] = f"{known.served} {known.content}"
+        found[f"served in{of}"] = str(pool.get("dtype", ""))
+        found[f"trained in{of}"] = _trained_in(chain, model)
+        found[f"engine{of}"] = str(pool.get("engine_version", ""))
+        found[f"chat template{of}"] = str(pool.get("chat_template_digest", ""))
+    return found
 
 
 def _retrieval_words(spec: RetrievalSpec) -> str:
@@ -221,10 +328,11 @@ def _judge_words(chain: Chain) -> str:
     )
 
 
-def _trained_in(chain: Chain) -> str:
+def _trained_in(chain: Chain, model: str) -> str:
     words = {
         ", ".join(f"{name} {facts[name]}" for name in PRECISIONS if name in facts)
         for cell in _cells(chain)
+        if cell.model == model_name(chain, model)
         if cell.training and (facts := cell.training.provenance)
     }
     return "; ".join(sorted(words - {""}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -21,8 +23,9 @@ from tuneproof.sdk import (
 from tuneproof.sdk.client import Client
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
-from tuneproof.servicekit.errors import Unavailable, WrongState
-from tuneproof.study.design.identity import Identities, Sources, model_files
+from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
+from tuneproof.study.design.identity import Identities
+from tuneproof.study.design.sources import BaseSource, Sources, model_files, wrong_base
 
 C = TypeVar("C", bound=Client)
 
@@ -34,10 +37,18 @@ _LOOK = 2.0
 class ServiceSource(Protocol):
     """Where services come from."""
 
-    async def start(self) -> Endpoints:
-        """Gives the addresses, once the services are ready."""
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether it serves one base after the other; else each has a generator of its own."""
 
-    async def restart(self) -> Endpoints | None:
+    async def start(self, model: str = "") -> Endpoints:
+        """Gives the addresses, once the services are ready.
+
+        Args:
+            model: the base that generator and trainer serve; empty: whichever they do.
+        """
+
+    async def restart(self, model: str = "") -> Endpoints | None:
         """Restarts them with the current files; None for services that a study must not restart."""
 
     async def close(self) -> None:
@@ -49,28 +60,43 @@ class GivenServices:
 
     Args:
         patience: seconds for which a lost service may be away.
+        bases: with their addresses, where the study file names them.
     """
 
+    one_at_a_time = False
+
     def __init__(
-        self, endpoints: Endpoints, *, progress: Progress, patience: float = _PATIENCE
+        self,
+        endpoints: Endpoints,
+        *,
+        progress: Progress,
+        patience: float = _PATIENCE,
+        bases: Sequence[BaseSource] = (),
     ) -> None:
         self._endpoints = endpoints
         self._progress = progress
         self._patience = patience
-        self._started = False
+        self._bases = {base.name: base for base in bases}
+        self._started: set[str] = set()
 
-    async def start(self) -> Endpoints:
+    async def start(self, model: str = "") -> Endpoints:
         """The given addresses; from the second call on, once all services answer again.
 
         Raises:
             Unavailable: one did not come back in time; the message says what to do.
         """
-        if self._started:
-            await asyncio.gather(
-                *(self._wait_for(name, getattr(self._endpoints, name)) for name in SERVICES)
+        endpoints = self._endpoints
+        if base := self._bases.get(model):
+            endpoints = replace(
+                endpoints,
+                generator=base.generator or endpoints.generator,
+                trainer=base.trainer or endpoints.trainer,
             )
-        self._started = True
-        return self._endpoints
+        if model in self._started:
+            waiting = (self._wait_for(name, getattr(endpoints, name)) for name in SERVICES)
+            await asyncio.gather(*waiting)
+        self._started.add(model)
+        return endpoints
 
     async def _wait_for(self, name: str, target: str) -> None:
         if not target or await is_reachable(target, timeout=_LOOK):
@@ -82,7 +108,7 @@ class GivenServices:
                 " again, then give the same command; what is done is kept"
             )
 
-    async def restart(self) -> Endpoints | None:
+    async def restart(self, model: str = "") -> Endpoints | None:  # noqa: ARG002 - the Protocol's
         """Restarts nothing."""
         return None
 
@@ -91,20 +117,31 @@ class GivenServices:
 
 
 class Services:
-    """Clients of the four services, opened at first use.
+    """Clients of the four services, opened at first use. Several steps may use them at once.
 
     Args:
         sources: the files behind the services, where they are known; a service that started before
             these files changed is restarted, or refused.
+        model: what the study calls the base that generator and trainer serve; empty: its only one.
     """
 
-    def __init__(self, source: ServiceSource, *, identities: Identities, sources: Sources) -> None:
+    def __init__(
+        self,
+        source: ServiceSource,
+        *,
+        identities: Identities,
+        sources: Sources,
+        model: str = "",
+    ) -> None:
         self._source = source
         self._identities = identities
         self._sources = sources
+        self._model = model
+        self._ends_source = True
         self._stack = AsyncExitStack()
         self._endpoints: Endpoints | None = None
         self._clients: dict[type[Any], Any] = {}
+        self._changing = asyncio.Lock()
         self.pool: PoolInfo | None = None
         """What the generator serves, once a step has asked it."""
 
@@ -112,22 +149,43 @@ class Services:
         return self
 
     async def __aexit__(self, *ended: object) -> None:
-        await self._disconnect()
-        await self._source.close()
+        await self._stack.aclose()
+        if self._ends_source:
+            await self._source.close()
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether only one base is served at a time."""
+        return self._source.one_at_a_time
+
+    def of(self, model: str) -> Services:
+        """The same services with the generator and the trainer of a base; the end of its context
+        closes its connections, and ends no service.
+
+        Args:
+            model: what the study calls the base.
+        """
+        found = Services(
+            self._source, identities=self._identities, sources=self._sources, model=model
+        )
+        found._ends_source = False
+        return found
 
     async def start(self) -> None:
         """Makes sure that the services run, where the study starts them."""
-        if self._endpoints is None:
-            self._endpoints = await self._source.start()
+        async with self._changing:
+            await self._start()
 
     async def retriever(self) -> RetrieverClient:
         """The retriever."""
-        return await self._client(RetrieverClient)
+        async with self._changing:
+            return await self._client(RetrieverClient)
 
     async def trainer(self) -> TrainerClient:
         """The trainer; the generator tells which base model it has."""
-        await self.generator()
-        return await self._client(TrainerClient)
+        async with self._changing:
+            await self._checked_generator()
+            return await self._client(TrainerClient)
 
     async def generator(self) -> GeneratorClient:
         """The generator, if it serves the model that the study means.
@@ -135,15 +193,40 @@ class Services:
         Raises:
             WrongState: it serves another one.
         """
+        async with self._changing:
+            return await self._checked_generator()
+
+    async def _checked_generator(self) -> GeneratorClient:
         client = await self._client(GeneratorClient)
         if self.pool is None:
             pool = await client.pool()
-            if problem := _wrong_model(pool, self._identities, self._sources):
+            if problem := self._wrong_model(pool):
                 await self._start_anew(problem)
                 client = await self._client(GeneratorClient)
                 pool = await client.pool()
             self.pool = pool
         return client
+
+    @property
+    def token(self) -> str | None:
+        """Of every call."""
+        return self._endpoints.token if self._endpoints is not None else None
+
+    async def openai_url(self) -> str:
+        """Base URL of the generator's OpenAI API.
+
+        Raises:
+            InvalidInput: the generator was started elsewhere, so that nobody told it.
+        """
+        await self.generator()
+        url = self._endpoints.openai if self._endpoints is not None else ""
+        if not url:
+            raise InvalidInput(
+                "the address of the generator's OpenAI API is not known: name it in"
+                " `forgetting: {url: http://host:port/v1}`",
+                field="forgetting.url",
+            )
+        return url
 
     async def judge(self) -> JudgeClient:
         """The judge, if it has the study's rubrics.
@@ -151,6 +234,10 @@ class Services:
         Raises:
             WrongState: it has others under their names, or lacks one.
         """
+        async with self._changing:
+            return await self._checked_judge()
+
+    async def _checked_judge(self) -> JudgeClient:
         first = JudgeClient not in self._clients
         client = await self._client(JudgeClient)
         if first and self._identities.rubrics:
@@ -161,41 +248,63 @@ class Services:
         return client
 
     async def recover(self) -> None:
-        """Connects again after a service was lost; restarts it where the study started it."""
-        await self._disconnect()
-        self._endpoints = await self._source.start()
+        """Connects again after a service was lost; restarts it where the study started it.
+
+        The other steps go on with the clients that they have.
+        """
+        async with self._changing:
+            self._forget()
+            self._endpoints = await self._source.start(self._model)
+
+    async def _start(self) -> None:
+        if self._endpoints is None:
+            self._endpoints = await self._source.start(self._model)
+
+    def _wrong_model(self, pool: PoolInfo) -> str:
+        base = self._sources.of(self._model)
+        if not self._model:
+            return _wrong_model(pool, self._identities.model_name) or _changed_since(pool, base)
+        return wrong_base(pool, base) or _changed_since(pool, base)
 
     async def _start_anew(self, problem: str) -> None:
-        await self._disconnect()
-        endpoints = await self._source.restart()
+        self._forget()
+        endpoints = await self._source.restart(self._model)
         if endpoints is None:
             raise WrongState(problem)
         self._endpoints = endpoints
 
     async def _client(self, kind: type[C]) -> C:
         if kind not in self._clients:
-            await self.start()
+            await self._start()
             endpoints = cast(Endpoints, self._endpoints)
             opened = kind(endpoints.target(kind.service), token=endpoints.token)
             self._clients[kind] = await self._stack.enter_async_context(opened)
         found: C = self._clients[kind]
         return found
 
-    async def _disconnect(self) -> None:
-        stack, self._stack, self._clients = self._stack, AsyncExitStack(), {}
-        self.pool = None
-        await stack.aclose()
+    def _forget(self) -> None:
+        """New clients at the next use; the old ones are closed at the end, for steps that use
+        them."""
+        self._clients, self.pool = {}, None
 
 
-def _wrong_model(pool: PoolInfo, identities: Identities, sources: Sources) -> str:
-    """Why the generator's model is not the study's; empty where it is."""
-    if pool.base_model != identities.model_name:
-        return (
-            f"the generator serves {pool.base_model!r}, but the study means"
-            f" {identities.model_name!r}: start the generator with that model,"
-            f" or run the study with --model {pool.base_model}"
-        )
-    folder = Path(sources.model) if sources.model else None
+def _wrong_model(pool: PoolInfo, served: str) -> str:
+    """Why the generator's model is not the study's only one; empty where it is.
+
+    Args:
+        served: the name under which the study means it to be served.
+    """
+    if pool.base_model == served:
+        return ""
+    return (
+        f"the generator serves {pool.base_model!r}, but the study means {served!r}: start the"
+        f" generator with that model, or run the study with --model {pool.base_model}"
+    )
+
+
+def _changed_since(pool: PoolInfo, base: BaseSource) -> str:
+    """Whether the files of a base changed after its generator started, in words."""
+    folder = Path(base.model) if base.model else None
     if folder is None or not folder.is_dir() or pool.start_time is None:
         return ""
     changed = max(path.stat().st_mtime for path in model_files(folder))

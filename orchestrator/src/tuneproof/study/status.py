@@ -2,62 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from tuneproof.study.state.store import State, Task
-from tuneproof.study.steps.chain import Chain
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.study.design.spec import StudySpec
+from tuneproof.study.state.store import Count, State, Task
+from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.forgetting import forgetting_cells, forgetting_tasks
+from tuneproof.study.steps.tally import (
+    ANSWERS,
+    CORPUS,
+    FORGETTING,
+    GRADES,
+    JUDGE_CHECK,
+    READER_ANSWERS,
+    READER_SCORES,
+    RETRIEVAL,
+    TIMING,
+    TRAINING,
+)
+from tuneproof.study.steps.timing import timed_tasks, timed_total
 
 
-@dataclass(frozen=True, slots=True)
-class StageStatus:
-    """One stage's count."""
+def status_of(chain: Chain) -> list[Count]:
+    """Counts every stage anew, in order.
 
-    name: str
-    done: int
-    total: int
-    failed: int
-    """How many of the others were tried and failed."""
-
-
-def status_of(chain: Chain) -> list[StageStatus]:
-    """Every stage in order.
-
-    The total counts each cell's answer to each item; equal inputs share one piece of work.
+    The total counts each cell's answer to each item; equal inputs share one piece of work. Holds
+    the answers of one cell at a time.
     """
-    plan, state = chain.plan, chain.state
+    plan, searches = chain.plan, chain.searches
+    corpora, near = searches.corpora(), searches.neighbour_tasks()
+    found = [*searches.retrieval_tasks().values(), *near.values()]
+    wanted = len(searches.searched_items()) + len(searches.searching) * len(plan.test)
+    trainings = chain.training_tasks().values()
     places = len(plan.cells) * len(plan.test)
-    items = len(chain.searched_items())
-    stages = [
-        _count("corpus", state, [chain.corpus_task()], 1),
-        _count("retrieval", state, chain.retrieval_tasks().values(), items),
-        _count("training", state, chain.training_tasks().values(), len(plan.tuned)),
-        _count("answers", state, [work.task for work in chain.answers()], places),
-        _count("grades", state, chain.grades().values(), places),
-    ]
+    stages = _Counting(chain.state, plan.spec.study)
+    stages.add(CORPUS, [corpus.task for corpus in corpora], total=len(corpora))
+    stages.add(RETRIEVAL, found, total=wanted)
+    stages.add(TRAINING, trainings, total=len(plan.tuned))
+    for _, works in chain.answers_by_cell():
+        stages.add(ANSWERS, [work.task for work in works], total=places)
+        stages.add(GRADES, _grades_of(chain, works), total=places)
     if chain.oracle:
-        works, wanted = chain.reader_answers(), len(chain.oracle)
-        stages.append(_count("reader check: answers", state, [w.task for w in works], wanted))
-        scored = chain.reader_grades().values()
-        stages.append(_count("reader check: scores", state, scored, wanted))
+        works = chain.reader_answers()
+        stages.add(READER_ANSWERS, [work.task for work in works], total=len(works))
+        stages.add(READER_SCORES, _grades_of(chain, works), total=len(works))
     if chain.forms:
         tasks = chain.form_grades()
-        stages.append(_count("judge check", state, tasks, len(tasks)))
-    return stages
+        stages.add(JUDGE_CHECK, tasks, total=len(tasks))
+    return [*stages.counts, *last_stages_of(chain)]
 
 
-def is_complete(stages: Iterable[StageStatus]) -> bool:
+def last_stages_of(chain: Chain) -> list[Count]:
+    """The stages that follow when everything is answered and judged."""
+    stages = _Counting(chain.state, chain.plan.spec.study)
+    if total := timed_total(chain):
+        tasks = [each for cell in timed_tasks(chain).values() for each in cell]
+        stages.add(TIMING, tasks, total=total)
+    if cells := forgetting_cells(chain):
+        stages.add(FORGETTING, forgetting_tasks(chain).values(), total=len(cells))
+    return stages.counts
+
+
+def last_status(state: State, spec: StudySpec) -> list[Count]:
+    """What the last run of a study file counted, or the run under way; nothing where none did.
+
+    Reads a row for each stage, however large the study.
+    """
+    return state.counts(spec.study, digest_of(spec))
+
+
+def digest_of(spec: StudySpec) -> str:
+    """The study file, as its counts name it."""
+    return sha256_of_json(spec.model_dump(mode="json"))
+
+
+def is_complete(stages: Iterable[Count]) -> bool:
     """Whether nothing is missing."""
     return all(stage.done == stage.total for stage in stages)
 
 
-def _count(name: str, state: State, tasks: Iterable[Task], total: int) -> StageStatus:
-    listed = list(tasks)
-    missing = {task.key for task in state.missing(listed)}
-    failed = set(state.failures(missing))
-    return StageStatus(
-        name,
-        done=sum(task.key not in missing for task in listed),
-        total=total,
-        failed=sum(task.key in failed for task in listed),
+def _grades_of(chain: Chain, works: list[AnswerWork]) -> list[Task]:
+    outputs: Mapping[int, Any] = chain.state.outputs(
+        {place: work.task for place, work in enumerate(works)}
     )
+    return [chain.grade_of(works[place], output["text"]) for place, output in outputs.items()]
+
+
+class _Counting:
+    """Counts of stages, which grow by the tasks that are added."""
+
+    def __init__(self, state: State, study: str) -> None:
+        self._state, self._study = state, study
+        self._stages: dict[str, Count] = {}
+
+    def add(self, stage: str, tasks: Iterable[Task], *, total: int) -> None:
+        listed = [task.key for task in tasks]
+        missing = self._state.without_output(listed)
+        failed = self._state.failures(missing)
+        before = self._stages.get(stage, Count(self._study, stage, 0, total, 0))
+        self._stages[stage] = Count(
+            self._study,
+            stage,
+            before.done + sum(key not in missing for key in listed),
+            total,
+            before.failed + sum(key in failed for key in listed),
+        )
+
+    @property
+    def counts(self) -> list[Count]:
+        return list(self._stages.values())

@@ -6,6 +6,7 @@ servicer, messages, limits     the gRPC face, and what it accepts
 └── searching -> ranking             answers, their order and their fusion
 corpus                         the values
 chunking -> structure          how a text becomes passages
+token_offsets                  the tokens of long texts
 stores/                        where passages live
 embedders/                     what turns text into vectors
 reranking/                     what reads the best passages again

@@ -3,22 +3,27 @@
 *Pieces* are words, each with the white space after it; windows are runs of pieces. Only a word
 that is longer than a window is cut: `3.5` stays whole, and half a word may have more tokens alone
 than it had as a part.
+
+A text of 10 MB may have ten million pieces, so numbers of pieces and offsets are kept in arrays.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from heapq import merge
+from itertools import chain, groupby, pairwise
 from typing import Protocol
 
 from tuneproof_retriever.corpus import Chunking, ChunkingStrategy
 from tuneproof_retriever.structure import blocks_of
 
 _SENTENCE_END = re.compile(
-    r"""(?: [.!?\u2026]+ ["'\u201d\u2019)\]]* (?=\s|\Z)   # Latin: punctuation, then space
+    # Possessive, and only from the first mark of a row: else a long row takes quadratic time.
+    r"""(?: (?<![.!?\u2026]) [.!?\u2026]++ ["'\u201d\u2019)\]]*+ (?=\s|\Z)   # Latin: then space
           | [\u3002\uff01\uff1f]+ ["\u201d\u2019)\]]*     # Chinese, Japanese: no space needed
           | (?=\n[^\S\n]*\n) )                            # an empty line
     """,
@@ -35,7 +40,7 @@ class Tokens(Protocol):
         """Start and end in code points of every token, special tokens left out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """A window: `text[start:end]`, with no white space at either end."""
 
@@ -72,25 +77,28 @@ def cut(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
 
 @dataclass(frozen=True)
 class _Pieces:
-    starts: list[int]
+    starts: array[int]
     """Offset of each piece; it reaches to the next one's."""
-    weights: list[int]
+    weights: array[int]
     """Tokens before each piece; one entry more than pieces."""
 
     @classmethod
     def of(cls, text: str, tokens: Tokens, max_tokens: int) -> _Pieces:
-        starts: list[int] = []
-        weights = [0]
+        starts, weights = array("I"), array("I", [0])
         for start, weight in _weighed(text, tokens, max_tokens):
             starts.append(start)
-            weights.append(weight)
+            weights.append(weights[-1] + weight)
         if starts:
             starts[0] = len(text) - len(text.lstrip())
-        return cls(starts, list(accumulate(weights)))
+        return cls(starts, weights)
 
-    def at(self, offsets: Iterable[int]) -> list[int]:
-        """Numbers of the pieces that begin at these offsets or next after them, each once."""
-        return sorted({bisect_left(self.starts, offset) for offset in offsets})
+    def at(self, offsets: Iterable[int]) -> array[int]:
+        """Numbers of the pieces that begin at these offsets or next after them, each once.
+
+        Args:
+            offsets: ascending.
+        """
+        return _once(bisect_left(self.starts, offset) for offset in offsets)
 
     def end_of(self, text: str, last: int) -> int:
         """Offset after the last visible character before piece number `last`."""
@@ -103,31 +111,38 @@ class _Pieces:
 class _Places:
     """Numbers of the pieces before which windows end or begin, ascending."""
 
-    walls: list[int]
+    walls: Sequence[int]
     """No window with a new piece before one reaches beyond it."""
-    ends: list[list[int]]
+    ends: Sequence[Sequence[int]]
     """Where a window ends that cannot hold the rest, best first."""
-    begins: list[int] | None
+    begins: Sequence[int] | None
     """Where an overlap begins; None: anywhere."""
-    floors: list[int]
+    floors: Sequence[int]
     """No overlap reaches back beyond one."""
     nested: bool = False
     """Whether a window may hold all of the one before."""
 
 
 def _places(text: str, pieces: _Pieces, by: ChunkingStrategy) -> _Places:
-    sentences = pieces.at([0, *(match.end() for match in _SENTENCE_END.finditer(text))])
+    sentences = pieces.at(chain([0], (match.end() for match in _SENTENCE_END.finditer(text))))
     if by is ChunkingStrategy.TOKENS:
         return _Places([], [sentences], None, [])
     if by is ChunkingStrategy.SENTENCES:
         return _Places(sentences, [], sentences, [], nested=True)
     blocks = blocks_of(text)
     paragraphs, sections = pieces.at(blocks.paragraphs), pieces.at(blocks.sections)
-    begins = sorted({*sentences, *paragraphs, *sections})
+    begins = _once(merge(sentences, paragraphs, sections))
     return _Places(sections, [paragraphs, sentences], begins, sections)
 
 
-def _windows(weights: list[int], places: _Places, chunking: Chunking) -> Iterator[tuple[int, int]]:
+def _once(ascending: Iterable[int]) -> array[int]:
+    """The same numbers without repetitions."""
+    return array("I", (number for number, _ in groupby(ascending)))
+
+
+def _windows(
+    weights: Sequence[int], places: _Places, chunking: Chunking
+) -> Iterator[tuple[int, int]]:
     count = len(weights) - 1
     start = end = 0
     while end < count:
@@ -151,14 +166,14 @@ def _end(places: _Places, before: int, limit: int, count: int) -> int:
     return limit
 
 
-def _next(places: list[int], least: int, default: int) -> int:
+def _next(places: Sequence[int], least: int, default: int) -> int:
     """The first place that is `least` or more."""
     index = bisect_left(places, least)
     return places[index] if index < len(places) else default
 
 
 def _next_start(
-    weights: list[int], places: _Places, start: int, end: int, chunking: Chunking
+    weights: Sequence[int], places: _Places, start: int, end: int, chunking: Chunking
 ) -> int:
     shared = bisect_left(weights, weights[end] - chunking.overlap_tokens)
     # The next window must hold the next piece, or it would only repeat this one.
@@ -181,17 +196,32 @@ def _next_start(
 
 def _weighed(text: str, tokens: Tokens, max_tokens: int) -> Iterator[tuple[int, int]]:
     """Start and number of tokens of each piece."""
-    offsets = [(start, end) for start, end in tokens.offsets(text) if end > start]
-    first = 0
-    for number in range(1, len(offsets) + 1):
-        if number < len(offsets) and _inside_word(text, offsets[number - 1][1], offsets[number][0]):
+    for starts, end, count in _words(text, tokens.offsets(text)):
+        if count <= max_tokens:
+            yield starts[0], count
             continue
-        word = offsets[first:number]
-        if len(word) <= max_tokens:
-            yield word[0][0], len(word)
-        else:
-            yield from _parts_of_word(text, tokens, word, max_tokens)
-        first = number
+        # Half a window, since a part alone may have more tokens than it had in the word.
+        parts = starts[:: max(1, max_tokens // 2)]
+        for start, stop in pairwise([*parts, end]):
+            yield start, max(1, len(tokens.offsets(text[start:stop])))
+
+
+def _words(text: str, offsets: Iterable[tuple[int, int]]) -> Iterator[tuple[array[int], int, int]]:
+    """Of each word where its tokens start, each place once, where it ends, and its tokens."""
+    starts = array("I")
+    count = before = 0
+    for start, end in offsets:
+        if end <= start:
+            continue
+        if count and not _inside_word(text, before, start):
+            yield starts, before, count
+            starts, count = array("I"), 0
+        if not starts or start > starts[-1]:
+            starts.append(start)
+        count += 1
+        before = end
+    if count:
+        yield starts, before, count
 
 
 def _inside_word(text: str, end: int, start: int) -> bool:
@@ -201,13 +231,3 @@ def _inside_word(text: str, end: int, start: int) -> bool:
     # Between the two may be accents and control characters, which a normaliser drops.
     between = text[end - 1 : start]
     return not any(each.isspace() or each in _BREAKS_WITHOUT_SPACE for each in between)
-
-
-def _parts_of_word(
-    text: str, tokens: Tokens, word: Sequence[tuple[int, int]], max_tokens: int
-) -> Iterator[tuple[int, int]]:
-    starts = sorted({start for start, _ in word})
-    # Half a window, since a part alone may have more tokens than it had in the word.
-    parts = starts[:: max(1, max_tokens // 2)]
-    for start, end in zip(parts, [*parts[1:], word[-1][1]], strict=True):
-        yield start, max(1, len(tokens.offsets(text[start:end])))

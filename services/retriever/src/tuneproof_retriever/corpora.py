@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from tuneproof.servicekit.errors import AlreadyExists, NotFound, Unavailable, WrongState
+import structlog
+
+from tuneproof.servicekit.errors import (
+    AlreadyExists,
+    Corrupted,
+    TuneproofError,
+    WrongState,
+)
 from tuneproof_retriever.corpus import Chunking, Corpus, CorpusState, EmbedderIdentity
 from tuneproof_retriever.first_look import FirstLooks
 from tuneproof_retriever.freezing import read_content
@@ -19,6 +26,8 @@ from tuneproof_retriever.proving import prove
 from tuneproof_retriever.stores.protocol import VectorStore
 
 T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,19 +113,22 @@ class Corpora:
 
         Raises:
             NotFound: when there is none.
-            WrongState: when it is empty.
+            WrongState: when it is empty, or another process changed it meanwhile.
             Corrupted: when it is not whole.
+            Unavailable: while another process fills it.
         """
         await self._store.load(name)
         return await self.to_the_end(self._freeze(name))
 
     async def delete(self, name: str) -> None:
-        """Removes a corpus.
+        """Removes a corpus, also one that cannot be read.
 
         Raises:
             NotFound: when there is none.
+            Unavailable: while another process fills it.
         """
-        await self._store.load(name)
+        with suppress(Corrupted):
+            await self._store.load(name)
         await self.to_the_end(self._delete(name))
 
     @asynccontextmanager
@@ -178,7 +190,13 @@ class Corpora:
 
     async def to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
         """Awaits a change that goes on when its caller is cancelled."""
-        return await asyncio.shield(self._begin(change))
+        task = self._begin(change)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Nobody else would hear of a failure.
+            task.add_done_callback(_log_failure)
+            raise
 
     async def close(self) -> None:
         """Waits for changes whose callers have gone."""
@@ -212,7 +230,8 @@ class Corpora:
 
     async def _release_unused(self, name: str) -> None:
         if not self._streams[name]:
-            with suppress(NotFound, Unavailable):  # deleted meanwhile; or the claim ends by time
+            # Deleted meanwhile; or the claim ends by time.
+            with suppress(TuneproofError):
                 await self._store.release(name)
 
     def _begin(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -232,6 +251,13 @@ class Corpora:
                 if corpus.state is CorpusState.FROZEN:  # by another process, just before
                     return corpus
                 frozen = await self._frozen(corpus, turn)
+                # The proof may take longer than a claim that cannot be renewed.
+                if await self._store.claim(name) != turn:
+                    raise WrongState(
+                        f"corpus {name!r} was changed by another process while it was frozen;"
+                        " repeat the call",
+                        corpus=name,
+                    )
                 # The record is written last: a crash before it leaves an open corpus.
                 await self._store.save(frozen)
             finally:
@@ -273,5 +299,16 @@ class Corpora:
 
     async def _delete(self, name: str) -> None:
         async with self._locks[name]:
+            # A record that cannot be read names nobody who fills the corpus.
+            with suppress(Corrupted):
+                await self._store.claim(name)
             self._ledgers.pop(name, None)
-            await self._store.delete(name)
+            try:
+                await self._store.delete(name)
+            finally:
+                await self._release_unused(name)
+
+
+def _log_failure(change: asyncio.Task[Any]) -> None:
+    if not change.cancelled() and (error := change.exception()) is not None:
+        _log.error("a change failed after its caller had gone", error=str(error))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -149,6 +150,20 @@ class PreparedDocument:
     """In the document's order, at least one."""
     vectors: Vectors
     """One row per passage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage in one list of a search."""
+
+    id: str
+    """The passage's."""
+    score: float
+    """Higher is nearer."""
+    passage: Passage | None = None
+    """None where the list is long: `VectorStore.passages` reads those that are wanted."""
+    place: Any = None
+    """Where the store keeps the passage, or has it from the search; only the store can use it."""
 
 
 @dataclass(frozen=True)

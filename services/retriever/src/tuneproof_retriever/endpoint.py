@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -87,11 +88,13 @@ class Requests:
         self._endpoint = endpoint
         self._translate = translate
         self._sleep = sleep
-        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._most = endpoint.concurrency
+        self._slots = asyncio.Semaphore(self._most)
 
     def limit(self, concurrency: int) -> None:
         """Lowers the number of requests in flight, before the first request."""
-        self._slots = asyncio.Semaphore(max(1, min(concurrency, self._endpoint.concurrency)))
+        self._most = max(1, min(concurrency, self._endpoint.concurrency))
+        self._slots = asyncio.Semaphore(self._most)
 
     async def send(self, action: Callable[[], Awaitable[T]], *, deadline: float | None = None) -> T:
         """The result of a request, repeated up to the deadline.
@@ -102,7 +105,8 @@ class Requests:
         Raises:
             InvalidInput: when the server refuses what was sent.
             WrongState: when no request can succeed before somebody corrects the set-up.
-            Overloaded: when it still has too many requests at the deadline.
+            Overloaded: when it still has too many requests at the deadline, or this process has
+                all in flight that it may.
             Unavailable: when it does not answer until then.
         """
         clock = asyncio.get_running_loop().time
@@ -110,10 +114,25 @@ class Requests:
 
         async def attempt() -> T:
             # Held during a request only: one that waits for its next attempt blocks no other.
-            async with self._slots:
+            async with self._slot(end):
                 return await self.once(action, end - clock())
 
         return await _RETRIES.call(attempt, timeout=end - clock(), sleep=self._sleep)
+
+    @asynccontextmanager
+    async def _slot(self, end: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout_at(end):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Overloaded(
+                f"{self._endpoint.shown} was busy with {self._most} other requests of this"
+                " retriever until the deadline"
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     async def once(self, action: Callable[[], Awaitable[T]], seconds: float) -> T:
         """The result of one request; see `send` for the errors."""

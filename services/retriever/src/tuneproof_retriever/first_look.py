@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 
 import structlog
 
-from tuneproof.servicekit.errors import Corrupted, TuneproofError
+from tuneproof.servicekit.errors import Corrupted
 from tuneproof_retriever.corpus import Corpus
 from tuneproof_retriever.freezing import read_content
 from tuneproof_retriever.own_words import WordCounts
@@ -27,7 +28,8 @@ class FirstLooks:
 
     def __init__(self, store: VectorStore) -> None:
         self._store = store
-        self._beginning = asyncio.Lock()
+        self._beginning: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By name: a store that is slow with one corpus does not hold up the others."""
         self._reads: dict[str, tuple[str, asyncio.Task[None] | None]] = {}
         """Digest that was looked at, and the reading; None when it need not be read. By name."""
 
@@ -41,7 +43,7 @@ class FirstLooks:
         Raises:
             Corrupted: when it is not what its record says.
         """
-        async with self._beginning:
+        async with self._beginning[corpus.name]:
             digest, reading = self._reads.get(corpus.name, ("", None))
             if digest != corpus.digest:
                 await self._count(corpus)
@@ -52,9 +54,10 @@ class FirstLooks:
         if reading.done() or corpus.passage_count <= _READ_BEFORE_ANSWER:
             try:
                 await asyncio.shield(reading)
-            except TuneproofError:
+            except Exception:
                 # The next search looks again: what was restored is served again.
-                self._reads.pop(corpus.name, None)
+                if self._reads.get(corpus.name) == (corpus.digest, reading):
+                    del self._reads[corpus.name]
                 raise
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prometheus_client import Counter
@@ -22,9 +22,10 @@ from tuneproof_retriever.corpus import (
 from tuneproof_retriever.embedders.protocol import Embedder, Offsets, check_vectors
 from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
 from tuneproof_retriever.stores.protocol import VectorStore
+from tuneproof_retriever.token_offsets import groups, offsets_of
 
-_CHARACTERS_AT_ONCE = 1_000_000
-"""Of documents whose tokens are kept in memory, which takes some 30 bytes a character."""
+_MOST_OF_AN_ID = 1024
+"""Characters of a rejected document's id that the report keeps."""
 _PASSAGES = Counter("tuneproof_retriever_passages_added", "Passages that were stored.")
 
 
@@ -43,7 +44,7 @@ class IngestReport:
         """Counts a document that cannot be stored."""
         self.documents_rejected += 1
         if len(self.rejected) < MAX_REJECTED_LISTED:
-            self.rejected.append((document_id, error))
+            self.rejected.append((document_id[:_MOST_OF_AN_ID], error))
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,18 @@ class Ingestion:
         taken: dict[str, str],
         report: IngestReport,
     ) -> list[Document]:
-        """Documents that neither the corpus nor this stream has; they become taken."""
+        """Documents that neither the corpus nor this stream has; they become taken.
+
+        Those that break a limit are rejected before they cost a digest or a tokenizer's work: a
+        server may refuse a request that has one, and all documents with it.
+        """
         new = []
         for document in documents:
+            try:
+                check_document(document)
+            except InvalidInput as error:
+                report.reject(document.id, error)
+                continue
             held = taken.get(document.id) or ledger.documents.get(document.id)
             if held is None:
                 taken[document.id] = document.digest
@@ -165,9 +175,9 @@ class Ingestion:
         self, documents: Sequence[Document], chunking: Chunking, deadline: float | None
     ) -> list[_Cut | TuneproofError]:
         outcomes: list[_Cut | TuneproofError] = []
-        for group in _groups(documents):
+        for group in groups(documents, lambda each: len(each.text) + len(each.title)):
             texts = [text for each in group for text in (each.text, _title_line(each)) if text]
-            known = await self._embedder.offsets(texts, deadline=deadline)
+            known = await offsets_of(self._embedder, texts, deadline=deadline)
             tokens = _Tokens(dict(zip(texts, known, strict=True)), self._embedder, deadline)
             cuts = await asyncio.to_thread(self._cut_group, group, chunking, tokens)
             outcomes += await self._refuse_too_long(cuts, deadline)
@@ -187,7 +197,6 @@ class Ingestion:
         return outcomes
 
     def _passages(self, document: Document, chunking: Chunking, tokens: Tokens) -> list[Passage]:
-        check_document(document)
         limit = self._embedder.identity.max_tokens
         title_tokens = len(tokens.offsets(_title_line(document))) if document.title else 0
         # The title is embedded with every passage, so it takes its room from the window.
@@ -212,15 +221,19 @@ class Ingestion:
         """The same, with an error for each document that the embedder cannot read whole."""
         limit = self._embedder.identity.max_tokens
         whole = [each for each in cuts if isinstance(each, _Cut)]
-        texts = [passage.embedded_text for each in whole for passage in each.passages]
-        counts = iter(map(len, await self._embedder.offsets(texts, deadline=deadline)))
+        texts = (passage.embedded_text for each in whole for passage in each.passages)
+        counts: list[int] = []
+        for group in groups(texts, len):
+            found = await offsets_of(self._embedder, group, deadline=deadline)
+            counts += map(len, found)
+        numbers = iter(counts)
         outcomes = list(cuts)
         for place, each in enumerate(cuts):
             if isinstance(each, TuneproofError):
                 continue
             for passage in each.passages:
                 # A piece of an overlong word may have more tokens than any rule foretells.
-                tokens = next(counts)
+                tokens = next(numbers)
                 if tokens > limit and isinstance(outcomes[place], _Cut):
                     outcomes[place] = InvalidInput(
                         f"document {each.id!r} has {tokens} tokens at offset {passage.start},"
@@ -239,16 +252,31 @@ class Ingestion:
         deadline: float | None,
     ) -> None:
         with stages.measure("embed"):
-            texts = [passage.embedded_text for each in cuts for passage in each.passages]
+            prepared = await self._embed(cuts, report, deadline)
+        with stages.measure("store"):
+            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+
+    async def _embed(
+        self, cuts: Sequence[_Cut], report: IngestReport, deadline: float | None
+    ) -> list[PreparedDocument]:
+        texts = [passage.embedded_text for each in cuts for passage in each.passages]
+        try:
             vectors = await self._embedder.embed_passages(texts, deadline=deadline)
-            check_vectors(vectors, self._embedder.identity, len(texts))
+        except InvalidInput as error:
+            if len(cuts) == 1:
+                report.reject(cuts[0].id, error)
+                return []
+            # A server refuses all texts for the sake of one; halves find its document.
+            middle = len(cuts) // 2
+            before = await self._embed(cuts[:middle], report, deadline)
+            return before + await self._embed(cuts[middle:], report, deadline)
+        check_vectors(vectors, self._embedder.identity, len(texts))
         prepared, row = [], 0
         for each in cuts:
             rows = vectors[row : row + len(each.passages)]
             prepared.append(PreparedDocument(each.id, each.digest, each.passages, rows))
             row += len(each.passages)
-        with stages.measure("store"):
-            await self._corpora.to_the_end(self._store_new(prepared, ledger, report))
+        return prepared
 
     async def _store_new(
         self, prepared: Sequence[PreparedDocument], ledger: Ledger, report: IngestReport
@@ -270,20 +298,6 @@ class Ingestion:
         report.documents_added += len(new)
         report.passages_added += passages
         _PASSAGES.inc(passages)
-
-
-def _groups(documents: Sequence[Document]) -> Iterator[list[Document]]:
-    """Documents whose tokens are in memory at once."""
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        if group and size + len(document.text) > _CHARACTERS_AT_ONCE:
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += len(document.text)
-    if group:
-        yield group
 
 
 def _title_line(document: Document) -> str:

@@ -25,6 +25,7 @@ _MAX_ENTRIES = 64
 _MAX_KEY_CHARACTERS = 128
 _MAX_VALUE_CHARACTERS = 4096
 _MAX_ID_CHARACTERS = 512
+_MAX_TITLE_CHARACTERS = 4096
 _MAX_REQUEST_ID_CHARACTERS = 128
 _MAX_TEXT_BYTES = 10_000_000
 
@@ -102,6 +103,13 @@ def check_document(document: Document) -> None:
             f"document {_shown(document.id)} has {size} bytes of text, more than"
             f" {_MAX_TEXT_BYTES}; split it",
             field="documents.text",
+        )
+    if len(document.title) > _MAX_TITLE_CHARACTERS:
+        # Each passage holds it.
+        raise InvalidInput(
+            f"document {_shown(document.id)} has a title of {len(document.title)} characters, more"
+            f" than {_MAX_TITLE_CHARACTERS}; shorten it",
+            field="documents.title",
         )
     check_entries(document.metadata, "documents.metadata")
 

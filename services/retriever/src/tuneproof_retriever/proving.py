@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 import structlog
 
-from tuneproof.servicekit.errors import Corrupted, Overloaded
+from tuneproof.servicekit.errors import Corrupted, Overloaded, TuneproofError
 from tuneproof.servicekit.retries import Retries
 from tuneproof_retriever.corpus import Corpus, Passage, Proof, Vector
 from tuneproof_retriever.freezing import Content
@@ -109,7 +109,13 @@ async def lost_passages(
         ]
         place += len(batch)
         vectors = await store.vectors(name, [passage.id for passage in some])
-        await asyncio.gather(*(look(passage, vectors.get(passage.id)) for passage in some))
+        try:
+            # Ends with its lookups: those that a failure left would go on asking a busy store.
+            async with asyncio.TaskGroup() as looking:
+                for passage in some:
+                    looking.create_task(look(passage, vectors.get(passage.id)))
+        except* TuneproofError as failures:
+            raise failures.exceptions[0] from None
     if place != passages:
         raise Corrupted(
             f"corpus {name!r} holds {place} passages now, not {passages}; ingest its documents"
@@ -135,7 +141,7 @@ async def _uncounted(store: VectorStore, name: str, content: Content) -> list[st
 async def _by_vector(store: VectorStore, name: str, passage: Passage, vector: Vector) -> bool:
     for depth in _DEPTHS:
         hits = await store.dense(name, vector, depth, {})
-        if any(hit.passage.id == passage.id for hit in hits):
+        if any(hit.id == passage.id for hit in hits):
             return True
         # An approximate index may miss at a small depth what it finds at a greater one.
         if len(hits) < depth or (depth >= _DEEP and hits[-1].score < 1 - _SAME):
@@ -150,7 +156,7 @@ async def _by_words(store: VectorStore, name: str, passage: Passage, words: Word
     for depth in _DEPTHS:
         # The filter makes sure that the passage's metadata are in their index too.
         hits = await store.keyword(name, wanted, depth, passage.metadata)
-        if any(hit.passage.id == passage.id for hit in hits):
+        if any(hit.id == passage.id for hit in hits):
             return True
         if len(hits) < depth:
             return False

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
-from tuneproof_retriever.corpus import Corpus, CorpusState, Hit, Passage, Vector
+from tuneproof_retriever.corpus import Candidate, Corpus, CorpusState, Hit, Passage, Vector
 from tuneproof_retriever.embedders.protocol import Embedder, check_vectors
 from tuneproof_retriever.query_cache import QueryCache
 from tuneproof_retriever.ranking import best, depth_for, fuse
@@ -113,22 +114,7 @@ class Searcher:
             self._check(corpus, query)
             reranker = self._reranker_for(query)
             await self._corpora.looks.check(corpus)
-        # What is not fused needs no candidates.
-        depth = depth_for(query.wanted) if query.mode is SearchMode.HYBRID else query.wanted
-        lists = []
-        if query.mode is not SearchMode.KEYWORD:
-            vector = await self._embed(query.text, stages, deadline)
-            lists.append(self._dense(query, vector, depth))
-        if query.mode is not SearchMode.DENSE:
-            lists.append(self._keyword(query, depth))
-        with stages.measure("search"):
-            async with _answered_by(deadline):
-                found = await asyncio.gather(*lists)
-        hits = found[0]
-        if query.mode is SearchMode.HYBRID:
-            with stages.measure("fuse"):
-                hits = fuse(found[0], found[1], query.alpha)
-        hits = hits[: query.wanted]
+        hits = await self._find(query, stages, deadline)
         if reranker is None:
             return Found(tuple(hits), corpus.digest)
         with stages.measure("rerank"):
@@ -190,17 +176,44 @@ class Searcher:
                 self._cache.put(text, vector)
             return vector
 
-    async def _dense(self, query: Query, vector: Vector, depth: int) -> list[Hit]:
-        async def fetch(limit: int) -> list[Hit]:
-            return await self._store.dense(query.corpus, vector, limit, query.where)
+    async def _find(self, query: Query, stages: Stages, deadline: float | None) -> list[Hit]:
+        """The search's own best passages."""
+        fused = query.mode is SearchMode.HYBRID
+        # A list that is not fused is read no deeper than asked.
+        depth = depth_for(query.wanted) if fused else query.wanted
+        lists = []
+        if query.mode is not SearchMode.KEYWORD:
+            vector = await self._embed(query.text, stages, deadline)
+            dense = partial(self._store.dense, query.corpus, vector)
+            lists.append(_best(dense, depth, query))
+        if query.mode is not SearchMode.DENSE:
+            keyword = partial(self._store.keyword, query.corpus, query.text)
+            lists.append(_best(keyword, depth, query))
+        with stages.measure("search"):
+            async with _answered_by(deadline):
+                found = await asyncio.gather(*lists)
+        if fused:
+            with stages.measure("fuse"):
+                chosen = fuse(found[0], found[1], query.alpha)[: query.wanted]
+            with stages.measure("search"):
+                async with _answered_by(deadline):
+                    passages = await self._store.passages(query.corpus, chosen)
+        else:
+            chosen = found[0][: query.wanted]
+            passages = [each.passage for each in chosen if each.passage is not None]
+        return [Hit(one, each.score) for one, each in zip(passages, chosen, strict=True)]
 
-        return await best(fetch, depth)
 
-    async def _keyword(self, query: Query, depth: int) -> list[Hit]:
-        async def fetch(limit: int) -> list[Hit]:
-            return await self._store.keyword(query.corpus, query.text, limit, query.where)
-
-        return await best(fetch, depth)
+async def _best(
+    search: Callable[..., Awaitable[list[Candidate]]], depth: int, query: Query
+) -> list[Candidate]:
+    """The best candidates of one list, with their passages where nothing is fused."""
+    fused = query.mode is SearchMode.HYBRID
+    return await best(
+        lambda limit: search(limit, query.where, whole=not fused),
+        depth,
+        least=depth // 2 if fused else None,
+    )
 
 
 @asynccontextmanager

@@ -13,9 +13,10 @@ from google.rpc import status_pb2
 from tuneproof.retriever.v1 import retriever_pb2 as pb
 from tuneproof.retriever.v1 import retriever_pb2_grpc
 from tuneproof.servicekit.batch import answer_each
-from tuneproof.servicekit.errors import InvalidInput, NotFound
+from tuneproof.servicekit.errors import Corrupted, InvalidInput, NotFound
 from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.paging import page
+from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.timing import Stages
 from tuneproof_retriever.corpora import Corpora
 from tuneproof_retriever.corpus import Document, EmbedderIdentity
@@ -35,7 +36,7 @@ from tuneproof_retriever.messages import (
 from tuneproof_retriever.searching import Searcher
 
 _ANSWER_SECONDS = 0.2
-"""Kept of a caller's time for the answer's way back."""
+"""Kept of a caller's time for the answer's way back; a tenth of it where that is less."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -123,6 +124,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 response.corpora.append(message_of(pb.Corpus, await self._corpora.get(name)))
             except NotFound:  # deleted since the names were read
                 continue
+            except Corrupted as error:
+                response.damaged.add(name=name, status=status_of(error))
         return response
 
     async def DeleteCorpus(
@@ -188,7 +191,8 @@ def _deadline(context: Context) -> float | None:
     remaining = cast("float | None", context.time_remaining())
     if remaining is None:
         return None
-    return asyncio.get_running_loop().time() + remaining - _ANSWER_SECONDS
+    kept = min(_ANSWER_SECONDS, remaining / 10)
+    return asyncio.get_running_loop().time() + remaining - kept
 
 
 async def _documents(

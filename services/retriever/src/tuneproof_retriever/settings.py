@@ -12,6 +12,16 @@ from tuneproof.servicekit.http import is_http
 from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
 from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL
 
+_OF_EMBEDDERS: dict[str, tuple[str, ...]] = {
+    "embedder_url": ("tei", "openai"),
+    "embedder_model": ("tei", "openai"),
+    "embedder_query_prompt": ("tei", "openai"),
+    "embedder_passage_prompt": ("tei", "openai"),
+    "embedder_tokenizer": ("openai",),
+    "embedder_max_tokens": ("openai",),
+}
+"""Settings that other embedders would ignore."""
+
 
 class RetrieverSettings(ServiceSettings):
     """Keeps frozen corpora of passages and searches them."""
@@ -30,8 +40,8 @@ class RetrieverSettings(ServiceSettings):
         PACKAGED_MODEL,
         description="What turns text into vectors: a folder in sentence-transformers format (needs"
         f" no network), a model id, or `{PACKAGED_MODEL}` for the model inside the package of that"
-        " name; `tei` or `openai` for a server at `--embedder-url`. Corpora made with another one"
-        " cannot be searched.",
+        " name; `tei` or `openai` for a server at `--embedder-url`. A folder of such a name is"
+        " `./tei`. Corpora made with another one cannot be searched.",
     )
     embedder_revision: str = Field(
         "",
@@ -51,8 +61,8 @@ class RetrieverSettings(ServiceSettings):
     )
     embedder_api_key: SecretStr = Field(
         SecretStr(""),
-        description="The embedder's server's key. Set it in the environment: other users of the"
-        " machine can see flags.",
+        description="API key of the embedder's server. Set it in the environment: other users of"
+        " the machine can see flags.",
     )
     embedder_tokenizer: str = Field(
         "",
@@ -76,7 +86,8 @@ class RetrieverSettings(ServiceSettings):
     reranker: str = Field(
         "",
         description="What reads the best passages again where a search asks for it: a folder or a"
-        " model id of a cross-encoder, or `tei` for a server at `--reranker-url`. Empty: nothing.",
+        " model id of a cross-encoder, or `tei` for a server at `--reranker-url`; a folder of that"
+        " name is `./tei`. Empty: nothing.",
     )
     reranker_revision: str = Field(
         "", description="Branch, tag or commit of a reranker that is a model id."
@@ -85,7 +96,7 @@ class RetrieverSettings(ServiceSettings):
         "", description="Address of a server of Text Embeddings Inference with a reranker."
     )
     reranker_api_key: SecretStr = Field(
-        SecretStr(""), description="The reranker's server's key; set it in the environment."
+        SecretStr(""), description="API key of the reranker's server; set it in the environment."
     )
     device: str = Field(
         "",
@@ -102,19 +113,20 @@ class RetrieverSettings(ServiceSettings):
         " memory; during ingestion queries wait longer.",
     )
     model_concurrency: int = Field(
-        8, ge=1, le=1024, description="Requests in flight to the server of a model."
+        8, ge=1, le=1024, description="Requests in flight to a model server."
     )
     model_timeout: float = Field(
         30.0,
         gt=0,
-        description="Seconds for one request to the server of a model. A slower one is repeated"
-        " until the caller's deadline.",
+        description="Seconds for one request to a model server. A slower one is repeated until the"
+        " caller's deadline.",
     )
     cached_queries: int = Field(
         4096,
         ge=0,
-        description="Latest queries whose vectors are kept in memory, at 4 bytes a dimension; the"
-        " metric `tuneproof_retriever_query_vectors_total` counts how often they serve.",
+        description="Latest queries that are kept in memory with their vectors, at 4 bytes a"
+        " dimension; the metric `tuneproof_retriever_query_vectors_total` counts how often they"
+        " serve.",
     )
     write_passages: int = Field(
         512,
@@ -125,11 +137,18 @@ class RetrieverSettings(ServiceSettings):
     search_concurrency: int = Field(
         16, ge=1, description="Searches of one SearchBatch stream that run at the same time."
     )
+    memory_mb: int = Field(
+        256,
+        ge=0,
+        description="MiB of LanceDB's smaller corpora that are kept in memory, those searched last."
+        " Corpora that do not fit beside one that was searched in the last half minute are searched"
+        " on disk.",
+    )
     ann_min_passages: int = Field(
         100_000,
         ge=1000,
-        description="Corpora of this size and more get an approximate vector index; smaller ones"
-        " are searched exactly.",
+        description="Corpora of this size and more get an approximate vector index when they are"
+        " frozen; smaller ones are searched exactly.",
     )
     proof_passages: int = Field(
         500,
@@ -198,7 +217,10 @@ class RetrieverSettings(ServiceSettings):
     @field_validator("weaviate_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        if not is_http(value) or urlsplit(value).path.strip("/"):
+        url = urlsplit(value)
+        # A password would be shown in messages, and the client would not send it.
+        more = url.username or url.password or url.path.strip("/") or url.query or url.fragment
+        if not is_http(value) or more or not _has_port_in_range(value):
             raise ValueError("it must be http://host:port or https://host:port")
         return value.rstrip("/")
 
@@ -218,15 +240,31 @@ class RetrieverSettings(ServiceSettings):
             )
         if self.embedder in ("tei", "openai"):
             if not is_http(self.embedder_url):
+                folder = (
+                    f"; the folder is ./{self.embedder}" if Path(self.embedder).is_dir() else ""
+                )
                 mistakes.append(
                     f"embedder {self.embedder} needs embedder_url, an http:// or https:// URL"
+                    + folder
                 )
             if self.embedder == "openai" and not self.embedder_tokenizer:
                 mistakes.append("embedder openai needs embedder_tokenizer")
-        elif self.embedder_url:
-            mistakes.append("embedder_url is for the embedders tei and openai; set --embedder")
+        for setting, embedders in _OF_EMBEDDERS.items():
+            if getattr(self, setting) and self.embedder not in embedders:
+                mistakes.append(
+                    f"{setting} is for the embedder {' or '.join(embedders)}; set --embedder"
+                )
         if self.reranker == "tei" and not is_http(self.reranker_url):
             mistakes.append("reranker tei needs reranker_url, an http:// or https:// URL")
+        if self.reranker_url and self.reranker != "tei":
+            mistakes.append("reranker_url is for the reranker tei; set --reranker")
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
+
+
+def _has_port_in_range(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False

@@ -4,12 +4,13 @@ Text without marks is Markdown too: empty lines separate its paragraphs. An item
 paragraph of its own, and a fenced block of code is one whatever is in it.
 
 The rules are CommonMark's (0.31.2, sections 4.2, 4.3 and 4.5), but a heading that is underlined has
-one line. markdown-it-py 4.3.0 takes a minute for a megabyte of short paragraphs; this is linear.
+one line. This takes linear time, which markdown-it-py (4.3.0) does not for many short paragraphs.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, field
 
 _LINE = re.compile(r"[^\n]+\n?|\n")
@@ -23,15 +24,15 @@ _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])\s")
 class Blocks:
     """Offsets into a text in code points, ascending."""
 
-    paragraphs: list[int] = field(default_factory=list)
+    paragraphs: array[int] = field(default_factory=lambda: array("I"))
     """Where a paragraph begins that does not directly follow its heading."""
-    sections: list[int] = field(default_factory=list)
+    sections: array[int] = field(default_factory=lambda: array("I"))
     """Where a section begins: at its heading, or the first of several that follow each other."""
 
 
 def blocks_of(text: str) -> Blocks:
     """The paragraphs and sections of a text."""
-    starts: list[tuple[int, bool]] = []
+    starts, headings = array("I"), bytearray()
     lines_of_paragraph = 0
     fence = ""
     for match in _LINE.finditer(text):
@@ -42,22 +43,25 @@ def blocks_of(text: str) -> Blocks:
             lines_of_paragraph = 0
         elif opening := _FENCE.match(line):
             fence = opening[1]
-            starts.append((match.start(), False))
+            starts.append(match.start())
+            headings.append(False)
             lines_of_paragraph = 0
         elif _HEADING.match(line):
-            starts.append((match.start(), True))
+            starts.append(match.start())
+            headings.append(True)
             lines_of_paragraph = 0
         elif lines_of_paragraph == 1 and _UNDERLINE.match(line):
-            starts[-1] = (starts[-1][0], True)
+            headings[-1] = True
             lines_of_paragraph = 0
         elif not lines_of_paragraph or _ITEM.match(line):
-            starts.append((match.start(), False))
+            starts.append(match.start())
+            headings.append(False)
             lines_of_paragraph = 1
         else:
             lines_of_paragraph += 1
     blocks = Blocks()
-    after_heading = False
-    for start, heading in starts:
+    after_heading = 0
+    for start, heading in zip(starts, headings, strict=True):
         if not after_heading:
             (blocks.sections if heading else blocks.paragraphs).append(start)
         after_heading = heading

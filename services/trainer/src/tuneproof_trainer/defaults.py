@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -46,8 +46,33 @@ class Base:
         return value if type(value) is int else None
 
 
+def base_of(spec: RunSpec, bases: Mapping[str, Base]) -> Base:
+    """The base that a spec asks for. Where there is one only, that one: `complete` tells the
+    mistake in its name together with the others.
+
+    Args:
+        bases: those that this trainer tunes, by name.
+
+    Raises:
+        InvalidInput: there are several, and the spec names none of them.
+    """
+    if spec.base_model in bases:
+        return bases[spec.base_model]
+    if len(bases) == 1:
+        return next(iter(bases.values()))
+    asked = f"is {spec.base_model!r}" if spec.base_model else "is empty"
+    names = ", ".join(map(repr, sorted(bases)))
+    raise InvalidInput(
+        f"the spec cannot be run: base_model {asked}; this trainer's bases are {names}",
+        field="spec.base_model",
+    )
+
+
 def complete(spec: RunSpec, base: Base) -> RunSpec:
     """The spec with every default filled in.
+
+    Args:
+        base: that of the spec; see `base_of`.
 
     Raises:
         InvalidInput: with every mistake in it.

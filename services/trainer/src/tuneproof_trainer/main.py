@@ -12,6 +12,7 @@ import structlog
 
 from tuneproof.adapters.base import identify_base, read_base_config
 from tuneproof.adapters.storage import open_storage
+from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
@@ -33,17 +34,34 @@ _log = structlog.get_logger(__name__)
 async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     """The trainer as the kit serves it."""
     store = open_storage(settings.artifacts)
-    model = await asyncio.to_thread(resolve_model, settings.model, settings.revision)
-    base = Base(settings.model_name or model.name, read_base_config(model.path))
-    identity = identify_base(model.path)
-    _log.info("base", name=base.name, revision=model.revision, **identity.to_json())
+    models: dict[str, ModelFolder] = {}
+    for name, (model, revision) in settings.bases.items():
+        found = await asyncio.to_thread(resolve_model, model, revision)
+        identity = identify_base(found.path)
+        named = name or found.name
+        if named in models:
+            raise InvalidInput(
+                f"two bases are called {named!r}: see --model-name and --more-models"
+            )
+        models[named] = found
+        _log.info("base", name=named, revision=found.revision, **identity.to_json())
+    bases = {name: Base(name, read_base_config(model.path)) for name, model in models.items()}
+
+    def job(run_id: str) -> Job:
+        base = queue.specs[run_id].base_model
+        if base not in models:
+            raise WrongState(f"this trainer serves the base {base!r} no more")
+        return _job(settings, models[base], run_id)
+
     queue = RunQueue(
         LocalExecutor(grace_seconds=settings.stop_seconds),
-        lambda run_id: _job(settings, model, run_id),
+        job,
         workers=settings.workers,
         max_attempts=settings.max_attempts,
     )
-    runbook = Runbook(settings.runs_folder, base, store, queue, poll_seconds=settings.watch_seconds)
+    runbook = Runbook(
+        settings.runs_folder, bases, store, queue, poll_seconds=settings.watch_seconds
+    )
     servicer = TrainerServicer(runbook)
 
     def register(server: grpc.aio.Server) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from tuneproof.servicekit.errors import (
 from tuneproof.servicekit.locks import Holder, locked
 from tuneproof.servicekit.paging import page
 from tuneproof_trainer.data import load_examples
-from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.defaults import Base, base_of, complete
 from tuneproof_trainer.progress import Step, StepReader, last_step
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import RunFolder, RunState, RunStatus
@@ -49,7 +49,7 @@ class Runbook:
 
     Args:
         runs: the folder of the runs' folders.
-        base: the model that is tuned.
+        bases: the models that are tuned, by name.
         store: the artifact store, where training data is.
         queue: what executes the runs.
         poll_seconds: between two looks at a run that is watched.
@@ -59,7 +59,7 @@ class Runbook:
     def __init__(
         self,
         runs: Path,
-        base: Base,
+        bases: Mapping[str, Base],
         store: Storage,
         queue: RunQueue,
         *,
@@ -67,7 +67,7 @@ class Runbook:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._runs = runs
-        self._base = base
+        self._bases = bases
         self._store = store
         self._queue = queue
         self._poll = poll_seconds
@@ -99,7 +99,7 @@ class Runbook:
                 "a letter",
                 field="run_id",
             )
-        full = complete(spec, self._base)
+        full = complete(spec, base_of(spec, self._bases))
         async with self._creating:
             if run_id in self._queue.specs:
                 return self._repeat(run_id, full)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneproof.servicekit.settings import ServiceSettings, settings_config
 
@@ -28,6 +29,11 @@ class TrainerSettings(ServiceSettings):
     model_name: str = Field(
         "",
         description="Name under which specs ask for the base; if empty, the folder's or the id.",
+    )
+    more_models: str = Field(
+        "",
+        description="Further bases that specs may ask for, as `name=model`, separated by commas;"
+        " `name=id@revision` takes a revision at the hub. With several bases every spec names one.",
     )
     artifacts: str = Field(
         ...,
@@ -63,6 +69,16 @@ class TrainerSettings(ServiceSettings):
         0.25, gt=0, description="Seconds between two looks at a watched run."
     )
 
+    @field_validator("more_models")
+    @classmethod
+    def _are_named(cls, value: str) -> str:
+        names = list(_named(value))
+        if wrong := [f"{name}={model}" for name, model in names if not name or not model]:
+            raise ValueError(f"{', '.join(wrong)} is not name=model")
+        if len({name for name, _ in names}) < len(names):
+            raise ValueError("two bases have one name")
+        return value
+
     @model_validator(mode="after")
     def _runs_are_local(self) -> TrainerSettings:
         if self.runs is None and not is_folder(self.artifacts):
@@ -72,6 +88,17 @@ class TrainerSettings(ServiceSettings):
         return self
 
     @property
+    def bases(self) -> dict[str, tuple[str, str]]:
+        """Model and revision of every base by the name under which specs ask for it; the first name
+        may be empty, for that of the folder or id."""
+        found = {self.model_name: (self.model, self.revision)}
+        for name, model in _named(self.more_models):
+            is_id = not Path(model).expanduser().is_dir()
+            model_id, _, revision = model.partition("@") if is_id else (model, "", "")
+            found[name] = model_id, revision
+        return found
+
+    @property
     def runs_folder(self) -> Path:
         """The folder of the runs."""
         if self.runs is not None:
@@ -79,6 +106,13 @@ class TrainerSettings(ServiceSettings):
         parts = urlsplit(self.artifacts)
         folder = parts.path if parts.scheme else self.artifacts
         return Path(folder).expanduser().absolute() / "runs"
+
+
+def _named(text: str) -> Iterator[tuple[str, str]]:
+    """Name and model of each entry of `more_models`."""
+    for entry in filter(None, map(str.strip, text.split(","))):
+        name, _, model = entry.partition("=")
+        yield name.strip(), model.strip()
 
 
 def is_folder(url: str) -> bool:

@@ -10,9 +10,15 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
+
+Rank = Annotated[int, Field(ge=1, le=512)]
+Alpha = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0)]
+Epochs = Annotated[float, Field(ge=0)]
+BatchSize = Annotated[int, Field(ge=1, le=65536)]
 
 
 class Hyperparameters(BaseModel, frozen=True, extra="forbid"):
@@ -20,8 +26,8 @@ class Hyperparameters(BaseModel, frozen=True, extra="forbid"):
 
     method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
     """LoRA over a base in 4-bit NormalFloat, or over the base as it is."""
-    rank: int = Field(default=16, ge=1, le=512)
-    alpha: float = Field(default=32, gt=0)
+    rank: Rank = 16
+    alpha: Alpha = 32
     """The update is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: tuple[str, ...] = ()
@@ -29,18 +35,18 @@ class Hyperparameters(BaseModel, frozen=True, extra="forbid"):
     the attention."""
     skip_modules: tuple[str, ...] = ()
     """Module names (suffixes match) that stay unquantised."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: LearningRate = 2e-4
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes on after the warm-up."""
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)
     """Share of the steps over which the learning rate rises."""
     max_grad_norm: float = Field(default=0.3, gt=0)
     """Gradients above this norm are scaled down to it."""
-    epochs: float = Field(default=1, ge=0)
+    epochs: Epochs = 1
     """Passes over the data; 0: as many as `max_steps` takes."""
     max_steps: int = Field(default=0, ge=0)
     """Optimiser steps at most; 0: no limit."""
-    effective_batch_size: int = Field(default=16, ge=1, le=65536)
+    effective_batch_size: BatchSize = 16
     """Examples per optimiser step."""
     micro_batch_size: int = Field(default=0, ge=0)
     """Examples per forward pass, a divisor of `effective_batch_size`; 0: the largest up to 16."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def canonical_json(value: Any) -> bytes:
 def sha256_of_json(value: Any) -> str:
     """Digest of a value's canonical JSON."""
     return sha256_of_bytes(canonical_json(value))
+
+
+def sha256_of_json_list(values: Iterable[Any]) -> str:
+    """`sha256_of_json` of a list that need not be in memory as a whole."""
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        digest.update(b"," if number else b"")
+        digest.update(canonical_json(value))
+    digest.update(b"]")
+    return f"sha256:{digest.hexdigest()}"
 
 
 def sha256_of_file(path: Path) -> str:

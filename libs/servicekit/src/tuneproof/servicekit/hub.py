@@ -9,6 +9,7 @@ a service with a folder needs neither it nor a network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +59,21 @@ def resolve_model(model: str, revision: str = "") -> ModelFolder:
         ) from None
 
 
-def download(model_id: str, revision: str = "") -> ModelFolder:
+def download(
+    model_id: str,
+    revision: str = "",
+    *,
+    files: Sequence[str] = SAFE_FILES,
+    needs: str = "*.safetensors",
+) -> ModelFolder:
     """A model of the hub: from the local cache where that holds this revision, else downloaded.
 
+    Args:
+        files: patterns of what is downloaded, among `SAFE_FILES`.
+        needs: pattern of a file that must be there.
+
     Raises:
-        InvalidInput: when the hub lacks the model or the revision, or has no safetensors of it.
+        InvalidInput: when the hub lacks the model, the revision or the file that is needed.
         Unavailable: when the hub does not answer, and the cache does not hold the model.
     """
     # Costs 0.3 s.
@@ -77,7 +88,7 @@ def download(model_id: str, revision: str = "") -> ModelFolder:
 
     try:
         folder = Path(
-            snapshot_download(model_id, revision=revision or None, allow_patterns=list(SAFE_FILES))
+            snapshot_download(model_id, revision=revision or None, allow_patterns=list(files))
         )
     except HFValidationError as error:
         raise InvalidInput(_first_line(error)) from None
@@ -89,10 +100,9 @@ def download(model_id: str, revision: str = "") -> ModelFolder:
         raise InvalidInput("no public model has this id") from None
     except (LocalEntryNotFoundError, OSError) as error:
         raise Unavailable(_first_line(error)) from None
-    if not list(folder.glob("*.safetensors")):
-        raise InvalidInput(
-            "it has no *.safetensors there; other weights are refused, since loading them runs code"
-        )
+    if not list(folder.glob(needs)):
+        why = "; other weights are refused, since loading them runs code"
+        raise InvalidInput(f"it has no {needs} there{why if needs == '*.safetensors' else ''}")
     return ModelFolder(folder, model_id, revision=folder.name)
 
 

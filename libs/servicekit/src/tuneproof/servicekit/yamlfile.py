@@ -75,6 +75,16 @@ class FileKind(Generic[Model]):
             raise InvalidInput("\n".join(_lines(mistakes, root, name)))
         return model
 
+    def place(self, path: Path, location: Location) -> str:
+        """Where a field is, as mistakes are told: `file:line: field`.
+
+        Raises:
+            InvalidInput: as `load`.
+        """
+        root, _ = _read(path.read_bytes(), str(path))
+        line, field_path = _find(root, location) if root is not None else (1, "")
+        return ": ".join([f"{path}:{line}", *([field_path] if field_path else [])])
+
     def _explain(self, error: Any) -> Mistake:
         location: Location = tuple(error["loc"])
         if error["type"] == "extra_forbidden":
@@ -150,7 +160,8 @@ def _lines(mistakes: Sequence[Mistake], root: yaml.Node, name: str) -> list[str]
 
 def _find(root: yaml.Node, location: Location) -> tuple[int, str]:
     """Line of the deepest node on the way, and the way as people write it. Leaves out what pydantic
-    adds to the file's keys: the names of alternatives, and `[key]` for a wrong key."""
+    adds to the file's keys: the names of alternatives, `[key]` for a wrong key, and the index of a
+    single value that stands for a list."""
     node, line = root, root.start_mark.line + 1
     path = ""
     for position, part in enumerate(location):
@@ -164,7 +175,7 @@ def _find(root: yaml.Node, location: Location) -> tuple[int, str]:
         within_list = isinstance(node, yaml.SequenceNode)
         if child is not None:
             line, node = child[0] + 1, child[1]
-        elif position < len(location) - 1 or part == "[key]":
+        elif position < len(location) - 1 or part == "[key]" or isinstance(part, int):
             continue
         path += f"[{part}]" if within_list else f".{part}" if path else str(part)
     return line, path

@@ -17,9 +17,17 @@ from tuneproof.cli.console import ExitCode, err, out, say
 from tuneproof.cli.corpus.options import AlphaOption, ModeOption, NameArgument, RerankOption
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
-from tuneproof.corpora.records import Fields, Mistake
-from tuneproof.corpora.sources import Batch, listed, open_source, survey
-from tuneproof.sdk import Chunking, CorpusInfo, IngestResult, Passage, Rerank, RetrieverClient
+from tuneproof.data.reading.documents import Batch, open_source, survey
+from tuneproof.data.reading.records import Fields, Mistake, listed
+from tuneproof.sdk import (
+    Chunking,
+    CorpusInfo,
+    DamagedCorpus,
+    IngestResult,
+    Passage,
+    Rerank,
+    RetrieverClient,
+)
 from tuneproof.servicekit.errors import InvalidInput
 
 _SCORES = ("score", "first_score")
@@ -176,12 +184,19 @@ def freeze_command(asked: AskedRetriever, name: NameArgument) -> None:
 def list_command(asked: AskedRetriever) -> None:
     """List all corpora.
 
+    Exits with 3 when the retriever cannot read one of them, and names that one.
+
     Example:
 
       tuneproof corpus list --json
     """
-    found = asked.run(lambda client: client.list())
+    damaged: list[DamagedCorpus] = []
+    found = asked.run(lambda client: client.list(on_damaged=damaged.append))
     asked.give([json_of(each) for each in found], lambda: _show_list(found))
+    if damaged:
+        told = [f"{each.name}: {each.error.message}" for each in damaged]
+        say(f"{len(damaged)} of {len(found) + len(damaged)} corpora are damaged:\n{listed(told)}")
+        raise SystemExit(ExitCode.PARTLY)
 
 
 @app.command("show")
@@ -275,14 +290,14 @@ def delete_command(
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a corpus and its passages.
+    """Delete a corpus and its passages. With --yes also one whose record is damaged.
 
     Example:
 
       tuneproof corpus delete manual --yes
     """
-    corpus = asked.run(lambda client: client.get(name))
     if not yes:
+        corpus = asked.run(lambda client: client.get(name))
         typer.confirm(f"Delete {name} ({_summary(corpus)})?", abort=True, err=True)
     asked.run(lambda client: client.delete(name))
     asked.give({"deleted": name}, f"{name}: deleted")

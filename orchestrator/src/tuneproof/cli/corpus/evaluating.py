@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -17,15 +17,17 @@ from tuneproof.cli.corpus.commands import chunking_text, ingest, json_of
 from tuneproof.cli.corpus.options import AlphaOption, Mode, RerankOption
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
-from tuneproof.corpora.records import Mistake
-from tuneproof.corpora.sources import Batch, listed, survey
 from tuneproof.corpora.topics import Collection, Topic, open_collection
+from tuneproof.data.reading.documents import Batch, survey
+from tuneproof.data.reading.records import Mistake, listed
 from tuneproof.sdk import Chunking, CorpusInfo, Passage, Rerank, RetrieverClient
-from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.servicekit.digests import sha256_of_json, sha256_of_json_list
+from tuneproof.servicekit.errors import AlreadyExists, InvalidInput, TuneproofError
 
 _CHUNKING = re.compile(r"(tokens|sentences|structure):(\d{1,6})(?::(\d{1,6}))?")
 _DEFAULT_CHUNKING = ("tokens:200",)
+_EMBEDDERS = 16
+"""Corpora of the same documents and chunking that one retriever may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +108,9 @@ def eval_command(
         corpora = {name: await client.get(name) for name in dict.fromkeys(corpus or ())}
         if chunkings:
             batch = _batch(collection)
+            labels = {"collection": collection.name, "documents": _digest_of(batch)}
             for text, each in chunkings.items():
-                corpora[text] = await _ensure(client, collection, batch, each)
+                corpora[text] = await _ensure(client, labels, batch, each)
         found = {}
         for (name, one), way, again in product(corpora.items(), dict.fromkeys(modes), ways):
             system = _System(one, way, again, f"{name} {way}{' reranked' if again else ''}")
@@ -202,18 +205,25 @@ async def _search(
     return found
 
 
-async def _ensure(
-    client: RetrieverClient, collection: Collection, batch: Batch, chunking: Chunking
-) -> CorpusInfo:
-    """A frozen corpus of the collection's documents; one that was made before is found again."""
-    content = sha256_of_json(
-        [[each.id, each.title, each.text, dict(each.metadata)] for each in batch]
+def _digest_of(batch: Batch) -> str:
+    """Over all documents, of which one is in memory at a time."""
+    return sha256_of_json_list(
+        [each.id, each.title, each.text, dict(each.metadata)] for each in batch
     )
-    name = f"eval-{sha256_of_json([content, asdict(chunking)]).removeprefix('sha256:')[:16]}"
-    labels = {"collection": collection.name, "documents": content}
-    corpus = await client.ensure_corpus(name, chunking, labels)
+
+
+async def _ensure(
+    client: RetrieverClient, labels: Mapping[str, str], batch: Batch, chunking: Chunking
+) -> CorpusInfo:
+    """A frozen corpus of a collection's documents; one that was made before is found again.
+
+    Args:
+        labels: what tells the documents from others.
+    """
+    corpus = await _own_corpus(client, chunking, labels)
     if corpus.frozen:
         return corpus
+    name = corpus.name
     say(f"{chunking_text(chunking)}: making corpus {name}")
     result = await ingest(client, name, batch)
     if result.rejected:
@@ -222,6 +232,25 @@ async def _ensure(
             f"the retriever refused {result.rejected_count} documents:\n{listed(refused)}"
         )
     return await client.freeze(name)
+
+
+async def _own_corpus(
+    client: RetrieverClient, chunking: Chunking, labels: Mapping[str, str]
+) -> CorpusInfo:
+    """The corpus of these documents, this chunking, and the embedder that the retriever has now."""
+    for number in range(_EMBEDDERS):
+        # The first name holds no number: it is that of corpora which exist.
+        parts = [labels["documents"], asdict(chunking), *([number] if number else [])]
+        name = f"eval-{sha256_of_json(parts).removeprefix('sha256:')[:16]}"
+        try:
+            return await client.ensure_corpus(name, chunking, labels)
+        except AlreadyExists:
+            # Made by another embedder, or for another name of the collection.
+            continue
+    raise AlreadyExists(
+        f"the retriever holds {_EMBEDDERS} corpora of {labels['collection']} by other embedders or"
+        " under other names; delete one: `tuneproof corpus list` shows them"
+    )
 
 
 def _batch(collection: Collection) -> Batch:

@@ -1,7 +1,10 @@
 """What a study is before it runs: its file, its plan, its model, judge and rubrics.
 
-spec, specfile   what the file may say, and reading it
+spec, specfile   what the file may say, and reading it; `model_mistakes`: of its models
+arms             its arms: what each is tuned on, and what its prompt holds; on `section`
+models           its models: bases, which are tuned, and API models, which are only asked
 plan             the grid of cells over the split data
-identity         model, judge and rubrics as content: from files, or as running services say
+sources          where models, judge and rubrics come from: file and flags
+identity         models, judge and rubrics as content: from files, or as running services say
 prepare          file, data and flags together
 """

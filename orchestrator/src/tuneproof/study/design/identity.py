@@ -7,7 +7,7 @@ does it again when a model's files or a rubric change.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,27 @@ from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
+from tuneproof.servicekit.http import without_credentials
+from tuneproof.study.design.sources import (
+    BaseSource,
+    Sources,
+    model_files,
+    model_folder,
+    wrong_base,
+)
 from tuneproof.study.design.spec import StudySpec
 
-_MODEL_SUFFIXES = frozenset(
-    {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt", ".tiktoken", ".py"}
-)
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """A model of the study as content."""
+
+    name: str
+    """What the study calls it; empty where the file lists none."""
+    served: str
+    """The name under which it is served."""
+    content: str
+    """`sha256:<hex>` over a base's files, or what is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +46,7 @@ class Identities:
     """Everything behind the services that can change an answer or a score."""
 
     model_name: str
-    """Under which the base model is served."""
+    """Under which the base model is served; of several, the first."""
     model: str
     """Content of the base model: `sha256:<hex>` over its files, or what is known of it."""
     judge: str
@@ -38,8 +54,18 @@ class Identities:
     judge_name: str
     rubrics: tuple[Rubric, ...]
     self_judged: bool
-    """The judge is the base model under test."""
+    """The judge is the base model under test, or one of them."""
     toy: bool
+    models: tuple[ModelIdentity, ...] = ()
+    """Those that the file lists, in its order."""
+    judging: str = ""
+    """What the study calls the base that judges; empty where another model does, and where the file
+    lists none."""
+
+    def of(self, model: str) -> ModelIdentity:
+        """A model by what the study calls it."""
+        listed = {each.name: each for each in self.models}
+        return listed.get(model) or ModelIdentity("", self.model_name, self.model)
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -58,7 +84,7 @@ class Identities:
         """The form that the state keeps."""
         rubrics = [rubric.model_dump(mode="json", by_alias=True) for rubric in self.rubrics]
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**values, "rubrics": rubrics}
+        return {**values, "rubrics": rubrics, "models": [asdict(each) for each in self.models]}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Identities:
@@ -74,53 +100,8 @@ class Identities:
                 "an older version ran this study: run `tuneproof study run` once; answers and"
                 " adapters are kept"
             ) from None
-        return Identities(**{**value, "rubrics": rubrics})
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where model, judge and rubrics come from: the study file with the flags over it."""
-
-    model: str
-    """A folder, or a Hugging Face id; empty when only the services know."""
-    rubrics: Path | None
-    """Folder of rubric files."""
-    judge_url: str
-    judge_model: str
-    toy: bool
-
-
-def resolve_sources(
-    spec: StudySpec,
-    folder: Path,
-    *,
-    model: str = "",
-    rubrics: Path | None = None,
-    judge_url: str = "",
-    judge_model: str = "",
-) -> Sources:
-    """Puts the flags over the file's own words.
-
-    Args:
-        folder: of the study file; its paths are relative to it.
-
-    Raises:
-        InvalidInput: the judge's endpoint and model are not given together.
-    """
-    if bool(judge_url) != bool(judge_model):
-        raise InvalidInput("--judge-url and --judge-model belong together: give both or none")
-    declared = spec.services.model
-    if declared and (folder / declared).is_dir():
-        declared = str((folder / declared).resolve())
-    given = str(Path(model).resolve()) if model and Path(model).is_dir() else model
-    declared_rubrics = folder / spec.services.rubrics if spec.services.rubrics else None
-    return Sources(
-        model=given or declared,
-        rubrics=found.resolve() if (found := rubrics or declared_rubrics) else None,
-        judge_url=judge_url,
-        judge_model=judge_model,
-        toy=spec.services.toy and (not given or given == declared),
-    )
+        models = tuple(ModelIdentity(**each) for each in value.get("models", ()))
+        return Identities(**{**value, "rubrics": rubrics, "models": models})
 
 
 def identify(
@@ -139,23 +120,26 @@ def identify(
             "no base model is named: say --model FOLDER_OR_ID, or `services: {model: …}` in the"
             " study file"
         )
-    model = _content_of(sources.model)
+    bases = [ModelIdentity(one.name, one.served_name, _content_of(one)) for one in sources.bases]
     judged = spec.judge is not None
     own = judged and not sources.judge_url
     external = f"{sources.judge_model} at {sources.judge_url}"
+    judging = bases[sources.bases.index(sources.judging)]
     return Identities(
-        model_name=Path(sources.model).name,
-        model=model,
-        judge=(model if own else external) if judged else "",
-        judge_name=(sources.judge_model or Path(sources.model).name) if judged else "",
+        model_name=bases[0].served,
+        model=bases[0].content,
+        judge=(judging.content if own else external) if judged else "",
+        judge_name=(sources.judge_model or judging.served) if judged else "",
         rubrics=_rubrics_of_files(spec, sources.rubrics) if rubrics is None else rubrics,
         self_judged=own,
         toy=sources.toy,
+        models=_listed(spec, bases),
+        judging=judging.name if own else "",
     )
 
 
 async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sources) -> Identities:
-    """Asks generator and judge what they are.
+    """Asks generators and judge what they are.
 
     A generator knows its model's name and the digests of config, tokenizer and chat template, not
     of the weights: new weights need a new name, or other files.
@@ -163,22 +147,45 @@ async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sour
     Raises:
         Unavailable: one cannot be reached.
         NotFound: the judge lacks a rubric of the study.
+        WrongState: a generator serves another base than the study file says.
     """
-    async with GeneratorClient(endpoints.target("generator"), token=endpoints.token) as generator:
-        pool = await generator.pool()
-    content = [pool.base_model, pool.config_digest, pool.tokenizer_digest]
-    model = sha256_of_json([*content, pool.chat_template_digest, pool.dtype])
+    bases = []
+    for base in sources.bases:
+        target = base.generator or endpoints.target("generator")
+        async with GeneratorClient(target, token=endpoints.token) as generator:
+            pool = await generator.pool()
+        if base.name and (problem := wrong_base(pool, base)):
+            raise WrongState(problem)
+        content = [pool.base_model, pool.config_digest, pool.tokenizer_digest]
+        digest = sha256_of_json([*content, pool.chat_template_digest, pool.dtype])
+        bases.append(ModelIdentity(base.name, pool.base_model, digest))
     judged = spec.judge is not None
     target = endpoints.target("judge")
     return Identities(
-        model_name=pool.base_model,
-        model=model,
+        model_name=bases[0].served,
+        model=bases[0].content,
         judge=f"{sources.judge_model} behind {target}" if judged else "",
         judge_name=sources.judge_model if judged else "",
         rubrics=await rubrics_of_judge(spec, endpoints),
         self_judged=False,
-        toy=spec.services.toy and Path(spec.services.model).name == pool.base_model,
+        toy=spec.services.toy
+        and bool(spec.models or Path(spec.services.model).name == bases[0].served),
+        models=_listed(spec, bases),
     )
+
+
+def _listed(spec: StudySpec, bases: Sequence[ModelIdentity]) -> tuple[ModelIdentity, ...]:
+    """The models that the file lists; an API model is what its endpoint calls it."""
+    if not spec.models:
+        return ()
+    found = {base.name: base for base in bases}
+    found |= {
+        api.name: ModelIdentity(
+            api.name, api.model, f"{api.model} at {without_credentials(api.url)}"
+        )
+        for api in spec.apis
+    }
+    return tuple(found[model.name] for model in spec.models)
 
 
 async def rubrics_of_judge(spec: StudySpec, endpoints: Endpoints) -> tuple[Rubric, ...]:
@@ -201,43 +208,21 @@ async def rubrics_of_judge(spec: StudySpec, endpoints: Endpoints) -> tuple[Rubri
     return _one_a_criterion([known[name] for name in spec.judge.rubrics])
 
 
-def _content_of(model: str) -> str:
+def _content_of(base: BaseSource) -> str:
     """The content of a base model: the digest over a folder's files, or the Hugging Face id.
 
     Raises:
-        InvalidInput: the path is not a model folder.
+        InvalidInput: the path is not a model folder, or one with a revision.
     """
-    folder = model_folder(model)
+    folder = model_folder(base.model)
     if folder is None:
-        return f"hub:{model}"
+        return f"hub:{base.model}{'@' if base.revision else ''}{base.revision}"
+    if base.revision:
+        raise InvalidInput(
+            f"{base.place}: {folder} is a folder; a revision is for ids of the hub: leave it out"
+        )
     files = {path.name: sha256_of_file(path) for path in model_files(folder)}
     return sha256_of_json(files)
-
-
-def model_folder(model: str) -> Path | None:
-    """The folder of a base model; None for a Hugging Face id, about which only the hub knows.
-
-    Raises:
-        InvalidInput: the path is not a model folder.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        if model.startswith((".", "/", "~")):
-            raise InvalidInput(f"the model folder {model} does not exist; see --model")
-        return None
-    if not (folder / "config.json").is_file():
-        raise InvalidInput(
-            f"{model} lacks config.json, so it is not a model folder; give one in Hugging Face"
-            " format"
-        )
-    return folder
-
-
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that a server reads, which leaves out its README, say."""
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_SUFFIXES
-    )
 
 
 def _rubrics_of_files(spec: StudySpec, folder: Path | None) -> tuple[Rubric, ...]:

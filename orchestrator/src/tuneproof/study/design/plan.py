@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 
-from tuneproof.data.items import Dataset, Item
+from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.data.answers import GivenAnswers
+from tuneproof.data.evaluation import has_gold
+from tuneproof.data.items import Dataset, Document, Item
 from tuneproof.data.splits import check_leakage, nested_subsets, split
 from tuneproof.results import LEXICAL, Measure, PrimaryComparison
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.study.design.spec import StudySpec, TuneSpec
+from tuneproof.study.design.arms import ArmSpec, TuneSpec
+from tuneproof.study.design.spec import StudySpec
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """One point of the grid: the baseline, or an arm at a size and a seed."""
+    """One point of the grid: an arm, at a size and a seed where it uses pairs."""
 
     name: str
     """Unique in the study."""
     label: str
-    arm: str
-    """The arm's name in the study file."""
+    recipe: str
+    """The arm's name in the study file; with a grid, and what sets this combination apart."""
+    arm: ArmSpec
     size: int
-    """Tuning examples; 0 for the baseline."""
+    """Pairs that it is tuned on or shows examples of; 0 for an arm without any."""
     seed: int
-    tune: TuneSpec | None
     items: tuple[Item, ...]
-    """What it is tuned on."""
+    """The pairs."""
+    hyperparameters: Hyperparameters
+    """Of its training."""
+    model: str = ""
+    """What the study calls its model; empty where the file lists none."""
+    adapter: str = ""
+    """Name of its adapter: the cell's, without the model's; empty where none is trained."""
+    is_api: bool = False
+    """An API model answers."""
+
+    @property
+    def tune(self) -> TuneSpec | None:
+        """What it is tuned on; None where the base model answers."""
+        return self.arm.tune
+
+    @property
+    def shows_passages(self) -> bool:
+        """Whether tuning prompts or examples hold the passages of its pairs."""
+        parts = (self.arm.tune, self.arm.examples)
+        return any(part is not None and part.context == "retrieved" for part in parts)
 
 
 @dataclass(frozen=True)
@@ -45,25 +70,49 @@ class Plan:
     """By item id: items that the split kept together, which the analysis takes as one draw."""
     cells: tuple[PlannedCell, ...]
     """The baseline first."""
+    imported: Mapping[str, GivenAnswers] = field(default_factory=dict)
+    """Answers of other systems, by arm."""
+    model: str = ""
+    """Folder or id of the base model, where its tokenizer is; empty: only services know. Of
+    several, the first."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """The same of each base that the file lists, by its name."""
 
     @cached_property
     def documents_digest(self) -> str:
         """`sha256:<hex>` over the documents of the corpus."""
-        rows = [
-            [document.id, document.title, document.text, dict(document.metadata)]
-            for document in self.dataset.documents
-        ]
-        return sha256_of_json(sorted(rows, key=lambda row: str(row[0])))
+        return digest_of(self.dataset.documents)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What the study calls its models, bases first; `("",)` where the file lists none."""
+        return tuple(dict.fromkeys(cell.model for cell in self.cells))
+
+    @cached_property
+    def baselines(self) -> Mapping[str, PlannedCell]:
+        """The untuned cell of each model, an API model's own included."""
+        name = self.spec.comparison.baseline
+        return {cell.model: cell for cell in self.cells if cell.arm.name == name}
 
     @property
     def baseline(self) -> PlannedCell:
-        """The cell that the others are compared with."""
-        return next(cell for cell in self.cells if cell.arm == self.spec.comparison.baseline)
+        """The first base's."""
+        return next(iter(self.baselines.values()))
 
     @property
     def tuned(self) -> tuple[PlannedCell, ...]:
         """The cells that are tuned."""
         return tuple(cell for cell in self.cells if cell.tune is not None)
+
+    @property
+    def compared(self) -> tuple[PlannedCell, ...]:
+        """Every cell but the baselines."""
+        return tuple(cell for cell in self.cells if cell is not self.baselines[cell.model])
+
+    def part(self, model: str) -> Plan:
+        """The same study of one model alone."""
+        cells = tuple(cell for cell in self.cells if cell.model == model)
+        return replace(self, cells=cells, model=self.bases.get(model, self.model))
 
     def primary(self, criteria: tuple[Measure, ...]) -> tuple[PrimaryComparison, ...]:
         """The comparisons that the file names, by cell.
@@ -75,19 +124,42 @@ class Plan:
             InvalidInput: a measure that nothing measures, one without a margin, or a margin as
                 wide as the measure's range.
         """
-        named = self.spec.comparison.primary
-        if named is None:
-            names = [measure.name for measure in criteria] or ["token_f1"]
-            pairs = [(arm.name, name) for arm in self.spec.tuned for name in names]
-        else:
-            pairs = [(each.arm, each.measure) for each in named]
-        _check_measures({measure for _, measure in pairs}, criteria, self.spec)
-        return tuple(
-            PrimaryComparison(cell.name, self.baseline.name, measure)
-            for arm, measure in pairs
-            for cell in self.tuned
-            if cell.arm == arm
-        )
+        found = self.named([measure.name for measure in criteria] or ["token_f1"])
+        _check_measures({one.measure for one in found}, criteria, self.spec)
+        return tuple(found)
+
+    def named(self, measures: Sequence[str]) -> list[PrimaryComparison]:
+        """The primary comparisons as the file names them, each once.
+
+        Args:
+            measures: where the file names none.
+        """
+        primary = self.spec.comparison.primary
+        if not primary:
+            cells = self.compared if primary is None else self._largest()
+            return [
+                PrimaryComparison(cell.name, self.baselines[cell.model].name, measure)
+                for cell in cells
+                for measure in measures
+            ]
+        found = [
+            PrimaryComparison(
+                cell.name, self.baselines[each.against or cell.model].name, each.measure
+            )
+            for each in primary
+            for cell in self.cells
+            if not cell.is_api
+            and each.arm in (cell.arm.name, cell.recipe)
+            and each.size in (None, cell.size)
+            and each.model in (None, cell.model)
+        ]
+        return list(dict.fromkeys(found))
+
+    def _largest(self) -> list[PlannedCell]:
+        """Every tuned arm at its largest size; where none is tuned, every other arm."""
+        cells = self.tuned or self.compared
+        largest = max((cell.size for cell in cells), default=0)
+        return [cell for cell in cells if cell.size == largest or cell.tune is None]
 
 
 def make_plan(spec: StudySpec, dataset: Dataset) -> Plan:
@@ -105,46 +177,126 @@ def make_plan(spec: StudySpec, dataset: Dataset) -> Plan:
     )
     check_leakage(parts, dataset)
     _check_references(spec, parts.tuning, parts.test)
-    base = spec.baseline
-    cells = [
-        PlannedCell(base.name, base.name, base.name, 0, 0, None, ()),
-        *_tuned(spec, parts.tuning),
-    ]
-    return Plan(spec, dataset, parts.tuning, parts.test, parts.clusters, tuple(cells))
+    return Plan(
+        spec, dataset, parts.tuning, parts.test, parts.clusters, cells_of(spec, parts.tuning)
+    )
 
 
-def _tuned(spec: StudySpec, tuning: tuple[Item, ...]) -> list[PlannedCell]:
-    if spec.training is None:
-        return []
-    sizes, seeds = spec.training.sizes, spec.training.seeds
-    cells = []
-    for seed in seeds:
-        subsets = nested_subsets(tuning, sizes, seed)
-        for arm in spec.tuned:
-            for size in sizes:
-                name = f"{arm.name}-{size}-s{seed}"
-                label = arm.name if len(sizes) == len(seeds) == 1 else f"{arm.name} {size} #{seed}"
-                items = tuple(subsets[size])
-                cells.append(PlannedCell(name, label, arm.name, size, seed, arm.tune, items))
-    order = [arm.name for arm in spec.tuned]
-    return sorted(cells, key=lambda cell: (order.index(cell.arm), cell.size, cell.seed))
+def digest_of(documents: Iterable[Document]) -> str:
+    """`sha256:<hex>` over documents, whatever their order."""
+    rows = [[each.id, each.title, each.text, dict(each.metadata)] for each in documents]
+    return sha256_of_json(sorted(rows, key=lambda row: str(row[0])))
+
+
+def cells_of(spec: StudySpec, tuning: tuple[Item, ...]) -> tuple[PlannedCell, ...]:
+    """The grid, model by model: the baseline first, then the arms in the file's order; an API model
+    has the baseline alone.
+
+    Raises:
+        InvalidInput: a size is larger than the pool, or two cells have one name.
+    """
+    drawn = [size for arm in spec.compared for size in sizes_of(arm, spec)]
+    subsets = {seed: nested_subsets(tuning, drawn, seed) for seed in spec.seeds}
+    cells: list[PlannedCell] = []
+    for model in [base.name for base in spec.bases] or [""]:
+        cells.append(_without_pairs(spec.baseline, spec, model))
+        for arm in spec.compared:
+            if not arm.models or model in arm.models:
+                cells += _cells_of_arm(arm, spec, model, subsets)
+    cells += [_without_pairs(spec.baseline, spec, api.name, is_api=True) for api in spec.apis]
+    times = Counter(cell.name for cell in cells)
+    if twice := [name for name, count in times.items() if count > 1]:
+        raise InvalidInput(
+            f"two cells are called {_some(twice)}: give their arms other names", field="arms"
+        )
+    return tuple(cells)
+
+
+def _cells_of_arm(
+    arm: ArmSpec, spec: StudySpec, model: str, subsets: Mapping[int, Mapping[int, Sequence[Item]]]
+) -> Iterator[PlannedCell]:
+    """The cells of an arm that is compared, from its items by seed and size."""
+    sizes = sizes_of(arm, spec)
+    if not sizes:
+        yield _without_pairs(arm, spec, model)
+        return
+    alone = len(sizes) == len(spec.seeds) == 1
+    for recipe, values in arm.recipes(spec.hyperparameters_of(model)):
+        for size, seed in product(sorted(sizes), sorted(spec.seeds)):
+            name = f"{recipe}-{size}-s{seed}"
+            yield PlannedCell(
+                _of_model(name, "-", spec, model),
+                _of_model(recipe if alone else f"{recipe} {size} #{seed}", ": ", spec, model),
+                recipe,
+                arm,
+                size,
+                seed,
+                tuple(subsets[seed][size]),
+                values,
+                model=model,
+                adapter=name if arm.tune is not None else "",
+            )
+
+
+def sizes_of(arm: ArmSpec, spec: StudySpec) -> tuple[int, ...]:
+    """Numbers of pairs at which an arm has cells; none for one that uses no pairs.
+
+    Random examples are a draw of k: more pairs to draw them from change nothing.
+    """
+    if arm.tune is not None or (arm.examples is not None and arm.examples.choose == "nearest"):
+        return spec.sizes
+    return () if arm.examples is None else (arm.examples.k,)
+
+
+def _without_pairs(
+    arm: ArmSpec, spec: StudySpec, model: str, *, is_api: bool = False
+) -> PlannedCell:
+    name = _of_model(arm.name, "-", spec, model)
+    label = model if is_api else _of_model(arm.name, ": ", spec, model)
+    values = spec.hyperparameters_of(model)
+    return PlannedCell(name, label, arm.name, arm, 0, 0, (), values, model=model, is_api=is_api)
+
+
+def _of_model(name: str, between: str, spec: StudySpec, model: str) -> str:
+    """A name with its model's before it, where there are several models."""
+    return f"{model}{between}{name}" if len(spec.models) > 1 else name
 
 
 def _check_references(spec: StudySpec, tuning: tuple[Item, ...], test: tuple[Item, ...]) -> None:
     wanted = [(spec.references, test, "judging")]
-    wanted += [(arm.tune.references, tuning, arm.name) for arm in spec.tuned if arm.tune]
-    mistakes = []
+    wanted += [
+        (part.references, tuning, arm.name)
+        for arm in spec.arms
+        for part in (arm.tune, arm.examples)
+        if part is not None
+    ]
+    mistakes = [_without_gold(arm, tuning) for arm in spec.tuned if arm.tune and arm.tune.raft]
+    mistakes = list(filter(None, mistakes))
     for style, items, purpose in wanted:
         lacking = [item.id for item in items if not item.references.get(style)]
         if lacking:
             styles = sorted({name for item in items for name in item.references})
-            shown = ", ".join(lacking[:_SHOWN]) + (" …" if len(lacking) > _SHOWN else "")
             mistakes.append(
                 f"{len(lacking)} of {len(items)} questions lack a {style!r} reference answer,"
-                f" which {purpose} needs (they have {', '.join(styles)}): {shown}"
+                f" which {purpose} needs (they have {', '.join(styles)}): {_some(lacking)}"
             )
     if mistakes:
         raise InvalidInput("\n".join(mistakes), field="references")
+
+
+def _without_gold(arm: ArmSpec, tuning: tuple[Item, ...]) -> str:
+    """Why an arm cannot be tuned with gold passages and distractors; empty where it can."""
+    lacking = [item.id for item in tuning if item.answerable and not has_gold(item)]
+    if not lacking:
+        return ""
+    return (
+        f"of {len(lacking)} of {len(tuning)} questions the gold documents are unknown, which the"
+        f" RAFT of {arm.name} needs: {_some(lacking)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
 
 
 def _check_measures(measures: set[str], criteria: tuple[Measure, ...], spec: StudySpec) -> None:

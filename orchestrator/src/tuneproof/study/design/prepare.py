@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tuneproof.data.answers import GivenAnswers, read_answers
 from tuneproof.local import RetrieverOptions
 from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.http import without_credentials
 from tuneproof.study.design.identity import (
     Identities,
-    Sources,
     identify,
     identify_services,
-    resolve_sources,
     rubrics_of_judge,
 )
+from tuneproof.study.design.models import ApiSpec
 from tuneproof.study.design.plan import Plan, make_plan
+from tuneproof.study.design.sources import Sources, resolve_sources
 from tuneproof.study.design.spec import JudgeSpec, StudySpec
-from tuneproof.study.design.specfile import load_spec
+from tuneproof.study.design.specfile import STUDY_FILE, load_spec
 from tuneproof.study.state.store import State
 
 
@@ -62,18 +65,34 @@ def prepare(request: Request, *, remembered: Mapping[str, Any] | None = None) ->
         InvalidInput: the file, the data or the flags are wrong; one message lists the mistakes.
     """
     before = remembered or {}
-    spec = _with_rubrics(load_spec(request.file), request.rubric_ids or before.get("rubric_ids"))
+    spec = spec_of(request.file, request.rubric_ids or before.get("rubric_ids"))
     data = str(request.data.resolve() if request.data else before.get("data", ""))
     dataset = spec.dataset.located(request.file, [Path(data)] if data else [])
     sources = resolve_sources(
         spec,
-        request.file.resolve().parent,
+        request.file.resolve(),
         model=request.model,
         rubrics=request.rubrics,
         judge_url=request.judge_url,
         judge_model=request.judge_model,
     )
-    return Prepared(spec, make_plan(spec, dataset.load()), sources, data)
+    plan = make_plan(spec, dataset.load())
+    imported = _imported(plan, request.file.resolve().parent)
+    bases = {base.name: base.model for base in sources.bases}
+    plan = replace(plan, imported=imported, model=sources.model, bases=bases)
+    return Prepared(spec, plan, sources, data)
+
+
+def spec_of(file: Path, rubrics: Any) -> StudySpec:
+    """The study in a file, with its paths found.
+
+    Args:
+        rubrics: to judge by instead of its own, where there are any.
+
+    Raises:
+        InvalidInput: the file has mistakes.
+    """
+    return _located(_with_rubrics(load_spec(file), rubrics), file.resolve().parent)
 
 
 def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
@@ -91,9 +110,46 @@ def recall(state: State, file: Path) -> dict[str, Any] | None:
     return state.study(load_spec(file).study)
 
 
-def is_external(request: Request, environment: Mapping[str, str]) -> bool:
-    """Whether flags or environment name services that this machine did not start."""
+def is_external(
+    request: Request, environment: Mapping[str, str], sources: Sources | None = None
+) -> bool:
+    """Whether flags, environment or study file name services that this machine did not start."""
+    if sources is not None and any(base.generator for base in sources.bases):
+        return True
     return any(request.targets.get(name) or environment.get(variable_of(name)) for name in SERVICES)
+
+
+def check_addresses(prepared: Prepared, endpoints: Endpoints) -> None:
+    """Where the services run already, each of several bases needs its own generator.
+
+    Raises:
+        InvalidInput: one lacks its address, with all that do.
+    """
+    bases = prepared.sources.bases
+    lacking = [base for base in bases if not base.generator]
+    if len(bases) > 1 and lacking:
+        told = "lacks `generator: host:port`: name it, or start the services here with --up"
+        raise InvalidInput("\n".join(f"{base.place}: {base.name!r} {told}" for base in lacking))
+    for base in bases:
+        if base.generator and not base.trainer and not endpoints.trainer:
+            told = "lacks `trainer: host:port`, and no flag or variable names one"
+            raise InvalidInput(f"{base.place}: {base.name!r} {told}")
+
+
+def check_keys(spec: StudySpec, file: Path, environment: Mapping[str, str]) -> None:
+    """API models need their keys before anything is paid for.
+
+    Raises:
+        InvalidInput: a variable is not set, with all that are not.
+    """
+    missing = [
+        f"{STUDY_FILE.place(file, ('models', index, 'key'))}: the variable {model.key} is not set:"
+        f" set it to the key of {without_credentials(model.url)}"
+        for index, model in enumerate(spec.models)
+        if isinstance(model, ApiSpec) and model.key and not environment.get(model.key)
+    ]
+    if missing:
+        raise InvalidInput("\n".join(missing))
 
 
 async def identities_for(
@@ -109,6 +165,40 @@ async def identities_for(
         found = identify(spec, sources)
     prepared.plan.primary(found.measures)
     return found
+
+
+def _located(spec: StudySpec, folder: Path) -> StudySpec:
+    """With the paths of `forgetting`, which are relative to the study file's folder."""
+    forgetting = spec.forgetting
+    if forgetting is None:
+        return spec
+    program, *rest = forgetting.command
+    found: dict[str, Any] = {}
+    if "/" in program:
+        found["command"] = (str(folder / program), *rest)
+    if forgetting.include is not None:
+        found["include"] = folder / forgetting.include
+        if not found["include"].is_dir():
+            raise InvalidInput(f"forgetting.include: there is no folder {found['include']}")
+    if (folder / forgetting.tokenizer).is_dir() and forgetting.tokenizer:
+        found["tokenizer"] = str((folder / forgetting.tokenizer).resolve())
+    return spec.model_copy(update={"forgetting": forgetting.model_copy(update=found)})
+
+
+def _imported(plan: Plan, folder: Path) -> dict[str, GivenAnswers]:
+    """The answers of other systems, by arm; their paths are relative to the study file's folder."""
+    test, known = [item.id for item in plan.test], {item.id for item in plan.dataset.items}
+    return {
+        arm.name: read_answers(
+            folder / arm.imported.path,
+            id_field=arm.imported.id,
+            answer_field=arm.imported.answer,
+            test=test,
+            known=known,
+        )
+        for arm in plan.spec.arms
+        if arm.imported is not None
+    }
 
 
 def _with_rubrics(spec: StudySpec, rubrics: Any) -> StudySpec:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.data.sources import LARGEST_SEED, DataSource
+from tuneproof.data.sources import LARGEST_SEED, DataSource, Name
 from tuneproof.results import LEXICAL
+from tuneproof.study.design.arms import ArmSpec
+from tuneproof.study.design.models import ApiSpec, BaseSpec, ModelSpec
+from tuneproof.study.design.section import Section
 
-NAME_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
 RUBRIC_PATTERN = r"^[a-z][a-z0-9-]*@[0-9]+$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 RubricId = Annotated[str, StringConstraints(pattern=RUBRIC_PATTERN)]
 LEXICAL_MEASURES = tuple(measure.name for measure in LEXICAL)
 MEASURED_DEPTH = 10
@@ -23,12 +24,6 @@ MEASURED_DEPTH = 10
 
 def _none_for(word: str) -> Callable[[Any], Any]:
     return lambda value: None if value == word else value
-
-
-class Section(BaseModel):
-    """A part of the file; unknown keys are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SplitSpec(Section):
@@ -93,24 +88,8 @@ class GenerationSpec(Section):
     max_tokens: int = Field(default=256, ge=1)
 
 
-class TuneSpec(Section):
-    """What an arm is tuned on."""
-
-    references: Name
-    """Style of the reference answers that it learns."""
-    context: Literal["retrieved", "none"] = "retrieved"
-    """`retrieved`: the passages that serving would bring; `none`: the question alone."""
-
-
-class ArmSpec(Section):
-    """The baseline, or one way of tuning."""
-
-    name: Name
-    tune: TuneSpec | None = None
-
-
 class TrainingSpec(Section):
-    """The grid of tuned cells: every tuned arm by size by seed."""
+    """The grid of cells: every arm that uses pairs by size by seed."""
 
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
@@ -131,22 +110,28 @@ class JudgeSpec(Section):
 class PrimarySpec(Section):
     """One comparison, named before the run."""
 
-    arm: Name
-    """An arm of the study: all its sizes and seeds."""
+    arm: str
+    """An arm of the study, or one combination of its grid: all its seeds."""
     measure: str
+    size: int | None = Field(default=None, ge=1)
+    """Only cells of this size; without it, of every size."""
+    model: Name | None = None
+    """Only cells of this base; without it, of every base."""
+    against: Name | None = None
+    """An API model; without it, the baseline of the cell's own base."""
 
 
 class ComparisonSpec(Section):
     """What is compared, and with which confidence."""
 
     baseline: Name = "baseline"
-    """The arm that the others are compared with; it is not tuned."""
+    """The arm that the others are compared with: the base model with its passages."""
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     """δ by measure, in the measure's own units."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    primary: Annotated[tuple[PrimarySpec, ...] | None, BeforeValidator(_none_for("all"))] = None
-    """The word `all` (None here): every tuned cell against the baseline by every judged
-    criterion, or by `token_f1` where there is no judge."""
+    primary: Annotated[tuple[PrimarySpec, ...] | None, BeforeValidator(_none_for("all"))] = ()
+    """Empty: every tuned arm at its largest size; the word `all` (None here): every cell. Each
+    by every judged criterion, or by `token_f1` where there is no judge."""
 
 
 class ReaderCheckSpec(Section):
@@ -169,15 +154,69 @@ class ChecksSpec(Section):
     judge: JudgeCheckSpec | None = None
 
 
+class CostsSpec(Section):
+    """What answers take beside their quality; no score depends on it."""
+
+    timed: int = Field(default=5, ge=0, le=1000)
+    """Questions that each cell answers once more, alone, after the batch; 0: none."""
+    currency: str = Field(default="USD", min_length=1, max_length=8)
+    gpu_hour: float | None = Field(default=None, gt=0)
+    """Price of an hour of the GPUs that serve one base model."""
+    prompt_tokens: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of prompts; with `completion_tokens`."""
+    completion_tokens: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of answers."""
+
+
+class ForgettingSpec(Section):
+    """Tasks of lm-eval, which the base model and each adapter do."""
+
+    tasks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    """As lm-eval names them."""
+    command: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("lm-eval",), min_length=1
+    )
+    """How it is called; it stands in an environment of its own."""
+    limit: int | None = Field(default=None, ge=1)
+    """Items of each task; without it, all."""
+    fewshot: int | None = Field(default=None, ge=0)
+    """Examples in each prompt; without it, as the task has it."""
+    include: Path | None = None
+    """Folder of task files of one's own, relative to the study file."""
+    tokenizer: str = ""
+    """Folder or Hugging Face id; by default the base model's."""
+    url: str = ""
+    """Base URL of the generator's OpenAI API; by default that of services started here."""
+    in_flight: int = Field(default=8, ge=1, le=1024)
+    """Requests at once."""
+
+
 class ServicesSpec(Section):
     """What `--up` starts the services with; flags win."""
 
     model: str = ""
     """Folder, relative to the study file, or a Hugging Face id."""
+    judge: Name | None = None
+    """Base of `models` that judges where no other judge is named; without it, the first."""
     rubrics: Path | None = None
     """Folder of rubric files, relative to the study file."""
     toy: bool = False
     """The model shows the mechanism only."""
+
+
+class ExecutionSpec(Section):
+    """How much of a study runs at once; no result depends on it."""
+
+    stages: Literal["auto", "overlapping", "in-turn"] = "auto"
+    """Whether answers begin while others train, and grades while others are answered."""
+    searches: int = Field(default=32, ge=1, le=4096)
+    """Queries that the retriever has at once."""
+    trainings: int = Field(default=8, ge=1, le=64)
+    """Runs that the trainer has at once; those beyond its workers wait in its queue."""
+    answers: int = Field(default=256, ge=1, le=4096)
+    """Prompts that the generator has at once."""
+    grades: int = Field(default=64, ge=1, le=4096)
+    """Answers that the judge has at once."""
 
 
 class StudySpec(Section):
@@ -193,12 +232,17 @@ class StudySpec(Section):
     generation: GenerationSpec = GenerationSpec()
     references: Name = "full"
     """Style that answers are judged against."""
+    models: tuple[ModelSpec, ...] = ()
+    """Without them, the one base of `services.model`."""
     arms: tuple[ArmSpec, ...] = Field(min_length=1)
     training: TrainingSpec | None = None
     judge: Annotated[JudgeSpec | None, BeforeValidator(_none_for("none"))] = None
     comparison: ComparisonSpec
     checks: ChecksSpec = ChecksSpec()
+    costs: CostsSpec = CostsSpec()
+    forgetting: ForgettingSpec | None = None
     services: ServicesSpec = ServicesSpec()
+    execution: ExecutionSpec = ExecutionSpec()
 
     @property
     def baseline(self) -> ArmSpec:
@@ -206,11 +250,56 @@ class StudySpec(Section):
         return next(arm for arm in self.arms if arm.name == self.comparison.baseline)
 
     @property
-    def hyperparameters(self) -> Hyperparameters:
-        """Those of the tuned cells."""
-        return self.training.hyperparameters if self.training is not None else Hyperparameters()
+    def bases(self) -> tuple[BaseSpec, ...]:
+        """The bases of `models`, in the file's order."""
+        return tuple(model for model in self.models if isinstance(model, BaseSpec))
+
+    @property
+    def apis(self) -> tuple[ApiSpec, ...]:
+        """The API models, in the file's order."""
+        return tuple(model for model in self.models if isinstance(model, ApiSpec))
+
+    def api(self, name: str) -> ApiSpec:
+        """An API model by its name."""
+        return next(each for each in self.apis if each.name == name)
+
+    def hyperparameters_of(self, model: str) -> Hyperparameters:
+        """Those that hold where an arm has none of its own.
+
+        Args:
+            model: a base's name; empty: that of `services.model`.
+        """
+        shared = self.training.hyperparameters if self.training is not None else Hyperparameters()
+        base = next((each for each in self.bases if each.name == model), None)
+        return shared if base is None else base.tuned_by(shared)
 
     @property
     def tuned(self) -> tuple[ArmSpec, ...]:
         """The tuned arms, in the file's order."""
         return tuple(arm for arm in self.arms if arm.tune is not None)
+
+    @property
+    def compared(self) -> tuple[ArmSpec, ...]:
+        """Every arm but the baseline, in the file's order."""
+        return tuple(arm for arm in self.arms if arm.name != self.comparison.baseline)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of pairs; none without a training."""
+        return self.training.sizes if self.training is not None else ()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of what is drawn and of the training."""
+        return self.training.seeds if self.training is not None else (1,)
+
+
+class DataSpec(BaseModel):
+    """What commands about data read of a file: a study, or its `dataset` and `split` alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    study: str = ""
+    """Where it is there, the file is a study."""
+    dataset: DataSource
+    split: SplitSpec | None = None

@@ -1,94 +1,196 @@
-"""Step: every cell's answer to every question, and the base model's of the reader's check."""
+"""Step: the generator answers, with the base model and with the adapters of the cells."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from tuneproof.sdk import GenerateInput, Generation, GeneratorClient, Sampling
 from tuneproof.servicekit.errors import Internal, TuneproofError, Unavailable
-from tuneproof.study.progress import Progress, Stage
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
-from tuneproof.study.steps.chain import Chain
-from tuneproof.study.steps.work import TaskOutcome, complete, persist
+from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.serving import held_at_once, make_room, serve
+from tuneproof.study.steps.tally import Piece, Tally
+from tuneproof.study.steps.work import Lane, TaskOutcome, persist
 
-_AWAY_SECONDS = 10.0
 """After this time a generator counts as lost, and the study restarts one of this machine."""
+_PREPARED = 8
+"""Adapters whose prompts are made at once: those of a whole study may not fit into memory."""
 _KEPT = ("dtype", "engine_version", "chat_template_digest")
 """Of the generator's description, for the report."""
 _ANSWERED = ["text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds", "served_by"]
 """Of an answer, in the state; the fields of `results.Answer` have the same names."""
+Answered = Callable[[AnswerWork, Any, bool], None]
+"""Receives an answer with its output, and whether it is new."""
 
 
-async def answer(chain: Chain, services: Services, progress: Progress) -> None:
-    """Has every missing answer generated, greedily.
+@dataclass
+class _Asked:
+    """What is asked of one adapter."""
 
-    Loads as many adapters at a time as one batch of the engine can hold, so that they do not
-    evict each other.
+    works: dict[str, list[AnswerWork]]
+    """Not answered yet, by key."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Answering:
+    """The generator's lane. The answers of all cells share one stream, so that the engine is full
+    until the last of them.
+
+    Loads as many adapters at a time as a batch of the engine holds, so that none evicts another.
+    When one has all its answers, the next one is loaded while the others go on.
+
+    Args:
+        tally_of: the stage of an answer.
+        answered: is told of each answer as soon as it is there.
+        note: says what happens at the moment.
+        adapters: how many the study has.
+        in_flight: most requests at once that the generator has and has not answered.
     """
-    tasks = [work.task for work in [*chain.answers(), *chain.reader_answers()]]
-    missing = chain.state.missing(tasks)
-    if not missing:
-        return
-    distinct = len({each.key for each in tasks})
-    with progress.stage("answers", distinct, distinct - len(missing)) as stage:
-        await persist(services.generator, recover=services.recover)
-        pool = services.pool
-        if pool is not None:
-            chain.state.put(pool_task(chain), {name: getattr(pool, name) for name in _KEPT})
-        width = max(1, pool.max_loras if pool else 1)
-        groups = _groups(missing, width)
-        for group in groups:
-            await complete(
-                group,
-                partial(_ask, services, stage),
-                state=chain.state,
-                stage=stage,
-                recover=services.recover,
-            )
-            if len(groups) > 1:
-                await _remove(await services.generator(), group, stage)
+
+    def __init__(
+        self,
+        chain: Chain,
+        services: Services,
+        tally_of: Callable[[AnswerWork], Tally],
+        answered: Answered,
+        note: Callable[[str], None],
+        *,
+        adapters: int,
+        in_flight: int,
+    ) -> None:
+        self._state = chain.state
+        self._pool_task = pool_task(chain, chain.plan.baseline.model)
+        self._services = services
+        self._tally_of = tally_of
+        self._answered = answered
+        self._note = note
+        self._adapters = adapters
+        self._in_flight = in_flight
+        self._lane = Lane(self._ask, chain.state, recover=services.recover, ended=self._ended)
+        self._prepared = asyncio.Semaphore(_PREPARED)
+        self._described = False
+        self._places: asyncio.Semaphore | None = None
+        self._turns = itertools.count()
+        self._asked: dict[str, _Asked] = {}
+        """By adapter."""
+
+    async def run(self) -> None:
+        """Answers until it is closed."""
+        await self._lane.run()
+
+    def close(self) -> None:
+        """Every answer was asked for."""
+        self._lane.close()
+
+    async def answer(self, adapter: str, works: Callable[[], Sequence[AnswerWork]]) -> None:
+        """Has an adapter, or the base model, answer; returns when each answer has its outcome.
+
+        Args:
+            adapter: empty for the base model.
+            works: everything that is asked of it.
+        """
+        async with self._prepared:
+            missing: dict[str, list[AnswerWork]] = {}
+            for work in works():
+                missing.setdefault(work.task.key, []).append(work)
+            for key, output in self._state.get_many(missing).items():
+                for work in missing.pop(key):
+                    self._answered(work, output, False)
+            if missing and not adapter:
+                await self._through_lane(adapter, missing)
+            elif missing:
+                async with await self._place():
+                    await self._with_adapter(adapter, missing)
+
+    async def _with_adapter(self, adapter: str, missing: dict[str, list[AnswerWork]]) -> None:
+        async def load() -> None:
+            await serve(await self._generator(), adapter, self._note)
+
+        try:
+            await persist(load, recover=self._services.recover)
+        except Unavailable:
+            raise
+        except TuneproofError as error:
+            for works in missing.values():
+                self._piece(works).fail(self._state, error.message)
+            return
+        await self._through_lane(adapter, missing)
+        await make_room(self._services, adapter, self._adapters, self._note)
+
+    async def _through_lane(self, adapter: str, missing: dict[str, list[AnswerWork]]) -> None:
+        asked = self._asked[adapter] = _Asked(missing)
+        turn = next(self._turns)
+        for works in missing.values():
+            given = works[0].task
+            # Prompts that begin alike stand together, for the engine's prefix cache.
+            prompt = tuple(message["content"] for message in given.inputs["messages"])
+            for work in works:
+                self._lane.add(given, self._tally_of(work), rank=(turn, prompt))
+        await asked.over.wait()
+        del self._asked[adapter]
+
+    def _ended(self, done: Task, output: Any | None) -> None:
+        asked = self._asked[str(done.inputs["adapter"])]
+        works = asked.works.pop(done.key)
+        if output is not None:
+            for work in works:
+                self._answered(work, output, True)
+        if not asked.works:
+            asked.over.set()
+
+    async def _ask(self, tasks: AsyncIterator[Task]) -> AsyncGenerator[TaskOutcome, None]:
+        generator = await self._generator()
+        # A generator that was lost may still be loading them.
+        loading = (serve(generator, adapter, self._note) for adapter in self._asked)
+        for failure in await asyncio.gather(*loading, return_exceptions=True):
+            # Another failure than this is one of its adapter, whose requests will tell.
+            if isinstance(failure, Unavailable):
+                raise failure
+        asked: dict[str, str] = {}
+
+        async def inputs() -> AsyncIterator[tuple[str, GenerateInput]]:
+            async for each in tasks:
+                given = each.inputs
+                asked[each.key] = given["adapter"]
+                sampling = Sampling(max_tokens=given["sampling"]["max_tokens"], temperature=0.0)
+                yield each.key, GenerateInput(given["messages"], given["adapter"], sampling)
+
+        async for key, outcome in generator.generate_many(inputs(), in_flight=self._in_flight):
+            adapter = asked.pop(key)
+            if isinstance(outcome, TuneproofError):
+                yield key, outcome
+            else:
+                yield key, _output(outcome, adapter)
+
+    async def _generator(self) -> GeneratorClient:
+        generator = await self._services.generator()
+        pool = self._services.pool
+        if pool is not None and not self._described:
+            self._described = True
+            self._state.put(self._pool_task, {name: getattr(pool, name) for name in _KEPT})
+        return generator
+
+    async def _place(self) -> asyncio.Semaphore:
+        if self._places is None:
+            await persist(self._generator, recover=self._services.recover)
+            self._places = self._places or asyncio.Semaphore(held_at_once(self._services))
+        return self._places
+
+    def _piece(self, works: Sequence[AnswerWork]) -> Piece:
+        piece = Piece(works[0].task)
+        for work in works:
+            piece.add(self._tally_of(work), 1)
+        return piece
 
 
-def pool_task(chain: Chain) -> Task:
-    """The task under which the state keeps the generator's description."""
-    return task("pool", {"base": chain.identities.model})
-
-
-def _groups(tasks: Sequence[Task], width: int) -> list[list[Task]]:
-    """Tasks in groups with at most `width` adapters each; the base model's go first."""
-    adapters = list(dict.fromkeys(str(each.inputs["adapter"]) for each in tasks))
-    named = [adapter for adapter in adapters if adapter]
-    parts = [named[start : start + width] for start in range(0, len(named), width)] or [[]]
-    wanted = [{"", *part} if index == 0 else set(part) for index, part in enumerate(parts)]
-    return [[each for each in tasks if each.inputs["adapter"] in part] for part in wanted]
-
-
-async def _ask(
-    services: Services, stage: Stage, tasks: Sequence[Task]
-) -> AsyncIterator[TaskOutcome]:
-    generator = await services.generator()
-    refs = list(dict.fromkeys(str(each.inputs["adapter"]) for each in tasks))
-    failed = await _load(generator, [ref for ref in refs if ref], stage)
-    for each in tasks:
-        if error := failed.get(str(each.inputs["adapter"])):
-            yield each.key, error
-    by_key = {each.key: each for each in tasks if each.inputs["adapter"] not in failed}
-    inputs = {
-        key: GenerateInput(
-            each.inputs["messages"],
-            each.inputs["adapter"],
-            Sampling(max_tokens=each.inputs["sampling"]["max_tokens"], temperature=0.0),
-        )
-        for key, each in by_key.items()
-    }
-    async for key, outcome in generator.generate_many(inputs):
-        if isinstance(outcome, TuneproofError):
-            yield key, outcome
-        else:
-            yield key, _output(outcome, str(by_key[key].inputs["adapter"]))
+def pool_task(chain: Chain, model: str) -> Task:
+    """The task under which the state keeps what a model's generator or endpoint says of itself."""
+    return task("pool", {"base": chain.identities.of(model).content})
 
 
 def _output(generation: Generation, adapter: str) -> object:
@@ -98,36 +200,3 @@ def _output(generation: Generation, adapter: str) -> object:
             " the answer does not count"
         )
     return {name: getattr(generation, name) for name in _ANSWERED}
-
-
-async def _load(
-    generator: GeneratorClient, refs: Sequence[str], stage: Stage
-) -> dict[str, TuneproofError]:
-    """Has adapters loaded, all at once; errors of those that are not served."""
-
-    async def load(ref: str) -> None:
-        name = ref.partition("@")[0]
-        await generator.declare(ref)
-        await generator.wait_ready(
-            ref,
-            away_seconds=_AWAY_SECONDS,
-            on_change=lambda now: stage.note(f"{name} {now.state}"),
-        )
-
-    outcomes = await asyncio.gather(*(load(ref) for ref in refs), return_exceptions=True)
-    failed: dict[str, TuneproofError] = {}
-    for ref, outcome in zip(refs, outcomes, strict=True):
-        if isinstance(outcome, TuneproofError) and not isinstance(outcome, Unavailable):
-            failed[ref] = outcome
-        elif outcome is not None:
-            raise outcome
-    return failed
-
-
-async def _remove(generator: GeneratorClient, group: Sequence[Task], stage: Stage) -> None:
-    for ref in dict.fromkeys(str(each.inputs["adapter"]) for each in group):
-        if ref:
-            try:
-                await generator.remove(ref)
-            except TuneproofError as error:
-                stage.note(f"{ref} was not removed: {error.message}")

@@ -6,19 +6,20 @@ its passages and its adapter. All of these are in the state, so no service is as
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneproof.data.items import Item
-from tuneproof.prompts import closed_book_messages, rag_messages
+from tuneproof.prompts import Pair, chat
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
 from tuneproof.study.design.identity import Identities
 from tuneproof.study.design.plan import Plan, PlannedCell
-from tuneproof.study.state.codec import StoredPassage, passages_from_json
+from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
+from tuneproof.study.steps.given import given_task
+from tuneproof.study.steps.pairs import example_pairs, training_data, tuning_pairs
+from tuneproof.study.steps.searches import Searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,20 @@ class AnswerWork:
     cell: PlannedCell
     asked: Question
     task: Task
+    check: bool = False
+    """It belongs to the reader's check."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the searches found, as far as they are done."""
+
+    passages: Mapping[str, tuple[StoredPassage, ...]]
+    """By item id, as deep as retrieval is measured."""
+    near: Mapping[tuple[str, str], tuple[str, ...]]
+    """Ids of the pairs nearest to a test item, by cell and item."""
+    questions: tuple[Question, ...]
+    """The test items that have their passages."""
 
 
 class Chain:
@@ -41,96 +56,102 @@ class Chain:
         self.plan = plan
         self.identities = identities
         self.state = state
+        self.searches = Searches(plan, state)
         self.oracle = oracle_questions(plan)
         """Of the reader's check; empty without one."""
         self.forms = judge_forms(plan)
         """Of the judge's check; empty without one."""
 
-    def corpus_task(self) -> Task:
-        """Making the corpus."""
-        chunking = self.plan.spec.corpus.model_dump()
-        if chunking["by"] == "tokens":  # the default, younger than corpora that are made already
-            del chunking["by"]
-        return task("corpus", {"documents": self.plan.documents_digest, "chunking": chunking})
-
-    def corpus_digest(self) -> str | None:
-        """Of the frozen corpus, once it is made."""
-        corpus = self.state.get(self.corpus_task().key)
-        return None if corpus is None else str(corpus["digest"])
-
-    def searched_items(self) -> list[Item]:
-        """Items whose passages the study needs: all test items, and those that are tuned on."""
-        found = {item.id: item for item in self.plan.test}
-        for cell in self.plan.tuned:
-            if cell.tune is not None and cell.tune.context == "retrieved":
-                found |= {item.id: item for item in cell.items}
-        return list(found.values())
-
-    def retrieval_tasks(self) -> dict[str, Task]:
-        """Searches by item id; empty while there is no corpus."""
-        digest = self.corpus_digest()
-        if digest is None:
-            return {}
-        retrieval = self.plan.spec.retrieval
-        # Without a reranker the inputs, and so the results, are those of before there was one.
-        settings = {**retrieval.model_dump(exclude_none=True), "k": retrieval.depth}
-        if settings["mode"] != "hybrid":
-            del settings["alpha"]
-        return {
-            item.id: task("retrieval", {"corpus": digest, "query": item.question, **settings})
-            for item in self.searched_items()
-        }
-
-    def passages(self) -> dict[str, tuple[StoredPassage, ...]]:
-        """The passages found, by item id, as deep as retrieval is measured (the prompt takes the
-        first k); without the items whose search is missing."""
-        outputs = self.state.outputs(self.retrieval_tasks())
-        return {item: passages_from_json(output) for item, output in outputs.items()}
+    def part(self, model: str) -> Chain:
+        """The work of one model alone."""
+        return Chain(self.plan.part(model), self.identities, self.state)
 
     def training_data(self, cell: PlannedCell) -> bytes | None:
         """The cell's conversations as JSON Lines; None while searches are missing."""
-        return _training_data(cell, self._passage_texts(), self.plan.spec.prompt.passage_words)
+        return self._training_data(cell, self.searches.passages())
 
     def training_tasks(self) -> dict[str, Task]:
         """Trainings by cell name; without the cells whose data are incomplete."""
-        texts, words = self._passage_texts(), self.plan.spec.prompt.passage_words
+        found = self.searches.passages()
         return {
             cell.name: self._training_task(cell, data)
             for cell in self.plan.tuned
-            if (data := _training_data(cell, texts, words)) is not None
+            if (data := self._training_data(cell, found)) is not None
         }
+
+    def _training_data(
+        self, cell: PlannedCell, found: dict[str, tuple[StoredPassage, ...]]
+    ) -> bytes | None:
+        spec = self.plan.spec
+        pairs = tuning_pairs(cell, found, spec.retrieval.k)
+        return None if pairs is None else training_data(pairs, spec.prompt.passage_words)
 
     def adapters(self) -> dict[str, str]:
         """References `name@sha256:<hex>` by cell name, of the cells that are trained."""
         outputs = self.state.outputs(self.training_tasks())
         return {cell: str(output["adapter_ref"]) for cell, output in outputs.items()}
 
-    def answers(self) -> list[AnswerWork]:
-        """Answers to the test items that can be asked for now, the baseline's first."""
-        texts, adapters = self._passage_texts(), self.adapters()
-        style = self.plan.spec.references
-        asked = [
-            Question(item.id, item.question, item.references[style], texts[item.id])
+    def searched(self) -> Searched:
+        """What the searches found so far."""
+        spec, found = self.plan.spec, self.searches.passages()
+        questions = tuple(
+            Question(
+                item.id,
+                item.question,
+                item.references[spec.references],
+                tuple(passage.text for passage in found[item.id][: spec.retrieval.k]),
+            )
             for item in self.plan.test
-            if item.id in texts
-        ]
+            if item.id in found
+        )
+        return Searched(found, self.searches.neighbours(), questions)
+
+    def answers_by_cell(self) -> Iterator[tuple[PlannedCell, list[AnswerWork]]]:
+        """Each cell with its answers that can be asked for now, the baseline first."""
+        searched, adapters = self.searched(), self.adapters()
+        for cell in self.plan.cells:
+            waits = cell.tune is not None and cell.name not in adapters
+            adapter = adapters.get(cell.name, "")
+            yield cell, [] if waits else self.answers_of(cell, adapter, searched)
+
+    def answers(self) -> list[AnswerWork]:
+        """All answers to the test items that can be asked for now."""
+        return [work for _, works in self.answers_by_cell() for work in works]
+
+    def answers_of(self, cell: PlannedCell, adapter: str, searched: Searched) -> list[AnswerWork]:
+        """One cell's answers to the test items that can be asked for now.
+
+        Args:
+            adapter: the cell's; empty where the base model answers.
+        """
+        k = self.plan.spec.retrieval.k
         return [
-            self._answer(cell, adapters.get(cell.name, ""), question)
-            for cell in self.plan.cells
-            if cell.tune is None or cell.name in adapters
-            for question in asked
+            self._answer(cell, adapter, question, pairs)
+            for question in searched.questions
+            if (
+                pairs := example_pairs(
+                    cell, searched.near.get((cell.name, question.id)), searched.passages, k
+                )
+            )
+            is not None
         ]
 
     def reader_answers(self) -> list[AnswerWork]:
-        """The base model's answers of the reader's check."""
-        return [self._answer(self.plan.baseline, "", each) for each in self.oracle]
+        """The answers of the reader's check, of each base."""
+        found = [
+            self._answer(cell, "", each)
+            for cell in self.plan.baselines.values()
+            if not cell.is_api
+            for each in self.oracle
+        ]
+        return [replace(work, check=True) for work in found]
 
     def grades(self) -> dict[int, Task]:
         """Grades by position in `answers`; without those that are not answered yet."""
         answers = self.answers()
         outputs = self.state.outputs({place: work.task for place, work in enumerate(answers)})
         return {
-            place: self._grade_task(answers[place].asked, output["text"])
+            place: self.grade_of(answers[place], output["text"])
             for place, output in outputs.items()
         }
 
@@ -139,9 +160,15 @@ class Chain:
         answers = self.reader_answers()
         outputs = self.state.outputs({place: work.task for place, work in enumerate(answers)})
         return {
-            place: lexical_task(output["text"], answers[place].asked.references)
+            place: self.grade_of(answers[place], output["text"])
             for place, output in outputs.items()
         }
+
+    def grade_of(self, work: AnswerWork, text: str) -> Task:
+        """The grade of an answer."""
+        if work.check:
+            return lexical_task(text, work.asked.references)
+        return self._grade_task(work.asked, text)
 
     def form_grades(self) -> list[Task]:
         """Grades of the judge's check, in the order of the forms."""
@@ -150,34 +177,34 @@ class Chain:
             for each in self.forms
         ]
 
-    def _passage_texts(self) -> dict[str, tuple[str, ...]]:
-        return {
-            item: tuple(passage.text for passage in found[: self.plan.spec.retrieval.k])
-            for item, found in self.passages().items()
-        }
-
     def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
         inputs = {
-            "base": self.identities.model,
-            "adapter_name": cell.name,
+            "base": self.identities.of(cell.model).content,
             "data": sha256_of_bytes(data),
-            "hyperparameters": self.plan.spec.hyperparameters.model_dump(mode="json"),
+            "hyperparameters": cell.hyperparameters.model_dump(mode="json"),
             "seed": cell.seed,
         }
         return task("training", inputs)
 
-    def _answer(self, cell: PlannedCell, adapter: str, asked: Question) -> AnswerWork:
+    def _answer(
+        self, cell: PlannedCell, adapter: str, asked: Question, examples: Sequence[Pair] = ()
+    ) -> AnswerWork:
+        if cell.arm.imported is not None:
+            return AnswerWork(cell, asked, given_task(cell, self.plan, asked.id))
         words = self.plan.spec.prompt.passage_words
+        passages = asked.passages if cell.arm.context == "retrieved" else None
         inputs = {
-            "base": self.identities.model,
+            "base": self.identities.of(cell.model).content,
             "adapter": adapter,
-            "messages": rag_messages(asked.question, asked.passages, passage_words=words),
-            "sampling": {
-                "max_tokens": self.plan.spec.generation.max_tokens,
-                "temperature": 0.0,
-            },
+            "messages": chat(asked.question, passages, examples=examples, passage_words=words),
+            "sampling": {"max_tokens": self._max_tokens(cell), "temperature": 0.0},
         }
         return AnswerWork(cell, asked, task("answer", inputs))
+
+    def _max_tokens(self, cell: PlannedCell) -> int:
+        spec = self.plan.spec
+        own = spec.api(cell.model).max_tokens if cell.is_api else None
+        return own or spec.generation.max_tokens
 
     def _grade_task(self, asked: Question, answer: str) -> Task:
         judge = self.plan.spec.judge
@@ -206,23 +233,3 @@ def seed_of(study_seed: int, question: str) -> int:
     """The judge's seed for a question, below 2**31: the same in every arm, and different for each
     question, so that questions do not share the luck of a repeat."""
     return int(sha256_of_json([study_seed, question])[-8:], 16) >> 1
-
-
-def _training_data(
-    cell: PlannedCell, passages: Mapping[str, tuple[str, ...]], passage_words: int | None
-) -> bytes | None:
-    tune = cell.tune
-    if tune is None:
-        return None
-    lines = []
-    for item in cell.items:
-        if tune.context == "none":
-            messages = closed_book_messages(item.question)
-        elif item.id in passages:
-            found = passages[item.id]
-            messages = rag_messages(item.question, found, passage_words=passage_words)
-        else:
-            return None
-        answer = {"role": "assistant", "content": item.references[tune.references][0]}
-        lines.append(json.dumps({"messages": [*messages, answer]}, ensure_ascii=False))
-    return ("\n".join(lines) + "\n").encode()

@@ -78,12 +78,12 @@ def answers_as_forms(plan: Plan, answers: Sequence[Answer]) -> list[tuple[JudgeF
     return list(found.values())
 
 
-def reader_check(facts: int, grades: Sequence[Grade]) -> ReaderCheck | None:
-    """What the reader's check found; None when nothing was scored."""
+def reader_check(facts: int, grades: Sequence[Grade], model: str) -> ReaderCheck | None:
+    """What the reader's check found of a base; None when nothing was scored."""
     if not grades:
         return None
     exact = sum(grade.lexical["exact_match"] for grade in grades) / len(grades)
-    return ReaderCheck(facts, len(grades), exact)
+    return ReaderCheck(facts, len(grades), exact, model)
 
 
 def judge_check(

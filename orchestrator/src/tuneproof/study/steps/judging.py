@@ -1,54 +1,49 @@
-"""Step: the judge grades every answer, and the forms of its own check."""
+"""Step: the judge grades answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 from functools import partial
 
 from tuneproof.results import Grade
 from tuneproof.sdk import GradeInput
 from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
-from tuneproof.study.progress import Progress
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task
-from tuneproof.study.steps.chain import Chain
-from tuneproof.study.steps.work import TaskOutcome, complete_stage
+from tuneproof.study.steps.work import Ask, TaskOutcome
 
 _PASSING = frozenset({"timeout", "endpoint"})
 """Kinds of failure that come from the endpoint's state at that moment, not from the answer."""
 
 
-async def judge(chain: Chain, services: Services, progress: Progress) -> None:
-    """Asks for every grade that is missing."""
-    await _grade(chain, services, progress, "grades", list(chain.grades().values()))
+def ask_judge(services: Services, judge_name: str, in_flight: int) -> Ask:
+    """Asks the judge for grades.
+
+    Args:
+        judge_name: the model that the study means; empty where no model judges.
+        in_flight: most answers at once that the judge has and has not graded.
+    """
+    return partial(_ask, services, judge_name, in_flight)
 
 
-async def check(chain: Chain, services: Services, progress: Progress) -> None:
-    """Asks for the grades of the reader's check and of the judge's."""
-    tasks = [*chain.reader_grades().values(), *chain.form_grades()]
-    await _grade(chain, services, progress, "checks", tasks)
-
-
-async def _grade(
-    chain: Chain, services: Services, progress: Progress, name: str, tasks: Sequence[Task]
-) -> None:
-    await complete_stage(
-        name,
-        tasks,
-        partial(_ask, services, chain.identities.judge_name),
-        state=chain.state,
-        services=services,
-        progress=progress,
-    )
+def rank_of(task: Task) -> tuple[str, ...]:
+    """Grades that share the beginning of the judge's prompt stand together: it ends in the
+    answer."""
+    given = task.inputs
+    return given.get("question", ""), *given["references"], given["answer"]
 
 
 async def _ask(
-    services: Services, judge_name: str, tasks: Sequence[Task]
-) -> AsyncIterator[TaskOutcome]:
+    services: Services, judge_name: str, in_flight: int, tasks: AsyncIterator[Task]
+) -> AsyncGenerator[TaskOutcome, None]:
     judge = await services.judge()
-    inputs = {task.key: _input(task) for task in tasks}
-    async for key, outcome in judge.grade_many(inputs):
+
+    async def inputs() -> AsyncIterator[tuple[str, GradeInput]]:
+        async for task in tasks:
+            yield task.key, _input(task)
+
+    async for key, outcome in judge.grade_many(inputs(), in_flight=in_flight):
         if isinstance(outcome, TuneproofError):
             yield key, outcome
             continue

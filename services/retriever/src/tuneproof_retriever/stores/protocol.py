@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuneproof_retriever.corpus import Corpus, Hit, Passage, PreparedDocument, Vector
+from tuneproof.servicekit.errors import Corrupted
+from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class VectorStore(Protocol):
     """Keeps passages with their vectors and a record per corpus.
 
     Names are checked by the caller. All methods raise `NotFound` for a corpus that is not there
-    (but `create` and `names`), `Unavailable` when the store cannot be reached or written, and
-    `Corrupted` when it holds what cannot be read.
+    (but `create` and `names`), `Unavailable` when the store cannot be reached or written,
+    `WrongState` when it refuses this process, and `Corrupted` when it holds what cannot be read.
     """
 
     async def create(self, corpus: Corpus) -> bool:
@@ -46,10 +47,11 @@ class VectorStore(Protocol):
         """Replaces the record of a corpus atomically."""
 
     async def delete(self, name: str) -> None:
-        """Removes a corpus; after a crash it is there as before, or gone."""
+        """Removes a corpus, also one that cannot be read; after a crash it is there as before, or
+        gone. The caller has the claim, or nobody has it."""
 
     async def names(self) -> list[str]:
-        """Names of all corpora, sorted."""
+        """Names of all corpora, sorted, with those that cannot be read."""
 
     async def documents(self, name: str) -> dict[str, str]:
         """Content digests of the documents that are complete, by document id."""
@@ -71,25 +73,47 @@ class VectorStore(Protocol):
         """Makes a corpus searchable; may be repeated."""
 
     async def dense(
-        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """Passages with the greatest cosine to `vector`, best first; scores are cosines.
 
         Args:
-            limit: most hits.
+            limit: most candidates.
             where: entries that a passage's metadata must hold.
+            whole: the candidates bring their passages, which costs more than it saves where most
+                of them are not wanted.
         """
 
     async def keyword(
-        self, name: str, words: str, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """Passages that hold any of the words, by BM25, best first.
 
         `words` is text, never a query language: no character of it has a meaning.
 
         Args:
-            limit: most hits.
+            limit: most candidates.
             where: entries that a passage's metadata must hold.
+            whole: see `dense`.
+        """
+
+    async def passages(self, name: str, candidates: Sequence[Candidate]) -> list[Passage]:
+        """The passages of candidates that a search of this corpus gave, in their order.
+
+        Raises:
+            Corrupted: when one is not there any more.
         """
 
     async def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vector]:
@@ -127,4 +151,18 @@ class VectorStore(Protocol):
 
         Raises:
             Unavailable: with the reason, while they cannot.
+            WrongState: when somebody must correct the set-up first.
         """
+
+
+def in_order(
+    name: str, candidates: Sequence[Candidate], passages: Iterable[Passage]
+) -> list[Passage]:
+    """Passages that a store read, in the order of their candidates: see `VectorStore.passages`."""
+    found = {passage.id: passage for passage in passages}
+    if lost := [each.id for each in candidates if each.id not in found]:
+        raise Corrupted(
+            f"corpus {name!r} lost passage {lost[0]}; delete the corpus and ingest again",
+            corpus=name,
+        )
+    return [found[each.id] for each in candidates]

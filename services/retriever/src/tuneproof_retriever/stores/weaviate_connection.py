@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import grpc
 import httpx
+import structlog
 import weaviate
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 from weaviate.config import GrpcConfig
@@ -31,6 +32,7 @@ from tuneproof.servicekit.errors import (
     Overloaded,
     TuneproofError,
     Unavailable,
+    WrongState,
 )
 from tuneproof_retriever.stores.weaviate_options import Server
 
@@ -42,6 +44,7 @@ _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_bac
 _DEFAULT_GRPC_PORT = 50051
 _TOO_MANY = "429 Too many requests"
 """What Weaviate 1.39 answers, with the code UNKNOWN, beyond MAXIMUM_CONCURRENT_GET_REQUESTS."""
+_log = structlog.get_logger(__name__)
 
 
 class Connection:
@@ -66,7 +69,8 @@ class Connection:
         Raises:
             NotFound: the server does not know the collection.
             Overloaded: it takes no more calls now.
-            Unavailable: it does not answer in time, or refuses.
+            WrongState: it refuses the API key.
+            Unavailable: it does not answer in time, or fails.
         """
         limit = self.server.write_seconds if writing else self.server.search_seconds
         try:
@@ -95,10 +99,19 @@ class Connection:
 
     async def watch(self) -> None:
         """Counts outages, until cancelled. Whoever imports asks whether there was one."""
+        blind = False
         while True:
-            away = not await self._is_up()
-            self.outages += away and not self._away
-            self._away = away
+            try:
+                away = not await self._is_up()
+            except Exception:  # noqa: BLE001 - logged, and a watch that ends tells nobody
+                # Whether it is up is unknown, and an import in this time needs a whole proof.
+                if not blind:
+                    self.outages += 1
+                    _log.exception("Weaviate cannot be watched", url=self.server.url)
+                blind = True
+            else:
+                self.outages += away and not self._away
+                self._away, blind = away, False
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def close(self) -> None:
@@ -171,9 +184,11 @@ class Connection:
                 f"Weaviate takes no more calls now: {text}", retry_after=_asked_by(error)
             )
         if codes & {"401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED"}:
-            return Unavailable(
+            return WrongState(
                 f"Weaviate at {self.server.url} refuses this retriever's API key; set"
-                " weaviate_api_key or weaviate_api_key_file to one that may read and write"
+                " weaviate_api_key or weaviate_api_key_file to one that may read and write, and"
+                " restart the retriever",
+                reason="ENDPOINT_KEY_REFUSED",
             )
         return Unavailable(f"Weaviate at {self.server.url} failed: {text}")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from weaviate.classes.data import DataObject
 
-from tuneproof.servicekit.digests import canonical_json
 from tuneproof_retriever.corpus import Passage, PreparedDocument
+from tuneproof_retriever.stores.fields import fields_of
 from tuneproof_retriever.stores.protocol import StoredPassage
-from tuneproof_retriever.stores.tags import tags_of
 from tuneproof_retriever.stores.word_stems import word_stems
 
 PASSAGE_PROPERTIES = ["document_id", "text", "start", "end", "title", "metadata"]
@@ -28,19 +27,7 @@ def objects_of(documents: Sequence[PreparedDocument]) -> list[Any]:
     objects = [
         DataObject(
             uuid=passage.id,
-            properties={
-                "document_id": passage.document_id,
-                "document_digest": document.digest,
-                "ordinal": ordinal,
-                "siblings": len(document.passages),
-                "start": passage.start,
-                "end": passage.end,
-                "title": passage.title,
-                "text": passage.text,
-                "metadata": canonical_json(dict(passage.metadata)).decode(),
-                "tags": tags_of(passage.metadata),
-                "words": word_stems(passage.text),
-            },
+            properties={**fields_of(document, ordinal), "words": word_stems(passage.text)},
             vector=document.vectors[ordinal],
         )
         for document in documents
@@ -49,11 +36,10 @@ def objects_of(documents: Sequence[PreparedDocument]) -> list[Any]:
     return sorted(objects, key=lambda each: each.properties["ordinal"] == 0)
 
 
-def passage_of_object(found: Any) -> Passage:
-    """The passage of an object that has `PASSAGE_PROPERTIES`."""
-    properties = found.properties
+def passage_of_properties(id_: str, properties: Mapping[str, Any]) -> Passage:
+    """The passage of an object by its id and its `PASSAGE_PROPERTIES`."""
     return Passage(
-        id=str(found.uuid),
+        id=id_,
         document_id=properties["document_id"],
         text=properties["text"],
         start=int(properties["start"]),
@@ -64,11 +50,10 @@ def passage_of_object(found: Any) -> Passage:
 
 
 def stored_passage_of_object(found: Any) -> StoredPassage:
-    """As `passage_of_object`, for an object that has `ordinal` and `siblings` too."""
+    """The passage of an object that the client gives, with `ordinal` and `siblings`."""
     properties = found.properties
-    return StoredPassage(
-        passage_of_object(found), int(properties["ordinal"]), int(properties["siblings"])
-    )
+    passage = passage_of_properties(str(found.uuid), properties)
+    return StoredPassage(passage, int(properties["ordinal"]), int(properties["siblings"]))
 
 
 @dataclass(frozen=True)

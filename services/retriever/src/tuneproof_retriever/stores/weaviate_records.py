@@ -6,12 +6,14 @@ import asyncio
 import os
 import socket
 import uuid
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from weaviate.exceptions import UnexpectedStatusCodeError
 
-from tuneproof.servicekit.errors import NotFound, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Unavailable
 from tuneproof_retriever.corpus import Corpus, CorpusState
 from tuneproof_retriever.stores.weaviate_connection import Connection
 from tuneproof_retriever.stores.weaviate_options import WeaviateOptions
@@ -22,6 +24,7 @@ from tuneproof_retriever.stores.weaviate_schema import (
     collection_name,
     corpus_name,
     dump,
+    is_record,
     parse,
 )
 
@@ -32,6 +35,8 @@ _KEPT_SECONDS = _SETTLE_SECONDS
 """How old the record of a frozen corpus may be. A corpus that another retriever deletes and makes
 anew is empty for longer, so no passage of it is found under the old record."""
 
+_log = structlog.get_logger(__name__)
+
 
 class Records:
     """The records of one prefix's corpora."""
@@ -40,6 +45,8 @@ class Records:
         self._connection = connection
         self._options = options
         self._claimed: set[str] = set()
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By name: a renewal between another call's reading and writing would undo that call."""
         self._frozen: dict[str, tuple[float, Record]] = {}
         """Records of frozen corpora, by name, and until when they may be used."""
         self._id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -70,10 +77,20 @@ class Records:
 
         Raises:
             NotFound: when there is no such collection.
+            Corrupted: when its record is of another version, or damaged.
         """
         async with self._connection.calling(name) as client:
             wanted = client.collections.use(self.collection_of(name))
-            return parse((await wanted.config.get(simple=True)).description)
+            description = (await wanted.config.get(simple=True)).description
+        record = parse(description)
+        if record is None and is_record(description):
+            raise Corrupted(
+                f"the record of corpus {name!r} cannot be read: it is damaged, or a retriever of"
+                " another version wrote it; use that version, or delete the corpus and ingest"
+                " again",
+                corpus=name,
+            )
+        return record
 
     async def get(self, name: str) -> Record:
         """The record of a corpus.
@@ -99,22 +116,24 @@ class Records:
 
     async def save(self, corpus: Corpus) -> None:
         """Replaces the record of a corpus."""
-        await self._write(replace(await self.get(corpus.name), corpus=corpus))
+        async with self._changing[corpus.name]:
+            await self._write(replace(await self.get(corpus.name), corpus=corpus))
 
     async def remove(self, name: str) -> None:
         """Removes a collection."""
         self._frozen.pop(name, None)
+        self._claimed.discard(name)
         async with self._connection.calling(name, writing=True) as client:
             await client.collections.delete(self.collection_of(name))
 
     async def names(self) -> list[str]:
-        """All corpora, sorted."""
+        """All corpora, sorted, with those whose record cannot be read."""
         async with self._connection.calling("") as client:
             found = await client.collections.list_all(simple=True)
         names = (
             corpus_name(self._options.prefix, each)
             for each, config in found.items()
-            if parse(config.description)
+            if is_record(config.description)
         )
         return sorted(name for name in names if name)
 
@@ -125,13 +144,17 @@ class Records:
         it is still there after a moment in which another retriever that read the record before
         would have written its own.
         """
+        async with self._changing[name]:
+            turn = await self._claim(name)
+            self._claimed.add(name)
+        return turn
+
+    async def _claim(self, name: str) -> str:
         now = datetime.now(UTC)
         record = await self.get(name)
         held = record.filler
         if held is not None and held.id == self._id:
-            if held.until - now < _CLAIM - _RENEWAL:
-                await self._write(replace(record, filler=replace(held, until=now + _CLAIM)))
-            self._claimed.add(name)
+            await self._prolong(record, held, now)
             return held.turn
         if held is not None and held.until > now:
             raise _filled(name, held)
@@ -141,17 +164,17 @@ class Records:
         holder = (await self.get(name)).filler
         if holder is None or holder.turn != claim.turn:
             raise _filled(name, holder)
-        self._claimed.add(name)
         return claim.turn
 
     async def release(self, name: str) -> None:
         """See `VectorStore.release`."""
-        self._claimed.discard(name)
-        record = await self.get(name)
-        if record.filler is not None and record.filler.id == self._id:
-            # Whoever claims it next knows by the holder whether it is still the last one.
-            ended = replace(record.filler, until=datetime.now(UTC))
-            await self._write(replace(record, filler=ended))
+        async with self._changing[name]:
+            self._claimed.discard(name)
+            record = await self.get(name)
+            if record.filler is not None and record.filler.id == self._id:
+                # Whoever claims it next knows by the holder whether it is still the last one.
+                ended = replace(record.filler, until=datetime.now(UTC))
+                await self._write(replace(record, filler=ended))
 
     async def renew(self) -> None:
         """Keeps this process's claims until they are released."""
@@ -159,11 +182,28 @@ class Records:
             await asyncio.sleep(_RENEWAL.total_seconds())
             for name in list(self._claimed):
                 try:
-                    await self.claim(name)
+                    await self._renew(name)
                 except NotFound:
                     self._claimed.discard(name)
                 except TuneproofError:
                     continue  # whoever writes next is told
+                except Exception:  # noqa: BLE001 - logged, and the other claims go on
+                    _log.exception("a claim was not renewed", corpus=name)
+
+    async def _renew(self, name: str) -> None:
+        """Keeps a claim if it is still there; one that was lost or released is not taken again."""
+        async with self._changing[name]:
+            if name not in self._claimed:
+                return
+            record = await self.get(name)
+            if record.filler is None or record.filler.id != self._id:
+                self._claimed.discard(name)
+                return
+            await self._prolong(record, record.filler, datetime.now(UTC))
+
+    async def _prolong(self, record: Record, held: Filler, now: datetime) -> None:
+        if held.until - now < _CLAIM - _RENEWAL:
+            await self._write(replace(record, filler=replace(held, until=now + _CLAIM)))
 
     async def _write(self, record: Record) -> None:
         self._frozen.pop(record.corpus.name, None)

@@ -36,6 +36,8 @@ COLLECTION_PROPERTIES = {
     "tags": DataType.TEXT_ARRAY,
     "words": DataType.TEXT,
 }
+_LEAST_CANDIDATES = 200
+"""Of a search in HNSW. Weaviate's own 100 for few hits lose some: see docs/retrieval.md."""
 _FILTERED = {"ordinal", "tags"}
 _SEARCHED = {"words": Tokenization.WHITESPACE}
 
@@ -68,11 +70,16 @@ def dump(record: Record) -> str:
 
 
 def parse(description: str | None) -> Record | None:
-    """The record in a collection's description; None when there is none."""
+    """The record in a collection's description; None when there is none that can be read."""
     try:
         return _RECORD.validate_json(description or "")
     except ValidationError:
         return None
+
+
+def is_record(description: str | None) -> bool:
+    """Whether a description is a record, readable or not, rather than words."""
+    return (description or "").lstrip().startswith("{")
 
 
 def collection_name(prefix: str, name: str) -> str:
@@ -91,8 +98,9 @@ def collection(prefix: str, corpus: Corpus, layout: Layout) -> dict[str, Any]:
     # Where nothing is said, the server's DEFAULT_QUANTIZATION decides.
     quantizers = Configure.VectorIndex.Quantizer
     quantizer = quantizers.rq(bits=8) if layout.quantised else quantizers.none()
+    candidates = {"dynamic_ef_min": _LEAST_CANDIDATES} if layout.index == "hnsw" else {}
     index = getattr(Configure.VectorIndex, layout.index)(
-        distance_metric=VectorDistances.COSINE, quantizer=quantizer
+        distance_metric=VectorDistances.COSINE, quantizer=quantizer, **candidates
     )
     return {
         "name": collection_name(prefix, corpus.name),

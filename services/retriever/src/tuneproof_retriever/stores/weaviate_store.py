@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,11 @@ import numpy as np
 from weaviate.classes.aggregate import Metrics
 from weaviate.classes.config import ConsistencyLevel
 from weaviate.classes.data import DataObject
-from weaviate.classes.query import Filter, MetadataQuery
+from weaviate.classes.query import Filter
 
 from tuneproof.servicekit.errors import Corrupted
-from tuneproof_retriever.corpus import Corpus, Hit, PreparedDocument, Vector
+from tuneproof_retriever.corpus import Candidate, Corpus, Passage, PreparedDocument, Vector
 from tuneproof_retriever.stores.protocol import Counts, StoredPassage
-from tuneproof_retriever.stores.tags import tags_of
 from tuneproof_retriever.stores.weaviate_batches import insert, remove
 from tuneproof_retriever.stores.weaviate_connection import Connection, connected
 from tuneproof_retriever.stores.weaviate_objects import (
@@ -31,18 +30,16 @@ from tuneproof_retriever.stores.weaviate_objects import (
     PLACE_PROPERTIES,
     held_of,
     objects_of,
-    passage_of_object,
     stored_passage_of_object,
 )
 from tuneproof_retriever.stores.weaviate_options import WeaviateOptions
 from tuneproof_retriever.stores.weaviate_records import Records
+from tuneproof_retriever.stores.weaviate_searches import Searches, passage_of, with_passages
 from tuneproof_retriever.stores.word_stems import word_stems
 
 _PAGE = 1000
 _MENDED = 50
 """Passages that are mended together: a crash in between leaves so many documents incomplete."""
-_MOST_HITS = 10_000
-"""Weaviate's own limit (QUERY_MAXIMUM_RESULTS), unless its operator changes it."""
 
 
 class WeaviateStore:
@@ -76,7 +73,8 @@ class WeaviateStore:
 
     async def delete(self, name: str) -> None:
         """See `VectorStore`."""
-        await self._records.get(name)
+        with suppress(Corrupted):
+            await self._records.get(name)
         self._parts.pop(name, None)
         await self._records.remove(name)
 
@@ -160,39 +158,40 @@ class WeaviateStore:
             await insert(writing, some)
 
     async def dense(
-        self, name: str, vector: Vector, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        vector: Vector,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
-        async with self._using(name) as collection:
-            found = await collection.query.near_vector(
-                near_vector=vector,
-                limit=min(limit, _MOST_HITS),
-                filters=_filter(where),
-                return_metadata=MetadataQuery(distance=True),
-                return_properties=PASSAGE_PROPERTIES,
-            )
-        return [
-            Hit(passage_of_object(each), 1.0 - each.metadata.distance) for each in found.objects
-        ]
+        async with self._connection.calling(name) as client:
+            found = await self._searches(name).dense(client, vector, limit, where)
+        return with_passages(found) if whole else found
 
     async def keyword(
-        self, name: str, words: str, limit: int, where: Mapping[str, str]
-    ) -> list[Hit]:
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        where: Mapping[str, str],
+        *,
+        whole: bool = False,
+    ) -> list[Candidate]:
         """See `VectorStore`."""
         stems = word_stems(words)
         if not stems:
             await self._records.get(name)
             return []
-        async with self._using(name) as collection:
-            found = await collection.query.bm25(
-                query=stems,
-                query_properties=["words"],
-                limit=min(limit, _MOST_HITS),
-                filters=_filter(where),
-                return_metadata=MetadataQuery(score=True),
-                return_properties=PASSAGE_PROPERTIES,
-            )
-        return [Hit(passage_of_object(each), each.metadata.score) for each in found.objects]
+        async with self._connection.calling(name) as client:
+            found = await self._searches(name).keyword(client, stems, limit, where)
+        return with_passages(found) if whole else found
+
+    async def passages(self, _name: str, candidates: Sequence[Candidate]) -> list[Passage]:
+        """See `VectorStore`. The lists brought them."""
+        return [passage_of(each) for each in candidates]
 
     async def claim(self, name: str) -> str:
         """See `VectorStore`."""
@@ -209,6 +208,9 @@ class WeaviateStore:
     async def check_ready(self) -> None:
         """See `VectorStore`."""
         await self._connection.check()
+
+    def _searches(self, name: str) -> Searches:
+        return Searches(self._records.collection_of(name), self._level)
 
     @asynccontextmanager
     async def _using(self, name: str, *, writing: bool = False) -> AsyncIterator[Any]:
@@ -254,7 +256,3 @@ async def open_weaviate_store(options: WeaviateOptions) -> AsyncIterator[Weaviat
             yield WeaviateStore(connection, records, options.consistency)
         finally:
             renewing.cancel()
-
-
-def _filter(where: Mapping[str, str]) -> Any:
-    return Filter.by_property("tags").contains_all(tags_of(where)) if where else None

@@ -24,14 +24,14 @@ _ENGLISH = SnowballStemmer("english")
 
 def word_stems(text: str) -> str:
     """The stems of a text's words in order, between spaces; empty where none is left."""
-    stems = (_stem(word) for word in _WORD.findall(text))
+    # Longer words would fill the cache with text that no index holds.
+    words = (word for word in _WORD.findall(text) if len(word.encode()) < _WORD_BYTES)
+    stems = map(_stem, words)
     return " ".join(stem for stem in stems if stem)
 
 
 @lru_cache(maxsize=100_000)
 def _stem(word: str) -> str:
-    if len(word.encode()) >= _WORD_BYTES:
-        return ""
     stem: str = _ENGLISH.stem_word(word.lower())
     if stem in STOP_WORDS:
         return ""

@@ -119,7 +119,8 @@ class Chunking(_message.Message):
     """
     overlap_tokens: _builtins.int
     """Most tokens that a passage shares with the one before, below max_tokens: in whole words by
-    tokens, in whole sentences by sentences or structure. Nothing is shared across a heading.
+    tokens, in whole sentences by sentences or structure. By structure, nothing is shared across a
+    heading.
     """
     by: Global___ChunkingStrategy.ValueType
     def __init__(
@@ -309,7 +310,7 @@ class Document(_message.Message):
     id: _builtins.str
     """Unique in the corpus, 1 to 512 characters, not blank."""
     title: _builtins.str
-    """Is embedded before each passage of the document; may be empty."""
+    """Is embedded before each passage of the document; at most 4,096 characters, may be empty."""
     text: _builtins.str
     """At most 10 MB of UTF-8; not blank."""
     @_builtins.property
@@ -694,24 +695,55 @@ class ListCorporaRequest(_message.Message):
 Global___ListCorporaRequest: _TypeAlias = ListCorporaRequest  # noqa: Y015
 
 @_typing.final
+class DamagedCorpus(_message.Message):
+    """A corpus whose record or passages are damaged, or that a retriever of another version made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def status(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DamagedCorpus: _TypeAlias = DamagedCorpus  # noqa: Y015
+
+@_typing.final
 class ListCorporaResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CORPORA_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def corpora(self) -> _containers.RepeatedCompositeFieldContainer[Global___Corpus]: ...
+    @_builtins.property
+    def damaged(self) -> _containers.RepeatedCompositeFieldContainer[Global___DamagedCorpus]:
+        """Corpora of this page that cannot be read."""
+
     def __init__(
         self,
         *,
         corpora: _abc.Iterable[Global___Corpus] | None = ...,
         next_page_token: _builtins.str = ...,
+        damaged: _abc.Iterable[Global___DamagedCorpus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpora", b"corpora", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpora", b"corpora", "damaged", b"damaged", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,14 +127,15 @@ class RetrieverServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCorpora(self, request, context):
-        """Lists corpora by name, in pages.
+        """Lists corpora by name, in pages. One that cannot be read is listed with the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCorpus(self, request, context):
-        """Deletes a corpus and its passages. NOT_FOUND when there is none of that name.
+        """Deletes a corpus and its passages, also one that cannot be read. NOT_FOUND when there is none of
+        that name, UNAVAILABLE while another retriever fills it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,9 +53,11 @@ class RetrieverServiceStub:
     """
     GetCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]
     ListCorpora: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]
-    """Lists corpora by name, in pages."""
+    """Lists corpora by name, in pages. One that cannot be read is listed with the reason."""
     DeleteCorpus: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]
-    """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+    """Deletes a corpus and its passages, also one that cannot be read. NOT_FOUND when there is none of
+    that name, UNAVAILABLE while another retriever fills it.
+    """
     ExportPassages: _grpc.UnaryStreamMultiCallable[_retriever_pb2.ExportPassagesRequest, _retriever_pb2.ExportPassagesResponse]
     """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
@@ -88,9 +90,11 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """
     GetCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCorpusRequest, _retriever_pb2.GetCorpusResponse]  # type: ignore[assignment]
     ListCorpora: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCorporaRequest, _retriever_pb2.ListCorporaResponse]  # type: ignore[assignment]
-    """Lists corpora by name, in pages."""
+    """Lists corpora by name, in pages. One that cannot be read is listed with the reason."""
     DeleteCorpus: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCorpusRequest, _retriever_pb2.DeleteCorpusResponse]  # type: ignore[assignment]
-    """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+    """Deletes a corpus and its passages, also one that cannot be read. NOT_FOUND when there is none of
+    that name, UNAVAILABLE while another retriever fills it.
+    """
     ExportPassages: _aio.UnaryStreamMultiCallable[_retriever_pb2.ExportPassagesRequest, _retriever_pb2.ExportPassagesResponse]  # type: ignore[assignment]
     """Streams all passages of a frozen corpus by ascending id, with a score of 0."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
@@ -150,7 +154,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.ListCorporaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.ListCorporaResponse, _abc.Awaitable[_retriever_pb2.ListCorporaResponse]]:
-        """Lists corpora by name, in pages."""
+        """Lists corpora by name, in pages. One that cannot be read is listed with the reason."""
 
     @_abc_1.abstractmethod
     def DeleteCorpus(
@@ -158,7 +162,9 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.DeleteCorpusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.DeleteCorpusResponse, _abc.Awaitable[_retriever_pb2.DeleteCorpusResponse]]:
-        """Deletes a corpus and its passages. NOT_FOUND when there is none of that name."""
+        """Deletes a corpus and its passages, also one that cannot be read. NOT_FOUND when there is none of
+        that name, UNAVAILABLE while another retriever fills it.
+        """
 
     @_abc_1.abstractmethod
     def ExportPassages(

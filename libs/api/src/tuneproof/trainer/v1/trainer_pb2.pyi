@@ -285,7 +285,7 @@ class RunSpec(_message.Message):
     HYPERPARAMETERS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
-    """The base model's name as the trainer serves it; empty means its only one."""
+    """Name of one of the trainer's bases. May be empty where it has one only."""
     adapter_name: _builtins.str
     """Name under which the adapter is committed: 1 to 63 characters of a-z, 0-9 and `-`, beginning
     with a letter.

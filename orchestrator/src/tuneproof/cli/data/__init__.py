@@ -1,0 +1,1 @@
+"""`tuneproof data …`: the data set of a study."""

@@ -1,0 +1,1 @@
+"""What `tuneproof study` does with results: diff, export, import, gc."""

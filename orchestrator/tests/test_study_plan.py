@@ -1,0 +1,152 @@
+"""`study plan`: what a study would do, at which rates, and what it warns of."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fakes import served
+from small_study import SmallStudy, invoke
+
+from tuneproof.data.lengths import Lengths
+from tuneproof.study.design.prepare import Request, prepare
+from tuneproof.study.forecast import Rates, forecast, rates_of
+from tuneproof.study.state.store import open_state
+
+pytestmark = pytest.mark.timeout(120)
+MODEL = str(Path(__file__).parents[2] / "demo/telecom-reader")
+NO_RATES = Rates()
+
+
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+
+    def lengths(self, texts):
+        counts = sorted(len(text.split()) for text in texts.values())
+        return Lengths(len(counts), counts[len(counts) // 2], counts[-1], counts[-1], "")
+
+
+@pytest.fixture
+def small(tmp_path):
+    return SmallStudy(tmp_path)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    return partial(invoke, capsys, monkeypatch)
+
+
+def planned(small, *, rates=NO_RATES, context=0, primary=2):
+    plan = prepare(Request(small.file, small.state)).plan
+    return forecast(plan, rates, Words(context) if context else None, primary)
+
+
+def test_hours_are_rates_times_pieces(small):
+    small.edit("hyperparameters: {rank: 4}", "hyperparameters: {epochs: 3}")
+    found = planned(small, rates=Rates(training=10.0, answers=3.0))
+    assert found.hours == {
+        "training": 2 * 8 * 3 * 10 / 3600,
+        "answers": 36 * 3 / 3600,
+        "grades": None,
+    }
+
+
+def test_the_steps_may_end_a_training(small):
+    small.edit("hyperparameters: {rank: 4}", "hyperparameters: {max_steps: 1, epochs: 0}")
+    assert planned(small, rates=Rates(training=3600.0)).hours["training"] == 2 * 16
+
+
+async def test_a_run_measures_the_rates_of_later_plans(small):
+    async with served(small.world()) as target:
+        await small.run(target)
+    with open_state(small.state, write=False) as state:
+        rates = rates_of(state, "tiny", "tiny")
+        other = rates_of(state, "other", "other")
+    assert rates.training == 2 * 10 / (2 * 8)
+    assert rates.answers > 0
+    assert rates.grades > 0
+    assert other == Rates()
+
+
+def test_tokens_are_counted_by_what_a_prompt_holds(small):
+    start, end = "  - {name: short", "training:"
+    text = small.file.read_text()
+    head, rest = text[: text.index(start)], text[text.index(end) :]
+    small.file.write_text(f"{head}  - {{name: by-heart, context: none}}\n{rest}")
+    by_heart = planned(small, context=10_000).tokens["prompts"]
+    shots = "{name: shots, examples: {k: 3, references: full}}"
+    small.file.write_text(f"{head}  - {{name: by-heart, context: none}}\n  - {shots}\n{rest}")
+    with_shots = planned(small, context=10_000).tokens
+    assert with_shots["prompts"] > 3 * by_heart
+    assert with_shots["training"] == 0
+    assert with_shots["answers"] == 3 * 12 * 32
+
+
+def test_too_long_a_prompt_is_warned_of(small):
+    assert not any("the model reads" in text for text in planned(small, context=4096).warnings)
+    warned = planned(small, context=100).warnings
+    assert any(text.startswith("baseline: a prompt with its answer takes") for text in warned)
+    small.edit("hyperparameters: {rank: 4}", "hyperparameters: {max_length: 60}")
+    warned = planned(small, context=4096).warnings
+    assert any("max_length is 60" in text and text.startswith("short-8-s1") for text in warned)
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ("{sizes: [8], seeds: [1, 2, 3]}", None),
+        ("{sizes: [40], seeds: [1, 2, 3]}", "every seed draws the same"),
+        ("{sizes: [30], seeds: [1, 2, 3]}", "two seeds share about 75% of their 30 questions"),
+        ("{sizes: [40]}", "with 1 of 3 seeds the verdicts are about these adapters"),
+    ],
+)
+def test_draws_that_cannot_differ_are_warned_of(small, training, told):
+    small.edit("training: {sizes: [8], seeds: [1], hyperparameters: {rank: 4}}",
+               f"training: {training}")  # fmt: skip
+    warned = [text for text in planned(small).warnings if "seed" in text]
+    assert any(told in text for text in warned) if told else not warned
+
+
+def test_few_clusters_and_many_comparisons_are_warned_of(small):
+    warned = planned(small, primary=13).warnings
+    assert any("the test has" in text and "clusters: below 30" in text for text in warned)
+    assert any(text.startswith("13 primary comparisons") for text in warned)
+
+
+async def test_the_command_prints_grid_counts_rates_and_warnings(small, run):
+    async with served(small.world()) as target:
+        await small.run(target)
+    flags = ["--state", str(small.state)]
+    code, out, err = run("study", "plan", str(small.file), *flags)
+    assert code == 0, err
+    assert "short" in out
+    assert "closed book" in out
+    assert "primary comparisons  4" in out
+    assert "time of training     about" in out
+    assert "tokens are not counted: cannot read the tokenizer of" in out
+    assert "warning: the test has" in out
+    code, out, _ = run("study", "plan", str(small.file), *flags, "--json")
+    value = json.loads(out)
+    assert value["hours"]["training"] == pytest.approx(20 / 3600)
+    assert value["grid"][1] == {
+        "cell": "short-8-s1",
+        "arm": "short",
+        "size": 8,
+        "seed": 1,
+        "tuned": True,
+        "model": "tiny",
+    }
+
+
+def test_a_plan_counts_the_models_tokens(small, run):
+    pytest.importorskip("tokenizers")
+    code, out, err = run("study", "plan", str(small.file), "--model", MODEL, "--json")
+    assert code == 0, err
+    tokens = json.loads(out)["tokens"]
+    assert tokens["prompts"] > 36 * 3 * 10
+    assert tokens["training"] > 0
