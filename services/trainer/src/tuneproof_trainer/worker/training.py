@@ -14,13 +14,16 @@ import trl.trainer.utils as trl_utils
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.base_model import LoadedBase
+from tuneproof_trainer.worker.checkpoints import Checkpoints
+from tuneproof_trainer.worker.resuming import Keeper, ResumableTrainer
+from tuneproof_trainer.worker.stopping import StoppedError
 from tuneproof_trainer.worker.tokens import Sequences
 
 _SMOOTHING = 0.8
@@ -42,6 +45,8 @@ class TrainingResult:
     seconds: float
     peak_gpu_bytes: int
     """The most that tensors took on the GPU at once, the base's loading included; 0 on a CPU."""
+    resumed_from: int = 0
+    """The step of the checkpoint from which the last attempt went on; 0: it began anew."""
 
 
 def train(
@@ -53,18 +58,22 @@ def train(
     workspace: Path,
     target: Path,
     on_step: Callable[[Step], None],
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
-    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit.
+    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit, from
+    whichever checkpoint the training goes on.
 
     Args:
         workspace: where the trainer may leave files.
         target: the folder that gets adapter_model.safetensors and adapter_config.json.
         on_step: called after each optimiser step.
+        checkpoints: those of the run; the training goes on from the newest, and adds more.
 
     Raises:
         InvalidInput: when the loss becomes infinite or NaN.
+        StoppedError: when the worker was told to stop; a checkpoint was added.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
@@ -75,7 +84,7 @@ def train(
     optimizer = "paged_adamw_32bit" if base.on_gpu else "adamw_torch"
     steps = spec.steps_for(len(sequences))
     reporter = _Reporter(steps, on_step)
-    trainer = SFTTrainer(
+    trainer = ResumableTrainer(
         model=base.model,
         args=_arguments(spec, base, workspace, steps, optimizer),
         train_dataset=_dataset(sequences),
@@ -87,7 +96,7 @@ def train(
     if not base.on_gpu:
         _hold_in_float32(model)
     begun = time.monotonic()
-    trainer.train()
+    resumed_from = _run(trainer, checkpoints, workspace)
     seconds = time.monotonic() - begun
     for config in model.peft_config.values():
         config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
@@ -102,7 +111,23 @@ def train(
         optimizer=optimizer,
         seconds=seconds,
         peak_gpu_bytes=torch.cuda.max_memory_allocated() if base.on_gpu else 0,
+        resumed_from=resumed_from,
     )
+
+
+def _run(trainer: ResumableTrainer, checkpoints: Checkpoints | None, workspace: Path) -> int:
+    """Trains from the newest checkpoint on; gives its step."""
+    if checkpoints is None:
+        trainer.train()
+        return 0
+    keeper = Keeper(checkpoints, trainer)
+    trainer.add_callback(keeper)
+    found = checkpoints.newest(workspace / "resumed")
+    with checkpoints.stop.saving():
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    if keeper.stopped:
+        raise StoppedError
+    return int(found.name) if found else 0
 
 
 def _arguments(
@@ -186,8 +211,11 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         self.first_loss = math.nan
         self.last_loss = math.nan
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._before = time.monotonic()
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        if losses:  # The training goes on from a checkpoint.
+            self.first_loss, self.last_loss = losses[0], losses[-1]
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
         if "loss" not in logs:

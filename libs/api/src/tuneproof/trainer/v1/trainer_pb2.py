@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tuneproof/trainer/v1/trainer.proto\x12\x14tuneproof.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x0cTrainingData\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xc3\x05\n\x0fHyperparameters\x12\x31\n\x06method\x18\x01 \x01(\x0e\x32\x1c.tuneproof.trainer.v1.MethodH\x00\x88\x01\x01\x12\x11\n\x04rank\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07\x64ropout\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x16\n\x0etarget_modules\x18\x05 \x03(\t\x12\x14\n\x0cskip_modules\x18\x06 \x03(\t\x12\x1a\n\rlearning_rate\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x35\n\x08schedule\x18\x08 \x01(\x0e\x32\x1e.tuneproof.trainer.v1.ScheduleH\x05\x88\x01\x01\x12\x19\n\x0cwarmup_ratio\x18\t \x01(\x01H\x06\x88\x01\x01\x12\x1a\n\rmax_grad_norm\x18\n \x01(\x01H\x07\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x0b \x01(\x01H\x08\x88\x01\x01\x12\x16\n\tmax_steps\x18\x0c \x01(\rH\t\x88\x01\x01\x12!\n\x14\x65\x66\x66\x65\x63tive_batch_size\x18\r \x01(\rH\n\x88\x01\x01\x12\x1d\n\x10micro_batch_size\x18\x0e \x01(\rH\x0b\x88\x01\x01\x12\x17\n\nmax_length\x18\x0f \x01(\rH\x0c\x88\x01\x01\x12#\n\x16gradient_checkpointing\x18\x10 \x01(\x08H\r\x88\x01\x01\x42\t\n\x07_methodB\x07\n\x05_rankB\x08\n\x06_alphaB\n\n\x08_dropoutB\x10\n\x0e_learning_rateB\x0b\n\t_scheduleB\x0f\n\r_warmup_ratioB\x10\n\x0e_max_grad_normB\t\n\x07_epochsB\x0c\n\n_max_stepsB\x17\n\x15_effective_batch_sizeB\x13\n\x11_micro_batch_sizeB\r\n\x0b_max_lengthB\x19\n\x17_gradient_checkpointing\"\xb3\x01\n\x07RunSpec\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x30\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\".tuneproof.trainer.v1.TrainingData\x12\x14\n\x0c\x61\x64\x61pter_name\x18\x03 \x01(\t\x12>\n\x0fhyperparameters\x18\x04 \x01(\x0b\x32%.tuneproof.trainer.v1.Hyperparameters\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"\x81\x01\n\x0bRunProgress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x13\n\x0btotal_steps\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x04 \x01(\x01\x12&\n\x03\x65ta\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\tLossPoint\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\xf9\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.tuneproof.trainer.v1.RunSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.tuneproof.trainer.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x33\n\x08progress\x18\x05 \x01(\x0b\x32!.tuneproof.trainer.v1.RunProgress\x12\x13\n\x0b\x61\x64\x61pter_ref\x18\x06 \x01(\t\x12/\n\x06losses\x18\x07 \x03(\x0b\x32\x1f.tuneproof.trainer.v1.LossPoint\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\nprovenance\x18\x0b \x03(\x0b\x32).tuneproof.trainer.v1.Run.ProvenanceEntry\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x10\x43reateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.tuneproof.trainer.v1.RunSpec\";\n\x11\x43reateRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"8\n\x0eGetRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x10ListRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.tuneproof.trainer.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\";\n\x11\x43\x61ncelRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run\"5\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nafter_step\x18\x02 \x01(\r\":\n\x10WatchRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*G\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x14\n\x10METHOD_QLORA_NF4\x10\x01\x12\x0f\n\x0bMETHOD_LORA\x10\x02*e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03\x32\xf2\x03\n\x0eTrainerService\x12\x61\n\tCreateRun\x12&.tuneproof.trainer.v1.CreateRunRequest\x1a\'.tuneproof.trainer.v1.CreateRunResponse\"\x03\x90\x02\x02\x12X\n\x06GetRun\x12#.tuneproof.trainer.v1.GetRunRequest\x1a$.tuneproof.trainer.v1.GetRunResponse\"\x03\x90\x02\x01\x12^\n\x08ListRuns\x12%.tuneproof.trainer.v1.ListRunsRequest\x1a&.tuneproof.trainer.v1.ListRunsResponse\"\x03\x90\x02\x01\x12\x61\n\tCancelRun\x12&.tuneproof.trainer.v1.CancelRunRequest\x1a\'.tuneproof.trainer.v1.CancelRunResponse\"\x03\x90\x02\x02\x12`\n\x08WatchRun\x12%.tuneproof.trainer.v1.WatchRunRequest\x1a&.tuneproof.trainer.v1.WatchRunResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tuneproof/trainer/v1/trainer.proto\x12\x14tuneproof.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x0cTrainingData\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\xc3\x05\n\x0fHyperparameters\x12\x31\n\x06method\x18\x01 \x01(\x0e\x32\x1c.tuneproof.trainer.v1.MethodH\x00\x88\x01\x01\x12\x11\n\x04rank\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07\x64ropout\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x16\n\x0etarget_modules\x18\x05 \x03(\t\x12\x14\n\x0cskip_modules\x18\x06 \x03(\t\x12\x1a\n\rlearning_rate\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x35\n\x08schedule\x18\x08 \x01(\x0e\x32\x1e.tuneproof.trainer.v1.ScheduleH\x05\x88\x01\x01\x12\x19\n\x0cwarmup_ratio\x18\t \x01(\x01H\x06\x88\x01\x01\x12\x1a\n\rmax_grad_norm\x18\n \x01(\x01H\x07\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x0b \x01(\x01H\x08\x88\x01\x01\x12\x16\n\tmax_steps\x18\x0c \x01(\rH\t\x88\x01\x01\x12!\n\x14\x65\x66\x66\x65\x63tive_batch_size\x18\r \x01(\rH\n\x88\x01\x01\x12\x1d\n\x10micro_batch_size\x18\x0e \x01(\rH\x0b\x88\x01\x01\x12\x17\n\nmax_length\x18\x0f \x01(\rH\x0c\x88\x01\x01\x12#\n\x16gradient_checkpointing\x18\x10 \x01(\x08H\r\x88\x01\x01\x42\t\n\x07_methodB\x07\n\x05_rankB\x08\n\x06_alphaB\n\n\x08_dropoutB\x10\n\x0e_learning_rateB\x0b\n\t_scheduleB\x0f\n\r_warmup_ratioB\x10\n\x0e_max_grad_normB\t\n\x07_epochsB\x0c\n\n_max_stepsB\x17\n\x15_effective_batch_sizeB\x13\n\x11_micro_batch_sizeB\r\n\x0b_max_lengthB\x19\n\x17_gradient_checkpointing\"\xb3\x01\n\x07RunSpec\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x30\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\".tuneproof.trainer.v1.TrainingData\x12\x14\n\x0c\x61\x64\x61pter_name\x18\x03 \x01(\t\x12>\n\x0fhyperparameters\x18\x04 \x01(\x0b\x32%.tuneproof.trainer.v1.Hyperparameters\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"\x81\x01\n\x0bRunProgress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x13\n\x0btotal_steps\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x04 \x01(\x01\x12&\n\x03\x65ta\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\tLossPoint\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\x88\x05\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.tuneproof.trainer.v1.RunSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.tuneproof.trainer.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x33\n\x08progress\x18\x05 \x01(\x0b\x32!.tuneproof.trainer.v1.RunProgress\x12\x13\n\x0b\x61\x64\x61pter_ref\x18\x06 \x01(\t\x12/\n\x06losses\x18\x07 \x03(\x0b\x32\x1f.tuneproof.trainer.v1.LossPoint\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\nprovenance\x18\x0b \x03(\x0b\x32).tuneproof.trainer.v1.Run.ProvenanceEntry\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\r\x12\x17\n\x0f\x63heckpoint_step\x18\r \x01(\r\x12\x0f\n\x07warning\x18\x0e \x01(\t\x12\r\n\x05phase\x18\x0f \x01(\t\x12\x32\n\x0eheartbeat_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07replica\x18\x11 \x01(\t\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x10\x43reateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.tuneproof.trainer.v1.RunSpec\";\n\x11\x43reateRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"8\n\x0eGetRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x10ListRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.tuneproof.trainer.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\";\n\x11\x43\x61ncelRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run\"5\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nafter_step\x18\x02 \x01(\r\":\n\x10WatchRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tuneproof.trainer.v1.Run*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*G\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x14\n\x10METHOD_QLORA_NF4\x10\x01\x12\x0f\n\x0bMETHOD_LORA\x10\x02*e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03\x32\xf2\x03\n\x0eTrainerService\x12\x61\n\tCreateRun\x12&.tuneproof.trainer.v1.CreateRunRequest\x1a\'.tuneproof.trainer.v1.CreateRunResponse\"\x03\x90\x02\x02\x12X\n\x06GetRun\x12#.tuneproof.trainer.v1.GetRunRequest\x1a$.tuneproof.trainer.v1.GetRunResponse\"\x03\x90\x02\x01\x12^\n\x08ListRuns\x12%.tuneproof.trainer.v1.ListRunsRequest\x1a&.tuneproof.trainer.v1.ListRunsResponse\"\x03\x90\x02\x01\x12\x61\n\tCancelRun\x12&.tuneproof.trainer.v1.CancelRunRequest\x1a\'.tuneproof.trainer.v1.CancelRunResponse\"\x03\x90\x02\x02\x12`\n\x08WatchRun\x12%.tuneproof.trainer.v1.WatchRunRequest\x1a&.tuneproof.trainer.v1.WatchRunResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAINERSERVICE'].methods_by_name['CancelRun']._serialized_options = b'\220\002\002'
   _globals['_TRAINERSERVICE'].methods_by_name['WatchRun']._loaded_options = None
   _globals['_TRAINERSERVICE'].methods_by_name['WatchRun']._serialized_options = b'\220\002\001'
-  _globals['_RUNSTATE']._serialized_start=2334
-  _globals['_RUNSTATE']._serialized_end=2488
-  _globals['_METHOD']._serialized_start=2490
-  _globals['_METHOD']._serialized_end=2561
-  _globals['_SCHEDULE']._serialized_start=2563
-  _globals['_SCHEDULE']._serialized_end=2664
+  _globals['_RUNSTATE']._serialized_start=2477
+  _globals['_RUNSTATE']._serialized_end=2631
+  _globals['_METHOD']._serialized_start=2633
+  _globals['_METHOD']._serialized_end=2704
+  _globals['_SCHEDULE']._serialized_start=2706
+  _globals['_SCHEDULE']._serialized_end=2807
   _globals['_TRAININGDATA']._serialized_start=125
   _globals['_TRAININGDATA']._serialized_end=169
   _globals['_HYPERPARAMETERS']._serialized_start=172
@@ -62,29 +62,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOSSPOINT']._serialized_start=1195
   _globals['_LOSSPOINT']._serialized_end=1234
   _globals['_RUN']._serialized_start=1237
-  _globals['_RUN']._serialized_end=1742
-  _globals['_RUN_PROVENANCEENTRY']._serialized_start=1693
-  _globals['_RUN_PROVENANCEENTRY']._serialized_end=1742
-  _globals['_CREATERUNREQUEST']._serialized_start=1744
-  _globals['_CREATERUNREQUEST']._serialized_end=1823
-  _globals['_CREATERUNRESPONSE']._serialized_start=1825
-  _globals['_CREATERUNRESPONSE']._serialized_end=1884
-  _globals['_GETRUNREQUEST']._serialized_start=1886
-  _globals['_GETRUNREQUEST']._serialized_end=1917
-  _globals['_GETRUNRESPONSE']._serialized_start=1919
-  _globals['_GETRUNRESPONSE']._serialized_end=1975
-  _globals['_LISTRUNSREQUEST']._serialized_start=1977
-  _globals['_LISTRUNSREQUEST']._serialized_end=2033
-  _globals['_LISTRUNSRESPONSE']._serialized_start=2035
-  _globals['_LISTRUNSRESPONSE']._serialized_end=2119
-  _globals['_CANCELRUNREQUEST']._serialized_start=2121
-  _globals['_CANCELRUNREQUEST']._serialized_end=2155
-  _globals['_CANCELRUNRESPONSE']._serialized_start=2157
-  _globals['_CANCELRUNRESPONSE']._serialized_end=2216
-  _globals['_WATCHRUNREQUEST']._serialized_start=2218
-  _globals['_WATCHRUNREQUEST']._serialized_end=2271
-  _globals['_WATCHRUNRESPONSE']._serialized_start=2273
-  _globals['_WATCHRUNRESPONSE']._serialized_end=2331
-  _globals['_TRAINERSERVICE']._serialized_start=2667
-  _globals['_TRAINERSERVICE']._serialized_end=3165
+  _globals['_RUN']._serialized_end=1885
+  _globals['_RUN_PROVENANCEENTRY']._serialized_start=1836
+  _globals['_RUN_PROVENANCEENTRY']._serialized_end=1885
+  _globals['_CREATERUNREQUEST']._serialized_start=1887
+  _globals['_CREATERUNREQUEST']._serialized_end=1966
+  _globals['_CREATERUNRESPONSE']._serialized_start=1968
+  _globals['_CREATERUNRESPONSE']._serialized_end=2027
+  _globals['_GETRUNREQUEST']._serialized_start=2029
+  _globals['_GETRUNREQUEST']._serialized_end=2060
+  _globals['_GETRUNRESPONSE']._serialized_start=2062
+  _globals['_GETRUNRESPONSE']._serialized_end=2118
+  _globals['_LISTRUNSREQUEST']._serialized_start=2120
+  _globals['_LISTRUNSREQUEST']._serialized_end=2176
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2178
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2262
+  _globals['_CANCELRUNREQUEST']._serialized_start=2264
+  _globals['_CANCELRUNREQUEST']._serialized_end=2298
+  _globals['_CANCELRUNRESPONSE']._serialized_start=2300
+  _globals['_CANCELRUNRESPONSE']._serialized_end=2359
+  _globals['_WATCHRUNREQUEST']._serialized_start=2361
+  _globals['_WATCHRUNREQUEST']._serialized_end=2414
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2416
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2474
+  _globals['_TRAINERSERVICE']._serialized_start=2810
+  _globals['_TRAINERSERVICE']._serialized_end=3308
 # @@protoc_insertion_point(module_scope)

@@ -44,7 +44,8 @@ class TrainerServiceStub:
     """Lists runs, the newest first, in pages."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-    succeeded or failed is FAILED_PRECONDITION.
+    succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+    started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]
     """Streams the run as it is now, then each change. Ends when the run ends."""
@@ -65,7 +66,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Lists runs, the newest first, in pages."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-    succeeded or failed is FAILED_PRECONDITION.
+    succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+    started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams the run as it is now, then each change. Ends when the run ends."""
@@ -107,7 +109,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelRunResponse, _abc.Awaitable[_trainer_pb2.CancelRunResponse]]:
         """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-        succeeded or failed is FAILED_PRECONDITION.
+        succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+        started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
         """
 
     @_abc_1.abstractmethod
