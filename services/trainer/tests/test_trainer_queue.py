@@ -100,7 +100,9 @@ class Bench:
             self.records, script, job, Leases(lease), sync_seconds=0.02, **options
         )
 
-    def add(self, run_id: str, state: RunState = RunState.QUEUED, age: int = 0, **more: Any) -> None:
+    def add(
+        self, run_id: str, state: RunState = RunState.QUEUED, age: int = 0, **more: Any
+    ) -> None:
         created = datetime.now(UTC) - timedelta(hours=age)
         record = RunStatus(id=run_id, state=state, create_time=created, **more)
         assert self.store.create(run_id, RunSpec(adapter_name="short"), record)
