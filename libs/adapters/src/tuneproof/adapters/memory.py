@@ -72,7 +72,7 @@ class TrainingMemory:
     def total(self) -> int:
         """The peak: the backward pass begins with all activations and the logits, and under
         checkpointing computes a layer again when the logits are gone."""
-        parts = asdict(self)
+        parts: dict[str, int] = asdict(self)
         largest = max(parts.pop("recomputed"), parts.pop("logits"))
         return sum(parts.values()) + largest
 
