@@ -106,7 +106,7 @@ def grid_table(plan: Plan, found: Forecast) -> Table:
         seeds = " ".join(str(seed) for seed in sorted({cell.seed for cell in cells if cell.size}))
         row = [recipe, tuned, asked, sizes, seeds, str(len(cells))]
         taken = found.memory.get(cells[0].name)
-        row += [f"{taken.gib:,.1f} GiB" if taken else ""] if found.memory else []
+        row += [f"{taken.gib:,.1f} GiB" if taken else "\N{EN DASH}"] if found.memory else []
         table.add_row(*([model] if several else []), *row)
     return table
 
