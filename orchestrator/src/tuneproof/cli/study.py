@@ -55,6 +55,9 @@ app = typer.Typer(
 )
 
 FileArgument = Annotated[Path, typer.Argument(help="The study file (YAML).")]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="The study file (YAML), or several.")
+]
 DataOption = Annotated[
     Path | None, typer.Option(help="The data set's file; overrides the study file.")
 ]
@@ -174,11 +177,15 @@ def _counts(file: Path, folder: Path, state: State) -> list[Count]:
 
 @app.command("report")
 def report_command(
-    file: FileArgument,
+    files: FilesArgument,
     *,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="The report's file; by default <state>/reports/<study>.html."),
+        typer.Option(
+            "--out",
+            help="The report's file; by default <state>/reports/<study>.html, of several studies"
+            " <state>/reports/together.html.",
+        ),
     ] = None,
     data: DataOption = None,
     mlflow: MlflowOption = "",
@@ -187,16 +194,42 @@ def report_command(
 ) -> None:
     """Write a report of the results so far. This needs no service.
 
+    Of several studies it writes one report over their data sets, and one of each. A study that ran
+    elsewhere is a JSON file that `study export --format json` wrote there.
+
     Examples:
 
       tuneproof study report studies/demo.yaml --out report.html
 
       tuneproof study report studies/demo.yaml --json
+
+      tuneproof study report studies/paper/*.yaml
     """
-    with plain_errors(), last_run(file, state, data) as chain:
-        complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
+    with plain_errors():
+        if len(files) > 1 or files[0].suffix == ".json":
+            complete = _report_together(files, out_file, state, data, mlflow, as_json=as_json)
+        else:
+            with last_run(files[0], state, data) as chain:
+                complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
+
+
+def _report_together(
+    files: list[Path],
+    path: Path | None,
+    state: Path,
+    data: Path | None,
+    mlflow: str,
+    *,
+    as_json: bool,
+) -> bool:
+    from tuneproof.cli.together import deliver_together  # noqa: PLC0415 - it loads the analysis
+
+    if data is not None or mlflow:
+        flag = "--mlflow" if data is None else "--data"
+        raise InvalidInput(f"{flag} is for the report of one study file: leave it out")
+    return deliver_together(files, path, state, as_json=as_json)
 
 
 @app.command("plan")
