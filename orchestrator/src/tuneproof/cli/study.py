@@ -206,7 +206,7 @@ def report_command(
       tuneproof study report studies/paper/*.yaml
     """
     with plain_errors():
-        if len(files) > 1 or files[0].suffix == ".json":
+        if len(files) > 1:
             complete = _report_together(files, out_file, state, data, mlflow, as_json=as_json)
         else:
             with last_run(files[0], state, data) as chain:
@@ -226,9 +226,10 @@ def _report_together(
 ) -> bool:
     from tuneproof.cli.together import deliver_together  # noqa: PLC0415 - it loads the analysis
 
-    if data is not None or mlflow:
-        flag = "--mlflow" if data is None else "--data"
-        raise InvalidInput(f"{flag} is for the report of one study file: leave it out")
+    if data is not None:
+        raise InvalidInput("--data is for the report of one study: leave it out")
+    if mlflow:
+        say("MLflow gets one study at a time: the joint report is not logged there")
     return deliver_together(files, path, state, as_json=as_json)
 
 

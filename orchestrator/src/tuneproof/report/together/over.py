@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tuneproof.analysis import Comparisons, Recipe, Verdict, measures_of, recipes_of
 from tuneproof.report.answers import shown_measures
 from tuneproof.report.findings import findings, join, lead_of
-from tuneproof.report.numbers import label_of, phrase_of
+from tuneproof.report.numbers import label_of
 from tuneproof.report.questions import (
     Question,
     Questions,
@@ -103,12 +103,13 @@ def shown_of(part: Part) -> tuple[str, ...]:
 
 def headline_of(parts: Sequence[Part]) -> str:
     """All data sets in one sentence: those of which the same can be said, together."""
-    by_lead: dict[str, list[str]] = {}
+    by_lead: dict[tuple[str, str], list[str]] = {}
     for name, part in zip(names_of(parts), parts, strict=True):
         found = findings(part.results, part.comparisons)
         lead = lead_of(found) if found else "Nothing was compared"
-        by_lead.setdefault(lead, []).append(name)
-    said = [f"{lead} on {join(names)}" for lead, names in by_lead.items()]
+        scorers = list(dict.fromkeys(by for one in found for by in one.by))
+        by_lead.setdefault((lead, f", by {join(scorers)}" if scorers else ""), []).append(name)
+    said = [f"{lead} on {join(names)}{by}" for (lead, by), names in by_lead.items()]
     first, *others = said
     return "; ".join([first, *(text[0].lower() + text[1:] for text in others)]) + "."
 
@@ -181,12 +182,9 @@ def _sizes(studies: Sequence[_OfStudy], measures: Sequence[str]) -> Iterator[str
             curves = [curve for at, curve in curves_of(one.tuned).items() if at[2] == measure]
             up = sum(curve[-1].mean > curve[0].mean for curve in curves)
             if curves:
-                parts.append(f"{up} of {len(curves)} on {one.name}")
+                parts.append(f"{up} of {len(curves)} arms and models on {one.name}")
         if parts:
-            yield (
-                f"From the fewest pairs to the most {phrase_of(measure)} rises in so many curves of"
-                f" a model and an arm: {join(parts)}."
-            )
+            yield f"{label_of(measure)} rises from the fewest pairs to the most in {join(parts)}."
 
 
 def _models(studies: Sequence[_OfStudy], measures: Sequence[str]) -> Iterator[str]:
