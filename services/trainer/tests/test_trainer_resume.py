@@ -15,8 +15,9 @@ import pytest
 
 from tuneproof.adapters import FolderStorage, read_base_config
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof_trainer.bases import Base
 from tuneproof_trainer.data import parse_examples
-from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.runs.bundles import Bundles
 from tuneproof_trainer.spec import RunSpec

@@ -16,8 +16,10 @@ from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from tuneproof_trainer.defaults import Base
+from tuneproof_trainer.bases import Base
 from tuneproof_trainer.execution.local import LocalExecutor
+from tuneproof_trainer.plan.device import find_device
+from tuneproof_trainer.plan.planner import Planner
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.runs.leases import Leases
 from tuneproof_trainer.runs.queue import RunQueue
@@ -68,8 +70,19 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         sync_seconds=settings.sync_seconds,
         replica=settings.replica,
     )
-    runbook = Runbook(records, bases, store, queue, poll_seconds=settings.watch_seconds)
-    servicer = TrainerServicer(runbook)
+    device = await asyncio.to_thread(find_device, settings.device, settings.device_memory_gib)
+    _log.info("device", name=device.name, memory_bytes=device.memory_bytes)
+    runbook = Runbook(
+        records,
+        bases,
+        store,
+        queue,
+        device=device,
+        poll_seconds=settings.watch_seconds,
+    )
+    folders = {name: str(model.path) for name, model in models.items()}
+    planner = Planner(bases, folders, _absolute(settings.artifacts), device, runbook.finished)
+    servicer = TrainerServicer(runbook, planner)
 
     def register(server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(servicer, server)
@@ -81,16 +94,19 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         await queue.close()
 
 
-def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
-    # The worker has another working directory.
-    url = settings.artifacts
+def _absolute(url: str) -> str:
+    """An artifact store's URL for a process with another working directory."""
     if is_folder(url) and "://" not in url:
-        url = str(Path(url).expanduser().absolute())
+        return str(Path(url).expanduser().absolute())
+    return url
+
+
+def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
     return Job(
         run_id=run_id,
         base_folder=str(base.path),
         base_revision=base.revision,
-        artifacts=url,
+        artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
         checkpoint_steps=settings.checkpoint_steps,

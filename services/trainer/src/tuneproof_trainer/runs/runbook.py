@@ -17,8 +17,10 @@ from tuneproof.servicekit.errors import (
     WrongState,
 )
 from tuneproof.servicekit.paging import page
-from tuneproof_trainer.data import load_examples
-from tuneproof_trainer.defaults import Base, base_of, complete
+from tuneproof_trainer.bases import Base, base_of
+from tuneproof_trainer.defaults import complete
+from tuneproof_trainer.examples import load_for_training
+from tuneproof_trainer.plan.device import CPU, Device
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Heartbeat, RunState, RunStatus
 from tuneproof_trainer.runs.queue import RunQueue
@@ -49,6 +51,7 @@ class Runbook:
         bases: the models that are tuned, by name.
         data: the artifact store, where training data is.
         queue: what executes the runs.
+        device: what runs train on.
         poll_seconds: between two looks at a run that is watched.
         now: the clock.
     """
@@ -60,6 +63,7 @@ class Runbook:
         data: Storage,
         queue: RunQueue,
         *,
+        device: Device = CPU,
         poll_seconds: float = 0.25,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -67,6 +71,7 @@ class Runbook:
         self._bases = bases
         self._data = data
         self._queue = queue
+        self._device = device
         self._watching = Watching(records, poll_seconds)
         self._now = now
 
@@ -84,16 +89,17 @@ class Runbook:
                 "a letter",
                 field="run_id",
             )
-        full = complete(spec, base_of(spec, self._bases))
+        full = complete(spec, base_of(spec, self._bases), self._device)
         record = self._records.get(run_id) or await self._records.reload(run_id)
         if record is None:
-            await asyncio.to_thread(load_examples, self._data, full.data_path, full.data_digest)
+            await asyncio.to_thread(load_for_training, self._data, full)
             self._queue.expect(run_id)
             status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=self._now())
             record = await self._records.create(full, status)
             self._queue.nudge()
         if record is None:
             raise Unavailable(f"run {run_id} is being made by another call; repeat this one")
+        full = full.decided_as(record.spec, spec)
         if record.spec != full:
             raise AlreadyExists(
                 f"run {run_id} exists with another spec:"
@@ -132,6 +138,11 @@ class Runbook:
             spec = self._records[status.id].spec
             views.append(RunView(spec, status, step, heartbeat=heartbeat))
         return views, token
+
+    def finished(self) -> list[Mapping[str, str]]:
+        """The provenance of runs that succeeded, the newest first."""
+        statuses = self._records.statuses(RunState.SUCCEEDED)
+        return [status.provenance for status in reversed(statuses)]
 
     async def cancel(self, run_id: str) -> RunView:
         """Stops a run; waits until its worker has ended, if this trainer started it.

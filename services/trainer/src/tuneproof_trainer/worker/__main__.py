@@ -22,7 +22,7 @@ from tuneproof.adapters.storage import Storage, open_storage
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Corrupted, Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
-from tuneproof_trainer.data import load_examples
+from tuneproof_trainer.examples import load_for_training
 from tuneproof_trainer.record import EXIT_CODES, Job, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import TRAINED, RunStore
 from tuneproof_trainer.spec import RunSpec
@@ -152,9 +152,7 @@ class _Work:
     def _train(self, spec: RunSpec, job: Job, target: Path) -> None:
         """Makes the folder of an adapter that is not committed yet, whole."""
         tell = self._reporter
-        examples = tell.patiently(
-            lambda: load_examples(self._storage, spec.data_path, spec.data_digest)
-        )
+        examples = tell.patiently(lambda: load_for_training(self._storage, spec))
         from tuneproof_trainer.worker.pipeline import make_adapter  # noqa: PLC0415 - seconds
 
         checkpoints = Checkpoints(

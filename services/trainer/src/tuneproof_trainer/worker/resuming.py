@@ -17,6 +17,10 @@ from trl import SFTTrainer
 
 from tuneproof.servicekit.errors import TuneproofError
 from tuneproof_trainer.worker.checkpoints import Checkpoints
+from tuneproof_trainer.worker.validation import Validator
+
+_VALIDATED = "validated.pt"
+"""What validation has found so far, in a checkpoint."""
 
 
 class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
@@ -24,12 +28,24 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
 
     trouble: str = ""
     """Why the last checkpoint could not be written on this machine."""
+    validator: Validator | None = None
+    """What it has found is part of a checkpoint."""
+
+    def resume(self, checkpoint: Path | None) -> None:
+        """Trains, from a checkpoint on if one is given."""
+        kept = checkpoint / _VALIDATED if checkpoint else None
+        if self.validator is not None and kept is not None and kept.is_file():
+            self.validator.load_state_dict(torch.load(kept, weights_only=True))
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.trouble = ""
         try:
             # Not TRL 1.16's, which writes a model card besides.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
+            if self.validator is not None and self.state.is_world_process_zero:
+                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                torch.save(self.validator.state_dict(), folder / _VALIDATED)
         except TuneproofError:
             raise
         except Exception as error:  # noqa: BLE001 - torch, safetensors and json each have their own
@@ -52,8 +68,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         stops, is_due = _agreed(
             self._checkpoints.stop.requested, self._checkpoints.is_due(state.global_step)
         )
-        if state.global_step >= state.max_steps:
-            return  # The adapter itself is saved next.
+        if state.global_step >= state.max_steps or control.should_training_stop:
+            return  # It was the last step: the adapter itself is saved next.
         if stops:
             self.stopped = control.should_training_stop = True
         if stops or is_due:
