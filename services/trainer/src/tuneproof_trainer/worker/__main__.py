@@ -159,6 +159,7 @@ class _Work:
             self._store.checkpoints(job.run_id),
             job,
             stop=self._stop,
+            before=tell.flush,
             warn=tell.warn,
             saved=tell.saved,
         )

@@ -26,6 +26,7 @@ class Checkpoints:
     Args:
         bundles: the run's checkpoints in the store.
         stop: what the worker was told.
+        before: done before a checkpoint is stored.
         warn: told why a checkpoint is not stored, and an empty text once one is.
         saved: told the step of each stored checkpoint.
         clock: steady, in seconds.
@@ -37,6 +38,7 @@ class Checkpoints:
         job: Job,
         *,
         stop: Stop,
+        before: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = print,
         saved: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -44,6 +46,7 @@ class Checkpoints:
         self._bundles = bundles
         self._job = job
         self.stop = stop
+        self._before = before
         self.warn = warn
         self._saved = saved
         self._clock = clock
@@ -126,6 +129,7 @@ class Checkpoints:
     def _try(self, step: int, folder: Path) -> str:
         """Stores a checkpoint; what prevents it, in words."""
         try:
+            self._before()
             self._bundles.save(f"{step:08d}", folder)
         except (TuneproofError, OSError) as error:
             said = error.message if isinstance(error, TuneproofError) else str(error)

@@ -63,6 +63,7 @@ class Reporter:
         self._beaten_at = self._logged_at = 0.0
         self._news = threading.Event()
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._ends = False
         self._superseded = False
         self._thread = threading.Thread(target=self._tell, name="reporter", daemon=True)
@@ -109,6 +110,20 @@ class Reporter:
         self._checkpoint_step, self._beaten_at = step, 0.0
         self._news.set()
 
+    def flush(self) -> None:
+        """Stores the losses so far: those before a checkpoint are told by no later attempt.
+
+        Raises:
+            Unavailable: when the store does not answer.
+        """
+        with self._telling:
+            with self._lock:
+                new = list(self._untold)
+            if new:
+                self._metrics.write(new)
+                with self._lock:
+                    del self._untold[: len(new)]
+
     def check(self) -> None:
         """Raises StoppedError when the run is not this worker's any more."""
         try:
@@ -147,7 +162,7 @@ class Reporter:
             self._thread.join()
         if self._superseded:
             return
-        self.patiently(self._write_steps)
+        self.patiently(self.flush)
         self.patiently(self._write_log)
         self.patiently(self._write_beat)
         self.patiently(lambda: self._store.write(result, self._run_id, self._attempt))
@@ -157,7 +172,7 @@ class Reporter:
             self._news.wait(min(self._beat_seconds, 1.0))
             self._news.clear()
             try:
-                self._write_steps()
+                self.flush()
                 if time.monotonic() - self._beaten_at >= self._beat_seconds:
                     self._beat()
                 if time.monotonic() - self._logged_at >= _LOG_SECONDS:
@@ -192,14 +207,6 @@ class Reporter:
             warning=self._warning,
         )
         self._store.write(beat, self._run_id, self._attempt)
-
-    def _write_steps(self) -> None:
-        with self._lock:
-            new = list(self._untold)
-        if new:
-            self._metrics.write(new)
-            with self._lock:
-                del self._untold[: len(new)]
 
     def _write_log(self) -> None:
         self._logged_at = time.monotonic()
