@@ -50,6 +50,7 @@ LARGEST_MICRO_BATCH = 16
 
 _QUANTISED = 0.5 + (1 + 4 / 256) / 64
 """Bytes of a weight in NF4 with double quantisation."""
+_SMALL_MOMENTS = "paged_adamw_8bit"
 _READERS = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
 """Which of a layer's two norms a linear layer reads."""
 
@@ -113,8 +114,8 @@ def training_memory(
     config: dict[str, Any],
     asked: Hyperparameters,
     *,
-    value_bytes: int = 2,
-    moment_bytes: int = 8,
+    value_bytes: int | None = None,
+    moment_bytes: int | None = None,
     tokens: int | None = None,
     answer_tokens: int | None = None,
 ) -> TrainingMemory | None:
@@ -124,8 +125,10 @@ def training_memory(
         config: the base's config.json.
         asked: the hyper-parameters. Where they name no `target_modules`, the adapter changes what
             the trainer's default is; where they name no micro-batch, it is the largest up to 16.
-        value_bytes: of the precision in which the base computes: 2 for bfloat16, 4 for float32.
-        moment_bytes: of the optimiser's two moments of a weight: 8 in 32 bits, 2 in 8 bits.
+        value_bytes: of the precision in which the base computes, 2 for bfloat16, 4 for float32; by
+            default what the hyper-parameters say, on a GPU.
+        moment_bytes: of the optimiser's two moments of a weight, 8 in 32 bits, 2 in 8 bits; by
+            default what the hyper-parameters say.
         tokens: of the longest example; `max_length` by default.
         answer_tokens: of the longest answer; by default an example is all answer.
 
@@ -135,7 +138,9 @@ def training_memory(
     base = _base_of(config)
     if base is None:
         return None
-    width, found = value_bytes, base.architecture
+    width = value_bytes or (4 if asked.precision == "fp32" else 2)
+    moments = moment_bytes or (2 if asked.optimizer == _SMALL_MOMENTS else 8)
+    found = base.architecture
     layers = _layers_by_kind(found, asked.target_modules or _default_targets(found, config))
     kept_whole = _layers_by_kind(found, asked.skip_modules)
     quantises = asked.method == "qlora_nf4"
@@ -164,7 +169,7 @@ def training_memory(
         kept=(kept + base.other_weights) * width,
         adapter=adapter,
         gradients=adapter,
-        optimiser=trained * moment_bytes,
+        optimiser=trained * moments,
         activations=whole_net,
         recomputed=recomputed,
         logits=answered * base.vocabulary * (2 * width + 4),
