@@ -47,7 +47,7 @@ from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
 from tuneproof.study.state.store import Count, State, open_state
-from tuneproof.study.status import last_status, status_of
+from tuneproof.study.status import cells_of, last_status, status_of
 from tuneproof.study.steps.chain import Chain
 
 app = typer.Typer(
@@ -147,6 +147,9 @@ def status_command(
     watch: Annotated[
         bool, typer.Option(help="Show it again every second, until all is done.")
     ] = False,
+    cells: Annotated[
+        bool, typer.Option(help="Count every cell of every model too; that reads all answers.")
+    ] = False,
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -157,16 +160,20 @@ def status_command(
       tuneproof study status studies/demo.yaml
 
       tuneproof study status studies/demo.yaml --watch
+
+      tuneproof study status studies/demo.yaml --cells
     """
     with plain_errors(on_interrupt="stopped watching; the study goes on"):
-        if watch and as_json:
-            raise InvalidInput("--watch is for people; leave it out, or --json")
+        if watch and (as_json or cells):
+            other = "--json" if as_json else "--cells"
+            raise InvalidInput(f"--watch shows the stages to people; leave it out, or {other}")
         load_spec(file)  # A mistake in it is reported before a state that is not there.
         with open_state(state, write=False) as results:
             if watch:
                 watch_status(partial(_counts, file, state, results), state)
             else:
-                show_status(_counts(file, state, results), state, as_json=as_json)
+                each = cells_of(chain_of(file, state, results)) if cells else None
+                show_status(_counts(file, state, results), state, each, as_json=as_json)
 
 
 def _counts(file: Path, folder: Path, state: State) -> list[Count]:
