@@ -63,6 +63,8 @@ class RunInfo:
     """`name@sha256:<hex>`, once it succeeded."""
     losses: tuple[tuple[int, float], ...]
     """Pairs of step and loss in nats per token, oldest first."""
+    validation_losses: tuple[tuple[int, float], ...]
+    """Pairs of step and validation loss in nats per token, of the steps that were validated."""
     create_time: datetime | None
     start_time: datetime | None
     end_time: datetime | None

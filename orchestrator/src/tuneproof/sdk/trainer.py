@@ -72,6 +72,7 @@ class TrainerClient(Client):
             Unavailable: when the service is away for longer than `patience`.
         """
         losses: dict[int, float] = {}
+        validation: dict[int, float] = {}
         away = Patience(_AWAY, patience)
         while True:
             failure: Unavailable | Overloaded = Unavailable(
@@ -84,8 +85,13 @@ class TrainerClient(Client):
                     async for reply in replies:
                         run = _run(reply.run)
                         losses.update(run.losses)
+                        validation.update(run.validation_losses)
                         away.answered()
-                        yield replace(run, losses=tuple(sorted(losses.items())))
+                        yield replace(
+                            run,
+                            losses=tuple(sorted(losses.items())),
+                            validation_losses=tuple(sorted(validation.items())),
+                        )
                         if run.ended:
                             return
             except DeadlineExceeded:
@@ -130,4 +136,9 @@ def _run(message: pb.Run) -> RunInfo:
         ),
         progress=value_from(RunProgress, message.progress, eta_seconds=eta),
         losses=tuple((point.step, point.loss) for point in message.losses),
+        validation_losses=tuple(
+            (point.step, point.validation_loss)
+            for point in message.losses
+            if point.HasField("validation_loss")
+        ),
     )
