@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -156,21 +156,21 @@ class Sweep:
         return "search" if known >= _MOST_KNOWN else ""
 
     async def _group(self, group: Sequence[Proposal]) -> list[Trial]:
-        async with asyncio.TaskGroup() as tasks:
-            started: dict[str, asyncio.Task[Trial]] = {}
-            order: list[Awaitable[Trial] | Trial] = []
-            for proposal in group:
-                try:
-                    spec = self.spec_at(proposal.point)
-                except ValidationError as error:
-                    reason = error.errors(include_url=False)[0]["msg"]
-                    order.append(Trial("", proposal.point, "failed", None, 0.0, reason=reason))
-                    continue
-                run_id = self.id_of(spec)
-                if run_id not in started:
-                    started[run_id] = tasks.create_task(self._train(run_id, spec, proposal.point))
-                order.append(started[run_id])
-        return [each if isinstance(each, Trial) else await each for each in order]
+        """Their trials, in their order."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                under_way = [tasks.create_task(self._trial(each.point)) for each in group]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [each.result() for each in under_way]
+
+    async def _trial(self, point: Point) -> Trial:
+        try:
+            spec = self.spec_at(point)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            return Trial("", point, "failed", None, 0.0, reason=reason)
+        return await self._train(self.id_of(spec), spec, point)
 
     async def _train(self, run_id: str, spec: RunSpec, point: Point) -> Trial:
         if run_id in self._trials:

@@ -10,7 +10,6 @@ from typing import Any
 
 from tuneproof.sdk import RunInfo, RunSpec
 
-
 _DIGEST = 19
 
 
