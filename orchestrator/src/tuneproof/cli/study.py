@@ -226,7 +226,7 @@ def plan_command(
         if as_json:
             print_json(plan_json(prepared, found))
             return
-        out.print(grid_table(prepared.plan))
+        out.print(grid_table(prepared.plan, found))
         for line in plan_lines(found, why_no_tokens, prepared.spec.costs.currency):
             out.print(line, markup=False, soft_wrap=True)
 
