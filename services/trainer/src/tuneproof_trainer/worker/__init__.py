@@ -5,5 +5,9 @@ pipeline    tokens -> base -> training -> provenance, in this order
 ├── tokens      conversations as token ids, as serving makes them
 ├── base_model  the frozen base, quantised or not
 ├── training    TRL's SFTTrainer over a peft model
+│   ├── packing     rows of one example, or of several that must not see one another
+│   └── validation  the loss over other examples, the early end, the best adapter
 └── provenance  what made the adapter, and its model card
+
+examine     a program of its own for PlanRun: what the data is as tokens; imports no torch
 """
