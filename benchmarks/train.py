@@ -36,7 +36,7 @@ from tuneproof_trainer.spec import RunSpec
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "demo/telecom-reader"
-FACTS = 12
+FACTS = 36
 TUNING_SEED = 8
 ARMS = ("default", "best", "ours")
 # As the trainer's executor sets them for a worker.

@@ -54,7 +54,7 @@ class Trainer(stubs.TrainerServiceServicer):
         return pb.GetRunResponse(run=self._known(request.run_id))
 
     async def ListRuns(self, request, context):
-        newest = sorted(self._runs.values(), key=lambda run: f"{-run.create_time.seconds:020}")
+        newest = sorted(self._runs.values(), key=_key)
         some, token = page(newest, 2, request.page_token, _key)
         bare = []
         for run in some:

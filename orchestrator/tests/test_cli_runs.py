@@ -17,7 +17,7 @@ import pytest
 from fake_trainer import STEPS
 
 from tuneproof.cli.runs.completing import complete_run_ids
-from tuneproof.sdk import TrainerClient
+from tuneproof.sdk import RunInfo, TrainerClient
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -132,13 +132,17 @@ def test_a_watch_gives_each_loss_once(runs, told):
     assert "short@sha256:" in out
 
 
-async def test_many_watchers_see_the_same_run(trainer, told):
+def test_many_watchers_see_the_same_run(trainer, told):
     name = told("create", "train.jsonl", "--adapter", "slow", "--detach")["id"]
-    async with TrainerClient(trainer) as client:
-        watches = [asyncio.create_task(client.wait(name)) for _ in range(20)]
-        await asyncio.sleep(0.1)
-        await client.cancel(name)
-        ended = await asyncio.gather(*watches)
+
+    async def watch() -> list[RunInfo]:
+        async with TrainerClient(trainer) as client:
+            watches = [asyncio.create_task(client.wait(name)) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            await client.cancel(name)
+            return await asyncio.gather(*watches)
+
+    ended = asyncio.run(watch())
     assert {run.state for run in ended} == {"cancelled"}
     assert len({run.losses for run in ended}) == 1
 
@@ -195,7 +199,7 @@ def test_runs_are_compared(runs, told):
     assert "two runs or more" in err
 
 
-def test_a_thousand_runs_come_in_pages(told):
+def test_runs_come_in_pages_the_newest_first(told):
     for number in range(5):
         told("create", "train.jsonl", "--adapter", "short", "--seed", str(number), "--detach")
     assert [each["spec"]["seed"] for each in told("list")["runs"]] == [4, 3, 2, 1, 0]

@@ -19,11 +19,7 @@ _FIXED = {
 """Hyper-parameters that do not vary, and why."""
 
 
-class _Section(BaseModel, frozen=True, extra="forbid"):
-    """A part of the file."""
-
-
-class Range(_Section):
+class Range(BaseModel, frozen=True, extra="forbid"):
     """Numbers between two bounds, of which Optuna chooses."""
 
     low: float
@@ -40,7 +36,7 @@ class Range(_Section):
         return self
 
 
-class Budget(_Section):
+class Budget(BaseModel, frozen=True, extra="forbid"):
     """When the sweep starts no further trial; what is absent sets no limit."""
 
     trials: int | None = Field(default=None, ge=1)
@@ -51,7 +47,7 @@ class Budget(_Section):
 Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
 
 
-class SweepSpec(_Section):
+class SweepSpec(BaseModel, frozen=True, extra="forbid"):
     """A sweep."""
 
     sweep: Annotated[str, StringConstraints(pattern=rf"^[a-z][a-z0-9-]{{0,{LONGEST_NAME - 1}}}$")]
@@ -96,7 +92,7 @@ class SweepSpec(_Section):
 
 def contradictions(spec: SweepSpec) -> Iterator[Mistake]:
     """What no key shows alone."""
-    if not getattr(spec.hyperparameters, "validation_share", 0):
+    if not spec.hyperparameters.validation_share:
         advice = "a sweep chooses by the validation loss, so part of the data must validate"
         yield ("hyperparameters",), f"validation_share is 0: {advice}, such as 0.1"
     for name, asked in spec.search.items():

@@ -19,13 +19,13 @@ from pydantic.fields import FieldInfo
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.adapters.ref import DIGEST_PATTERN
 from tuneproof.cli.asking import AskedTrainer
+from tuneproof.cli.runs.figures import words_of
 from tuneproof.sdk import RunSpec
 from tuneproof.sdk.datasets import store_data
 from tuneproof.servicekit.digests import canonical_json, sha256_of_bytes
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.yamlfile import FileKind
 
-_PANEL = "Hyper-parameters"
 _LONGEST_STEM = 50
 _DIGITS = 8
 
@@ -64,7 +64,7 @@ def takes_hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
     kept = [each for name, each in own.items() if name != "given"]
     fields = Hyperparameters.model_fields
     flags = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name, field))
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_flag(field))
         for name, field in fields.items()
     ]
 
@@ -194,12 +194,14 @@ def _mistakes(error: ValidationError) -> Iterator[str]:
         yield f"{flag} is {each['input']!r}: {each['msg'].removeprefix('Value error, ')}"
 
 
-def _flag(name: str, field: FieldInfo) -> Any:
+def _flag(field: FieldInfo) -> Any:
     kind = _plain(field.annotation)
     said = " ".join((field.description or "").replace("`", "").split())
     if _is_list(kind):
         kind, said = str, f"{said} Separated by commas."
-    option = typer.Option(help=said or name.replace("_", " "), rich_help_panel=_PANEL)
+    elif field.default is not None:
+        said = f"{said} Default: {words_of(field.default)}."
+    option = typer.Option(help=said)
     return Annotated[kind | None, option]
 
 

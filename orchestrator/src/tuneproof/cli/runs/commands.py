@@ -121,9 +121,9 @@ def create_command(
 def list_command(
     asked: AskedTrainer,
     *,
-    state: Annotated[
+    only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Only runs in this state, such as running; may be repeated."),
+        typer.Option(help="Only runs in this state, such as running; may be repeated."),
     ] = None,
     first: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 0,
 ) -> None:
@@ -136,10 +136,10 @@ def list_command(
       tuneproof runs list --only queued --only running --json
     """
     known = ("queued", "running", "succeeded", "failed", "cancelled")
-    if wrong := [each for each in state or () if each not in known]:
+    if wrong := [each for each in only or () if each not in known]:
         raise InvalidInput(f"--only is {wrong[0]!r}, not one of {', '.join(known)}")
     found = asked.run(lambda client: client.list())
-    chosen = [run for run in found if not state or run.state in state]
+    chosen = [run for run in found if not only or run.state in only]
     chosen = chosen[: first or None]
     asked.give({"runs": [json_of(run) for run in chosen]}, lambda: show_runs(chosen))
 
@@ -205,13 +205,14 @@ async def _create_anew(client: TrainerClient, stem: str, spec: RunSpec) -> RunIn
 def _followed(asked: AskedTrainer, run_id: str) -> RunInfo:
     """Shows a run until its end: as JSON each change on a line, of `watch` alone."""
 
+    known = 0
+
     def tell(run: RunInfo) -> None:
         nonlocal known
         fresh = [point for point in run.losses if point[0] > known]
         known = run.losses[-1][0] if run.losses else 0
         print(json.dumps({**json_of(run), "losses": fresh}, ensure_ascii=False), flush=True)
 
-    known = 0
     with left_going(run_id):
         if isinstance(asked, _Watched) and asked.as_json:
             return asked.run(lambda client: client.wait(run_id, on_progress=tell))

@@ -13,6 +13,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille character, by row and column."""
 _BRAILLE = 0x2800
 _LABEL = 8
+_NARROWEST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def chart(curves: Sequence[Curve], *, width: int = 72, height: int = 12) -> list
     points = [point for each in shown for point in each.points]
     if not points:
         return ["no loss yet"]
-    frame = _frame(points, max(10, width - _LABEL - 2), max(3, height))
+    frame = _frame(points, max(_NARROWEST, width - _LABEL - 2), max(3, height))
     one = len([each for each in shown if each.points]) == 1 and len(shown) == 1
     rows = _braille(frame, shown[0].points) if one else _marked(frame, shown)
     lines = [f"{_label(frame, row):>{_LABEL}} ┤{text}".rstrip() for row, text in enumerate(rows)]
@@ -86,7 +87,7 @@ def _label(frame: _Frame, row: int) -> str:
     if row not in (0, frame.rows // 2, frame.rows - 1):
         return ""
     value = frame.high - row / (frame.rows - 1) * (frame.high - frame.low)
-    return f"{value:.{3 if frame.high < 100 else 0}f}"
+    return f"{value:.3f}" if max(abs(frame.low), abs(frame.high)) < 1000 else f"{value:.0e}"
 
 
 def _braille(frame: _Frame, points: Sequence[tuple[float, float]]) -> list[str]:

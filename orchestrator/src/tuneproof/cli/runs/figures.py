@@ -73,23 +73,23 @@ def smoothed(points: Sequence[tuple[int, float]], steps: int) -> tuple[tuple[int
 
 
 def _tokens_per_second(run: RunInfo) -> float | None:
-    """By what the worker wrote down: the tokens of an example, times the examples it has seen."""
+    """By what the worker wrote down: the tokens of a row, times the rows it has seen."""
     facts = run.provenance
     try:
-        seconds, examples = float(facts["train_seconds"]), int(facts["examples"])
+        seconds, rows = float(facts["train_seconds"]), int(facts["rows"])
         tokens = int(facts["prompt_tokens"]) + int(facts["answer_tokens"])
-        seen = _examples_seen(run, examples, int(facts["steps"]))
+        seen = _rows_seen(run, rows, int(facts["steps"]))
     except (KeyError, ValueError):
         return run.progress.tokens_per_second or None
-    return tokens / examples * seen / seconds if seconds and examples else None
+    return tokens / rows * seen / seconds if seconds and rows else None
 
 
-def _examples_seen(run: RunInfo, examples: int, steps: int) -> float:
-    """A pass ends with a smaller batch where the size does not divide the examples."""
+def _rows_seen(run: RunInfo, rows: int, steps: int) -> float:
+    """A pass ends with a smaller batch where the size does not divide the rows."""
     given = run.spec.hyperparameters
     batch = given.effective_batch_size
-    a_pass = math.ceil(examples / batch)
-    return steps // a_pass * examples + steps % a_pass * batch
+    a_pass = math.ceil(rows / batch)
+    return steps // a_pass * rows + steps % a_pass * batch
 
 
 def words_of(value: Any) -> str:
