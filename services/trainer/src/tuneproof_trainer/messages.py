@@ -21,7 +21,8 @@ def spec_from(message: pb.RunSpec) -> RunSpec:
     Raises:
         InvalidInput: for a method or schedule that this version does not know.
     """
-    return RunSpec(
+    # Not validated: `defaults.complete` lists all mistakes, not the first.
+    return RunSpec.model_construct(
         base_model=message.base_model,
         data_path=message.data.path,
         data_digest=message.data.digest,
@@ -32,7 +33,6 @@ def spec_from(message: pb.RunSpec) -> RunSpec:
         held_out_path=message.held_out.path,
         held_out_digest=message.held_out.digest,
         allow_leakage=message.allow_leakage,
-        # Not validated: `defaults.complete` lists all mistakes, not the first.
         hyperparameters=Hyperparameters.model_construct(**values_of(message.hyperparameters)),
     )
 

@@ -85,6 +85,7 @@ class Validator(TrainerCallback):  # type: ignore[misc]
         if step % self._every and step != self._total:
             return
         loss = self._loss(step)
+        self._tell(loss, control)
         found = self.found
         found.losses[step] = loss
         if not found.best_step or loss < found.best:
@@ -126,6 +127,14 @@ class Validator(TrainerCallback):  # type: ignore[misc]
         )
         self._best = dict(kept["best"])
 
+    def _tell(self, loss: float, control: Any) -> None:
+        """Tells TensorBoard and MLflow, where the training reports to them."""
+        model, wanted = self.trainer.model, control.should_log
+        model.eval()  # TRL logs what it has counted in training with what is logged in its mode.
+        self.trainer.log({"eval_loss": loss})
+        model.train()
+        control.should_log = wanted  # transformers 5.19 takes it for the log of the step.
+
     def _weights(self) -> dict[str, torch.Tensor]:
         return {
             name: parameter.detach().to("cpu", copy=True)
@@ -157,8 +166,6 @@ class Validator(TrainerCallback):  # type: ignore[misc]
             total -= float(outputs.log_probs.double().sum())
             tokens += int(outputs.label_mask.sum())
         loss = total / tokens
-        if step:
-            self.trainer.log({"eval_loss": loss})  # For TensorBoard and MLflow; in eval's mode.
         model.train(was_training)
         self.found.seconds += time.monotonic() - begun
         if not math.isfinite(loss):
