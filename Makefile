@@ -28,7 +28,7 @@ GPU_FLAGS  ?=
 GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURDIR)/orchestrator/src | paste -sd:)
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer services/judge orchestrator[api,datasets,pdf,sweep,tokens]
+    services/generator[cpu] services/trainer[tensorboard] services/judge orchestrator[api,datasets,pdf,sweep,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)

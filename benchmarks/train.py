@@ -2,7 +2,7 @@
 
     make bench-train
 
-The demo's model learns short answers over passages of twelve facts (about 600 tokens) on a CPU.
+The demo's model learns short answers over passages of 36 facts (about 550 tokens) on a CPU.
 Model, conversations, precision, effective batch size, learning rate and seed are equal. Each
 training is a process of its own; the arms take turns, and each figure is the median over the rounds
 of the ratio within a round. The time is that from conversations and a loaded base to a saved
@@ -155,10 +155,10 @@ def _words(found: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=160)
+    parser.add_argument("--examples", type=int, default=80)
     parser.add_argument("--validation", type=int, default=64, help="examples that validate")
     parser.add_argument("--epochs", type=float, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--micro-batch", type=int, default=0, help="0: the trainer's default")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
