@@ -6,7 +6,8 @@ The demo's model learns short answers over passages of 36 facts (about 550 token
 Model, conversations, precision, effective batch size, learning rate and seed are equal. Each
 training is a process of its own; the arms take turns, and each figure is the median over the rounds
 of the ratio within a round. The time is that from conversations and a loaded base to a saved
-adapter.
+adapter: seconds that the process computes, which on an idle machine and with one thread are those
+of the clock. Other work on the machine disturbs them less.
 
 `vs_default` is the ratio of answer tokens a second to TRL's defaults (gradient checkpointing,
 micro-batches of 8, logits for every token). `vs_best_config` is that to TRL with our settings, in
@@ -89,6 +90,9 @@ def _measure(asked: argparse.Namespace, precision: str, folder: Path) -> dict[st
             for arm in ARMS
         },
         "seconds": {arm: [round(one[arm]["seconds"], 2) for one in rounds] for arm in ARMS},
+        "wall_seconds": {
+            arm: [round(one[arm]["wall_seconds"], 2) for one in rounds] for arm in ARMS
+        },
         "steps": ours["steps"],
         "mean_length": round(ours["mean_length"], 1),
         "answer_length": round(ours["answer_length"], 1),

@@ -15,7 +15,7 @@ from tuneproof.cli.options import takes_options
 from tuneproof.cli.runs.completing import complete_run_ids
 from tuneproof.cli.runs.curves import Curve, chart
 from tuneproof.cli.runs.drawing import draw
-from tuneproof.cli.runs.figures import differing, figures_of, smoothed, words_of
+from tuneproof.cli.runs.figures import differing, figures_of, short_ref, smoothed, words_of
 from tuneproof.cli.runs.tables import columns, json_of, lasting
 from tuneproof.sdk import RunInfo, TrainerClient
 from tuneproof.servicekit.errors import InvalidInput
@@ -81,7 +81,7 @@ def _show(runs: Sequence[RunInfo], curves: Sequence[Curve]) -> None:
         ("validation loss", [_number(each.validation_loss) for each in figures]),
         ("tokens/s", [f"{each.tokens_per_second or 0:,.0f}" for each in figures]),
         ("time", [lasting(each.seconds) if each.seconds else "" for each in figures]),
-        ("adapter", [run.adapter_ref for run in runs]),
+        ("adapter", [short_ref(run.adapter_ref) for run in runs]),
     ]
     columns([row for row in rows if any(row[1])], [run.id for run in runs])
 

@@ -92,6 +92,12 @@ def _rows_seen(run: RunInfo, rows: int, steps: int) -> float:
     return steps // a_pass * rows + steps % a_pass * batch
 
 
+def short_ref(ref: str) -> str:
+    """A reference with the first digits of its digest, for tables."""
+    name, at, digest = ref.partition("@")
+    return f"{name}{at}{digest[:_DIGEST]}"
+
+
 def words_of(value: Any) -> str:
     """A setting's value for people; a digest is shortened."""
     if value is None:

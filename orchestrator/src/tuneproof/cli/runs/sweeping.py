@@ -15,7 +15,7 @@ from tuneproof.cli.asking import AskedTrainer
 from tuneproof.cli.console import ExitCode, out, say
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.runs.asking import ArtifactsOption, beside, put_data
-from tuneproof.cli.runs.figures import validation_loss_of, words_of
+from tuneproof.cli.runs.figures import short_ref, validation_loss_of, words_of
 from tuneproof.cli.runs.tables import columns, lasting, summary_of
 from tuneproof.sdk import RunInfo
 from tuneproof.servicekit.files import write_atomically
@@ -143,7 +143,7 @@ def _row(trial: Trial, names: list[str]) -> list[str]:
         "" if trial.loss is None else f"{trial.loss:.4f}",
         *(words_of(trial.point.get(name)) for name in names),
         lasting(trial.seconds) if trial.seconds else "",
-        trial.adapter_ref or f"{trial.state}: {trial.reason}",
+        short_ref(trial.adapter_ref) or f"{trial.state}: {trial.reason}",
     ]
 
 

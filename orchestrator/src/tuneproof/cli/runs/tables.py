@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tuneproof.cli.console import out
 from tuneproof.cli.runs.curves import Curve, chart
-from tuneproof.cli.runs.figures import figures_of, settings_of, words_of
+from tuneproof.cli.runs.figures import figures_of, settings_of, short_ref, words_of
 from tuneproof.sdk import RunInfo
 
 _WIDTH = 1000
@@ -36,7 +36,7 @@ def show_runs(runs: Iterable[RunInfo]) -> None:
             f"{at.loss:.3f}" if at.step else "",
             one.spec.base_model,
             time_of(one.create_time),
-            one.adapter_ref or one.reason,
+            short_ref(one.adapter_ref) or one.reason,
         )
     _print(table)
 
