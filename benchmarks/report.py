@@ -36,12 +36,11 @@ from tuneproof.results import (
     CriterionGrade,
     Grade,
     ItemResult,
-    Measure,
-    PrimaryComparison,
     Repeat,
     Retrieved,
     StudyResults,
 )
+from tuneproof.results.testing import results_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -196,31 +195,13 @@ def study(items: int, cells: int) -> StudyResults:
                 Answer(cell.name, name, text, "stop", 900, 110, 1.2, cell.name,
                        Grade(grades, overlap, "judge"))
             )  # fmt: skip
-    return StudyResults(
+    return results_of(
+        questions,
+        made,
+        answers,
         name="large",
         description="A report of a large study.",
-        dataset="made",
         synthetic=True,
-        gold_only=False,
-        toy_model=False,
-        judge_model="judge",
-        self_judged=False,
-        reference_style="full",
-        items=tuple(questions),
-        cells=tuple(made),
-        baseline="baseline",
-        answers=tuple(answers),
-        retrieval=None,
-        reader_checks=(),
-        judge_checks=(),
-        primary=tuple(
-            PrimaryComparison(cell.name, "baseline", one) for cell in made[1:] for one in CRITERIA
-        ),
-        margin=dict.fromkeys(CRITERIA, 0.25),
-        confidence=0.95,
-        notes=(),
-        provenance={},
-        criteria=tuple(Measure(name, 1, 5, "points") for name in CRITERIA),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuneproof.adapters.shapes import architecture_of
-from tuneproof.servicekit.errors import InvalidInput, WrongState
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_trainer.bases import Base, base_of
 from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.plan.batches import USABLE
@@ -86,8 +88,7 @@ class Planner:
         Raises:
             InvalidInput: with every mistake in the spec; for a line that has no example. Mistakes
                 in the data are findings.
-            Unavailable: when the artifact store does not answer.
-            WrongState: when the base's folder is gone.
+            Unavailable: when the artifact store does not answer, or the base's folder is gone.
         """
         lines = tuple(preview_lines)
         if len(lines) > MOST_PREVIEWS:
@@ -96,8 +97,11 @@ class Planner:
             )
         base = base_of(spec, self._bases)
         full = complete(spec, base, self._device)
-        if base.name not in self._folders:
-            raise WrongState(f"this trainer serves the base {base.name!r} no more")
+        if not await asyncio.to_thread(Path(self._folders[base.name]).is_dir):
+            raise Unavailable(
+                f"the base's folder is gone: {base.name!r} was read from it when the trainer"
+                " started; put it back, or start the trainer with another"
+            )
         request = Request(
             spec=full,
             base_folder=self._folders[base.name],

@@ -66,9 +66,20 @@ def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
         device_map={"": 0} if on_gpu else None,
     )
     model.config.use_cache = False
-    quantised = sum(type(module).__name__ == "Linear4bit" for module in model.modules())
+    quantised = _keep_layout(model)
     name = torch.cuda.get_device_name(0) if on_gpu else "cpu"
     return LoadedBase(model, name, on_gpu, dtype, quantised, len(layers))
+
+
+def _keep_layout(model: Any) -> int:
+    """Counts the quantised layers, and keeps them as they are stored. On CPUs with AVX512-BF16
+    bitsandbytes 0.50 lays the weights of such a layer out anew when it is read without gradients,
+    as in a validation, and computes in bfloat16; the next training step then fails on their shape.
+    """
+    quantised = [each for each in model.modules() if type(each).__name__ == "Linear4bit"]
+    for layer in quantised:
+        layer.support_avx512bf16_for_cpu = False
+    return len(quantised)
 
 
 def _quantisation(

@@ -36,7 +36,7 @@ def main() -> int:
     """The program."""
     request = Request.model_validate_json(sys.stdin.buffer.read())
     try:
-        found = _examine(request)
+        found = examine(request)
     except TuneproofError as error:
         answer = {
             "error": error.message,
@@ -48,7 +48,14 @@ def main() -> int:
     return 0
 
 
-def _examine(request: Request) -> Examined:
+def examine(request: Request) -> Examined:
+    """What a spec's data is as tokens.
+
+    Raises:
+        InvalidInput: when the data cannot be read, the base has no chat template, or a line to
+            show has no example.
+        Unavailable: when the artifact store does not answer.
+    """
     spec = request.spec
     examples = read_examples(open_storage(request.artifacts), spec)
     from transformers import AutoTokenizer  # noqa: PLC0415 - wrong data is told before it
@@ -157,7 +164,7 @@ def _previews(
             raise InvalidInput(f"the data has no example at line {line}", field="preview_lines")
         one = by_line[line]
         learned = [False] * one.prompt_length + [True] * len(one.labels[one.prompt_length :])
-        texts = _texts(tokenizer, one.input_ids)
+        texts = texts_of(tokenizer, one.input_ids)
         yield Preview(
             line,
             [
@@ -167,7 +174,7 @@ def _previews(
         )
 
 
-def _texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def texts_of(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """The text of each token; together they are the text of all. A token that ends within a
     character has what is whole by then, and the next one the rest."""
     texts: list[str] = []
