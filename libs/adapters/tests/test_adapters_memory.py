@@ -138,7 +138,9 @@ def test_shorter_examples_and_answers_take_less() -> None:
     assert whole is not None
     assert longest.activations == 2 * half.activations
     assert longest.logits == half.logits
-    assert whole.logits == 32 * longest.logits  # all 2,048 tokens are answer, not 64
+    # All 8,192 tokens are answer, not 256; no more than 4,096 meet the vocabulary at once.
+    assert longest.logits == 256 * (32768 * 2 + 4096 * 6)
+    assert whole.logits == 4096 * 32768 * 2 + 8192 * 4096 * 6
 
 
 @pytest.mark.parametrize(
