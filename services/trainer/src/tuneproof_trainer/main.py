@@ -113,6 +113,8 @@ def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
         checkpoint_minutes=settings.checkpoint_minutes,
         keep_checkpoints=settings.keep_checkpoints,
         beat_seconds=settings.lease_seconds / 10,
+        tensorboard=str(settings.tensorboard.absolute()) if settings.tensorboard else "",
+        mlflow=settings.mlflow,
     )
 
 

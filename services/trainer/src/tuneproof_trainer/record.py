@@ -113,6 +113,10 @@ class Job(BaseModel, frozen=True, extra="forbid"):
     """How many of the newest checkpoints stay."""
     beat_seconds: float = 2.0
     """Between two heartbeats."""
+    tensorboard: str = ""
+    """Folder that gets a subfolder of TensorBoard's events for each run; empty: none."""
+    mlflow: str = ""
+    """Tracking URI of MLflow, which gets each run's losses; empty: none."""
 
     @property
     def processes(self) -> int:

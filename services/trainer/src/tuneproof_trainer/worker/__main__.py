@@ -27,8 +27,8 @@ from tuneproof_trainer.record import EXIT_CODES, Job, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import TRAINED, RunStore
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.checkpoints import Checkpoints
-from tuneproof_trainer.worker.reporting import Reporter
 from tuneproof_trainer.worker.stopping import Stop, StoppedError
+from tuneproof_trainer.worker.telling import Reporter
 
 _FACTS = "summary.json"
 """The provenance of an adapter that is not committed yet, beside its files."""

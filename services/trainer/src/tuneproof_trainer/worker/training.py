@@ -22,6 +22,7 @@ from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.base_model import LoadedBase
 from tuneproof_trainer.worker.checkpoints import Checkpoints
 from tuneproof_trainer.worker.packing import refuse_leaking, rows_of
+from tuneproof_trainer.worker.reporting import Reporting
 from tuneproof_trainer.worker.resuming import Keeper, ResumableTrainer
 from tuneproof_trainer.worker.stopping import StoppedError
 from tuneproof_trainer.worker.tokens import Sequences
@@ -30,6 +31,7 @@ from tuneproof_trainer.worker.validation import Validated, Validator
 _SMOOTHING = 0.8
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """transformers' names of the schedules."""
+_NOWHERE = Reporting()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def train(
     on_step: Callable[[Step], None],
     checkpoints: Checkpoints | None = None,
     validation: Sequence[Sequences] = (),
+    reporting: Reporting = _NOWHERE,
 ) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
@@ -77,6 +80,7 @@ def train(
         on_step: called after each optimiser step.
         validation: examples that only validate.
         checkpoints: those of the run; the training goes on from the newest, and adds more.
+        reporting: where else the losses go.
 
     Raises:
         InvalidInput: when the loss becomes infinite or NaN, or packed examples would see one
@@ -101,7 +105,14 @@ def train(
     reporter = _Reporter(steps, on_step, validator)
     trainer = ResumableTrainer(
         model=base.model,
-        args=_arguments(spec, base, workspace, steps, optimizer),
+        args=_arguments(
+            spec,
+            base,
+            workspace=workspace,
+            steps=steps,
+            optimizer=optimizer,
+            reporting=reporting,
+        ),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=_lora(asked),
@@ -153,7 +164,13 @@ def _run(trainer: ResumableTrainer, checkpoints: Checkpoints | None, workspace: 
 
 
 def _arguments(
-    spec: RunSpec, base: LoadedBase, workspace: Path, steps: int, optimizer: str
+    spec: RunSpec,
+    base: LoadedBase,
+    *,
+    workspace: Path,
+    steps: int,
+    optimizer: str,
+    reporting: Reporting,
 ) -> SFTConfig:
     asked = spec.hyperparameters
     return SFTConfig(
@@ -178,7 +195,8 @@ def _arguments(
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(reporting.to) or "none",
+        run_name=reporting.run_name or None,
         disable_tqdm=True,
         dataloader_pin_memory=base.on_gpu,
     )
