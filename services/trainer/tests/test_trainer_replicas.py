@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tuneproof.adapters import Registry
-from tuneproof.servicekit.processes import is_running
+from tuneproof.servicekit.processes import is_running, pid_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
 from .trainer_processes import spec, trainer, until
@@ -85,20 +85,27 @@ def store(request: pytest.FixtureRequest, artifacts: Path, write_data: Data) -> 
 async def test_a_worker_that_is_killed_again_and_again_makes_the_same_adapter(
     base_folder: Path, store: str, write_data: Data, tmp_path: Path
 ) -> None:
-    asked, moments = spec(write_data(), steps=60), random.Random(5)
+    asked, moments = spec(write_data(), steps=150), random.Random(5)
     async with trainer(base_folder, store, tmp_path / "s", *SAVING) as one:
         await one.create("whole", asked)
         await one.watch_until("whole", 1000)
         await one.create("killed", asked)
+        reached = 0
         for kill in range(5):
+
+            def is_time(reached: int = reached) -> bool:
+                status = one.store.newest("killed")
+                return status.state.ended or one.store.checkpoint_step("killed") > reached
+
             if kill:  # The first comes at any moment of the start.
-                await one.watch_until("killed", (await one.get("killed")).checkpoint_step + 5)
-            await until(lambda: one.worker("killed"))
-            await asyncio.sleep(moments.uniform(0, 0.5 if kill else 6))
-            process = await one.kill_worker("killed")
-            await until(lambda process=process: not is_running(process))
-            if (await one.get("killed")).state > pb.RUN_STATE_RUNNING:
+                await until(is_time)
+                reached = one.store.checkpoint_step("killed")
+            if one.store.newest("killed").state.ended:
                 break
+            await asyncio.sleep(moments.uniform(0, 0.5 if kill else 6))
+            if process := one.worker("killed"):
+                os.killpg(pid_of(process), signal.SIGKILL)
+                await until(lambda process=process: not is_running(process))
         await one.watch_until("killed", 1000)
         whole, killed = await one.get("whole"), await one.get("killed")
     assert whole.state == killed.state == pb.RUN_STATE_SUCCEEDED, (whole.reason, killed.reason)
@@ -106,11 +113,13 @@ async def test_a_worker_that_is_killed_again_and_again_makes_the_same_adapter(
     assert int(killed.provenance["resumed_from_step"]) > 0
     assert killed.adapter_ref == whole.adapter_ref
     assert [str(ref) for ref in Registry(store).list()] == [whole.adapter_ref]
-    assert [point.step for point in killed.losses] == list(range(1, 61))
+    assert [point.step for point in killed.losses] == list(range(1, 151))
     assert [point.loss for point in killed.losses] == [point.loss for point in whole.losses]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("store", "how"), [("folder", signal.SIGSTOP), ("s3", signal.SIGKILL)], indirect=["store"]
+)
 async def test_another_trainer_goes_on_with_the_run_of_one_that_is_gone(
     base_folder: Path, store: str, write_data: Data, tmp_path: Path, how: signal.Signals
 ) -> None:
