@@ -177,11 +177,8 @@ def _facts(plan: RunPlan) -> Iterator[tuple[str, str]]:
         )
         split = f"{asked.micro_batch_size} a forward pass x {plan.accumulation} x {plan.devices}"
         devices = "devices" if plan.devices > 1 else "device"
-        yield (
-            "steps",
-            f"{plan.total_steps:,} of {asked.effective_batch_size} = {split} {devices};"
-            f" {plan.total_tokens:,} tokens in all",
-        )
+        steps = f"{plan.total_steps:,} of {asked.effective_batch_size} = {split} {devices}"
+        yield "steps", f"{steps}; {plan.total_tokens:,} tokens in all"
     yield "memory", _memory(plan)
     yield "time", _time(plan)
     if plan.unquantised:
