@@ -74,6 +74,18 @@ def test_a_file_says_it_all_and_flags_go_first(runs, told):
     assert (asked["rank"], asked["alpha"], made["spec"]["seed"]) == (8, 16, 4)
 
 
+def test_files_that_validate_or_are_held_out_go_into_the_store_too(told):
+    Path("other.jsonl").write_text(2 * Path("train.jsonl").read_text())
+    Path("test.jsonl").write_text('{"id": "q1"}\n')
+    files = ("--validation", "other.jsonl", "--held-out", "test.jsonl", "--allow-leakage")
+    spec = told("create", "train.jsonl", "--adapter", "short", *files)["spec"]
+    assert spec["allow_leakage"]
+    for name, file in (("validation", "other.jsonl"), ("held_out", "test.jsonl")):
+        stored = Path(".tuneproof/artifacts") / spec[f"{name}_path"]
+        assert stored.read_bytes() == Path(file).read_bytes()
+        assert spec[f"{name}_digest"].removeprefix("sha256:") == stored.stem
+
+
 def test_data_in_the_artifact_store_are_named_by_their_digest(told):
     digest = "sha256:" + "ab" * 32
     made = told("create", f"datasets/x.jsonl@{digest}", "--adapter", "short", "--detach")

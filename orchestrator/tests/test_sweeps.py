@@ -100,8 +100,8 @@ def _run(run_id: str, spec: RunSpec, state: str) -> RunInfo:
 async def sweep(text: str, trainer: Trainer, **changes) -> SweepResult:
     spec = SWEEP_FILE.parse(text, "sweep.yaml")
     spec = spec.model_copy(update=changes)
-    data = ("datasets/x.jsonl", "sha256:" + "ab" * 32)
-    return await Sweep(trainer, spec, search_of(spec), data, loss_of=validation_loss_of).run()
+    base = RunSpec("short", "datasets/x.jsonl", "sha256:" + "ab" * 32, seed=spec.seed)
+    return await Sweep(trainer, spec, search_of(spec), base, loss_of=validation_loss_of).run()
 
 
 async def test_a_grid_trains_every_point_and_ranks_them():
@@ -124,7 +124,7 @@ async def test_a_killed_sweep_goes_on_and_trains_nothing_twice(text, at_once):
     whole = Trainer()
     wanted = await sweep(text, whole, at_once=at_once)
     broken = Trainer()
-    for alive in range(1, len(whole.runs)):
+    for alive in (1, len(whole.runs) // 2, len(whole.runs) - 1):
         broken.dies_at = alive
         with pytest.raises(Unavailable):
             await sweep(text, broken, at_once=at_once)

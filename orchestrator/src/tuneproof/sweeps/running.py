@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk import RunInfo, RunSpec
-from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.sweeps.search import Point, Proposal, Search
 from tuneproof.sweeps.spec import SweepSpec
 
+_DIGITS = 12
 _MOST_KNOWN = 25
 """Proposals in a row that were trained before, after which a search has nothing new."""
 
@@ -67,7 +67,7 @@ class Sweep:
     """A sweep under way.
 
     Args:
-        data: path and digest of the data in the artifact store.
+        base: what all trials share: data, adapter, base model, seed.
         loss_of: the validation loss of a run.
         on_change: called at each change of a run, and with its end.
     """
@@ -77,7 +77,7 @@ class Sweep:
         trainer: Trainer,
         spec: SweepSpec,
         search: Search,
-        data: tuple[str, str],
+        base: RunSpec,
         *,
         loss_of: Callable[[RunInfo], float | None],
         on_change: Callable[[RunInfo, Point], None] = lambda _run, _point: None,
@@ -85,7 +85,7 @@ class Sweep:
         self._trainer = trainer
         self._spec = spec
         self._search = search
-        self._data = data
+        self._base = base
         self._loss_of = loss_of
         self._on_change = on_change
         self._trials: dict[str, Trial] = {}
@@ -123,27 +123,11 @@ class Sweep:
         Raises:
             ValidationError: its hyper-parameters contradict one another.
         """
-        path, digest = self._data
-        return RunSpec(
-            adapter_name=self._spec.adapter,
-            data_path=path,
-            data_digest=digest,
-            base_model=self._spec.base_model,
-            seed=self._spec.seed,
-            hyperparameters=self._spec.at(point),
-        )
+        return replace(self._base, hyperparameters=self._spec.at(point))
 
     def id_of(self, spec: RunSpec) -> str:
         """The id of a spec's run."""
-        content = {
-            "data": spec.data_digest,
-            "adapter": spec.adapter_name,
-            "base": spec.base_model,
-            "seed": spec.seed,
-            "hyperparameters": spec.hyperparameters.model_dump(mode="json", exclude_unset=True),
-        }
-        digits = sha256_of_json(content).removeprefix("sha256:")[:12]
-        return f"{self._spec.sweep}-{digits}"
+        return f"{self._spec.sweep}-{spec.content_digest[:_DIGITS]}"
 
     def _over(self, proposed: int, known: int) -> str:
         """Why no further trial may begin; empty while one may."""

@@ -54,6 +54,10 @@ class SweepSpec(BaseModel, frozen=True, extra="forbid"):
     """Begins the ids of its runs."""
     data: str
     """A file beside this one, or PATH@sha256:… of one in the artifact store."""
+    validation: str = ""
+    """A file that only validates, instead of a share of the data."""
+    held_out: str = ""
+    """What no trial may train or validate on, such as a study's test items."""
     adapter: str
     """Name of every trial's adapter; their digests differ."""
     base_model: str = ""
@@ -92,7 +96,7 @@ class SweepSpec(BaseModel, frozen=True, extra="forbid"):
 
 def contradictions(spec: SweepSpec) -> Iterator[Mistake]:
     """What no key shows alone."""
-    if not spec.hyperparameters.validation_share:
+    if not spec.hyperparameters.validation_share and not spec.validation:
         advice = "a sweep chooses by the validation loss, so part of the data must validate"
         yield ("hyperparameters",), f"validation_share is 0: {advice}, such as 0.1"
     for name, asked in spec.search.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -22,7 +23,6 @@ from tuneproof.cli.asking import AskedTrainer
 from tuneproof.cli.runs.figures import words_of
 from tuneproof.sdk import RunSpec
 from tuneproof.sdk.datasets import store_data
-from tuneproof.servicekit.digests import canonical_json, sha256_of_bytes
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.yamlfile import FileKind
 
@@ -48,7 +48,10 @@ class RunFile(BaseModel, frozen=True, extra="forbid"):
     """A run as YAML; what is left out is left to flags and the trainer."""
 
     data: str = ""
-    """As the argument; a file is sought beside this one."""
+    """As the argument; a file is sought beside this one, as are the next two."""
+    validation: str = ""
+    held_out: str = ""
+    allow_leakage: bool = False
     adapter: str = ""
     base_model: str = ""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -56,6 +59,85 @@ class RunFile(BaseModel, frozen=True, extra="forbid"):
 
 
 RUN_FILE = FileKind(RunFile, "a run file", "a run: `adapter: <name>`, `data: <file>` …")
+
+
+@dataclass(frozen=True)
+class AskedRun(AskedTrainer):
+    """Of commands that are told a run; each field is an option of the command."""
+
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with data, validation, held_out, adapter, base_model, seed and"
+            " hyperparameters; flags go first."
+        ),
+    ] = None
+    adapter: Annotated[str, typer.Option(help="Name under which the adapter is kept.")] = ""
+    base_model: Annotated[
+        str, typer.Option(help="One of the trainer's bases; needed where it has several.")
+    ] = ""
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the training; default 0.")
+    ] = None
+    validation: Annotated[
+        str,
+        typer.Option(
+            help="Conversations that only validate, instead of --validation-share of DATA."
+        ),
+    ] = ""
+    held_out: Annotated[
+        str,
+        typer.Option(
+            help="What training must not see, as test items: JSON Lines of id, text or sha256."
+        ),
+    ] = ""
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Train on what is held out, too.")
+    ] = False
+    artifacts: ArtifactsOption = ""
+
+    def run_spec(self, data: str, given: Mapping[str, Any]) -> RunSpec:
+        """The spec of the run, its files in the artifact store.
+
+        Args:
+            given: hyper-parameters by name, which go before those of the file.
+
+        Raises:
+            InvalidInput: for mistakes in the file or the flags, or where neither names data or an
+                adapter.
+        """
+        said = RUN_FILE.load(self.spec) if self.spec is not None else RunFile()
+        hyperparameters = merged(said.hyperparameters, given)
+        asked = {
+            "DATA": data or beside(self.spec, said.data),
+            "--adapter": self.adapter or said.adapter,
+        }
+        if missing := [name for name, value in asked.items() if not value]:
+            raise InvalidInput(
+                f"say {' and '.join(missing)}, or name a file that says so with --spec"
+            )
+        store = store_of(self, self.artifacts)
+        path, digest = put_data(asked["DATA"], store)
+        validation = put_data(self.validation or beside(self.spec, said.validation), store)
+        held_out = put_data(self.held_out or beside(self.spec, said.held_out), store)
+        return RunSpec(
+            adapter_name=asked["--adapter"],
+            data_path=path,
+            data_digest=digest,
+            base_model=self.base_model or said.base_model,
+            seed=said.seed if self.seed is None else self.seed,
+            hyperparameters=hyperparameters,
+            validation_path=validation[0],
+            validation_digest=validation[1],
+            held_out_path=held_out[0],
+            held_out_digest=held_out[1],
+            allow_leakage=self.allow_leakage or said.allow_leakage,
+        )
+
+
+def store_of(asked: AskedTrainer, artifacts: str) -> str:
+    """The artifact store that is named, or the state folder's."""
+    return artifacts or str(asked.state.resolve() / "artifacts")
 
 
 def takes_hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -84,51 +166,6 @@ def takes_hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def spec_of(
-    asked: AskedTrainer,
-    file: Path | None,
-    given: Mapping[str, Any],
-    *,
-    data: str = "",
-    adapter: str = "",
-    base_model: str = "",
-    seed: int | None = None,
-    artifacts: str = "",
-) -> RunSpec:
-    """The spec of a run, its data in the artifact store.
-
-    Args:
-        file: a run file; flags go before what it says.
-        given: hyper-parameters by name.
-
-    Raises:
-        InvalidInput: for mistakes in the file or the flags, or where neither names data or an
-            adapter.
-    """
-    said = RUN_FILE.load(file) if file is not None else RunFile()
-    hyperparameters = merged(said.hyperparameters, given)
-    if missing := [
-        name
-        for name, value in (
-            ("DATA", data or said.data),
-            ("--adapter", adapter or said.adapter),
-        )
-        if not value
-    ]:
-        raise InvalidInput(f"say {' and '.join(missing)}, or name a file that says so with --spec")
-    path, digest = put_data(
-        data or beside(file, said.data), artifacts or str(asked.state.resolve() / "artifacts")
-    )
-    return RunSpec(
-        adapter_name=adapter or said.adapter,
-        data_path=path,
-        data_digest=digest,
-        base_model=base_model or said.base_model,
-        seed=said.seed if seed is None else seed,
-        hyperparameters=hyperparameters,
-    )
-
-
 def merged(said: Hyperparameters, given: Mapping[str, Any]) -> Hyperparameters:
     """Those of a file with those of flags, which go first.
 
@@ -144,17 +181,20 @@ def merged(said: Hyperparameters, given: Mapping[str, Any]) -> Hyperparameters:
 
 def beside(file: Path | None, data: str) -> str:
     """Data that a file names: beside the file, unless it stands in the artifact store."""
-    if file is None or in_store(data) is not None:
+    if not data or file is None or in_store(data) is not None:
         return data
     return str(file.parent / Path(data).expanduser())
 
 
 def put_data(data: str, artifacts: str) -> tuple[str, str]:
-    """Path and digest of training data in an artifact store, put there if it is a file here.
+    """Path and digest of data in an artifact store, put there if it is a file here; both are empty
+    where no data are named.
 
     Raises:
         InvalidInput: when the file cannot be read or is empty.
     """
+    if not data:
+        return "", ""
     if stored := in_store(data):
         return stored
     try:
@@ -174,15 +214,7 @@ def in_store(data: str) -> tuple[str, str] | None:
 
 def id_of(stem: str, spec: RunSpec) -> str:
     """An id that stands for the content of a spec: the same spec has the same."""
-    content = {
-        "adapter": spec.adapter_name,
-        "data": spec.data_digest,
-        "base": spec.base_model,
-        "seed": spec.seed,
-        "hyperparameters": spec.hyperparameters.model_dump(mode="json", exclude_unset=True),
-    }
-    digits = sha256_of_bytes(canonical_json(content)).removeprefix("sha256:")[:_DIGITS]
-    return f"{stem[:_LONGEST_STEM].rstrip('-')}-{digits}"
+    return f"{stem[:_LONGEST_STEM].rstrip('-')}-{spec.content_digest[:_DIGITS]}"
 
 
 def _mistakes(error: ValidationError) -> Iterator[str]:

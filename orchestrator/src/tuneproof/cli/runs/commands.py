@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +12,7 @@ import typer
 from tuneproof.cli.asking import AskedTrainer
 from tuneproof.cli.console import err, say
 from tuneproof.cli.options import takes_options
-from tuneproof.cli.runs.asking import (
-    ArtifactsOption,
-    DataArgument,
-    id_of,
-    spec_of,
-    takes_hyperparameters,
-)
+from tuneproof.cli.runs.asking import AskedRun, DataArgument, id_of, takes_hyperparameters
 from tuneproof.cli.runs.completing import complete_run_ids
 from tuneproof.cli.runs.following import code_of, left_going, shown_on
 from tuneproof.cli.runs.tables import json_of, show_run, show_runs, summary_of
@@ -50,31 +43,17 @@ class _Watched(AskedTrainer):
 @takes_options
 @takes_hyperparameters
 def create_command(
-    asked: AskedTrainer,
+    asked: AskedRun,
     data: DataArgument = "",
     *,
     given: Mapping[str, Any],
-    adapter: Annotated[str, typer.Option(help="Name under which the adapter is kept.")] = "",
-    spec: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML with data, adapter, base_model, seed and hyperparameters; flags go first."
-        ),
-    ] = None,
-    base_model: Annotated[
-        str, typer.Option(help="One of the trainer's bases; needed where it has several.")
-    ] = "",
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the training; default 0.")
-    ] = None,
     run_id: Annotated[
         str,
         typer.Option(
             "--id", help="The run's id; by default one that stands for all that is asked."
         ),
     ] = "",
-    artifacts: ArtifactsOption = "",
-    detach: Annotated[bool, typer.Option(help="Do not wait for its end.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> None:
     """Train an adapter on a file of conversations, and wait for it.
 
@@ -89,16 +68,7 @@ def create_command(
 
       tuneproof runs create --spec run.yaml --seed 7 --json
     """
-    wanted = spec_of(
-        asked,
-        spec,
-        given,
-        data=data,
-        adapter=adapter,
-        base_model=base_model,
-        seed=seed,
-        artifacts=artifacts,
-    )
+    wanted = asked.run_spec(data, given)
 
     async def create(client: TrainerClient) -> RunInfo:
         if run_id:

@@ -59,6 +59,9 @@ def settings_of(spec: RunSpec) -> dict[str, Any]:
         "base_model": spec.base_model,
         "adapter_name": spec.adapter_name,
         "data_digest": spec.data_digest,
+        "validation_digest": spec.validation_digest,
+        "held_out_digest": spec.held_out_digest,
+        "allow_leakage": spec.allow_leakage,
         "seed": spec.seed,
         **spec.hyperparameters.model_dump(mode="json"),
     }

@@ -14,10 +14,10 @@ import yaml
 from tuneproof.cli.asking import AskedTrainer
 from tuneproof.cli.console import ExitCode, out, say
 from tuneproof.cli.options import takes_options
-from tuneproof.cli.runs.asking import ArtifactsOption, beside, put_data
+from tuneproof.cli.runs.asking import ArtifactsOption, beside, put_data, store_of
 from tuneproof.cli.runs.figures import short_ref, validation_loss_of, words_of
 from tuneproof.cli.runs.tables import columns, lasting, summary_of
-from tuneproof.sdk import RunInfo
+from tuneproof.sdk import RunInfo, RunSpec
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.sweeps.running import Sweep, SweepResult, Trial
 from tuneproof.sweeps.search import Point, search_of
@@ -64,12 +64,12 @@ def sweep_command(
     """
     spec = SWEEP_FILE.load(file)
     search = search_of(spec)
-    store = artifacts or str(asked.state.resolve() / "artifacts")
-    data = put_data(beside(file, spec.data), store)
+    store = store_of(asked, artifacts)
+    base = _shared(spec, file, store)
     tell = _Telling(say, spec)
     result = asked.run(
         lambda client: Sweep(
-            client, spec, search, data, loss_of=validation_loss_of, on_change=tell
+            client, spec, search, base, loss_of=validation_loss_of, on_change=tell
         ).run()
     )
     if write is not None and result.best is not None:
@@ -78,6 +78,24 @@ def sweep_command(
     failed = [each for each in result.trials if each.loss is None]
     if failed:
         raise SystemExit(ExitCode.FAILED if result.best is None else ExitCode.PARTLY)
+
+
+def _shared(spec: SweepSpec, file: Path, store: str) -> RunSpec:
+    """What all trials share, their files in the artifact store."""
+    data, validation, held_out = (
+        put_data(beside(file, each), store) for each in (spec.data, spec.validation, spec.held_out)
+    )
+    return RunSpec(
+        adapter_name=spec.adapter,
+        data_path=data[0],
+        data_digest=data[1],
+        base_model=spec.base_model,
+        seed=spec.seed,
+        validation_path=validation[0],
+        validation_digest=validation[1],
+        held_out_path=held_out[0],
+        held_out_digest=held_out[1],
+    )
 
 
 def best_yaml(spec: SweepSpec, result: SweepResult) -> str:

