@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -12,85 +11,22 @@ from pydantic import TypeAdapter
 from rich.table import Table
 from rich.text import Text
 
-from tuneproof.cli.asking import AskedTrainer
 from tuneproof.cli.console import ExitCode, out, say
 from tuneproof.cli.options import takes_options
-from tuneproof.cli.runs.asking import (
-    ArtifactsOption,
-    DataArgument,
-    put_data,
-    spec_of,
-    takes_hyperparameters,
-)
+from tuneproof.cli.runs.asking import AskedRun, DataArgument, takes_hyperparameters
 from tuneproof.cli.runs.figures import settings_of, words_of
 from tuneproof.sdk import RunPlan, RunSpec, TrainerClient
 from tuneproof.sdk.planning import Finding, Preview
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
+_NAMELESS = "planned"
 _SHOWN_LINES = 10
 _GIB = 2**30
 
 
-@dataclass(frozen=True)
-class AskedPlan(AskedTrainer):
-    """What a run is asked for, beside its data and hyper-parameters."""
-
-    adapter: Annotated[str, typer.Option(help="Name under which the adapter will be kept.")] = ""
-    spec: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML with data, adapter, base_model, seed and hyperparameters; flags go first."
-        ),
-    ] = None
-    base_model: Annotated[
-        str, typer.Option(help="One of the trainer's bases; needed where it has several.")
-    ] = ""
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the training; default 0.")
-    ] = None
-    validation: Annotated[
-        str, typer.Option(help="Examples that only validate: a file, as DATA.")
-    ] = ""
-    held_out: Annotated[
-        str,
-        typer.Option(
-            help="Items that no example may hold: JSON Lines of `id`, `text` or `sha256`, a file"
-            " as DATA."
-        ),
-    ] = ""
-    allow_leakage: Annotated[
-        bool, typer.Option(help="Trains on examples that hold a held-out item, too.")
-    ] = False
-    artifacts: ArtifactsOption = ""
-
-    def wanted(self, data: str, given: Mapping[str, Any]) -> RunSpec:
-        """The spec of the run, its files in the artifact store."""
-        store = self.artifacts or str(self.state.resolve() / "artifacts")
-        asked = spec_of(
-            self,
-            self.spec,
-            given,
-            data=data,
-            adapter=self.adapter or ("" if self.spec else "planned"),
-            base_model=self.base_model,
-            seed=self.seed,
-            artifacts=self.artifacts,
-        )
-        validation = put_data(self.validation, store) if self.validation else ("", "")
-        held_out = put_data(self.held_out, store) if self.held_out else ("", "")
-        return replace(
-            asked,
-            validation_path=validation[0],
-            validation_digest=validation[1],
-            held_out_path=held_out[0],
-            held_out_digest=held_out[1],
-            allow_leakage=self.allow_leakage,
-        )
-
-
 @takes_options
 @takes_hyperparameters
-def plan_command(asked: AskedPlan, data: DataArgument = "", *, given: Mapping[str, Any]) -> None:
+def plan_command(asked: AskedRun, data: DataArgument = "", *, given: Mapping[str, Any]) -> None:
     """Show what a run would do: settings, steps, memory, time, and what stands out in the data.
 
     Nothing is trained. Exits with 2 when the run would be refused.
@@ -101,7 +37,7 @@ def plan_command(asked: AskedPlan, data: DataArgument = "", *, given: Mapping[st
 
       tuneproof runs plan --spec run.yaml --validation-share 0.1 --json
     """
-    spec = asked.wanted(data, given)
+    spec = _spec(asked, data, given)
     plan = asked.run(lambda client: client.plan(spec))
     asked.give(json_of(plan), lambda: show_plan(plan))
     if plan.refused:
@@ -111,7 +47,7 @@ def plan_command(asked: AskedPlan, data: DataArgument = "", *, given: Mapping[st
 @takes_options
 @takes_hyperparameters
 def preview_command(
-    asked: AskedPlan,
+    asked: AskedRun,
     data: DataArgument = "",
     *,
     given: Mapping[str, Any],
@@ -130,7 +66,7 @@ def preview_command(
 
       tuneproof runs preview train.jsonl --line 3 --line 17 --json
     """
-    spec = asked.wanted(data, given)
+    spec = _spec(asked, data, given)
 
     async def preview(client: TrainerClient) -> RunPlan:
         return await client.plan(spec, preview_lines=line or ())
@@ -144,6 +80,12 @@ def preview_command(
     asked.give({"previews": _ANY.dump_python(plan.previews, mode="json")}, lambda: _show(plan))
 
 
+def _spec(asked: AskedRun, data: str, given: Mapping[str, Any]) -> RunSpec:
+    """What is asked; an adapter that is not kept needs no name."""
+    named = asked.adapter or asked.spec
+    return (asked if named else replace(asked, adapter=_NAMELESS)).run_spec(data, given)
+
+
 def json_of(plan: RunPlan) -> Any:
     """A plan for JSON."""
     return {
@@ -154,12 +96,12 @@ def json_of(plan: RunPlan) -> Any:
 
 
 def show_plan(plan: RunPlan) -> None:
-    """Prints it, the settings last but for the findings."""
+    """Prints it, the findings last."""
     table = Table(box=None, show_header=False)
     for name, value in _facts(plan):
         table.add_row(name, value)
-    settings = {name: value for name, value in settings_of(plan.spec).items() if value != ""}
-    table.add_row("settings", ", ".join(f"{name} {words_of(settings[name])}" for name in settings))
+    for name, value in settings_of(plan.spec).items():
+        table.add_row(name, words_of(value))
     out.print(table, soft_wrap=False)
     for finding in plan.findings:
         out.print(_words(finding), markup=False, style="red" if finding.refused else None)
