@@ -10,5 +10,5 @@ pipeline    tokens -> base -> training -> provenance, in this order
 │   └── validation  the loss over other examples, the early end, the best adapter
 └── provenance  what made the adapter, and its model card
 
-examine     a program of its own for PlanRun: what the data is as tokens; imports no torch
+examine     a program of its own for PlanRun: what the data is as tokens
 """
