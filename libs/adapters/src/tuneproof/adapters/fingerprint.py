@@ -89,7 +89,7 @@ class Reading(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def effect(self) -> float:
-        """How far the adapter moves the log-probabilities: the mean absolute difference, in nats."""
+        """How far the adapter moves the log-probabilities: the mean of absolute differences."""
         return mean_difference(self.adapted, self.base)
 
 

@@ -38,13 +38,13 @@ def take_fingerprint(base: LoadedBase, tokenizer: Any, folder: Path, adapter: Pa
     """
     probes = probes_of(tokenizer)
     base.model.eval()
-    readings = [_read(base.model, probes, "nf4" if base.quantised_layers else _name(base))]
+    readings = [reading_of(base.model, probes, "nf4" if base.quantised_layers else _name(base))]
     if base.quantised_layers and _fits(folder, on_gpu=base.on_gpu):
         plain = AutoModelForCausalLM.from_pretrained(
             folder, dtype=base.compute_dtype, device_map={"": 0} if base.on_gpu else None
         )
         readings.append(
-            _read(PeftModel.from_pretrained(plain, adapter).eval(), probes, _name(base))
+            reading_of(PeftModel.from_pretrained(plain, adapter).eval(), probes, _name(base))
         )
     return Fingerprint(probes=probes, readings=tuple(readings))
 
@@ -65,7 +65,8 @@ def _name(base: LoadedBase) -> str:
     return str(base.compute_dtype).removeprefix("torch.")
 
 
-def _read(model: Any, probes: tuple[Probe, ...], precision: str) -> Reading:
+def reading_of(model: Any, probes: tuple[Probe, ...], precision: str) -> Reading:
+    """The log-probabilities of the probes' tokens with a model's adapter and without it."""
     adapted = tuple(_scores(model, probe) for probe in probes)
     with _without_adapter(model):
         plain = tuple(_scores(model, probe) for probe in probes)
