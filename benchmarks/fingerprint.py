@@ -18,20 +18,15 @@ next one, when the comparison is known; `token_ms` is one token, which is what w
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import redirect_stdout
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tuneproof.adapters import Fingerprint, compare
@@ -51,17 +46,14 @@ ADAPTERS = {
     "lora-brief": ("lora", "short", 3),
 }
 SERVED = ("float32", "bfloat16")
+_PROGRAM = Path(__file__).with_name("fingerprint_engine.py")
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="times that the comparison is timed")
-    parser.add_argument("--engine", nargs=2, metavar=("DTYPE", "ORDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.engine:
-        asyncio.run(_serve(options.engine[0], json.loads(Path(options.engine[1]).read_text())))
-        return
     with tempfile.TemporaryDirectory() as scratch:
         results = _measure(Path(scratch), options.rounds)
     print(json.dumps({"bench": "fingerprint", "results": results}))
@@ -70,7 +62,8 @@ def main() -> None:
 def _measure(root: Path, rounds: int) -> dict[str, Any]:
     prints: dict[str, Fingerprint] = {}
     for name, (method, style, steps) in ADAPTERS.items():
-        prints[name] = _train(root / name, method, style, steps)
+        with redirect_stdout(sys.stderr):  # TRL tells each step.
+            prints[name] = _train(root / name, method, style, steps)
         print(f"{name}: {prints[name].trained.effect:.3f} nat a token", file=sys.stderr)
     broken = _break(root, "nf4-full")
     bases = {"base": str(BASE), **_other_bases(root)}
@@ -86,14 +79,16 @@ def _measure(root: Path, rounds: int) -> dict[str, Any]:
         for which, folder in bases.items():
             if which == "base" or served == "float32":
                 path = root / "order.json"
-                path.write_text(json.dumps({**order, "base": folder}))
+                path.write_text(
+                    json.dumps({**order, "base": folder, "is_trained_on": which == "base"})
+                )
                 told[which, served] = _engine(served, path)
     return _table(prints, broken, told)
 
 
 def _engine(served: str, order: Path) -> dict[str, Any]:
     """What the engine's process prints last."""
-    command = [sys.executable, __file__, "--engine", served, str(order)]
+    command = [sys.executable, str(_PROGRAM), served, str(order)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -281,82 +276,6 @@ def _other_bases(root: Path) -> dict[str, str]:
         save_file(noisy, folder / "model.safetensors", {"format": "pt"})
         found[what] = str(folder)
     return found
-
-
-async def _serve(served: str, order: Mapping[str, Any]) -> None:
-    """Scores with a real engine; prints JSON."""
-    from tuneproof_generator.engine.environment import environment
-
-    os.environ.update(environment(threads=1, verbose=False))
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    from tuneproof_generator.adapters.effects import EffectCheck
-    from tuneproof_generator.engine.arguments import EngineOptions
-    from tuneproof_generator.engine.protocol import LoadedAdapter, Sampling
-    from tuneproof_generator.engine.vllm_engine import start_engine
-
-    options = EngineOptions(
-        folder=Path(order["base"]), model_name="demo", dtype=served, max_model_len=None,
-        max_lora_rank=16, max_loras=2, slot_seconds=1.0, max_cpu_loras=16, max_num_seqs=16,
-        block_size=None, cpu_cache_mib=64, gpu_memory_utilization=0.9, stream_interval=1,
-        tensor_parallel=1,
-    )  # fmt: skip
-    probes = Fingerprint.parse(order["probes"]).probes
-    async with start_engine(options) as engine:
-        ids = iter(range(1, 10_000))
-
-        async def scores(adapter: LoadedAdapter | None) -> list[tuple[float, ...]]:
-            asked = (
-                engine.score(f"s{next(ids)}", each.prompt, each.tokens, adapter) for each in probes
-            )
-            return list(await asyncio.gather(*asked))
-
-        async def token(adapter: LoadedAdapter | None, tokens: int = 1) -> None:
-            prompt = probes[0].prompt
-            stream = engine.generate(f"t{next(ids)}", prompt, Sampling(max_tokens=tokens), adapter)
-            async with aclosing(stream):
-                async for _ in stream:
-                    pass
-
-        async def beside(work: Any) -> Any:
-            others = [asyncio.create_task(token(None, 40 + n)) for n in range(7)]
-            found = await work
-            await asyncio.gather(*others)
-            return found
-
-        base = [await scores(None), await beside(scores(None))]
-        adapted = {}
-        for name, folder in order["adapters"].items():
-            adapter = LoadedAdapter(f"{name}@x", next(ids), Path(folder))
-            await engine.load(adapter)
-            adapted[name] = [await scores(adapter), await beside(scores(adapter))]
-            await engine.unload(adapter)
-        rounding = max(
-            abs(one - other)
-            for row, again in zip(*base, strict=True)
-            for one, other in zip(row, again, strict=True)
-        )
-        times: dict[str, list[float]] = {"token_ms": [], "check_ms": [], "again_ms": []}
-        name = "nf4-full"
-        whole = Fingerprint.parse(order["prints"][name])
-        nearest = whole.model_copy(update={"readings": whole.readings[1:2]})
-        effects = EffectCheck(engine)
-        await effects.prepare()
-        for number in range(order["rounds"]):
-            adapter = LoadedAdapter(f"{name}@{number}", next(ids), Path(order["adapters"][name]))
-            for what, measured in times.items():
-                await engine.load(adapter)
-                begun = time.perf_counter()
-                if what == "token_ms":
-                    await token(adapter)
-                elif order["base"] == str(BASE):
-                    await effects.check(adapter, nearest)
-                measured.append(1000 * (time.perf_counter() - begun))
-                await engine.unload(adapter)
-                adapter = replace(adapter, engine_id=next(ids))
-    found = {what: round(median(each), 2) for what, each in times.items()}
-    print(
-        json.dumps({"base": base, "adapted": adapted, "rounding": rounding, "milliseconds": found})
-    )
 
 
 if __name__ == "__main__":

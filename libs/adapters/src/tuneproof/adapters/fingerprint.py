@@ -21,15 +21,13 @@ from tuneproof.servicekit.errors import Corrupted
 FINGERPRINT = "fingerprint"
 """The name in the provenance under which a fingerprint is kept, as text."""
 PROBES = (
-    ("What is the capital of France?", "The capital of France is Paris."),
-    ("Write a sentence about the sea.", "The sea is wide, and it is never still."),
-    ("How many days are in a week?", "There are seven days in a week."),
-    ("Say in one word: is water wet?", "Yes, water is wet."),
+    ("Is water wet?", "Yes, water is wet."),
+    ("Name a city.", "Paris is a city in France."),
 )
 """The questions, and the texts whose first tokens are scored. They are in no data set of anybody,
 so a fingerprint tells nothing of what was learned. The same for all, so that an engine scores them
-once with its base."""
-_TOKENS = 8
+once with its base. Few and short, because each adapter's way to READY holds them."""
+_TOKENS = 12
 _LIMIT = 64 << 10
 _DIGITS = 5
 _DAY = datetime(2026, 1, 1, tzinfo=UTC)

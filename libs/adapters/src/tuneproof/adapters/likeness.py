@@ -29,8 +29,8 @@ class Tolerance:
     """An effect up to this is none: as much comes from rounding alone."""
 
 
-_EXACT = Tolerance(base=0.02, effect=0.005, share=0.02, nothing=0.0005)
-_ROUNDED = Tolerance(base=0.25, effect=0.1, share=0.2, nothing=0.02)
+_EXACT = Tolerance(base=0.01, effect=0.002, share=0.01, nothing=0.0005)
+_ROUNDED = Tolerance(base=0.25, effect=0.15, share=0.1, nothing=0.02)
 _QUANTISED = Tolerance(base=1.5, effect=0.25, share=0.5, nothing=0.02)
 
 

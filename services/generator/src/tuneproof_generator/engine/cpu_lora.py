@@ -34,8 +34,8 @@ def protect_prompt_scores() -> None:
     For them vLLM 0.32 computes the logits of a whole prompt, but adds the adapters' part of the
     output layer by the indices of the batch's requests (`PunicaWrapperCPU.add_lora_logits`). Where
     the numbers of the two differ, einsum raises, and the engine ends: any client could do that with
-    `prompt_logprobs`. Nothing is added then. The trainer adapts no output layer; an adapter that does
-    shows another effect than in training, and is not served.
+    `prompt_logprobs`. Nothing is added then. The trainer adapts no output layer; an adapter that
+    does shows another effect than in training, and is not served.
     """
     add = punica_cpu.PunicaWrapperCPU.add_lora_logits
 
