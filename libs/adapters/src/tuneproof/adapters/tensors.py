@@ -108,6 +108,23 @@ def examine(path: Path, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, T
             yield from zip(group, facts, strict=True)
 
 
+def read_values(path: Path, tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor's values in float32, in its shape.
+
+    Raises:
+        InvalidInput: when the file was cut off after its header was read.
+    """
+    with path.open("rb") as file:
+        file.seek(tensor.start)
+        data = file.read(tensor.size)
+    if len(data) < tensor.size:
+        raise _bad(path, f"ended while tensor {tensor.name} was read")
+    if tensor.dtype == "BF16":
+        bits = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return bits.view("<f4").reshape(tensor.shape)
+    return np.frombuffer(data, _NUMPY[tensor.dtype]).astype(np.float32).reshape(tensor.shape)
+
+
 def _groups(tensors: tuple[Tensor, ...]) -> Iterator[list[Tensor]]:
     """The tensors in order, in parts that are worth a thread's start."""
     group: list[Tensor] = []

@@ -73,6 +73,16 @@ def reading_of(model: Any, probes: tuple[Probe, ...], precision: str) -> Reading
     return Reading(precision=precision, base=plain, adapted=adapted)
 
 
+@torch.no_grad()
+def likeliest(model: Any, probes: tuple[Probe, ...]) -> list[int]:
+    """The likeliest next token at every position of the probes."""
+    found: list[int] = []
+    for probe in probes:
+        ids = torch.tensor([[*probe.prompt, *probe.tokens]], device=model.device)
+        found += model(input_ids=ids).logits[0].argmax(-1).tolist()
+    return found
+
+
 @contextmanager
 def _without_adapter(model: Any) -> Iterator[None]:
     """As peft's `disable_adapter`, which the model inside of a PeftModel lacks."""
