@@ -158,7 +158,7 @@ def _rename(part: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
 
     def change(tensors: dict[str, Any], _: dict[str, Any]) -> None:
         for name in [name for name in tensors if part in name]:
-            new = name.replace("model.model.", "model.language_model.model.")
+            new = name.replace(".model.layers.", ".language_model.layers.")
             tensors[new] = tensors.pop(name)
 
     return change
@@ -197,7 +197,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     damaged, _ = bench.draw("damaged one")
     quantised, of_nf4 = bench.draw("quantised", method="qlora_nf4")
     assert [each.precision for each in of_nf4.readings] == ["nf4", "float32"]
-    wrong = bench.changed("wrong-prefix", good, _rename("model.model."))
+    wrong = bench.changed("wrong-prefix", good, _rename("layers."))
     wide, of_wide = bench.draw("wide", (*_ATTENTION, *_MLP))
     mlp, of_mlp = bench.draw("mlp", _MLP)
     zero, of_zero = bench.draw("zero", spread=0.0)

@@ -1,4 +1,6 @@
-"""Writes a base with an adapter in it: `python -m tuneproof_trainer.merging ADAPTER BASE OUT DTYPE`.
+"""Writes a base with an adapter in it.
+
+    python -m tuneproof_trainer.merging ADAPTER BASE OUT DTYPE
 
 Prints one line of JSON: how far the merged model's answers are from those of the base with the
 adapter beside it. Exit codes: 0 done, 2 bad input.

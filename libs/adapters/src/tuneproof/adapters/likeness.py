@@ -31,7 +31,9 @@ class Tolerance:
 
 _EXACT = Tolerance(base=0.01, effect=0.002, share=0.01, nothing=0.0005)
 _ROUNDED = Tolerance(base=0.25, effect=0.15, share=0.1, nothing=0.02)
-_QUANTISED = Tolerance(base=1.5, effect=0.25, share=0.5, nothing=0.02)
+_QUANTISED = Tolerance(base=2.5, effect=0.25, share=1.0, nothing=0.02)
+_VISIBLE = 5
+"""An effect of so many times `nothing` is told from none for sure."""
 
 
 def tolerance_of(reading: str, served: str) -> Tolerance:
@@ -66,6 +68,16 @@ class Likeness:
         return tolerance_of(self.reading.precision, self.served)
 
     @property
+    def _nothing(self) -> float:
+        """It comes from the engine's rounding, whatever the reading is."""
+        return tolerance_of(self.served, self.served).nothing
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the fingerprint's effect is large enough to be seen in the engine's precision."""
+        return self.reading.effect > _VISIBLE * self._nothing
+
+    @property
     def effect_limit(self) -> float:
         """How far the effects may differ, in nats."""
         return self.tolerance.effect + self.tolerance.share * self.reading.effect
@@ -83,7 +95,7 @@ class Likeness:
                 f" {allowed.base:g} that {precisions} explain. Serve the weights that it was"
                 " trained on (their revision), or train it on these"
             )
-        if self.effect <= allowed.nothing and self.reading.effect > self.effect_limit:
+        if self.effect <= self._nothing and self.is_visible:
             return (
                 f"no effect: the engine answers as the base does (they differ by {self.effect:.2g}"
                 f" nat a token); in training the adapter moved it by {self.reading.effect:.4g}."
@@ -107,7 +119,7 @@ class Likeness:
             f"its effect is {self.effect:.4g} nat a token, within {self.effect_difference:.2g} of"
             f" training's over {self.reading.precision} (at most {self.effect_limit:.2g})"
         )
-        if self.reading.effect <= self.effect_limit:
+        if not self.is_visible:
             return f"{found}; so small an effect cannot be told from none in {self.served}"
         return found
 

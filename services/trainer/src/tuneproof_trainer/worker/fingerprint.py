@@ -73,7 +73,7 @@ def reading_of(model: Any, probes: tuple[Probe, ...], precision: str) -> Reading
     return Reading(precision=precision, base=plain, adapted=adapted)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def likeliest(model: Any, probes: tuple[Probe, ...]) -> list[int]:
     """The likeliest next token at every position of the probes."""
     found: list[int] = []
@@ -96,7 +96,7 @@ def _without_adapter(model: Any) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def _scores(model: Any, probe: Probe) -> tuple[float, ...]:
     """The log-probabilities of a probe's tokens, in float32."""
     ids = torch.tensor([[*probe.prompt, *probe.tokens]], device=model.device)
@@ -113,4 +113,4 @@ def _fits(folder: Path, *, on_gpu: bool) -> bool:
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         needed *= 2  # Stored in 16 bits, computed in 32.
-    return needed < _SHARE_OF_MEMORY * free
+    return bool(needed < _SHARE_OF_MEMORY * free)
