@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM
@@ -37,15 +38,12 @@ def take_fingerprint(base: LoadedBase, tokenizer: Any, folder: Path, adapter: Pa
         adapter: the folder with the adapter as saved.
     """
     probes = probes_of(tokenizer)
-    base.model.eval()
     readings = [reading_of(base.model, probes, "nf4" if base.quantised_layers else _name(base))]
     if base.quantised_layers and _fits(folder, on_gpu=base.on_gpu):
         plain = AutoModelForCausalLM.from_pretrained(
             folder, dtype=base.compute_dtype, device_map={"": 0} if base.on_gpu else None
         )
-        readings.append(
-            reading_of(PeftModel.from_pretrained(plain, adapter).eval(), probes, _name(base))
-        )
+        readings.append(reading_of(PeftModel.from_pretrained(plain, adapter), probes, _name(base)))
     return Fingerprint(probes=probes, readings=tuple(readings))
 
 
@@ -67,10 +65,20 @@ def _name(base: LoadedBase) -> str:
 
 def reading_of(model: Any, probes: tuple[Probe, ...], precision: str) -> Reading:
     """The log-probabilities of the probes' tokens with a model's adapter and without it."""
+    _end_training(model)
     adapted = tuple(_scores(model, probe) for probe in probes)
     with _without_adapter(model):
         plain = tuple(_scores(model, probe) for probe in probes)
     return Reading(precision=precision, base=plain, adapted=adapted)
+
+
+def _end_training(model: Any) -> None:
+    """Without dropout. bitsandbytes 0.50 is left in training: else, on some CPUs, it packs the base
+    for another kernel, which rounds to bfloat16 and refuses widths that 64 does not divide."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.training = True
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
