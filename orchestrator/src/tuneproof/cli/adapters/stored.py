@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from tuneproof.cli.adapters.tables import print_wide
 from tuneproof.cli.console import give
@@ -57,7 +57,9 @@ def list_stored(url: str, *, as_json: bool) -> None:
 
     registry = Registry(url)
     rows = [_row(registry, ref) for ref in registry.list()]
-    table = Table("adapter", "base", "rank", "MiB", "trained in", "steps", "loss", box=None)
+    widest = max((len(row["ref"]) for row in rows), default=0)
+    whole = Column("adapter", min_width=widest)  # In one piece, so that it can be copied.
+    table = Table(whole, "base", "rank", "MiB", "trained in", "steps", "loss", box=None)
     for row in rows:
         table.add_row(
             row["ref"],
