@@ -15,8 +15,9 @@ import pytest
 from tuneproof.adapters import Registry, identify_base, read_base_config, verify
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_trainer.bases import Base
 from tuneproof_trainer.data import Example, parse_examples
-from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.tokens import IGNORED, tokenise
 

@@ -32,6 +32,16 @@ class RunSpec:
     seed: int = 0
     hyperparameters: Hyperparameters = _DEFAULTS
     """Those that are not set are left to the trainer."""
+    validation_path: str = ""
+    """Examples that only validate, relative to the artifact store; empty: see
+    `Hyperparameters.validation_share`."""
+    validation_digest: str = ""
+    held_out_path: str = ""
+    """Items that training must not see, relative to the artifact store: JSON Lines of `id`, `text`
+    or `sha256`."""
+    held_out_digest: str = ""
+    allow_leakage: bool = False
+    """Trains on examples that are held out, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,8 @@ class RunInfo:
     """`name@sha256:<hex>`, once it succeeded."""
     losses: tuple[tuple[int, float], ...]
     """Pairs of step and loss in nats per token, oldest first."""
+    validation_losses: tuple[tuple[int, float], ...]
+    """Pairs of step and validation loss in nats per token, of the steps that were validated."""
     create_time: datetime | None
     start_time: datetime | None
     end_time: datetime | None

@@ -16,8 +16,10 @@ from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from tuneproof_trainer.defaults import Base
+from tuneproof_trainer.bases import Base
 from tuneproof_trainer.executor import LocalExecutor
+from tuneproof_trainer.plan.device import find_device
+from tuneproof_trainer.plan.planner import Planner
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.runbook import Runbook, hold_runs
@@ -59,10 +61,19 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         workers=settings.workers,
         max_attempts=settings.max_attempts,
     )
+    device = await asyncio.to_thread(find_device, settings.device, settings.device_memory_gib)
+    _log.info("device", name=device.name, memory_bytes=device.memory_bytes)
     runbook = Runbook(
-        settings.runs_folder, bases, store, queue, poll_seconds=settings.watch_seconds
+        settings.runs_folder,
+        bases,
+        store,
+        queue,
+        device=device,
+        poll_seconds=settings.watch_seconds,
     )
-    servicer = TrainerServicer(runbook)
+    folders = {name: str(model.path) for name, model in models.items()}
+    planner = Planner(bases, folders, _absolute(settings.artifacts), device, runbook.finished)
+    servicer = TrainerServicer(runbook, planner)
 
     def register(server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(servicer, server)
@@ -76,16 +87,19 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
             await queue.close()
 
 
-def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
-    # The worker has another working directory.
-    url = settings.artifacts
+def _absolute(url: str) -> str:
+    """An artifact store's URL for a process with another working directory."""
     if is_folder(url) and "://" not in url:
-        url = str(Path(url).expanduser().absolute())
+        return str(Path(url).expanduser().absolute())
+    return url
+
+
+def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
     return Job(
         run_id=run_id,
         base_folder=str(base.path),
         base_revision=base.revision,
-        artifacts=url,
+        artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
     )

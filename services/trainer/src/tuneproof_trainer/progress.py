@@ -21,6 +21,8 @@ class Step:
     """Prompt and answer tokens."""
     eta: float
     """Seconds to the end at the current speed."""
+    validation_loss: float | None = None
+    """After the step, in nats; None where it was not validated."""
 
 
 class StepLog:

@@ -22,8 +22,10 @@ from tuneproof.servicekit.errors import (
 )
 from tuneproof.servicekit.locks import Holder, locked
 from tuneproof.servicekit.paging import page
-from tuneproof_trainer.data import load_examples
-from tuneproof_trainer.defaults import Base, base_of, complete
+from tuneproof_trainer.bases import Base, base_of
+from tuneproof_trainer.defaults import complete
+from tuneproof_trainer.examples import load_for_training
+from tuneproof_trainer.plan.device import CPU, Device
 from tuneproof_trainer.progress import Step, StepReader, last_step
 from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import RunFolder, RunState, RunStatus
@@ -52,6 +54,7 @@ class Runbook:
         bases: the models that are tuned, by name.
         store: the artifact store, where training data is.
         queue: what executes the runs.
+        device: what runs train on.
         poll_seconds: between two looks at a run that is watched.
         now: the clock.
     """
@@ -63,6 +66,7 @@ class Runbook:
         store: Storage,
         queue: RunQueue,
         *,
+        device: Device = CPU,
         poll_seconds: float = 0.25,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -70,6 +74,7 @@ class Runbook:
         self._bases = bases
         self._store = store
         self._queue = queue
+        self._device = device
         self._poll = poll_seconds
         self._now = now
         self._creating = asyncio.Lock()
@@ -99,11 +104,11 @@ class Runbook:
                 "a letter",
                 field="run_id",
             )
-        full = complete(spec, base_of(spec, self._bases))
+        full = complete(spec, base_of(spec, self._bases), self._device)
         async with self._creating:
             if run_id in self._queue.specs:
-                return self._repeat(run_id, full)
-            await asyncio.to_thread(load_examples, self._store, full.data_path, full.data_digest)
+                return self._repeat(run_id, full, spec)
+            await asyncio.to_thread(load_for_training, self._store, full)
             status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=self._now())
             folder = await asyncio.to_thread(RunFolder.create, self._runs, full, status)
             self._queue.adopt(folder, full, status)
@@ -132,6 +137,11 @@ class Runbook:
             for status in chosen
         ]
         return views, token
+
+    def finished(self) -> list[Mapping[str, str]]:
+        """The provenance of runs that succeeded, the newest first."""
+        statuses = sorted(self._queue.statuses.values(), key=_newest_first)
+        return [status.provenance for status in statuses if status.state is RunState.SUCCEEDED]
 
     async def cancel(self, run_id: str) -> RunView:
         """Stops a run and waits until its worker has ended.
@@ -177,11 +187,12 @@ class Runbook:
                 return
             await self._queue.changed(run_id, status, self._poll)
 
-    def _repeat(self, run_id: str, spec: RunSpec) -> RunView:
+    def _repeat(self, run_id: str, full: RunSpec, asked: RunSpec) -> RunView:
         existing = self._queue.specs[run_id]
-        if existing != spec:
+        full = full.decided_as(existing, asked)
+        if existing != full:
             raise AlreadyExists(
-                f"run {run_id} exists with another spec: {', '.join(spec.differing(existing))}"
+                f"run {run_id} exists with another spec: {', '.join(full.differing(existing))}"
                 " differ; "
                 "choose another id",
                 run=run_id,

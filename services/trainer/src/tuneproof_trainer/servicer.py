@@ -9,7 +9,8 @@ import grpc
 
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof.trainer.v1 import trainer_pb2_grpc
-from tuneproof_trainer.messages import run_to, spec_from
+from tuneproof_trainer.messages import plan_to, run_to, spec_from
+from tuneproof_trainer.plan.planner import Planner
 from tuneproof_trainer.runbook import Runbook
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -18,8 +19,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     """See trainer.proto."""
 
-    def __init__(self, runbook: Runbook) -> None:
+    def __init__(self, runbook: Runbook, planner: Planner) -> None:
         self._runbook = runbook
+        self._planner = planner
 
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
         view = await self._runbook.create(request.run_id, spec_from(request.spec))
@@ -34,6 +36,9 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
         return pb.CancelRunResponse(run=run_to(await self._runbook.cancel(request.run_id)))
+
+    async def PlanRun(self, request: pb.PlanRunRequest, _: Context) -> pb.PlanRunResponse:
+        return plan_to(await self._planner.plan(spec_from(request.spec), request.preview_lines))
 
     async def WatchRun(
         self, request: pb.WatchRunRequest, _: Context

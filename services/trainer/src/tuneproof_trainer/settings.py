@@ -48,6 +48,12 @@ class TrainerSettings(ServiceSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where workers train; auto takes a GPU if there is one."
     )
+    device_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        description="Memory of a GPU in GiB, by which the micro-batch is chosen; 0 asks nvidia-smi"
+        " on this machine.",
+    )
     workers: int = Field(
         1, ge=1, le=64, description="Runs that train at the same time; the others wait in a queue."
     )

@@ -28,6 +28,9 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
     if spec.training is not None:
         found += repeated(spec.training.sizes, ("training", "sizes"), "size")
         found += repeated(spec.training.seeds, ("training", "seeds"), "seed")
+        if spec.training.hyperparameters.target_parameters:
+            place = ("training", "hyperparameters", "target_parameters")
+            found.append((place, "makes adapters that no generator serves: leave it out"))
     if spec.corpus.overlap_tokens >= spec.corpus.max_tokens:
         found.append(
             (("corpus", "overlap_tokens"), f"must be below max_tokens ({spec.corpus.max_tokens})")

@@ -5,7 +5,11 @@ pipeline    tokens -> base -> training -> provenance, fingerprint, card, in this
 ├── tokens      conversations as token ids, as serving makes them
 ├── base_model  the frozen base, quantised or not
 ├── training    TRL's SFTTrainer over a peft model
+│   ├── packing     rows of one example, or of several that must not see one another
+│   └── validation  the loss over other examples, the early end, the best adapter
 ├── provenance  what made the adapter
 ├── fingerprint what the adapter does to its base, by a few fixed questions
 └── card        the model card, for people
+
+examine     a program of its own for PlanRun: what the data is as tokens; imports no torch
 """

@@ -25,7 +25,7 @@ from tuneproof.adapters.storage import open_storage
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
 from tuneproof.servicekit.files import write_atomically
-from tuneproof_trainer.data import Example, load_examples
+from tuneproof_trainer.examples import Examples, load_for_training
 from tuneproof_trainer.progress import Step, StepLog
 from tuneproof_trainer.record import (
     EXIT_CODES,
@@ -96,7 +96,7 @@ def _run(folder: RunFolder, beat: _Beat) -> WorkerResult:
     os.environ.update(_visible_devices(job.device))
     identity = identify_base(Path(job.base_folder))
     if not folder.trained.is_dir():
-        examples = load_examples(open_storage(job.artifacts), spec.data_path, spec.data_digest)
+        examples = load_for_training(open_storage(job.artifacts), spec)
         _train(folder, spec, job, examples, beat)
     beat("committing")
     facts = json.loads((folder.trained / _FACTS).read_bytes())["facts"]
@@ -118,9 +118,7 @@ def _visible_devices(device: str) -> dict[str, str]:
     return {name: os.environ.get(name, "0").split(",")[0]}
 
 
-def _train(
-    folder: RunFolder, spec: RunSpec, job: Job, examples: list[Example], beat: _Beat
-) -> None:
+def _train(folder: RunFolder, spec: RunSpec, job: Job, examples: Examples, beat: _Beat) -> None:
     """Makes `trained/`, in one step."""
     from tuneproof_trainer.worker.pipeline import make_adapter  # noqa: PLC0415 - seconds of imports
 

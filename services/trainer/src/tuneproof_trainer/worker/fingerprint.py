@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM
@@ -65,20 +64,11 @@ def _name(base: LoadedBase) -> str:
 
 def reading_of(model: Any, probes: tuple[Probe, ...], precision: str) -> Reading:
     """The log-probabilities of the probes' tokens with a model's adapter and without it."""
-    _end_training(model)
+    model.eval()
     adapted = tuple(_scores(model, probe) for probe in probes)
     with _without_adapter(model):
         plain = tuple(_scores(model, probe) for probe in probes)
     return Reading(precision=precision, base=plain, adapted=adapted)
-
-
-def _end_training(model: Any) -> None:
-    """Without dropout. bitsandbytes 0.50 is left in training: else, on some CPUs, it packs the base
-    for another kernel, which rounds to bfloat16 and refuses widths that 64 does not divide."""
-    model.eval()
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.training = True
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from tuneproof.adapters.base import identify_base
 from tuneproof.adapters.fingerprint import FINGERPRINT
-from tuneproof_trainer.data import Example
+from tuneproof_trainer.examples import Examples
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
@@ -20,7 +21,7 @@ from tuneproof_trainer.worker.tokens import tokenise
 def make_adapter(
     spec: RunSpec,
     job: Job,
-    examples: list[Example],
+    examples: Examples,
     target: Path,
     *,
     on_phase: Callable[[str], None],
@@ -41,8 +42,15 @@ def make_adapter(
     on_phase("tokenising")
     folder = Path(job.base_folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    sequences = tokenise(
-        tokenizer, examples, max_length=spec.hyperparameters.max_length, path=spec.data_path
+    asked = spec.hyperparameters
+    fitting = partial(
+        tokenise, tokenizer, max_length=asked.max_length, drop=asked.too_long == "drop"
+    )
+    sequences = fitting(examples.training, path=spec.data_path)
+    validation = fitting(
+        examples.validation,
+        path=spec.validation_path or spec.data_path,
+        part="validation" if spec.validation_path else "data",
     )
     on_phase("loading")
     # These imports take seconds; too long examples are reported before them.
@@ -56,7 +64,7 @@ def make_adapter(
 
     torch.set_num_threads(job.threads)
     begun = time.monotonic()
-    base = load_base(folder, spec.hyperparameters, job.device)
+    base = load_base(folder, asked, job.device)
     loaded = time.monotonic() - begun
     on_phase("training")
     outcome = train(
@@ -67,11 +75,13 @@ def make_adapter(
         workspace=target / "workspace",
         target=target,
         on_step=on_step,
+        validation=validation,
     )
     identity = identify_base(folder)
     facts = provenance_of(
         spec, job, base=base, identity=identity, sequences=sequences, outcome=outcome
     )
     facts["load_seconds"] = f"{loaded:.2f}"
+    facts["dropped_examples"] = str(len(examples.training) - len(sequences))
     facts[FINGERPRINT] = take_fingerprint(base, tokenizer, folder, target).to_text()
     return facts, card_of(spec.adapter_name, facts)

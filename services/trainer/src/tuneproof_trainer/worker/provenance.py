@@ -47,6 +47,9 @@ def provenance_of(
         "trainable_parameters": outcome.trainable_parameters,
         "optimizer": outcome.optimizer,
         "steps": outcome.steps,
+        "rows": outcome.rows,
+        "packing": spec.hyperparameters.packing,
+        **_of_validation(spec, outcome),
         "first_loss": f"{outcome.first_loss:.6g}",
         "final_loss": f"{outcome.last_loss:.6g}",
         "train_seconds": f"{outcome.seconds:.2f}",
@@ -60,6 +63,13 @@ def provenance_of(
         **{f"{package}_version": _version(package) for package in _PACKAGES},
     }
     return {name: str(value) for name, value in facts.items()}
+
+
+def _of_validation(spec: RunSpec, outcome: TrainingResult) -> dict[str, str]:
+    if outcome.validated is None:
+        return {}
+    file = {"validation_path": spec.validation_path, "validation_digest": spec.validation_digest}
+    return outcome.validated.facts() | (file if spec.validation_path else {})
 
 
 def _version(package: str) -> str:

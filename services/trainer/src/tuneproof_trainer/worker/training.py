@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import trl.trainer.utils as trl_utils
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -21,7 +20,9 @@ from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.base_model import LoadedBase
+from tuneproof_trainer.worker.packing import refuse_leaking, rows_of
 from tuneproof_trainer.worker.tokens import Sequences
+from tuneproof_trainer.worker.validation import Validated, Validator
 
 _SMOOTHING = 0.8
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -42,6 +43,10 @@ class TrainingResult:
     seconds: float
     peak_gpu_bytes: int
     """The most that tensors took on the GPU at once, the base's loading included; 0 on a CPU."""
+    rows: int = 0
+    """Of a pass: examples, or what they were packed into."""
+    validated: Validated | None = None
+    """None without validation."""
 
 
 def train(
@@ -53,6 +58,7 @@ def train(
     workspace: Path,
     target: Path,
     on_step: Callable[[Step], None],
+    validation: Sequence[Sequences] = (),
 ) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
@@ -62,9 +68,11 @@ def train(
         workspace: where the trainer may leave files.
         target: the folder that gets adapter_model.safetensors and adapter_config.json.
         on_step: called after each optimiser step.
+        validation: examples that only validate.
 
     Raises:
-        InvalidInput: when the loss becomes infinite or NaN.
+        InvalidInput: when the loss becomes infinite or NaN, or packed examples would see one
+            another.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
@@ -72,29 +80,41 @@ def train(
     if not base.on_gpu:
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         _score_answers_only()
-    optimizer = "paged_adamw_32bit" if base.on_gpu else "adamw_torch"
-    steps = spec.steps_for(len(sequences))
-    reporter = _Reporter(steps, on_step)
+    asked = spec.hyperparameters
+    optimizer = asked.optimizer
+    if optimizer == "auto":
+        optimizer = "paged_adamw_32bit" if base.on_gpu else "adamw_torch"
+    if asked.packing != "none":
+        refuse_leaking(base.model, sequences)
+    rows = rows_of(sequences, asked)
+    steps = spec.steps_for(len(rows))
+    validator = Validator(validation, spec, steps) if validation else None
+    reporter = _Reporter(steps, on_step, validator)
     trainer = SFTTrainer(
         model=base.model,
         args=_arguments(spec, base, workspace, steps, optimizer),
-        train_dataset=_dataset(sequences),
+        train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=_lora(spec.hyperparameters),
-        callbacks=[reporter],
+        peft_config=_lora(asked),
+        callbacks=[*filter(None, (validator,)), reporter],
     )
     model = trainer.model
-    if not base.on_gpu:
+    if not base.on_gpu or base.compute_dtype == torch.float32:
         _hold_in_float32(model)
+    if validator:
+        validator.trainer = trainer
     begun = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - begun
+    if validator:
+        validator.restore_best()
+        seconds -= validator.found.seconds
     for config in model.peft_config.values():
         config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     return TrainingResult(
-        steps=steps,
+        steps=reporter.last_step or steps,
         first_loss=reporter.first_loss,
         last_loss=reporter.last_loss,
         trainable_parameters=sum(parameter.numel() for parameter in tuned),
@@ -102,6 +122,8 @@ def train(
         optimizer=optimizer,
         seconds=seconds,
         peak_gpu_bytes=torch.cuda.max_memory_allocated() if base.on_gpu else 0,
+        rows=len(rows),
+        validated=validator.found if validator else None,
     )
 
 
@@ -122,11 +144,12 @@ def _arguments(
         optim=optimizer,
         seed=spec.seed,
         use_cpu=not base.on_gpu,
-        bf16=base.on_gpu,
+        bf16=base.compute_dtype == torch.bfloat16,
         gradient_checkpointing=asked.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         max_length=None,  # Lengths were checked: nothing is cut here.
-        packing=False,
+        packing=False,  # `rows_of` has packed them.
+        padding_free=asked.packing != "none",
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -143,17 +166,9 @@ def _lora(asked: Hyperparameters) -> LoraConfig:
         lora_alpha=int(asked.alpha) if float(asked.alpha).is_integer() else asked.alpha,
         lora_dropout=asked.dropout,
         target_modules=list(asked.target_modules) or "all-linear",
+        target_parameters=list(asked.target_parameters) or None,
+        use_rslora=asked.use_rslora,
         bias="none",
-    )
-
-
-def _dataset(sequences: Sequence[Sequences]) -> Dataset:
-    """With `labels` given, TRL 1.16 takes token ids as they are."""
-    return Dataset.from_dict(
-        {
-            "input_ids": [list(one.input_ids) for one in sequences],
-            "labels": [list(one.labels) for one in sequences],
-        }
     )
 
 
@@ -177,16 +192,22 @@ def _hold_in_float32(model: Any) -> None:
 class _Reporter(TrainerCallback):  # type: ignore[misc]
     """Reports each step, and stops a training whose loss is not finite."""
 
-    def __init__(self, total: int, on_step: Callable[[Step], None]) -> None:
+    def __init__(
+        self, total: int, on_step: Callable[[Step], None], validator: Validator | None
+    ) -> None:
         self._total = total
         self._on_step = on_step
+        self._validator = validator
+        self._validated = 0.0
         self._before = 0.0
         self._tokens = 0.0
         self._pace = 0.0
         self.first_loss = math.nan
         self.last_loss = math.nan
+        self.last_step = 0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._pause()  # The validator comes first, and validates now.
         self._before = time.monotonic()
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
@@ -199,10 +220,11 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
                 "check the data near there",
                 field="spec.hyperparameters.learning_rate",
             )
-        took = now - self._before
+        took = now - self._before - self._pause()
         self._pace = _SMOOTHING * self._pace + (1 - _SMOOTHING) * took if self._pace else took
         self.first_loss = loss if math.isnan(self.first_loss) else self.first_loss
-        self.last_loss = loss
+        self.last_loss, self.last_step = loss, state.global_step
+        losses = self._validator.found.losses if self._validator else {}
         self._on_step(
             Step(
                 step=state.global_step,
@@ -210,6 +232,13 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
                 loss=loss,
                 tokens_per_second=(tokens - self._tokens) / max(took, 1e-9),
                 eta=self._pace * (self._total - state.global_step),
+                validation_loss=losses.get(state.global_step),
             )
         )
         self._before, self._tokens = now, tokens
+
+    def _pause(self) -> float:
+        """Seconds that validation took since the last call."""
+        before = self._validated
+        self._validated = self._validator.found.seconds if self._validator else 0.0
+        return self._validated - before

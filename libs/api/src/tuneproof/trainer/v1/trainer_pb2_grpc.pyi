@@ -46,6 +46,11 @@ class TrainerServiceStub:
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
     succeeded or failed is FAILED_PRECONDITION.
     """
+    PlanRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanRunRequest, _trainer_pb2.PlanRunResponse]
+    """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+    the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+    in the data are findings.
+    """
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]
     """Streams the run as it is now, then each change. Ends when the run ends."""
 
@@ -66,6 +71,11 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
     succeeded or failed is FAILED_PRECONDITION.
+    """
+    PlanRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanRunRequest, _trainer_pb2.PlanRunResponse]  # type: ignore[assignment]
+    """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+    the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+    in the data are findings.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams the run as it is now, then each change. Ends when the run ends."""
@@ -108,6 +118,17 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trainer_pb2.CancelRunResponse, _abc.Awaitable[_trainer_pb2.CancelRunResponse]]:
         """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
         succeeded or failed is FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanRun(
+        self,
+        request: _trainer_pb2.PlanRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.PlanRunResponse, _abc.Awaitable[_trainer_pb2.PlanRunResponse]]:
+        """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+        the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+        in the data are findings.
         """
 
     @_abc_1.abstractmethod
