@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._give_token()
         elif not self._is_allowed():
             realm = f'http://{self.server.address}/token",service="fake'
-            self._answer(401, **{"WWW-Authenticate": f'Bearer realm="{realm}"'})
+            self._answer(401, b"", **{"WWW-Authenticate": f'Bearer realm="{realm}"'})
         elif match := _PATH.fullmatch(url.path):
             repository, kind, upload, name = match.groups()
             if kind == "manifests":
@@ -138,12 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "MANIFEST_BLOB_UNKNOWN")
         else:
             held[f"{repository}:{name}"] = held[f"{repository}:{_digest(data)}"] = data
-            self._answer(201, **{"Docker-Content-Digest": _digest(data)})
+            self._answer(201, b"", **{"Docker-Content-Digest": _digest(data)})
 
     def _refuse(self, status: int, code: str) -> None:
         self._answer(status, json.dumps({"errors": [{"code": code, "message": "no"}]}).encode())
 
-    def _answer(self, status: int, data: bytes = b"", **headers: str) -> None:
+    def _answer(self, status: int, data: bytes = b"", /, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
