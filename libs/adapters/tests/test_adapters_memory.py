@@ -126,6 +126,16 @@ def test_moments_of_eight_bits() -> None:
     assert 4 * found.optimiser == of(EIGHT_B).optimiser
 
 
+def test_what_the_hyper_parameters_say_of_precision_and_optimiser_holds() -> None:
+    plain = of(EIGHT_B)
+    small = of(EIGHT_B, optimizer="paged_adamw_8bit")
+    wide = of(EIGHT_B, precision="fp32")
+
+    assert 4 * small.optimiser == plain.optimiser
+    assert wide.kept == 2 * plain.kept
+    assert wide.quantised == plain.quantised
+
+
 def test_shorter_examples_and_answers_take_less() -> None:
     asked = Hyperparameters(micro_batch_size=4, max_length=2048)
     longest, half = (
@@ -138,7 +148,9 @@ def test_shorter_examples_and_answers_take_less() -> None:
     assert whole is not None
     assert longest.activations == 2 * half.activations
     assert longest.logits == half.logits
-    assert whole.logits == 32 * longest.logits  # all 2,048 tokens are answer, not 64
+    # All 8,192 tokens are answer, not 256; no more than 4,096 meet the vocabulary at once.
+    assert longest.logits == 256 * (32768 * 2 + 4096 * 6)
+    assert whole.logits == 4096 * 32768 * 2 + 8192 * 4096 * 6
 
 
 @pytest.mark.parametrize(

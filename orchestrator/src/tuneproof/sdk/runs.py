@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.servicekit.digests import sha256_of_json
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States that a run does not leave."""
@@ -42,6 +43,23 @@ class RunSpec:
     held_out_digest: str = ""
     allow_leakage: bool = False
     """Trains on examples that are held out, too."""
+
+    @property
+    def content_digest(self) -> str:
+        """Hexadecimal digits that stand for the spec. Of data the content counts, not the path; of
+        hyper-parameters those that are set."""
+        given = self.hyperparameters.model_dump(mode="json", exclude_unset=True)
+        content = {
+            "adapter": self.adapter_name,
+            "data": self.data_digest,
+            "validation": self.validation_digest,
+            "held_out": self.held_out_digest,
+            "allow_leakage": self.allow_leakage,
+            "base": self.base_model,
+            "seed": self.seed,
+            "hyperparameters": given,
+        }
+        return sha256_of_json(content).removeprefix("sha256:")
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
         artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
+        tensorboard=str(settings.tensorboard.absolute()) if settings.tensorboard else "",
+        mlflow=settings.mlflow,
     )
 
 

@@ -103,6 +103,10 @@ class Job(BaseModel, frozen=True, extra="forbid"):
     device: str
     """auto, cpu or cuda."""
     threads: int
+    tensorboard: str = ""
+    """Folder that gets a subfolder of TensorBoard's events for each run; empty: none."""
+    mlflow: str = ""
+    """Tracking URI of MLflow, which gets each run's losses; empty: none."""
 
 
 class Heartbeat(BaseModel, frozen=True, extra="forbid"):

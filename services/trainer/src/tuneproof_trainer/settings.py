@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -74,6 +75,26 @@ class TrainerSettings(ServiceSettings):
     watch_seconds: float = Field(
         0.25, gt=0, description="Seconds between two looks at a watched run."
     )
+
+    tensorboard: Path | None = Field(
+        None,
+        description="Folder that gets each run's losses as TensorBoard's events, in a subfolder of"
+        " the run's id; none if empty. Needs the package tensorboard.",
+    )
+    mlflow: str = Field(
+        "",
+        description="Tracking URI of MLflow, which gets each run's losses and settings; none if"
+        " empty. Needs the package mlflow-skinny.",
+    )
+
+    @model_validator(mode="after")
+    def _can_report(self) -> TrainerSettings:
+        asked = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
+        if missing := [name for name, value in asked.items() if value and not find_spec(name)]:
+            names = " and ".join(missing)
+            extras = ",".join(missing)
+            raise ValueError(f"{names} is not installed: pip install 'tuneproof-trainer[{extras}]'")
+        return self
 
     @field_validator("more_models")
     @classmethod

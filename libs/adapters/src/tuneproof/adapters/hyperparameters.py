@@ -21,21 +21,24 @@ Epochs = Annotated[float, Field(ge=0)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
 
 
-class Hyperparameters(BaseModel, frozen=True, extra="forbid"):
+class Hyperparameters(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """What a training is set to. The field's meaning stands in trainer.proto too."""
 
     method: Literal["qlora_nf4", "lora"] = "qlora_nf4"
     """LoRA over a base in 4-bit NormalFloat, or over the base as it is."""
     rank: Rank = 16
+    """Of the adapter's matrices."""
     alpha: Alpha = 32
     """The update is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """In the adapter."""
     target_modules: tuple[str, ...] = ()
     """Module names, as `q_proj`; empty: every linear layer but the output, of a mixture of experts
     the attention."""
     skip_modules: tuple[str, ...] = ()
     """Module names (suffixes match) that stay unquantised."""
     learning_rate: LearningRate = 2e-4
+    """After the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes on after the warm-up."""
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)

@@ -22,18 +22,24 @@ activations   What a layer keeps for each token until the backward pass:
               - 3 p f by the MLP: the gate, the activated gate and the other factor; p f more for
                 an adapter of down_proj. A mixture keeps this for each expert that a token takes;
               - p r by each layer that the adapter changes;
-              - with dropout each of these keeps its own input instead, in p + 1 bytes.
+              - with dropout each of these keeps its own input instead, in p bytes and a mask of 1
+                (p on a CPU).
               With gradient checkpointing a layer keeps its input alone, p h.
-recomputed    With checkpointing, one layer's activations again, and the gradients of two of the
-              MLP's values, 2 p f.
-logits        2 p + 4 bytes for each token of an answer and word of the vocabulary: the logits,
-              their copy in float32, their gradient. TRL 1.16 computes those of answers only.
+backward      What the backward pass holds of one layer for each token: gradients of the MLP's three
+              values and of two norms' outputs, 3 p f + 2 p h. With checkpointing instead the
+              layer's activations again, and the gradients of two of the MLP's values, 2 p f.
+logits        TRL 1.16 never has all of them: it projects up to 4,096 tokens of answers at once,
+              onto tiles of 32,768 words whatever the vocabulary. On a GPU that is p bytes each, in
+              a kernel of its own; on a CPU PyTorch's operations hold seven copies in float32 of
+              what the vocabulary has of a tile. Besides, the answers' last states and their
+              gradients in float32, (p + 4) h.
 dequantised   the largest quantised layer in p bytes a weight.
 
 Attention is taken to be PyTorch's fused one, which keeps no matrix of tokens by tokens. What the
 allocator holds in reserve, and the device's own context, come on top: up to a fifth, mostly .5 to
-2 GiB. The peaks measured on a GPU (docs/performance.md) are .94 to 1.01 of these figures; dropout,
-float32 and mixtures were not measured.
+2 GiB. The peaks measured on a GPU (docs/performance.md) are .95 to 1.01 of these figures. On a CPU,
+in float32, the bytes of all live tensors are .96 to 1.02 of them, with dropout too
+(services/trainer/tests/test_trainer_memory.py). Mixtures were not measured.
 """
 
 from __future__ import annotations
@@ -50,6 +56,9 @@ LARGEST_MICRO_BATCH = 16
 
 _QUANTISED = 0.5 + (1 + 4 / 256) / 64
 """Bytes of a weight in NF4 with double quantisation."""
+_SMALL_MOMENTS = "paged_adamw_8bit"
+_TILE_TOKENS, _TILE_WORDS = 4096, 32768
+"""Of TRL 1.16's head."""
 _READERS = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
 """Which of a layer's two norms a linear layer reads."""
 
@@ -64,16 +73,16 @@ class TrainingMemory:
     gradients: int
     optimiser: int
     activations: int
-    recomputed: int
+    backward: int
     logits: int
     dequantised: int
 
     @property
     def total(self) -> int:
-        """The peak: the backward pass begins with all activations and the logits, and under
-        checkpointing computes a layer again when the logits are gone."""
+        """The peak: the backward pass begins with all activations and the logits, and comes to the
+        last layer when the logits are gone."""
         parts: dict[str, int] = asdict(self)
-        largest = max(parts.pop("recomputed"), parts.pop("logits"))
+        largest = max(parts.pop("backward"), parts.pop("logits"))
         return sum(parts.values()) + largest
 
     @property
@@ -113,10 +122,11 @@ def training_memory(
     config: dict[str, Any],
     asked: Hyperparameters,
     *,
-    value_bytes: int = 2,
-    moment_bytes: int = 8,
+    value_bytes: int | None = None,
+    moment_bytes: int | None = None,
     tokens: int | None = None,
     answer_tokens: int | None = None,
+    on_gpu: bool = True,
 ) -> TrainingMemory | None:
     """The memory that a training takes.
 
@@ -124,10 +134,13 @@ def training_memory(
         config: the base's config.json.
         asked: the hyper-parameters. Where they name no `target_modules`, the adapter changes what
             the trainer's default is; where they name no micro-batch, it is the largest up to 16.
-        value_bytes: of the precision in which the base computes: 2 for bfloat16, 4 for float32.
-        moment_bytes: of the optimiser's two moments of a weight: 8 in 32 bits, 2 in 8 bits.
+        value_bytes: of the precision in which the base computes, 2 for bfloat16, 4 for float32; by
+            default what the hyper-parameters say, on a GPU.
+        moment_bytes: of the optimiser's two moments of a weight, 8 in 32 bits, 2 in 8 bits; by
+            default what the hyper-parameters say.
         tokens: of the longest example; `max_length` by default.
         answer_tokens: of the longest answer; by default an example is all answer.
+        on_gpu: whether the device is a GPU.
 
     Returns:
         None for a base of an unknown architecture.
@@ -135,7 +148,9 @@ def training_memory(
     base = _base_of(config)
     if base is None:
         return None
-    width, found = value_bytes, base.architecture
+    width = value_bytes or (4 if asked.precision == "fp32" else 2)
+    moments = moment_bytes or (2 if asked.optimizer == _SMALL_MOMENTS else 8)
+    found = base.architecture
     layers = _layers_by_kind(found, asked.target_modules or _default_targets(found, config))
     kept_whole = _layers_by_kind(found, asked.skip_modules)
     quantises = asked.method == "qlora_nf4"
@@ -153,21 +168,23 @@ def training_memory(
     places = batch * length
     answered = batch * min(answer_tokens or length, length)
     tuned = frozenset(kind for kind, count in layers.items() if count)
-    layer = places * _of_a_token(base, asked, tuned, width)
-    whole_net, recomputed = layer * found.layers, 0
+    mask = 1 if on_gpu else width
+    layer = places * _of_a_token(base, asked, tuned, width, mask)
+    whole_net = layer * found.layers
+    backward = places * width * (3 * base.inner + 2 * base.hidden)
     if asked.gradient_checkpointing:
         whole_net = places * width * base.hidden * found.layers
-        recomputed = layer + places * 2 * width * base.inner
+        backward = layer + places * 2 * width * base.inner
     largest = max(given * out for given, out in found.shapes.values())
     return TrainingMemory(
         quantised=round(quantised * _QUANTISED),
         kept=(kept + base.other_weights) * width,
         adapter=adapter,
         gradients=adapter,
-        optimiser=trained * moment_bytes,
+        optimiser=trained * moments,
         activations=whole_net,
-        recomputed=recomputed,
-        logits=answered * base.vocabulary * (2 * width + 4),
+        backward=backward,
+        logits=_of_logits(base, answered, width, on_gpu=on_gpu),
         dequantised=largest * width if quantised else 0,
     )
 
@@ -211,15 +228,24 @@ def _layers_by_kind(found: Architecture, names: tuple[str, ...]) -> dict[str, in
     return counts
 
 
-def _of_a_token(base: _Base, asked: Hyperparameters, tuned: frozenset[str], width: int) -> int:
-    """Bytes that a layer keeps for a token."""
+def _of_logits(base: _Base, answered: int, width: int, *, on_gpu: bool) -> int:
+    """Bytes of TRL's head, for so many tokens of answers."""
+    tile = min(answered, _TILE_TOKENS)
+    found = tile * _TILE_WORDS * width + answered * base.hidden * (width + 4)
+    return found if on_gpu else found + 7 * 4 * tile * min(base.vocabulary, _TILE_WORDS)
+
+
+def _of_a_token(
+    base: _Base, asked: Hyperparameters, tuned: frozenset[str], width: int, mask: int
+) -> int:
+    """Bytes that a layer keeps for a token; `mask` is one value's of dropout's mask."""
     shapes = base.architecture.shapes
     queries, keys = shapes["q_proj"][1], shapes["k_proj"][1]
     kept = 2 * 4 * base.hidden + 2 * width * (queries + keys)
     kept += 3 * width * base.inner * base.experts_of_a_token
     kept += width * asked.rank * len(tuned)
     if asked.dropout:
-        return kept + sum((width + 1) * shapes[kind][0] for kind in tuned)
+        return kept + sum((width + mask) * shapes[kind][0] for kind in tuned)
     read = {_READERS[kind] for kind in tuned if kind in _READERS}
     kept += width * base.hidden * len(read)
     return kept + (width * base.inner if "down_proj" in tuned else 0)

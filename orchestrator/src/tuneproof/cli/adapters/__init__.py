@@ -3,7 +3,7 @@
 commands   list, show, declare, remove, watch, verify
 stored     list and show of an artifact store; gc
 moving     push, pull: artifact stores, OCI registries, folders
-comparing  diff
+pairs      diff
 merging    merge, by the trainer's package
 aliases    alias, aliases, history, rollback, retire
 tables     adapters and aliases on the terminal and as JSON

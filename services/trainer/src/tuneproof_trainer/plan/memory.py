@@ -40,6 +40,7 @@ def needed(
         moment_bytes=2 if asked.optimizer == _SMALL_STATE else 8,
         tokens=tokens,
         answer_tokens=answer_tokens,
+        on_gpu=on_gpu,
     )
 
 
@@ -47,6 +48,6 @@ def parts_of(memory: TrainingMemory) -> dict[str, int]:
     """Bytes by part that add up to the peak, the largest first."""
     parts = asdict(memory)
     # They are not there at the same time.
-    smaller = min("recomputed", "logits", key=lambda name: parts[name])
+    smaller = min("backward", "logits", key=lambda name: parts[name])
     del parts[smaller]
     return dict(sorted(parts.items(), key=lambda part: -part[1]))

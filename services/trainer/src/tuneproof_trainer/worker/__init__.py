@@ -5,6 +5,7 @@ pipeline    tokens -> base -> training -> provenance, fingerprint, card, in this
 ├── tokens      conversations as token ids, as serving makes them
 ├── base_model  the frozen base, quantised or not
 ├── training    TRL's SFTTrainer over a peft model
+│   ├── reporting   TensorBoard and MLflow, where the trainer names them
 │   ├── packing     rows of one example, or of several that must not see one another
 │   └── validation  the loss over other examples, the early end, the best adapter
 ├── provenance  what made the adapter

@@ -15,6 +15,7 @@ from tuneproof_trainer.examples import Examples
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.worker.reporting import reporting_of
 from tuneproof_trainer.worker.tokens import tokenise
 
 
@@ -76,6 +77,7 @@ def make_adapter(
         target=target,
         on_step=on_step,
         validation=validation,
+        reporting=reporting_of(job),
     )
     identity = identify_base(folder)
     facts = provenance_of(

@@ -21,12 +21,14 @@ from tuneproof_trainer.progress import Step
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.base_model import LoadedBase
 from tuneproof_trainer.worker.packing import refuse_leaking, rows_of
+from tuneproof_trainer.worker.reporting import Reporting
 from tuneproof_trainer.worker.tokens import Sequences
 from tuneproof_trainer.worker.validation import Validated, Validator
 
 _SMOOTHING = 0.8
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """transformers' names of the schedules."""
+_NOWHERE = Reporting()
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def train(
     target: Path,
     on_step: Callable[[Step], None],
     validation: Sequence[Sequences] = (),
+    reporting: Reporting = _NOWHERE,
 ) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
@@ -69,6 +72,7 @@ def train(
         target: the folder that gets adapter_model.safetensors and adapter_config.json.
         on_step: called after each optimiser step.
         validation: examples that only validate.
+        reporting: where else the losses go.
 
     Raises:
         InvalidInput: when the loss becomes infinite or NaN, or packed examples would see one
@@ -92,7 +96,14 @@ def train(
     reporter = _Reporter(steps, on_step, validator)
     trainer = SFTTrainer(
         model=base.model,
-        args=_arguments(spec, base, workspace, steps, optimizer),
+        args=_arguments(
+            spec,
+            base,
+            workspace=workspace,
+            steps=steps,
+            optimizer=optimizer,
+            reporting=reporting,
+        ),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=_lora(asked),
@@ -128,7 +139,13 @@ def train(
 
 
 def _arguments(
-    spec: RunSpec, base: LoadedBase, workspace: Path, steps: int, optimizer: str
+    spec: RunSpec,
+    base: LoadedBase,
+    *,
+    workspace: Path,
+    steps: int,
+    optimizer: str,
+    reporting: Reporting,
 ) -> SFTConfig:
     asked = spec.hyperparameters
     return SFTConfig(
@@ -153,7 +170,8 @@ def _arguments(
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(reporting.to) or "none",
+        run_name=reporting.run_name or None,
         disable_tqdm=True,
         dataloader_pin_memory=base.on_gpu,
     )
