@@ -16,7 +16,7 @@ from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
 from tuneproof.cli.runs import commands as runs
-from tuneproof.cli.runs import comparing
+from tuneproof.cli.runs import comparing, planning
 from tuneproof.cli.runs import sweeping as sweeps
 from tuneproof.servicekit.tracing import tracing
 
@@ -66,6 +66,8 @@ adapters.app.command("diff")(pairs.diff_command)
 adapters.app.command("merge")(merging.merge_command)
 adapters.app.command("gc")(stored.gc_command)
 app.add_typer(adapters.app, name="adapters")
+runs.app.command("plan")(planning.plan_command)
+runs.app.command("preview")(planning.preview_command)
 runs.app.command("compare")(comparing.compare_command)
 runs.app.command("sweep")(sweeps.command)
 app.add_typer(runs.app, name="runs")

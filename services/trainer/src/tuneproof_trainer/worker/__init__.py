@@ -12,5 +12,5 @@ pipeline    tokens -> base -> training -> provenance, fingerprint, card, in this
 ├── fingerprint what the adapter does to its base, by a few fixed questions
 └── card        the model card, for people
 
-examine     a program of its own for PlanRun: what the data is as tokens; imports no torch
+examine     a program of its own for PlanRun: what the data is as tokens
 """
