@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuneproof.cli import ask, doctor, loadtest, services, study
-from tuneproof.cli.adapters import aliases
+from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
@@ -60,6 +60,11 @@ study.app.command("import")(importing.import_command)
 study.app.command("gc")(sweeping.gc_command)
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
+adapters.app.command("push")(moving.push_command)
+adapters.app.command("pull")(moving.pull_command)
+adapters.app.command("diff")(pairs.diff_command)
+adapters.app.command("merge")(merging.merge_command)
+adapters.app.command("gc")(stored.gc_command)
 app.add_typer(adapters.app, name="adapters")
 runs.app.command("plan")(planning.plan_command)
 runs.app.command("preview")(planning.preview_command)
