@@ -144,7 +144,7 @@ async def test_another_trainer_goes_on_with_the_run_of_one_that_is_gone(
         assert int(run.provenance["resumed_from_step"]) > 0
         if how is signal.SIGSTOP:
             os.kill(first.pid, signal.SIGCONT)
-            await first.kill_worker("a", signal.SIGCONT) if first.worker("a", 1) else None
+            os.killpg(pid_of(process), signal.SIGCONT)
             await until(lambda: not is_running(process))
         await second.create("whole", asked)
         whole = await second.watch_until("whole", 1000)
