@@ -45,7 +45,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report verify-data verify-study verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report verify-data verify-study verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ bench-placement: $(STAMP)  ## Measure more adapters in use than the engine has s
 
 bench-verify: $(STAMP)  ## Measure how fast an adapter is examined, and how soon it is served
 	$(BIN)/python benchmarks/verification.py
+
+bench-fingerprint: $(STAMP)  ## Measure how near engines come to an adapter's fingerprint, by precision
+	$(BIN)/python benchmarks/fingerprint.py
 
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
 	$(BIN)/python benchmarks/swap.py

@@ -50,6 +50,28 @@ class Trainer(stubs.TrainerServiceServicer):
             self._training.add(asyncio.create_task(self._train(run)))
         return pb.CreateRunResponse(run=known)
 
+    async def PlanRun(self, request, context):
+        plan = pb.PlanRunResponse(
+            spec=request.spec, total_steps=STEPS, total_tokens=900, accumulation=4, devices=1
+        )
+        if request.spec.adapter_name.startswith("bad"):
+            plan.findings.add(code="data", message="x: line 2 is not JSON", refused=True)
+            return plan
+        plan.counts.CopyFrom(pb.DataCounts(examples=12, validation_examples=3, answer_tokens=40))
+        plan.memory.add(name="kept", bytes=3 << 30)
+        plan.memory.add(name="activations", bytes=1 << 20)
+        plan.device_memory_bytes = 80 << 30
+        plan.duration.FromSeconds(4000)
+        plan.tokens_per_second, plan.measured_runs = 5120, 2
+        plan.unquantised.append("the norms")
+        plan.findings.add(code="duplicate", message="2 examples repeat", lines=[4, 7])
+        for line in request.preview_lines or [1]:
+            shown = plan.previews.add(line=line)
+            shown.pieces.add(token_id=5, text="what? ")
+            shown.pieces.add(token_id=6, text="this", learned=True)
+            shown.pieces.add(token_id=1, text="</s>", learned=True)
+        return plan
+
     async def GetRun(self, request, context):
         return pb.GetRunResponse(run=self._known(request.run_id))
 

@@ -197,12 +197,27 @@ def test_a_training_that_no_gpu_holds_is_warned_of(small):
     values = "{effective_batch_size: 4096, micro_batch_size: 4096}"
     small.edit("hyperparameters: {rank: 4}", f"hyperparameters: {values}")
     warned = planned(small, context=4096, config=LLAMA_8B).warnings
-    told = [text for text in warned if "more than a GPU of 80 GB has" in text]
+    told = [text for text in warned if "more than is safe on a GPU of 80 GB" in text]
     assert len(told) == 2  # each arm once
     assert all(text.endswith("or set gradient_checkpointing") for text in told)
     small.edit("micro_batch_size: 4096", "micro_batch_size: 1")
     warned = planned(small, context=4096, config=LLAMA_8B).warnings
     assert not any("GPU" in text for text in warned)
+
+
+def test_a_micro_batch_left_open_is_the_largest_that_fits(small):
+    """As the trainer chooses it: with nothing said, 8B on long rows needs a smaller one."""
+    small.edit("hyperparameters: {rank: 4}", "hyperparameters: {rank: 16}")
+    wide = LLAMA_8B | {"intermediate_size": 14336 * 16}
+    open_, narrow = (planned(small, context=4096, config=each) for each in (wide, LLAMA_8B))
+    for found in (open_, narrow):
+        assert all(taken.gib <= 72 for taken in found.memory.values())
+        assert not any("GPU" in text for text in found.warnings)
+    huge = LLAMA_8B | {"num_hidden_layers": 1000}
+    found = planned(small, context=4096, config=huge)
+    told = [text for text in found.warnings if "more than is safe" in text]
+    assert len(told) == 2
+    assert all(text.endswith("it needs a larger GPU, or a smaller base") for text in told)
 
 
 def test_the_command_shows_the_memory_of_each_arm(small, run):

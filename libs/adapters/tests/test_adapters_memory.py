@@ -126,6 +126,16 @@ def test_moments_of_eight_bits() -> None:
     assert 4 * found.optimiser == of(EIGHT_B).optimiser
 
 
+def test_what_the_hyper_parameters_say_of_precision_and_optimiser_holds() -> None:
+    plain = of(EIGHT_B)
+    small = of(EIGHT_B, optimizer="paged_adamw_8bit")
+    wide = of(EIGHT_B, precision="fp32")
+
+    assert 4 * small.optimiser == plain.optimiser
+    assert wide.kept == 2 * plain.kept
+    assert wide.quantised == plain.quantised
+
+
 def test_shorter_examples_and_answers_take_less() -> None:
     asked = Hyperparameters(micro_batch_size=4, max_length=2048)
     longest, half = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.adapters.memory import TrainingMemory
 from tuneproof.study.design.plan import Plan
 from tuneproof.study.tokens import CellTokens
@@ -18,6 +19,8 @@ _LARGEST_SHARE = 0.5
 """Of the pool, that a draw may take before two seeds share most of it."""
 GPU_GIB = 80.0
 """Memory of an H100 or a large A100; a training that takes more is warned of."""
+USABLE = 0.9
+"""Share of it that a training may plan with, as the trainer does."""
 
 
 def of_draws(plan: Plan) -> Iterator[str]:
@@ -83,11 +86,18 @@ def of_memory(plan: Plan, memory: Mapping[str, TrainingMemory]) -> Iterator[str]
         if cell.name not in memory or cell.recipe in told:
             continue
         taken = memory[cell.name].gib
-        if taken > GPU_GIB:
+        if taken > USABLE * GPU_GIB:
             told.add(cell.recipe)
-            checkpointing = cell.hyperparameters.gradient_checkpointing
-            mend = "" if checkpointing else ", or set gradient_checkpointing"
             yield (
-                f"{cell.name}: its training takes about {taken:,.0f} GiB, more than a GPU of"
-                f" {GPU_GIB:.0f} GB has: lower micro_batch_size{mend}"
+                f"{cell.name}: its training takes about {taken:,.0f} GiB, more than is safe on a"
+                f" GPU of {GPU_GIB:.0f} GB: {_mend(cell.hyperparameters)}"
             )
+
+
+def _mend(asked: Hyperparameters) -> str:
+    if asked.micro_batch_size > 1:
+        either = "" if asked.gradient_checkpointing else ", or set gradient_checkpointing"
+        return f"lower micro_batch_size{either}"
+    if asked.micro_batch_size and not asked.gradient_checkpointing:
+        return "set gradient_checkpointing"
+    return "it needs a larger GPU, or a smaller base"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tuneproof.adapters.memory import TrainingMemory, training_memory
+from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.adapters.memory import LARGEST_MICRO_BATCH, TrainingMemory, training_memory
 from tuneproof.data.lengths import Tokenizer
-from tuneproof.study.advice import of_design, of_draws, of_length, of_memory
+from tuneproof.study.advice import GPU_GIB, USABLE, of_design, of_draws, of_length, of_memory
 from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.state.store import State
@@ -185,20 +186,36 @@ def _passes(cell: PlannedCell) -> float:
 def _memory(
     plan: Plan, tokens: Mapping[str, CellTokens], tokenizer: Tokenizer | None
 ) -> dict[str, TrainingMemory]:
-    """Of each training, in bfloat16, by the longest of its examples where these are known."""
-    config = tokenizer.config if tokenizer else {}
+    """Of each training on a GPU, by the longest of its examples where these are known."""
+    config = dict(tokenizer.config) if tokenizer else {}
     found = {}
     for cell in plan.tuned:
         most, values = tokens.get(cell.name), cell.hyperparameters
-        taken = training_memory(
-            dict(config),
-            values,
-            tokens=min(most.example.longest, values.max_length) if most else None,
-            answer_tokens=most.answer.longest if most else None,
-        )
+        length = min(most.example.longest, values.max_length) if most else None
+        answer = most.answer.longest if most else None
+        taken = None
+        for tried in _settings(values):
+            taken = training_memory(config, tried, tokens=length, answer_tokens=answer)
+            if taken is None or taken.gib <= USABLE * GPU_GIB:
+                break
         if taken is not None:
             found[cell.name] = taken
     return found
+
+
+def _settings(asked: Hyperparameters) -> Iterator[Hyperparameters]:
+    """Those that a trainer would try on a GPU, the one with most memory first: where they leave
+    the micro-batch open, it takes the largest that fits, with checkpointing if nothing else
+    does."""
+    if asked.micro_batch_size:
+        yield asked
+        return
+    batch = asked.effective_batch_size
+    sizes = [size for size in range(LARGEST_MICRO_BATCH, 0, -1) if batch % size == 0]
+    for checkpointing in dict.fromkeys((asked.gradient_checkpointing, True)):
+        for size in sizes:
+            tried = {"micro_batch_size": size, "gradient_checkpointing": checkpointing}
+            yield asked.model_copy(update=tried)
 
 
 def _tokens(

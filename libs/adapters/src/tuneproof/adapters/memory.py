@@ -56,6 +56,7 @@ LARGEST_MICRO_BATCH = 16
 
 _QUANTISED = 0.5 + (1 + 4 / 256) / 64
 """Bytes of a weight in NF4 with double quantisation."""
+_SMALL_MOMENTS = "paged_adamw_8bit"
 _TILE_TOKENS, _TILE_WORDS = 4096, 32768
 """Of TRL 1.16's head."""
 _READERS = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
@@ -121,8 +122,8 @@ def training_memory(
     config: dict[str, Any],
     asked: Hyperparameters,
     *,
-    value_bytes: int = 2,
-    moment_bytes: int = 8,
+    value_bytes: int | None = None,
+    moment_bytes: int | None = None,
     tokens: int | None = None,
     answer_tokens: int | None = None,
     on_gpu: bool = True,
@@ -133,8 +134,10 @@ def training_memory(
         config: the base's config.json.
         asked: the hyper-parameters. Where they name no `target_modules`, the adapter changes what
             the trainer's default is; where they name no micro-batch, it is the largest up to 16.
-        value_bytes: of the precision in which the base computes: 2 for bfloat16, 4 for float32.
-        moment_bytes: of the optimiser's two moments of a weight: 8 in 32 bits, 2 in 8 bits.
+        value_bytes: of the precision in which the base computes, 2 for bfloat16, 4 for float32; by
+            default what the hyper-parameters say, on a GPU.
+        moment_bytes: of the optimiser's two moments of a weight, 8 in 32 bits, 2 in 8 bits; by
+            default what the hyper-parameters say.
         tokens: of the longest example; `max_length` by default.
         answer_tokens: of the longest answer; by default an example is all answer.
         on_gpu: whether the device is a GPU.
@@ -145,7 +148,9 @@ def training_memory(
     base = _base_of(config)
     if base is None:
         return None
-    width, found = value_bytes, base.architecture
+    width = value_bytes or (4 if asked.precision == "fp32" else 2)
+    moments = moment_bytes or (2 if asked.optimizer == _SMALL_MOMENTS else 8)
+    found = base.architecture
     layers = _layers_by_kind(found, asked.target_modules or _default_targets(found, config))
     kept_whole = _layers_by_kind(found, asked.skip_modules)
     quantises = asked.method == "qlora_nf4"
@@ -176,7 +181,7 @@ def training_memory(
         kept=(kept + base.other_weights) * width,
         adapter=adapter,
         gradients=adapter,
-        optimiser=trained * moment_bytes,
+        optimiser=trained * moments,
         activations=whole_net,
         backward=backward,
         logits=_of_logits(base, answered, width, on_gpu=on_gpu),

@@ -1,6 +1,7 @@
 """`tuneproof runs …`: commands that call a trainer.
 
 commands   create, list, show, cancel, watch
+planning   plan, preview
 comparing  compare
 sweeping   sweep
 asking     what a run is asked for: flags and YAML

@@ -1,8 +1,8 @@
 """What a run's data is as tokens: `python -m tuneproof_trainer.worker.examine`.
 
 Reads a job and a spec as JSON from standard input and writes what it found as JSON to standard
-output. A process of its own, because tokenizers take memory and a processor that the service needs
-for its calls. It imports no torch.
+output. A process of its own, because transformers, which knows the tokenizer, loads torch (5.19)
+and takes memory and a processor that the service needs for its calls.
 """
 
 from __future__ import annotations

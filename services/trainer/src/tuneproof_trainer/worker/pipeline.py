@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from tuneproof.adapters.base import identify_base
+from tuneproof.adapters.fingerprint import FINGERPRINT
 from tuneproof_trainer.examples import Examples
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
@@ -57,7 +58,9 @@ def make_adapter(
     import torch  # noqa: PLC0415
 
     from tuneproof_trainer.worker.base_model import load_base  # noqa: PLC0415
-    from tuneproof_trainer.worker.provenance import card_of, provenance_of  # noqa: PLC0415
+    from tuneproof_trainer.worker.card import card_of  # noqa: PLC0415
+    from tuneproof_trainer.worker.fingerprint import take_fingerprint  # noqa: PLC0415
+    from tuneproof_trainer.worker.provenance import provenance_of  # noqa: PLC0415
     from tuneproof_trainer.worker.training import train  # noqa: PLC0415
 
     torch.set_num_threads(job.threads)
@@ -82,4 +85,5 @@ def make_adapter(
     )
     facts["load_seconds"] = f"{loaded:.2f}"
     facts["dropped_examples"] = str(len(examples.training) - len(sequences))
+    facts[FINGERPRINT] = take_fingerprint(base, tokenizer, folder, target).to_text()
     return facts, card_of(spec.adapter_name, facts)
