@@ -34,7 +34,9 @@ STEPS = 9
 class Bench:
     """Trains one spec, again and again, in one store of checkpoints."""
 
-    def __init__(self, base: Path, folder: Path, store: Any, *, method: str, every: int = 1):
+    def __init__(
+        self, base: Path, folder: Path, store: Any, *, method: str, every: int = 1, **more: Any
+    ) -> None:
         asked = {
             "method": method,
             "rank": 4,
@@ -50,7 +52,7 @@ class Bench:
             data_path="data/train.jsonl",
             data_digest="sha256:" + "0" * 64,
             adapter_name="short",
-            hyperparameters=Hyperparameters(**asked),
+            hyperparameters=Hyperparameters(**asked | more),
         )
         self.spec = complete(spec, Base("tiny", read_base_config(base)))
         self.base, self.folder = base, folder
@@ -67,6 +69,7 @@ class Bench:
         self.warnings: list[str] = []
         self.stored: list[int] = []
         self.losses: dict[int, float] = {}
+        self.validated: Any = None
 
     def train(self, name: str, *, stop_at: int = 0, saves: bool = True) -> bytes | None:
         """The adapter's weights; None when the training was stopped at a step."""
@@ -87,6 +90,8 @@ class Bench:
             saved=self.stored.append,
         )
         content = (self.folder / "data" / "train.jsonl").read_bytes()
+        examples = parse_examples(content, "x")
+        validating = 8 if self.spec.hyperparameters.validation_share else 0
         tokenizer = AutoTokenizer.from_pretrained(self.base)
         target = self.folder / name
 
@@ -96,16 +101,18 @@ class Bench:
                 stop.requested = True
 
         try:
-            train(
+            result = train(
                 load_base(self.base, self.spec.hyperparameters, "cpu"),
                 tokenizer,
-                tokenise(tokenizer, parse_examples(content, "x"), max_length=64, path="x"),
+                tokenise(tokenizer, examples[validating:], max_length=64, path="x"),
                 self.spec,
                 workspace=target / "workspace",
                 target=target,
                 on_step=on_step,
                 checkpoints=checkpoints if saves else None,
+                validation=tokenise(tokenizer, examples[:validating], max_length=64, path="x"),
             )
+            self.validated = result.validated
         except StoppedError:
             checkpoints.flush()
             return None
@@ -130,6 +137,28 @@ def test_an_interrupted_training_ends_like_one_that_was_not(
     assert bench.losses == losses
     assert [step for step in bench.stored if step] == [2, 2, 4, 4, 6, 6]
     assert bench.warnings == [""] * 3
+
+
+def test_an_early_end_comes_as_it_would_without_the_interruption(
+    base_folder: Path, artifacts: Path, write_data: Data
+) -> None:
+    """What validation found before a checkpoint counts after it, the best adapter too."""
+    write_data(count=32)
+    asked = {"validation_share": 0.25, "validation_steps": 1, "early_stopping_patience": 2}
+    asked |= {"learning_rate": 0.2, "schedule": "constant", "warmup_ratio": 0, "epochs": 9}
+    bench = Bench(
+        base_folder, artifacts, FolderStorage(artifacts), method="lora", every=100, **asked
+    )
+    whole = bench.train("whole", saves=False)
+    found = bench.validated
+    assert found.stopped_early
+    last = max(found.losses)
+    assert last > 2
+    assert bench.train("begun", stop_at=last - 1) is None
+    assert bench.train("rest") == whole
+    assert bench.validated.losses == found.losses
+    assert (bench.validated.best_step, bench.validated.before) == (found.best_step, found.before)
+    assert bench.validated.stopped_early
 
 
 def test_only_the_last_checkpoints_stay(
