@@ -50,7 +50,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _main(asked: argparse.Namespace) -> int:
-    stop = Stop()
+    stop, parent = Stop(), os.getppid()
     stop.install()
     storage = open_storage(asked.store)
     store = RunStore(storage)
@@ -78,7 +78,7 @@ def _main(asked: argparse.Namespace) -> int:
         reporter.finish(result)
     except Unavailable as error:
         print(error.message, file=sys.stderr)
-    if asked.folder is None:
+    if asked.folder is None or os.getppid() != parent:  # Nobody else is left to delete it.
         shutil.rmtree(folder, ignore_errors=True)
     return EXIT_CODES[result.ending]
 
