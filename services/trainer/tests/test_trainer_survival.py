@@ -23,6 +23,7 @@ pytestmark = [
 ]  # Imports of torch, on a machine that is busy.
 
 
+@pytest.mark.faults
 async def test_a_run_survives_the_death_of_its_worker_and_of_its_service(
     base_folder: Path, artifacts: Path, write_data: Data, tmp_path: Path
 ) -> None:
