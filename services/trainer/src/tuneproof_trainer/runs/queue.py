@@ -89,6 +89,7 @@ class RunQueue:
         self._origins: dict[str, Context] = {}
         self._nudge = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._closing = False
         self._obstacle = "the runs were not read yet; the service is starting"
 
     async def open(self) -> None:
@@ -104,6 +105,7 @@ class RunQueue:
     async def close(self) -> None:
         """Stops the workers of this trainer, unless they outlive it; their runs wait again, for
         this trainer's next start or another trainer."""
+        self._closing = True
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.wait([self._loop])
@@ -153,9 +155,11 @@ class RunQueue:
             await self._end(attempt, RunState.CANCELLED, "cancelled by a caller")
 
     async def _keep_looking(self) -> None:
-        while True:
+        while not self._closing:
+            # Not `wait_for`: Python 3.11's loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), self._sync_seconds)
+                async with asyncio.timeout(self._sync_seconds):
+                    await self._nudge.wait()
             self._nudge.clear()
             await self._look()
 

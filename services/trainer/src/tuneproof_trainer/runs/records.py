@@ -124,8 +124,10 @@ class Records:
         """Waits until a run has another state than this one, for `seconds` at most."""
         record = self._records.get(run_id)
         if record is not None and record.version == version:
+            # Not `wait_for`: Python 3.11's loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._change.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._change.wait()
 
     def _is_final(self, run_id: str) -> bool:
         record = self._records.get(run_id)
