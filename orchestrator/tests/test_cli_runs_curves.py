@@ -16,7 +16,7 @@ from tuneproof.cli.runs.curves import Curve, chart
 from tuneproof.cli.runs.drawing import draw, ticks
 from tuneproof.cli.runs.figures import figures_of, smoothed, validation_loss_of
 from tuneproof.cli.runs.following import shown_on
-from tuneproof.cli.runs.tables import lasting
+from tuneproof.cli.runs.tables import lasting, summary_of
 from tuneproof.sdk import Hyperparameters, RunInfo, RunProgress, RunSpec
 
 LOSSES = st.lists(
@@ -110,6 +110,13 @@ def test_tokens_per_second_are_those_of_the_whole_training():
     }
     # A pass over 20 examples by 16 has two steps; the third step sees 16 again.
     assert figures_of(replace(RUN, provenance=facts)).tokens_per_second == pytest.approx(360.0)
+
+
+def test_a_summary_tells_what_is_worth_knowing():
+    assert summary_of(replace(RUN, phase="training")).startswith("running  step 2/4")
+    assert summary_of(replace(RUN, phase="committing")).startswith("running (committing)  step")
+    bad = replace(RUN, warning="no checkpoint could be saved: the disk is full")
+    assert summary_of(bad).endswith("the disk is full")
 
 
 def test_on_a_terminal_the_curve_is_live():

@@ -55,9 +55,12 @@ class Trainer:
         self.runs: dict[str, RunInfo] = {}
         self.dies_at = math.inf
         self.most = self._now = 0
+        self.refuses = ""
         self.fails: Callable[[Hyperparameters], bool] = lambda _: False
 
     async def create(self, run_id: str, spec: RunSpec) -> RunInfo:
+        if self.refuses:
+            raise InvalidInput("it cannot be run", field=self.refuses)
         if run_id not in self.runs:
             if len(self.runs) >= self.dies_at:
                 raise Unavailable("the trainer is away")
@@ -178,6 +181,16 @@ async def test_where_all_trials_fail_there_is_no_best():
     found = await sweep(GRID, trainer)
     assert found.best is None
     assert len(found.trials) == 6
+
+
+async def test_a_point_that_the_trainer_refuses_is_told_but_wrong_data_end_it():
+    trainer = Trainer()
+    trainer.refuses = "spec.hyperparameters.rank"
+    found = await sweep(GRID, trainer)
+    assert {(each.state, each.reason) for each in found.trials} == {("refused", "it cannot be run")}
+    trainer.refuses = "spec.data.path"
+    with pytest.raises(InvalidInput, match="cannot be run"):
+        await sweep(GRID, trainer)
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ async def test_a_plan_of_wrong_data_and_of_a_wrong_spec(
 
         unread = await plan(spec(write_data(raw=b'{"messages": []}\n{')))
         good = write_data()
+        foreign = await plan(spec({**good, "digest": "sha256:" + "0" * 64}))
         with pytest.raises(InvalidInput, match="early_stopping_patience is 3"):
             await plan(spec(good, early_stopping_patience=3))
         with pytest.raises(InvalidInput, match="no example at line 99"):
@@ -181,5 +182,9 @@ async def test_a_plan_of_wrong_data_and_of_a_wrong_spec(
     assert (finding.code, finding.refused) == ("data", True)
     assert "line 1 does not end with the assistant's message; line 2 is not JSON" in finding.message
     assert not unread.HasField("counts")
+    # Who may plan only may read what he knows the digest of.
+    assert "data has another digest than the spec says" in foreign.findings[0].message
+    assert good["digest"].removeprefix("sha256:") not in foreign.findings[0].message
+    assert not foreign.previews
     assert unread.spec.hyperparameters.effective_batch_size == 8
     assert unread.memory

@@ -97,6 +97,14 @@ class RunInfo:
     start_time: datetime | None
     end_time: datetime | None
     provenance: Mapping[str, str]
+    phase: str = ""
+    """What its worker does, as `loading`, `training` or `committing`."""
+    attempt: int = 0
+    """Counts the workers that were started for it."""
+    checkpoint_step: int = 0
+    """Of the newest checkpoint, from which another attempt goes on; 0: none."""
+    warning: str = ""
+    """What goes wrong without ending the run; else empty."""
 
     @property
     def ended(self) -> bool:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk import RunInfo, RunSpec
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.sweeps.search import Point, Proposal, Search
 from tuneproof.sweeps.spec import SweepSpec
 
@@ -41,7 +42,7 @@ class Trial:
     run_id: str
     point: Point
     state: str
-    """Of its run: `succeeded`, `failed`, `cancelled`."""
+    """Of its run: `succeeded`, `failed`, `cancelled`; or `refused`, where none was made."""
     loss: float | None
     """The validation loss of its adapter, in nats per token; None where it has none."""
     seconds: float
@@ -152,9 +153,16 @@ class Sweep:
         try:
             spec = self.spec_at(point)
         except ValidationError as error:
-            reason = error.errors(include_url=False)[0]["msg"]
-            return Trial("", point, "failed", None, 0.0, reason=reason)
-        return await self._train(self.id_of(spec), spec, point)
+            return _refused("", point, error.errors(include_url=False)[0]["msg"])
+        run_id = self.id_of(spec)
+        try:
+            return await self._train(run_id, spec, point)
+        except InvalidInput as error:
+            # Its own settings are wrong, such as a rank and a module; other points may be right.
+            if not error.field.startswith("spec.hyperparameters"):
+                raise
+            trial = self._trials[run_id] = _refused(run_id, point, error.message)
+            return trial
 
     async def _train(self, run_id: str, spec: RunSpec, point: Point) -> Trial:
         if run_id in self._trials:
@@ -185,3 +193,8 @@ class Sweep:
         )
         best = ranked[0] if ranked and ranked[0].loss is not None else None
         return SweepResult(tuple(ranked), self._spec.at(best.point) if best else None, ended_by)
+
+
+def _refused(run_id: str, point: Point, reason: str) -> Trial:
+    """A point that no run was made of."""
+    return Trial(run_id, point, "refused", None, 0.0, reason=reason)

@@ -17,12 +17,15 @@ from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tuneproof_trainer.bases import Base
-from tuneproof_trainer.executor import LocalExecutor
+from tuneproof_trainer.execution.local import LocalExecutor
 from tuneproof_trainer.plan.device import find_device
 from tuneproof_trainer.plan.planner import Planner
-from tuneproof_trainer.queue import RunQueue
 from tuneproof_trainer.record import Job
-from tuneproof_trainer.runbook import Runbook, hold_runs
+from tuneproof_trainer.runs.leases import Leases
+from tuneproof_trainer.runs.queue import RunQueue
+from tuneproof_trainer.runs.records import Records
+from tuneproof_trainer.runs.runbook import Runbook
+from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.servicer import TrainerServicer
 from tuneproof_trainer.settings import TrainerSettings, is_folder
 
@@ -49,22 +52,28 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         _log.info("base", name=named, revision=found.revision, **identity.to_json())
     bases = {name: Base(name, read_base_config(model.path)) for name, model in models.items()}
 
+    records = Records(RunStore(store))
+
     def job(run_id: str) -> Job:
-        base = queue.specs[run_id].base_model
+        base = records[run_id].spec.base_model
         if base not in models:
             raise WrongState(f"this trainer serves the base {base!r} no more")
         return _job(settings, models[base], run_id)
 
     queue = RunQueue(
-        LocalExecutor(grace_seconds=settings.stop_seconds),
+        records,
+        LocalExecutor(records.store, scratch=settings.scratch, grace_seconds=settings.stop_seconds),
         job,
+        Leases(settings.lease_seconds),
         workers=settings.workers,
         max_attempts=settings.max_attempts,
+        sync_seconds=settings.sync_seconds,
+        replica=settings.replica,
     )
     device = await asyncio.to_thread(find_device, settings.device, settings.device_memory_gib)
     _log.info("device", name=device.name, memory_bytes=device.memory_bytes)
     runbook = Runbook(
-        settings.runs_folder,
+        records,
         bases,
         store,
         queue,
@@ -78,13 +87,11 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     def register(server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(servicer, server)
 
-    with hold_runs(settings.runs_folder):
-        try:
-            runbook.recover()
-            queue.open()
-            yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=queue.check)
-        finally:
-            await queue.close()
+    try:
+        await queue.open()
+        yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=queue.check)
+    finally:
+        await queue.close()
 
 
 def _absolute(url: str) -> str:
@@ -102,6 +109,10 @@ def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
         artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
+        checkpoint_steps=settings.checkpoint_steps,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        keep_checkpoints=settings.keep_checkpoints,
+        beat_seconds=settings.lease_seconds / 10,
         tensorboard=str(settings.tensorboard.absolute()) if settings.tensorboard else "",
         mlflow=settings.mlflow,
     )

@@ -11,7 +11,7 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.messages import message_of, values_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof_trainer.plan.planner import Plan
-from tuneproof_trainer.runbook import RunView
+from tuneproof_trainer.runs.runbook import RunView
 from tuneproof_trainer.spec import RunSpec
 
 
@@ -53,12 +53,17 @@ def spec_to(spec: RunSpec) -> pb.RunSpec:
 
 def run_to(view: RunView) -> pb.Run:
     """The message for a run."""
+    beat = view.heartbeat
     return message_of(
         pb.Run,
         view.status,
         spec=spec_to(view.spec),
         losses=view.losses,
         progress=view.progress or None,
+        checkpoint_step=beat.checkpoint_step if beat else view.status.checkpoint_step,
+        warning=beat.warning if beat else None,
+        phase=beat.phase if beat else None,
+        heartbeat_time=beat.time if beat else None,
     )
 
 

@@ -11,7 +11,7 @@ from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof.trainer.v1 import trainer_pb2_grpc
 from tuneproof_trainer.messages import plan_to, run_to, spec_from
 from tuneproof_trainer.plan.planner import Planner
-from tuneproof_trainer.runbook import Runbook
+from tuneproof_trainer.runs.runbook import Runbook
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,10 +28,10 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         return pb.CreateRunResponse(run=run_to(view))
 
     async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=run_to(self._runbook.get(request.run_id)))
+        return pb.GetRunResponse(run=run_to(await self._runbook.get(request.run_id)))
 
     async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
-        views, token = self._runbook.list_page(request.page_size, request.page_token)
+        views, token = await self._runbook.list_page(request.page_size, request.page_token)
         return pb.ListRunsResponse(runs=[run_to(view) for view in views], next_page_token=token)
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:

@@ -52,11 +52,14 @@ def show_run(one: RunInfo) -> None:
         "started": time_of(one.start_time),
         "ended": time_of(one.end_time),
         "progress": summary_of(one),
+        "attempts": str(one.attempt) if one.attempt > 1 else "",
+        "newest checkpoint": f"step {one.checkpoint_step}" if one.checkpoint_step else "",
         **{name: words_of(value) for name, value in settings_of(one.spec).items()},
         "data_path": one.spec.data_path,
     }
     for name, value in facts.items():
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, value)
     for name, value in sorted(one.provenance.items()):
         if name not in facts and name != "hyperparameters":
             table.add_row(name, value)
@@ -78,7 +81,8 @@ def curves_of(run: RunInfo) -> list[Curve]:
 def summary_of(run: RunInfo) -> str:
     """State, step, losses, pace and what is left, in one line."""
     at = run.progress
-    parts = [run.state]
+    waits = run.state == "running" and run.phase not in {"", "training"}
+    parts = [f"{run.state} ({run.phase})" if waits else run.state]
     if at.total_steps:
         parts.append(f"step {at.step}/{at.total_steps}")
     if at.step:
@@ -90,8 +94,7 @@ def summary_of(run: RunInfo) -> str:
             parts.append(f"{at.tokens_per_second:,.0f} tokens/s")
         if at.step and at.eta_seconds:
             parts.append(f"about {lasting(at.eta_seconds)} left")
-    if run.reason:
-        parts.append(run.reason)
+    parts += filter(None, (run.reason, run.warning))
     return "  ".join(parts)
 
 

@@ -115,7 +115,7 @@ class Planner:
         except InvalidInput as error:
             if error.field == "preview_lines":
                 raise
-            findings.append(Finding(_DATA_ERROR, error.message, refused=True))
+            findings.append(Finding(_DATA_ERROR, _told(error), refused=True))
         else:
             findings += examined.findings
         return self._assemble(full, base, examined, findings)
@@ -161,6 +161,15 @@ class Planner:
             base.config, asked, on_gpu=self._device.on_gpu, tokens=tokens, answer_tokens=answers
         )
         return {} if found is None else parts_of(found)
+
+
+def _told(error: InvalidInput) -> str:
+    """What is wrong with the data. A digest stands for the right to read a file: plans show its
+    text to callers who may not make runs, so a wrong one is not answered with the right one."""
+    if not error.field.endswith(".digest"):
+        return error.message
+    part = error.field.removeprefix("spec.").removesuffix(".digest")
+    return f"{part} has another digest than the spec says: it was changed, or it is another file"
 
 
 def _unquantised(spec: RunSpec, base: Base) -> Iterator[str]:

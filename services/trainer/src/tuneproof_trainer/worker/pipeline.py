@@ -15,6 +15,7 @@ from tuneproof_trainer.examples import Examples
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.worker.checkpoints import Checkpoints
 from tuneproof_trainer.worker.reporting import reporting_of
 from tuneproof_trainer.worker.tokens import tokenise
 
@@ -27,18 +28,21 @@ def make_adapter(
     *,
     on_phase: Callable[[str], None],
     on_step: Callable[[Step], None],
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[dict[str, str], str]:
     """Trains and saves an adapter.
 
     Args:
         target: the folder to make; gets what peft saves.
         on_phase: called when another part of the work begins.
+        checkpoints: those of the run; the training goes on from the newest, and adds more.
 
     Returns:
         the provenance, and the text of the model card.
 
     Raises:
         InvalidInput: when spec, data and base do not fit, or the training diverges.
+        StoppedError: when the worker was told to stop; a checkpoint was added.
     """
     on_phase("tokenising")
     folder = Path(job.base_folder)
@@ -76,6 +80,7 @@ def make_adapter(
         workspace=target / "workspace",
         target=target,
         on_step=on_step,
+        checkpoints=checkpoints,
         validation=validation,
         reporting=reporting_of(job),
     )
@@ -84,6 +89,7 @@ def make_adapter(
         spec, job, base=base, identity=identity, sequences=sequences, outcome=outcome
     )
     facts["load_seconds"] = f"{loaded:.2f}"
+    facts["resumed_from_step"] = str(outcome.resumed_from)
     facts["dropped_examples"] = str(len(examples.training) - len(sequences))
     facts[FINGERPRINT] = take_fingerprint(base, tokenizer, folder, target).to_text()
     return facts, card_of(spec.adapter_name, facts)

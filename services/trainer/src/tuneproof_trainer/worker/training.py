@@ -13,15 +13,18 @@ import torch
 import trl.trainer.utils as trl_utils
 from peft import LoraConfig
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.base_model import LoadedBase
+from tuneproof_trainer.worker.checkpoints import Checkpoints
 from tuneproof_trainer.worker.packing import refuse_leaking, rows_of
 from tuneproof_trainer.worker.reporting import Reporting
+from tuneproof_trainer.worker.resuming import Keeper, ResumableTrainer
+from tuneproof_trainer.worker.stopping import StoppedError
 from tuneproof_trainer.worker.tokens import Sequences
 from tuneproof_trainer.worker.validation import Validated, Validator
 
@@ -45,6 +48,8 @@ class TrainingResult:
     seconds: float
     peak_gpu_bytes: int
     """The most that tensors took on the GPU at once, the base's loading included; 0 on a CPU."""
+    resumed_from: int = 0
+    """The step of the checkpoint from which the last attempt went on; 0: it began anew."""
     rows: int = 0
     """Of a pass: examples, or what they were packed into."""
     validated: Validated | None = None
@@ -60,23 +65,27 @@ def train(
     workspace: Path,
     target: Path,
     on_step: Callable[[Step], None],
+    checkpoints: Checkpoints | None = None,
     validation: Sequence[Sequences] = (),
     reporting: Reporting = _NOWHERE,
 ) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
-    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit.
+    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit, from
+    whichever checkpoint the training goes on.
 
     Args:
         workspace: where the trainer may leave files.
         target: the folder that gets adapter_model.safetensors and adapter_config.json.
         on_step: called after each optimiser step.
         validation: examples that only validate.
+        checkpoints: those of the run; the training goes on from the newest, and adds more.
         reporting: where else the losses go.
 
     Raises:
         InvalidInput: when the loss becomes infinite or NaN, or packed examples would see one
             another.
+        StoppedError: when the worker was told to stop; a checkpoint was added.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
@@ -94,7 +103,7 @@ def train(
     steps = spec.steps_for(len(rows))
     validator = Validator(validation, spec, steps) if validation else None
     reporter = _Reporter(steps, on_step, validator)
-    trainer = SFTTrainer(
+    trainer = ResumableTrainer(
         model=base.model,
         args=_arguments(
             spec,
@@ -113,9 +122,9 @@ def train(
     if not base.on_gpu or base.compute_dtype == torch.float32:
         _hold_in_float32(model)
     if validator:
-        validator.trainer = trainer
+        validator.trainer, trainer.validator = trainer, validator
     begun = time.monotonic()
-    trainer.train()
+    resumed_from = _run(trainer, checkpoints, workspace)
     seconds = time.monotonic() - begun
     if validator:
         validator.restore_best()
@@ -133,9 +142,25 @@ def train(
         optimizer=optimizer,
         seconds=seconds,
         peak_gpu_bytes=torch.cuda.max_memory_allocated() if base.on_gpu else 0,
+        resumed_from=resumed_from,
         rows=len(rows),
         validated=validator.found if validator else None,
     )
+
+
+def _run(trainer: ResumableTrainer, checkpoints: Checkpoints | None, workspace: Path) -> int:
+    """Trains from the newest checkpoint on; gives its step."""
+    if checkpoints is None:
+        trainer.train()
+        return 0
+    keeper = Keeper(checkpoints, trainer)
+    trainer.add_callback(keeper)
+    found = checkpoints.newest(workspace / "resumed")
+    with checkpoints.stop.saving():
+        trainer.resume(found)
+    if keeper.stopped:
+        raise StoppedError
+    return int(found.name) if found else 0
 
 
 def _arguments(
@@ -224,9 +249,12 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         self.last_loss = math.nan
         self.last_step = 0
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._pause()  # The validator comes first, and validates now.
         self._before = time.monotonic()
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        if losses:  # The training goes on from a checkpoint.
+            self.first_loss, self.last_loss = losses[0], losses[-1]
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
         if "loss" not in logs:

@@ -660,6 +660,12 @@ class Run(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_STEP_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
     state: Global___RunState.ValueType
@@ -667,6 +673,16 @@ class Run(_message.Message):
     """Why the run failed, or why it waits again; else empty."""
     adapter_ref: _builtins.str
     """`name@sha256:<hex>`, once SUCCEEDED."""
+    attempt: _builtins.int
+    """Counts the workers that were started for the run."""
+    checkpoint_step: _builtins.int
+    """Step of the newest whole checkpoint, from which another attempt goes on; 0 when there is none."""
+    warning: _builtins.str
+    """What goes wrong without ending the run, as a checkpoint that could not be saved; else empty."""
+    phase: _builtins.str
+    """What the newest worker does, as `loading`, `training` or `committing`."""
+    replica: _builtins.str
+    """The trainer that started the newest worker."""
     @_builtins.property
     def spec(self) -> Global___RunSpec:
         """With every default filled in."""
@@ -689,6 +705,10 @@ class Run(_message.Message):
         `adapter_precision`, `base_revision`, `device`, versions, examples, tokens.
         """
 
+    @_builtins.property
+    def heartbeat_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newest worker last gave a sign of life, by its clock."""
+
     def __init__(
         self,
         *,
@@ -703,10 +723,16 @@ class Run(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         provenance: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        attempt: _builtins.int = ...,
+        checkpoint_step: _builtins.int = ...,
+        warning: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+        replica: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "heartbeat_time", b"heartbeat_time", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_ref", b"adapter_ref", "create_time", b"create_time", "end_time", b"end_time", "id", b"id", "losses", b"losses", "progress", b"progress", "provenance", b"provenance", "reason", b"reason", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_ref", b"adapter_ref", "attempt", b"attempt", "checkpoint_step", b"checkpoint_step", "create_time", b"create_time", "end_time", b"end_time", "heartbeat_time", b"heartbeat_time", "id", b"id", "losses", b"losses", "phase", b"phase", "progress", b"progress", "provenance", b"provenance", "reason", b"reason", "replica", b"replica", "spec", b"spec", "start_time", b"start_time", "state", b"state", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,7 +96,8 @@ class TrainerServiceServicer(object):
 
     def CancelRun(self, request, context):
         """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-        succeeded or failed is FAILED_PRECONDITION.
+        succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+        started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class TrainerServiceStub:
     """Lists runs, the newest first, in pages."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-    succeeded or failed is FAILED_PRECONDITION.
+    succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+    started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
     """
     PlanRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanRunRequest, _trainer_pb2.PlanRunResponse]
     """Says what a run of a spec would do, without making one: every default, the steps, the memory,
@@ -70,7 +71,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Lists runs, the newest first, in pages."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-    succeeded or failed is FAILED_PRECONDITION.
+    succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+    started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
     """
     PlanRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanRunRequest, _trainer_pb2.PlanRunResponse]  # type: ignore[assignment]
     """Says what a run of a spec would do, without making one: every default, the steps, the memory,
@@ -117,7 +119,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelRunResponse, _abc.Awaitable[_trainer_pb2.CancelRunResponse]]:
         """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-        succeeded or failed is FAILED_PRECONDITION.
+        succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+        started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
         """
 
     @_abc_1.abstractmethod
