@@ -39,10 +39,15 @@ def take_fingerprint(base: LoadedBase, tokenizer: Any, folder: Path, adapter: Pa
     probes = probes_of(tokenizer)
     readings = [reading_of(base.model, probes, "nf4" if base.quantised_layers else _name(base))]
     if base.quantised_layers and _fits(folder, on_gpu=base.on_gpu):
-        plain = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=base.compute_dtype, device_map={"": 0} if base.on_gpu else None
-        )
-        readings.append(reading_of(PeftModel.from_pretrained(plain, adapter), probes, _name(base)))
+        try:
+            plain = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=base.compute_dtype, device_map={"": 0} if base.on_gpu else None
+            )
+            beside = PeftModel.from_pretrained(plain, adapter)
+            readings.append(reading_of(beside, probes, _name(base)))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            # The training is done; that reading is not worth it.
+            print(f"no fingerprint over the unquantised base: {error}")
     return Fingerprint(probes=probes, readings=tuple(readings))
 
 
