@@ -245,6 +245,21 @@ async def test_closing_puts_what_runs_back_into_the_queue(tmp_path: Path) -> Non
     assert bench.store.newest("a").state is RunState.QUEUED
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_closing_at_the_moment_of_a_change_comes_to_its_end(
+    tmp_path: Path, turns: int
+) -> None:
+    """`asyncio.wait_for` of Python 3.11 loses a cancellation that comes together with the event."""
+    bench = Bench(tmp_path, Script())
+    await bench.queue.open()
+    await asyncio.sleep(0.015)
+    bench.queue.nudge()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await bench.queue.close()
+
+
 async def test_trainers_share_the_runs_of_a_store(tmp_path: Path) -> None:
     scripts = [Script(*[DONE] * 6) for _ in range(2)]
     one, other = (
