@@ -40,7 +40,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield request.getfixturevalue("fake").address
         return
     if (program := shutil.which(request.param)) is None:
-        pytest.skip("docker-registry is not installed")
+        pytest.skip("no docker-registry: install Debian's package of that name")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = tmp_path / "registry.yml"

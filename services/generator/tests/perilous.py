@@ -304,6 +304,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._selector.select = skip
         self.set_default_executor(_Inline(1))
 
+    async def shutdown_default_executor(self) -> None:
+        """Asyncio's own asks a thread to do it, for which this loop would have to wait."""
+        self._default_executor.shutdown()
+
     def time(self) -> float:
         return self._now
 
