@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-# For tests that read what another one here knows.
-sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "tuneproof.cli.main"]
 

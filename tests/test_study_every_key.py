@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel
-from test_study_reference import BLOCKS, SECTIONS
 
 from tuneproof.data import sources
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design import arms, models, spec
 from tuneproof.study.design.specfile import STUDY_FILE
+
+from .test_study_reference import BLOCKS, SECTIONS
 
 pytestmark = pytest.mark.timeout(60)
 
