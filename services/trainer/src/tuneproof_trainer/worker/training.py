@@ -180,7 +180,8 @@ def _arguments(
         gradient_accumulation_steps=spec.accumulation,
         learning_rate=asked.learning_rate,
         lr_scheduler_type=_SCHEDULES[asked.schedule],
-        warmup_steps=math.ceil(asked.warmup_ratio * steps),
+        # A warm-up begins at the rate 0: a training of that step alone would train nothing.
+        warmup_steps=min(math.ceil(asked.warmup_ratio * steps), steps - 1),
         max_grad_norm=asked.max_grad_norm,
         weight_decay=0.0,
         optim=optimizer,

@@ -305,7 +305,9 @@ class Hyperparameters(_message.Message):
     schedule: Global___Schedule.ValueType
     """Default: SCHEDULE_CONSTANT."""
     warmup_ratio: _builtins.float
-    """Share of the steps over which the learning rate rises, 0 to 1. Default 0.03."""
+    """Share of the steps over which the learning rate rises from 0, 0 to 1; of one step none.
+    Default 0.03.
+    """
     max_grad_norm: _builtins.float
     """Gradients above this norm are scaled down to it. Default 0.3."""
     epochs: _builtins.float
