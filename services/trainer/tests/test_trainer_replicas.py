@@ -124,7 +124,7 @@ async def test_another_trainer_goes_on_with_the_run_of_one_that_is_gone(
     base_folder: Path, store: str, write_data: Data, tmp_path: Path, how: signal.Signals
 ) -> None:
     """Killed, or cut off for longer than its lease: then it comes back, and commits nothing."""
-    asked = spec(write_data(), steps=60)
+    asked = spec(write_data(), steps=300)
     lease = ("--lease-seconds", "4")
     async with AsyncExitStack() as stack:
         one, two = [
