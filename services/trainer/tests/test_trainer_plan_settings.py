@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.adapters.memory import GIB, training_memory
+from tuneproof.adapters.memory import GIB, USABLE, training_memory
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.bases import Base
 from tuneproof_trainer.defaults import complete
-from tuneproof_trainer.plan.batches import USABLE, divide, divisors
+from tuneproof_trainer.plan.batches import divide, divisors
 from tuneproof_trainer.plan.device import CPU, Device, find_device, parse_gpus
 from tuneproof_trainer.spec import RunSpec
 

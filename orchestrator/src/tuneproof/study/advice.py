@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.adapters.memory import TrainingMemory
+from tuneproof.adapters.memory import USABLE, TrainingMemory
 from tuneproof.study.design.plan import Plan
 from tuneproof.study.tokens import CellTokens
 
@@ -19,8 +19,6 @@ _LARGEST_SHARE = 0.5
 """Of the pool, that a draw may take before two seeds share most of it."""
 GPU_GIB = 80.0
 """Memory of an H100 or a large A100; a training that takes more is warned of."""
-USABLE = 0.9
-"""Share of it that a training may plan with, as the trainer does."""
 
 
 def of_draws(plan: Plan) -> Iterator[str]:

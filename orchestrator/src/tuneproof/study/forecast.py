@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof.adapters.memory import LARGEST_MICRO_BATCH, TrainingMemory, training_memory
+from tuneproof.adapters.memory import USABLE, TrainingMemory, micro_batches, training_memory
 from tuneproof.data.lengths import Tokenizer
-from tuneproof.study.advice import GPU_GIB, USABLE, of_design, of_draws, of_length, of_memory
+from tuneproof.study.advice import GPU_GIB, of_design, of_draws, of_length, of_memory
 from tuneproof.study.design.plan import Plan, PlannedCell
 from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.state.store import State
@@ -210,10 +210,8 @@ def _settings(asked: Hyperparameters) -> Iterator[Hyperparameters]:
     if asked.micro_batch_size:
         yield asked
         return
-    batch = asked.effective_batch_size
-    sizes = [size for size in range(LARGEST_MICRO_BATCH, 0, -1) if batch % size == 0]
     for checkpointing in dict.fromkeys((asked.gradient_checkpointing, True)):
-        for size in sizes:
+        for size in micro_batches(asked.effective_batch_size):
             tried = {"micro_batch_size": size, "gradient_checkpointing": checkpointing}
             yield asked.model_copy(update=tried)
 

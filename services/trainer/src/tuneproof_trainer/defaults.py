@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tuneproof.adapters.hyperparameters import Hyperparameters, with_preset
+from tuneproof.adapters.memory import LARGEST_MICRO_BATCH
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.bases import Base
-from tuneproof_trainer.plan.batches import LARGEST_MICRO_BATCH, divide, divisors
+from tuneproof_trainer.plan.batches import divide, divisors
 from tuneproof_trainer.plan.contradictions import contradictions
 from tuneproof_trainer.plan.device import CPU, Device
 from tuneproof_trainer.plan.memory import needed

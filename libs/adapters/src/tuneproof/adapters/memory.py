@@ -53,6 +53,9 @@ from tuneproof.adapters.shapes import ATTENTION, Architecture, architecture_of, 
 GIB = 2**30
 LARGEST_MICRO_BATCH = 16
 """Examples per forward pass where the hyper-parameters leave it open."""
+USABLE = 0.9
+"""Share of a GPU's memory that a plan may take. The driver, the allocator's gaps and the plan's own
+error take the rest."""
 
 _QUANTISED = 0.5 + (1 + 4 / 256) / 64
 """Bytes of a weight in NF4 with double quantisation."""
@@ -113,9 +116,14 @@ class _Base:
         return embeddings + (2 * layers + 1) * self.hidden + experts
 
 
+def micro_batches(batch: int, most: int = LARGEST_MICRO_BATCH) -> list[int]:
+    """Divisors of an effective batch size that are not above `most`, the largest first."""
+    return [size for size in range(min(most, batch), 0, -1) if batch % size == 0]
+
+
 def largest_micro_batch(batch: int, most: int = LARGEST_MICRO_BATCH) -> int:
     """The largest divisor of an effective batch size that is not above `most`."""
-    return max(size for size in range(1, most + 1) if batch % size == 0)
+    return micro_batches(batch, most)[0]
 
 
 def training_memory(

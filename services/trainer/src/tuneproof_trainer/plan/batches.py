@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LARGEST_MICRO_BATCH = 16
-USABLE = 0.9
-"""Share of a GPU's memory that a plan may take. The driver, the allocator's gaps and the plan's own
-error take the rest."""
+from tuneproof.adapters.memory import LARGEST_MICRO_BATCH, USABLE, micro_batches
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,7 @@ class Batch:
 def divisors(rows: int, devices: int = 1, most: int = LARGEST_MICRO_BATCH) -> list[int]:
     """Micro-batches that divide the rows which each device has of a step, the largest first; none
     where the devices do not divide the step."""
-    if rows % devices:
-        return []
-    share = rows // devices
-    return [size for size in range(min(most, share), 0, -1) if share % size == 0]
+    return [] if rows % devices else micro_batches(rows // devices, most)
 
 
 def divide(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneproof.adapters.memory import USABLE
 from tuneproof.adapters.shapes import architecture_of
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_trainer.bases import Base, base_of
 from tuneproof_trainer.defaults import complete
-from tuneproof_trainer.plan.batches import USABLE
 from tuneproof_trainer.plan.checks import Finding
 from tuneproof_trainer.plan.device import Device
 from tuneproof_trainer.plan.examination import Examined, Examiner, Preview, Request
