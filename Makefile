@@ -31,7 +31,7 @@ GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURD
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer services/judge orchestrator[api,datasets,pdf,tokens]
+    services/generator[cpu] services/trainer[tensorboard] services/judge orchestrator[api,datasets,pdf,sweep,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
@@ -48,7 +48,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-swap verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -93,11 +93,17 @@ bench-placement: $(STAMP)  ## Measure more adapters in use than the engine has s
 bench-verify: $(STAMP)  ## Measure how fast an adapter is examined, and how soon it is served
 	$(BIN)/python benchmarks/verification.py
 
+bench-fingerprint: $(STAMP)  ## Measure how near engines come to an adapter's fingerprint, by precision
+	$(BIN)/python benchmarks/fingerprint.py
+
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
 	$(BIN)/python benchmarks/swap.py
 
 bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated and on real labels
 	$(BIN)/python benchmarks/verdicts/run.py $(STATISTICS_FLAGS)
+
+bench-train: $(STAMP)  ## Measure the trainer against TRL alone, with its defaults and with our settings
+	$(BIN)/python benchmarks/train.py
 
 verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
 	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4

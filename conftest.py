@@ -31,6 +31,7 @@ STARTS = {
     "running": "e2e",
     "browser": "browser",
     "pools": "process",
+    "trainers": "process",
     "weaviate_server": "process",
 }
 """The mark of a test by a fixture that it uses, directly or through another one."""

@@ -18,8 +18,9 @@ from gpu_bases import Data
 
 from tuneproof.adapters import read_base_config
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof_trainer.bases import Base
 from tuneproof_trainer.data import Example
-from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.spec import RunSpec
 
 BATCH = 16

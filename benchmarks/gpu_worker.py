@@ -17,17 +17,19 @@ from typing import Any
 from gpu_bases import Data
 from gpu_training import Setting
 
-from tuneproof.adapters import AdapterRef, Registry
-from tuneproof_trainer.executor import LocalExecutor
-from tuneproof_trainer.progress import StepReader, last_step
+from tuneproof.adapters import AdapterRef, FolderStorage, Registry
+from tuneproof.servicekit.processes import pid_of
+from tuneproof_trainer.execution.local import LocalExecutor
+from tuneproof_trainer.execution.protocol import Attempt
 from tuneproof_trainer.record import (
+    Heartbeat,
     Job,
-    RunFolder,
     RunState,
     RunStatus,
     WorkerEnding,
     WorkerResult,
 )
+from tuneproof_trainer.runs.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -40,27 +42,45 @@ class Workers:
     scratch: Path
     device: str = "auto"
 
-    def new(self, run_id: str, setting: Setting) -> tuple[RunFolder, Job]:
-        """A run that nothing executes yet."""
+    def store(self, run_id: str) -> RunStore:
+        """The store of a run."""
+        return RunStore(FolderStorage(self.scratch / run_id))
+
+    def new(self, run_id: str, setting: Setting) -> Attempt:
+        """The first attempt at a run that nothing executes yet."""
         artifacts = self.scratch / run_id
         digest = self.data.write(artifacts / "data" / "train.jsonl")
         spec = setting.spec(self.base, digest=digest, steps=self.steps, length=self.data.tokens)
-        status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=datetime.now(UTC))
-        folder = RunFolder.create(artifacts / "runs", spec, status)
+        status = RunStatus(
+            id=run_id, state=RunState.RUNNING, attempt=1, create_time=datetime.now(UTC)
+        )
+        self.store(run_id).create(run_id, spec, status)
         job = Job(
             run_id=run_id,
             base_folder=str(self.base),
             artifacts=str(artifacts),
             device=self.device,
             threads=1,
+            checkpoint_steps=max(1, self.steps // 4),
         )
-        return folder, job
+        return Attempt(status, job)
+
+    def again(self, attempt: Attempt) -> Attempt:
+        """The next attempt at the same run."""
+        store, run_id = self.store(attempt.run_id), attempt.run_id
+        status = attempt.status.model_copy(update={"attempt": attempt.number + 1})
+        store.advance(status, store.version(run_id))
+        return Attempt(status, attempt.job)
+
+    async def execute(self, attempt: Attempt) -> WorkerResult:
+        """Starts the attempt's worker, and waits for its end."""
+        return await LocalExecutor(self.store(attempt.run_id)).execute(attempt)
 
     def adapter(self, run_id: str, result: WorkerResult) -> Path:
         """The folder of what a run committed."""
         if result.ending is not WorkerEnding.DONE:
-            log = self.scratch / run_id / "runs" / run_id / "log.txt"
-            print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
+            for log in (self.scratch / run_id / "runs" / run_id / "logs").glob("*.txt"):
+                print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
             raise RuntimeError(f"run {run_id} ended {result.ending}: {result.reason}")
         registry = Registry(str(self.scratch / run_id))
         return registry.fetch(AdapterRef.parse(result.adapter_ref), self.scratch / run_id / "cache")
@@ -72,7 +92,7 @@ def survival(workers: Workers, setting: Setting) -> dict[str, Any]:
     first, second = workers.adapter("whole", whole), workers.adapter("killed", resumed)
     facts, again = whole.provenance, resumed.provenance
     loss = abs(float(facts["final_loss"]) - float(again["final_loss"]))
-    steps = StepReader(workers.scratch / "whole" / "runs" / "whole" / "metrics.jsonl").read()
+    steps = workers.store("whole").metrics("whole").read()
     return {
         "load_seconds": float(facts["load_seconds"]),
         "train_seconds": float(facts["train_seconds"]),
@@ -88,24 +108,19 @@ def survival(workers: Workers, setting: Setting) -> dict[str, Any]:
 
 
 async def _survive(workers: Workers, setting: Setting) -> tuple[WorkerResult, WorkerResult]:
-    executor = LocalExecutor()
-    whole = await executor.execute(*workers.new("whole", setting))
-    folder, job = workers.new("killed", setting)
-    attempt = asyncio.create_task(executor.execute(folder, job))
-    while not attempt.done() and _steps_done(folder) < workers.steps // 2:  # noqa: ASYNC110
+    whole = await workers.execute(workers.new("whole", setting))
+    first = workers.new("killed", setting)
+    store = workers.store("killed")
+    attempt = asyncio.create_task(workers.execute(first))
+    while not attempt.done() and len(store.metrics("killed").read()) < workers.steps // 2:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    heartbeat = folder.heartbeat()
+    heartbeat = store.read(Heartbeat, "killed", first.number)
     if heartbeat is not None and not attempt.done():
-        os.killpg(heartbeat.pid, signal.SIGKILL)
+        os.killpg(pid_of(heartbeat.process), signal.SIGKILL)
     ended = await attempt
     if ended.ending is not WorkerEnding.RETRY:
         raise RuntimeError(f"the killed worker ended {ended.ending}: {ended.reason}")
-    return whole, await executor.execute(folder, job)
-
-
-def _steps_done(folder: RunFolder) -> int:
-    step = last_step(folder.metrics)
-    return step.step if step else 0
+    return whole, await workers.execute(workers.again(first))
 
 
 def _difference(first: Path, second: Path) -> float:
@@ -149,7 +164,7 @@ def _in_plain_peft(workers: Workers, adapter: Path) -> dict[str, float]:
 
 def out_of_memory(workers: Workers, setting: Setting) -> dict[str, Any]:
     """What the worker says of a setting that no GPU of today holds."""
-    result = asyncio.run(LocalExecutor().execute(*workers.new("large", setting)))
+    result = asyncio.run(workers.execute(workers.new("large", setting)))
     print(json.dumps({"ending": result.ending, "reason": result.reason}))
     told = result.ending is WorkerEnding.BAD_INPUT and "micro_batch_size" in result.reason
     return {"out_of_memory_is_told": int(told)}

@@ -12,8 +12,9 @@ endpoint. This machine serves one base after the other; the reader judges. The s
 
 `running_share` is the mean of running sequences over what could run: the smaller of the engine's
 `max_num_seqs` and the answers that are left. The engine's metrics are read four times a second,
-from a base's first answer to its last. It fails when an answer or a grade is missing, when work was
-done twice, or, with `--least-share`, when a base's share is below.
+from a base's first answer to its last; the mean over all bases counts every sample once. It fails
+when an answer or a grade is missing, when work was done twice, or, with `--least-share`, when the
+mean over all bases is below.
 """
 
 from __future__ import annotations
@@ -128,6 +129,11 @@ def verify(folder: Path, size: Size, url: str) -> dict[str, Any]:
             cell["cost"]["price"] for cell in report["cells"] if cell["model"] == "scripted"
         ),
         "generation": shares,
+        "running_share": round(
+            sum(one["running_share"] * one["samples"] for one in shares.values())
+            / sum(one["samples"] for one in shares.values()),
+            3,
+        ),
         "stage_seconds": {name: round(s, 1) for name, s in report["stage_seconds"].items()},
         "kept": _windows(state),
         "seconds": round(seconds, 1),
@@ -143,11 +149,8 @@ def _mistakes(figures: dict[str, Any], least: float) -> list[str]:
         )
     if figures["changed_after_kill"]:
         found.append(f"{figures['changed_after_kill']} pieces of work were done twice")
-    found += [
-        f"{base}: {one['running_share']:.2f} of what could run, less than {least:.2f}"
-        for base, one in figures["generation"].items()
-        if one["running_share"] < least
-    ]
+    if (share := figures["running_share"]) < least:
+        found.append(f"{share:.2f} of what could run, less than {least:.2f}")
     return found
 
 

@@ -9,6 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tuneproof.analysis import compare
+from tuneproof.report import build_report
+from tuneproof.results import StudyResults
+
 CHROMIUM = Path("/usr/bin/chromium")
 
 
@@ -46,6 +50,13 @@ def opened(
     page.close()
     assert troubles == []
     assert {url.split("#")[0] for url in requests} == {address}
+
+
+def address_of(study: StudyResults, folder: Path) -> str:
+    """The report of a study, written into a folder."""
+    file = folder / "report.html"
+    file.write_text(build_report(study, compare(study)), "utf-8")
+    return file.as_uri()
 
 
 def width_of(page: Page) -> int:

@@ -10,13 +10,13 @@ from tuneproof.results import (
     CriterionGrade,
     Grade,
     ItemResult,
-    Measure,
     Model,
     PrimaryComparison,
     Repeat,
     Retrieved,
     StudyResults,
 )
+from tuneproof.results.testing import results_of
 
 MODELS = ("Llama", "Mistral")
 SIZES = (200, 500, 1000)
@@ -54,29 +54,13 @@ def paper_study(*, items: int = 30, seeds: int = 2, sizes: tuple[int, ...] = SIZ
                     primary += [PrimaryComparison(name, base, one) for one in CRITERIA]
     questions = [item(number) for number in range(items)]
     answers = [answer(rng, cell, one) for one in questions for cell in cells]
-    return StudyResults(
+    return results_of(
+        questions,
+        cells,
+        answers,
         name="paper",
-        description="",
         dataset="Qasper",
-        synthetic=False,
-        gold_only=False,
-        toy_model=False,
-        judge_model="judge",
-        self_judged=False,
-        reference_style="full",
-        items=tuple(questions),
-        cells=tuple(cells),
-        baseline="Llama-baseline",
-        answers=tuple(answers),
-        retrieval=None,
-        reader_checks=(),
-        judge_checks=(),
         primary=tuple(primary),
-        margin={"accuracy": 0.25, "completeness": 0.25},
-        confidence=0.95,
-        notes=(),
-        provenance={},
-        criteria=tuple(Measure(name, 1, 5, "points") for name in CRITERIA),
         models=tuple(
             Model(name, f"sha256:{name}", f"{name}-baseline", is_api=name == "api")
             for name in (*MODELS, "api")

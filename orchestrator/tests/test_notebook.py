@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from fakes import served
 from small_study import SmallStudy, invoke
 
 pytestmark = pytest.mark.timeout(120)
-NOTEBOOK = Path(__file__).parents[2] / "docs/results.ipynb"
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "docs/results.ipynb"
+
+
+def runner():
+    """demo/notebook.py, which runs the same cells on the demo's results in CI."""
+    found = importlib.util.spec_from_file_location("notebook", ROOT / "demo/notebook.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -34,21 +44,8 @@ def results(tmp_path, capsys, monkeypatch):
 def test_every_cell_runs_and_shows_something(results, monkeypatch, capsys):
     monkeypatch.setenv("TUNEPROOF_RESULTS", str(results))
     book = json.loads(NOTEBOOK.read_text("utf-8"))
-    names: dict = {}
-    shown = []
-    for cell in book["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        assert not cell["outputs"], "committed without outputs"
-        *body, last = "".join(cell["source"]).split("\n")
-        code = "\n".join(body)
-        try:
-            value = compile(last, str(NOTEBOOK), "eval")
-        except SyntaxError:
-            exec(compile(f"{code}\n{last}", str(NOTEBOOK), "exec"), names)
-            continue
-        exec(compile(code, str(NOTEBOOK), "exec"), names)
-        shown.append(eval(value, names))
+    assert not any(cell.get("outputs") for cell in book["cells"]), "committed without outputs"
+    shown = [value for value in runner().run(NOTEBOOK) if value is not None]
     assert shown[0][:2] == ("small", 12)
     assert len(shown[1]) == 2 * 2 * 2, "two tuned arms at the largest size, by two criteria"
     assert set(shown[3].reset_index()["size"]) == {4, 8}

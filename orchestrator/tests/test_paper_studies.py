@@ -12,6 +12,7 @@ from data_files import annotation, answer, asked, lines, multiple, paper, simpli
 from small_study import invoke
 
 from tuneproof.cli import plan_table
+from tuneproof.data.lengths import Lengths
 from tuneproof.servicekit.errors import InvalidInput
 
 pytestmark = pytest.mark.timeout(120)
@@ -97,20 +98,62 @@ def test_there_is_a_file_for_each_data_set():
     assert {path.stem for path in STUDIES.glob("*.yaml")} == set(MADE)
 
 
+class Long:
+    """A tokenizer of Llama 2's context, for which every text has 150 tokens."""
+
+    context = 4096
+
+    def __init__(self, model: str) -> None:
+        of = "mixtral" if "Mixtral" in model else "llama"
+        self.config = {"model_type": of, **SHAPES["13b" if "13b" in model else "7b"]}
+        if of == "mixtral":
+            self.config |= {"num_local_experts": 8, "intermediate_size": 14336}
+
+    def lengths(self, texts):
+        return Lengths(len(texts), 150, 150, 150, "")
+
+
+SHAPES = {
+    "7b": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    "13b": {
+        "vocab_size": 32000,
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+    },
+}
+"""Of Llama 2, and of Mistral and Mixtral but for their inner width and fewer key heads."""
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_prompts_fit_llama_2_and_every_training_but_mixtrals_an_h100(
+    name, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(plan_table, "open_tokenizer", Long)
+    value = planned(name, tmp_path, capsys, monkeypatch)
+    assert not [each for each in value["warnings"] if "the model reads" in each]
+    large = {each.split(":")[0] for each in value["warnings"] if "more than is safe" in each}
+    assert all(each.startswith("mixtral") for each in large)
+    assert large
+    memory = {cell["cell"]: cell["memory_gib"] for cell in value["grid"] if cell["tuned"]}
+    assert memory["llama-2-7b-tuned-1000-s1"] < memory["llama-2-13b-tuned-1000-s1"] < 20
+    assert memory["mixtral-8x7b-tuned-1000-s1"] > 80
+
+
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_a_study_of_the_paper_is_planned(name, tmp_path, capsys, monkeypatch):
     def no_hub(model):
         raise InvalidInput(f"{model} is on the hub")
 
     monkeypatch.setattr(plan_table, "open_tokenizer", no_hub)
-    study = tmp_path / f"{name}.yaml"
-    shutil.copy(STUDIES / study.name, study)
-    (tmp_path / "data").mkdir()
-    MADE[name](tmp_path / "data")
-    call = partial(invoke, capsys, monkeypatch)
-    code, out, err = call("study", "plan", str(study), "--state", str(tmp_path / "s"), "--json")
-    assert code == 0, err
-    value = json.loads(out)
+    value = planned(name, tmp_path, capsys, monkeypatch)
     grid = value["grid"]
     tuned = {cell["arm"] for cell in grid if cell["tuned"]}
     assert {"tuned", "pairs"} <= tuned <= {"tuned", "pairs", "short"}
@@ -122,3 +165,15 @@ def test_a_study_of_the_paper_is_planned(name, tmp_path, capsys, monkeypatch):
     assert value["counts"]["primary comparisons"] == 2 * 3 * 2
     # How large the pool is depends on the files, which are made here.
     assert all("share about" in warning for warning in value["warnings"])
+
+
+def planned(name, tmp_path, capsys, monkeypatch):
+    """The plan of a file of studies/paper, over data in its form."""
+    study = tmp_path / f"{name}.yaml"
+    shutil.copy(STUDIES / study.name, study)
+    (tmp_path / "data").mkdir()
+    MADE[name](tmp_path / "data")
+    call = partial(invoke, capsys, monkeypatch)
+    code, out, err = call("study", "plan", str(study), "--state", str(tmp_path / "s"), "--json")
+    assert code == 0, err
+    return json.loads(out)

@@ -44,7 +44,22 @@ SPEC = RunSpec(
         max_grad_norm=1.0,
         max_length=512,
         gradient_checkpointing=True,
+        preset="paper",
+        use_rslora=True,
+        target_parameters=("mlp.experts.down_proj",),
+        packing="bfd",
+        precision="bf16",
+        optimizer="paged_adamw_8bit",
+        validation_share=0.1,
+        validation_steps=5,
+        early_stopping_patience=3,
+        too_long="drop",
     ),
+    validation_path="datasets/cd.jsonl",
+    validation_digest="sha256:cd",
+    held_out_path="datasets/ef.jsonl",
+    held_out_digest="sha256:ef",
+    allow_leakage=True,
 )
 
 
@@ -74,6 +89,27 @@ class _Trainer(stubs.TrainerServiceServicer):
         some, token = page(runs, 1, request.page_token, lambda run: run.id)
         return pb.ListRunsResponse(runs=some, next_page_token=token)
 
+    async def PlanRun(self, request, context):
+        if request.spec.adapter_name == "unread":
+            finding = pb.Finding(code="data", message="line 2 is not JSON", refused=True)
+            return pb.PlanRunResponse(spec=request.spec, findings=[finding])
+        reply = pb.PlanRunResponse(
+            spec=request.spec,
+            counts=pb.DataCounts(examples=24, answer_tokens=96, padding_tokens=7),
+            total_steps=12,
+            accumulation=2,
+            devices=1,
+            memory=[pb.MemoryPart(name="kept", bytes=9), pb.MemoryPart(name="adapter", bytes=2)],
+            tokens_per_second=40,
+            measured_runs=3,
+            unquantised=["the norms"],
+            findings=[pb.Finding(code="duplicate", message="2 repeat", lines=[4, 7])],
+        )
+        reply.duration.FromSeconds(90)
+        for line in request.preview_lines:
+            reply.previews.add(line=line).pieces.add(token_id=5, text="w1", learned=True)
+        return reply
+
     async def CancelRun(self, request, context):
         run = self.runs[request.run_id]
         if run.state == pb.RUN_STATE_SUCCEEDED:
@@ -92,6 +128,8 @@ class _Trainer(stubs.TrainerServiceServicer):
             run.progress.step, run.progress.total_steps = step, 4
             run.progress.eta.FromSeconds(4 - step)
             run.losses.add(step=step, loss=1 / step)
+            if step % 2 == 0:
+                run.losses[0].validation_loss = 2 / step
             if step == 4:
                 run.state, run.adapter_ref = pb.RUN_STATE_SUCCEEDED, "short@sha256:ab"
             yield pb.WatchRunResponse(run=run)
@@ -152,6 +190,32 @@ async def test_a_spec_arrives_and_comes_back_whole(client, fake):
     assert (await client.get("run-1")).spec == SPEC
 
 
+async def test_a_preset_is_sent_with_its_values(client, fake):
+    paper = Hyperparameters(preset="paper", rank=8)
+    await client.create("run-1", RunSpec("a", "b", "c", hyperparameters=paper))
+    sent = fake.runs["run-1"].spec.hyperparameters
+    assert (sent.preset, sent.rank, sent.alpha) == (pb.PRESET_PAPER, 8, 16.0)
+    assert not sent.HasField("max_length")
+
+
+async def test_a_plan_comes_as_values(client):
+    plan = await client.plan(SPEC, preview_lines=[3])
+    assert plan.spec == SPEC
+    assert plan.counts is not None
+    assert (plan.counts.examples, plan.counts.padding_tokens) == (24, 7)
+    assert (plan.total_steps, plan.accumulation, plan.seconds) == (12, 2, 90.0)
+    assert list(plan.memory.items()) == [("kept", 9), ("adapter", 2)]
+    assert (plan.findings[0].lines, plan.refused) == ((4, 7), False)
+    assert plan.previews[0].line == 3
+    assert [(piece.text, piece.learned) for piece in plan.previews[0].pieces] == [("w1", True)]
+
+
+async def test_a_plan_of_data_that_cannot_be_read_says_so(client):
+    plan = await client.plan(RunSpec("unread", "b", "c"))
+    assert (plan.counts, plan.seconds, plan.refused) == (None, None, True)
+    assert plan.findings[0].message == "line 2 is not JSON"
+
+
 async def test_a_default_warm_up_is_left_to_the_trainer(client, fake):
     await client.create("run-1", RunSpec("a", "b", "c"))
     sent = fake.runs["run-1"].spec.hyperparameters
@@ -201,6 +265,7 @@ async def test_a_watch_tells_every_change_with_all_losses(client, fake):
     runs = [run async for run in client.watch("run-1")]
     assert [len(run.losses) for run in runs] == [1, 2, 3, 4]
     assert runs[-1].losses == ((1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25))
+    assert runs[-1].validation_losses == ((2, 1.0), (4, 0.5))
     assert (runs[-1].state, runs[-1].adapter_ref) == ("succeeded", "short@sha256:ab")
     assert (runs[0].progress.total_steps, runs[0].progress.eta_seconds) == (4, 3.0)
     assert fake.asked_after == [0]

@@ -19,6 +19,7 @@ from tuneproof.results import (
     Repeat,
     StudyResults,
 )
+from tuneproof.results.testing import results_of
 from tuneproof.servicekit.errors import InvalidInput
 
 Scores = Sequence[float | None]
@@ -36,39 +37,22 @@ def study(
     """One tuned cell against the baseline by accuracy; items spread over the clusters in turn."""
     count = len(baseline)
     names = [f"q{index}" for index in range(count)]
-    return StudyResults(
-        name="s",
-        description="",
-        dataset="d",
-        synthetic=False,
-        gold_only=False,
-        toy_model=False,
-        judge_model="judge",
-        self_judged=False,
-        reference_style="full",
-        items=tuple(
+    return results_of(
+        [
             ItemResult(name, "?", {"full": ("a",)}, f"c{index % (clusters or count)}", ())
             for index, name in enumerate(names)
-        ),
-        cells=(
+        ],
+        [
             Cell("baseline", "Baseline", "baseline", 0, 0, None),
             Cell("tuned", "Tuned", "tuned", 200, 1, None),
-        ),
-        baseline="baseline",
-        answers=tuple(
+        ],
+        [
             answer(cell, name, score)
             for cell, scores in (("baseline", baseline), ("tuned", tuned))
             for name, score in zip(names, scores, strict=True)
-        ),
-        retrieval=None,
-        reader_checks=(),
-        judge_checks=(),
-        primary=(PrimaryComparison("tuned", "baseline", "accuracy"),),
+        ],
+        criteria=["accuracy"],
         margin={"accuracy": margin},
-        confidence=0.95,
-        notes=(),
-        provenance={},
-        criteria=(Measure("accuracy", 1, 5, "points"),),
     )
 
 

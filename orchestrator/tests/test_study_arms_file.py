@@ -88,6 +88,21 @@ def mistakes_of(old, new):
             ":12: arms[3].tune.hyperparameters: with those of the study: epochs and max_steps",
         ),
         (
+            "hyperparameters: {rank: 4}",
+            "hyperparameters: {rank: 4, early_stopping_patience: 2}",
+            ":16: training.hyperparameters.early_stopping_patience: needs examples to validate on",
+        ),
+        (
+            "hyperparameters: {rank: 4}",
+            "hyperparameters: {target_parameters: [mlp.experts.down_proj]}",
+            ":16: training.hyperparameters.target_parameters: makes adapters that no generator",
+        ),
+        (
+            "hyperparameters: {rank: 4}",
+            "hyperparameters: {method: lora, skip_modules: [q_proj]}",
+            ":16: training.hyperparameters.skip_modules: has no use, because method lora",
+        ),
+        (
             "name: raft, tune: {references: full, raft: {gold_share: 0.5}",
             f"name: {'r' * 40}, tune: {{references: full, hyperparameters: {LONG_GRID}",
             ":12: arms[3].name: the cell 'rrrr",

@@ -345,3 +345,17 @@ def test_the_configuration_must_be_there(make_adapter: Adapters) -> None:
     (folder / "adapter_config.json").unlink()
     assert "no adapter_config.json" in said(check(folder))
     assert LORA_CONFIG["r"] == 4
+
+
+def test_an_adapter_that_changes_nothing_is_told_and_may_be_allowed(make_adapter):
+    tensors = lora_tensors()
+    for name in tensors:
+        if "lora_B" in name:
+            tensors[name] = np.zeros_like(tensors[name])
+    found = verify(make_adapter(tensors), max_rank=4)
+    assert [defect.code for defect in found.defects] == ["no_effect"]
+    assert found.changes_nothing
+    allowed = verify(make_adapter(tensors), max_rank=4, allow_no_effect=True)
+    assert (allowed.ok, allowed.changes_nothing) == (True, True)
+    next(tensor for name, tensor in tensors.items() if "lora_B" in name)[0, 0] = -1e-30
+    assert verify(make_adapter(tensors), max_rank=4).ok

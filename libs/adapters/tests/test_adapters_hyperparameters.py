@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from tuneproof.adapters.hyperparameters import Hyperparameters, out_of_bounds
+from tuneproof.adapters.hyperparameters import PRESETS, Hyperparameters, out_of_bounds
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
 
@@ -40,3 +40,49 @@ def test_nothing_to_train_and_unknown_names_are_refused():
         Hyperparameters(epochs=0)
     with pytest.raises(ValidationError, match="weight_decay"):
         Hyperparameters(weight_decay=0.1)
+
+
+def test_a_preset_gives_what_is_not_given():
+    paper = Hyperparameters(preset="paper", alpha=32)
+    assert (paper.rank, paper.alpha, paper.dropout) == (64, 32, 0.1)
+    assert (paper.schedule, paper.effective_batch_size) == ("constant", 16)
+    practical = Hyperparameters(preset="practical")
+    assert (practical.rank, practical.schedule, practical.epochs) == (16, "cosine", 2)
+    assert Hyperparameters.model_validate(paper.model_dump()) == paper
+    with pytest.raises(ValidationError, match="'practical' or 'paper'"):
+        Hyperparameters(preset="best")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_within_bounds_and_steps_take_the_place_of_its_epochs(preset):
+    assert list(out_of_bounds(Hyperparameters(preset=preset))) == []
+    limited = Hyperparameters(preset=preset, max_steps=5)
+    assert "epochs" not in limited.model_fields_set
+    assert Hyperparameters(preset=preset, max_steps=5, epochs=3).epochs == 3
+
+
+def test_the_content_of_older_settings_is_what_it_was():
+    """Keys of finished work stay: a study that goes on trains nothing again."""
+    assert list(Hyperparameters(rank=8).content()) == [
+        "method",
+        "rank",
+        "alpha",
+        "dropout",
+        "target_modules",
+        "skip_modules",
+        "learning_rate",
+        "schedule",
+        "warmup_ratio",
+        "max_grad_norm",
+        "epochs",
+        "max_steps",
+        "effective_batch_size",
+        "micro_batch_size",
+        "max_length",
+        "gradient_checkpointing",
+    ]
+    changed = Hyperparameters(preset="paper", packing="bfd").content()
+    assert changed["packing"] == "bfd"
+    assert "preset" not in changed
+    plain = Hyperparameters(**Hyperparameters(preset="paper").model_dump(exclude={"preset"}))
+    assert plain.content() == Hyperparameters(preset="paper").content()

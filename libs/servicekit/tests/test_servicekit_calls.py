@@ -252,21 +252,26 @@ async def test_streams_ask_for_tokens_too() -> None:
 
 
 class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
-    """Has a run that never changes."""
+    """Has a run that never changes, or all the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes: bool) -> None:
+        self.changes = changes
         self.ended = False
 
     async def WatchRun(self, request, context):
         try:
             yield trainer_pb2.WatchRunResponse(run=trainer_pb2.Run(id=request.run_id))
+            while self.changes:
+                yield trainer_pb2.WatchRunResponse(run=trainer_pb2.Run(id=request.run_id))
+                await asyncio.sleep(0)
             await asyncio.Event().wait()
         finally:
             self.ended = True
 
 
-async def test_a_server_that_ends_ends_its_watch_streams() -> None:
-    servicer = Trainer()
+@pytest.mark.parametrize("changes", [False, True], ids=["waiting", "sending"])
+async def test_a_server_that_ends_ends_its_watch_streams(changes: bool) -> None:
+    servicer = Trainer(changes)
 
     async def ready() -> None:
         return None
@@ -291,7 +296,8 @@ async def test_a_server_that_ends_ends_its_watch_streams() -> None:
             await server.stop(60)
         assert servicer.ended
         with pytest.raises(errors.Unavailable), typed_errors():
-            await anext(stream)
+            async for _ in stream:
+                pass
 
 
 def test_the_contract_says_what_is_retried() -> None:

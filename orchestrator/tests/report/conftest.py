@@ -1,7 +1,9 @@
 """A study as it comes out of a run: 80 items, three cells, ten readings of each answer."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,8 +14,6 @@ from tuneproof.results import (
     Grade,
     ItemResult,
     JudgeCheck,
-    Measure,
-    PrimaryComparison,
     ReaderCheck,
     Repeat,
     RetrievalQuality,
@@ -21,6 +21,10 @@ from tuneproof.results import (
     StudyResults,
     Training,
 )
+from tuneproof.results.testing import results_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 CRITERIA = ("accuracy", "completeness")
 SERIES = ("Alder", "Birch", "Cedar", "Dogwood", "Elm", "Fir")
@@ -165,30 +169,21 @@ def study() -> StudyResults:
         levels=(1, 2, 3, 4, 5),
         repeat_sd=0.38,
     )
-    return StudyResults(
+    return results_of(
+        [result for result, _, _ in drawn],
+        cells,
+        answers,
+        criteria=CRITERIA,
         name="demo",
         description="Does tuning on short or on full references help a small reader?",
         dataset="telecom (seed 7, 150 documents)",
         synthetic=True,
-        gold_only=False,
         toy_model=True,
         judge_model="demo-model",
         self_judged=True,
-        reference_style="full",
-        items=tuple(result for result, _, _ in drawn),
-        cells=cells,
-        baseline="baseline",
-        answers=tuple(answers),
         retrieval=RetrievalQuality(4, 80, 0.91, 0.84, 0.9, 1.0, "passage"),
         reader_checks=(ReaderCheck(12, 100, 0.94),),
         judge_checks=(check, replace(check, criterion="completeness", weighted_kappa=0.88)),
-        primary=tuple(
-            PrimaryComparison(cell.name, "baseline", measure)
-            for cell in cells[1:]
-            for measure in CRITERIA
-        ),
-        margin={"accuracy": 0.25, "completeness": 0.25},
-        confidence=0.95,
         notes=("Greedy decoding, the same four passages for every cell.",),
         provenance={
             "corpus digest": "sha256:" + "c0" * 32,
@@ -196,6 +191,14 @@ def study() -> StudyResults:
             "precision trained, served": "nf4, float32",
             "tuneproof": "0.1.0",
         },
-        criteria=tuple(Measure(name, 1, 5, "points") for name in CRITERIA),
         stage_seconds={"ingest": 3.1, "train": 148.4, "answer": 21.0, "judge": 92.5},
     )
+
+
+@pytest.fixture
+def page(browser: "Browser", address: str) -> "Iterator[Page]":
+    """The page at a module's `address`, in a browser."""
+    from browsing import opened
+
+    with opened(browser, address) as page:
+        yield page

@@ -1,12 +1,11 @@
 """The page in a real browser: search, filters, links, theme, accessibility, no request."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from browsing import opened, violations, width_of
+from browsing import address_of, opened, violations, width_of
 from playwright.sync_api import Browser, Page, expect
 
 from tuneproof.analysis import compare, failures_by_cell
@@ -24,15 +23,7 @@ def short(study: StudyResults) -> StudyResults:
 
 @pytest.fixture(scope="module")
 def address(short: StudyResults, tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(build_report(short, compare(short)), "utf-8")
-    return file.as_uri()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
-        yield page
+    return address_of(short, tmp_path_factory.mktemp("report"))
 
 
 def shown(page: Page) -> int:

@@ -1,31 +1,18 @@
 """The page of a study over models, arms, sizes and seeds: rows on demand, two answers of many."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from browsing import opened, violations, width_of
+from browsing import address_of, opened, violations, width_of
 from paper_study import paper_study
 from playwright.sync_api import Browser, Page, expect
-
-from tuneproof.analysis import compare
-from tuneproof.report import build_report
 
 ITEMS = 130
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    study = paper_study(items=ITEMS)
-    file = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(build_report(study, compare(study)), "utf-8")
-    return file.as_uri()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
-        yield page
+    return address_of(paper_study(items=ITEMS), tmp_path_factory.mktemp("report"))
 
 
 def test_rows_are_made_when_they_are_wanted(page: Page) -> None:

@@ -51,19 +51,28 @@ class MemoryEngine:
     def encode_text(self, text):
         return [len(text)]
 
+    encode_probe = encode_continuation = encode_text
+
+    async def score(self, request_id, prompt, tokens, adapter):
+        if adapter is not None:
+            self._check(adapter)
+        return tuple(-1.0 if adapter is None else -2.0 for _ in tokens)
+
+    def _check(self, adapter):
+        assert adapter.engine_id in self.loaded, "asked for an adapter that is not loaded"
+        assert self.loaded[adapter.engine_id].is_dir(), "its files are gone"
+
     async def generate(self, request_id, prompt, sampling, adapter):
         if adapter is not None:
-            assert adapter.engine_id in self.loaded, "asked for an adapter that is not loaded"
-            assert self.loaded[adapter.engine_id].is_dir(), "its files are gone"
+            self._check(adapter)
         aborted = self._aborted.setdefault(request_id, asyncio.Event())
         for number in range(sampling.max_tokens):
-            if not request_id.startswith("warm"):
-                waits = [asyncio.ensure_future(event.wait()) for event in (self.go, aborted)]
-                try:
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for wait in waits:
-                        wait.cancel()
+            waits = [asyncio.ensure_future(event.wait()) for event in (self.go, aborted)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
             if aborted.is_set():
                 yield Chunk("", (), Finish.ABORT)
                 return

@@ -12,12 +12,12 @@ import pytest
 
 from tuneproof.adapters import FolderStorage
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
+from tuneproof.servicekit.processes import is_running, this_process
 from tuneproof_generator import metrics
 from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.pool.alias import Target
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
-from tuneproof_generator.pool.process import is_running, this_process
 from tuneproof_generator.pool.replica_status import AdapterStatus, ReplicaStatus
 from tuneproof_generator.pool.replicas import Replicas
 

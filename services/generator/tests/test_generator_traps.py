@@ -10,6 +10,7 @@ One trap has no bare half: the cost of a `max_lora_rank` above the adapters' ran
 set above `max_loras`, is time, which no test asserts; docs/serving.md tells who measures it.
 """
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -248,3 +249,34 @@ async def test_both_doors_ask_the_engine_by_the_same_ids(generator, service, ans
         for name, ref in refs.items():
             assert await service.ask(_SHORT, ref) == answers[name, "short"]
     await service.remove(*refs.values())
+
+
+async def test_log_probabilities_of_prompts_asked_at_once_do_not_end_the_engine(
+    generator, service, lab, answers
+):
+    """Without `protect_prompt_scores` einsum raises in the worker, whoever asked."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    ref = service.commit("one", "scored")
+    await service.declare(ref)
+    headers = {"authorization": f"Bearer {generator.use_token}"}
+    prompts = [[*_SHORT[:-1], number] for number in range(20, 26)]
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(lab.base)(torch.tensor(prompts)).logits
+    wanted = logits[:, -2].log_softmax(-1)
+    async with httpx.AsyncClient(base_url=generator.openai_url, headers=headers) as client:
+
+        async def ask(model, prompt):
+            request = {"model": model, "prompt": prompt, "max_tokens": 1, "prompt_logprobs": 1}
+            reply = (await client.post("/completions", json=request, timeout=60)).json()
+            return reply["choices"][0]["prompt_logprobs"]
+
+        asked = [ask(model, prompt) for prompt in prompts for model in ("tiny", ref)]
+        told = await asyncio.gather(*asked)
+    for place, prompt in enumerate(prompts):
+        found = told[2 * place][-1][str(prompt[-1])]["logprob"]
+        assert found == pytest.approx(float(wanted[place, prompt[-1]]), abs=1e-3)
+        assert told[2 * place + 1][-1][str(prompt[-1])]["logprob"] != pytest.approx(found, abs=1e-3)
+    assert await service.ask(_SHORT) == answers[None, "short"]
+    await service.remove(ref)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tuneproof_retriever import token_offsets
+from tuneproof_retriever import ingestion, token_offsets
 from tuneproof_retriever.chunking import cut
 from tuneproof_retriever.corpus import Chunking, ChunkingStrategy, Document
 from tuneproof_retriever.embedders.model_folder import PACKAGED_MODEL, find_model
@@ -85,6 +85,18 @@ async def test_the_tokenizer_never_gets_a_long_text_as_a_whole(
     ]
     whole = cut(long.text, Words(), chunking)
     assert sorted(spans) == [(span.start, span.end) for span in whole]
+
+
+async def test_a_document_makes_so_many_passages_and_no_more(
+    lance_store: LanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion, "MAX_PASSAGES_PER_DOCUMENT", 3)
+    house = HashHouse(lance_store)
+    await house.corpora.create("c", Chunking(8, 0, ChunkingStrategy.SENTENCES), {})
+    report = await house.ingest("c", [Document("few", "A. " * 3), Document("many", "A. " * 4)])
+    [(rejected, error)] = report.rejected
+    assert (rejected, report.passages_added) == ("many", 3)
+    assert "document 'many' makes more than 3 passages; divide it" in str(error)
 
 
 @given(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from weaviate.exceptions import WeaviateQueryError
 
@@ -18,14 +20,14 @@ from tuneproof.servicekit.errors import (
     WrongState,
 )
 from tuneproof.servicekit.timing import Stages
-from tuneproof_retriever.corpus import Corpus, Document, PreparedDocument
+from tuneproof_retriever.corpus import Corpus, Document, PreparedDocument, Vector
 from tuneproof_retriever.stores import weaviate_connection, weaviate_records
 from tuneproof_retriever.stores import weaviate_store as store_module
 from tuneproof_retriever.stores.weaviate_connection import Connection
 from tuneproof_retriever.stores.weaviate_options import Layout, Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import WeaviateStore, open_weaviate_store
 
-from .house import CHUNKING, HashHouse, documents
+from .house import CHUNKING, HashEmbedder, HashHouse, documents
 from .weaviate_server import WeaviateServer
 
 
@@ -222,6 +224,39 @@ async def test_every_layout_finds_what_it_holds(
         assert len(ids) == 60
         assert (await house.find("c", "own00033"))[0] == "doc-33"
         await store.delete("c")
+
+
+class Families(HashEmbedder):
+    """Directions in families of some five texts, as long as a MiniLM's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = replace(self.identity, dimension=384)
+
+    def _vector(self, text: str) -> Vector:
+        family = f"family {zlib.crc32(text.encode()) % 400}"
+        vector = super()._vector(family) + 0.7 * super()._vector(text)
+        return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_quantised_index_finds_nearly_what_an_exact_search_finds(
+    weaviate_server: WeaviateServer, shards: int
+) -> None:
+    server = Server(weaviate_server.url, weaviate_server.grpc)
+    layout = Layout(quantised=True, shards=shards)
+    options = WeaviateOptions(server, "Quantised", layout, consistency="ONE")
+    given, found = documents(2000), 0
+    async with open_weaviate_store(options) as store:
+        house = HashHouse(store, write_passages=500, embedder=Families())
+        assert (await house.make("c", given)).passage_count == len(given)
+        vectors = await house.embedder.embed_passages([each.text for each in given])
+        for query in vectors[:50] + 0.7 * vectors[50:100]:
+            nearest = {given[place].id for place in np.argsort(-(vectors @ query))[:10]}
+            hits = await store.dense("c", query, 10, {}, whole=True)
+            found += len({each.passage.document_id for each in hits if each.passage} & nearest)
+        await store.delete("c")
+    assert found / 500 >= 0.98
 
 
 async def test_a_passage_that_the_server_refuses_is_told_by_its_document(

@@ -13,7 +13,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tuneproof.adapters import AdapterRef, Registry, identify_base, read_base_config, verify
+from tuneproof.adapters import (
+    AdapterRef,
+    Registry,
+    fingerprint_of,
+    identify_base,
+    read_base_config,
+    verify,
+)
 from tuneproof.servicekit.client import connect, typed_errors
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput, NotFound, WrongState
 from tuneproof.servicekit.testing import serving
@@ -98,6 +105,10 @@ async def test_a_run_trains_and_commits_and_equal_runs_make_one_adapter(
     assert (facts["compute_precision"], facts["device"]) == ("float32", "cpu")
     assert facts["data_digest"] == data["digest"]
     assert (facts["examples"], facts["answer_tokens"]) == ("24", str(24 * 4))
+    taken = fingerprint_of(facts)
+    assert taken is not None
+    assert [each.precision for each in taken.readings] == ["nf4", "float32"]
+    assert all(each.effect > 0.1 for each in taken.readings)
     assert facts["trainable_parameters"] == str(2 * 4 * (7 * 64 + 64 + 64 + 32 + 32 + 3 * 96))
 
     assert one.adapter_ref == two.adapter_ref

@@ -2,141 +2,81 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tuneproof.adapters import Registry
-from tuneproof.servicekit.client import connect
+from tuneproof.servicekit.processes import is_running
 from tuneproof.trainer.v1 import trainer_pb2 as pb
-from tuneproof.trainer.v1 import trainer_pb2_grpc
-from tuneproof_trainer.main import DESCRIPTOR
+from tuneproof_trainer.record import RunState
 
+from .trainer_processes import spec, trainer, until
+
+Data = Callable[..., dict[str, str]]
 pytestmark = [
     pytest.mark.process,
     pytest.mark.timeout(400),
 ]  # Imports of torch, on a machine that is busy.
 
 
-@asynccontextmanager
-async def service(
-    base: Path, artifacts: Path
-) -> AsyncIterator[tuple[trainer_pb2_grpc.TrainerServiceAsyncStub, int]]:
-    """A trainer in a process of its own: the stub, and the process's id."""
-    announce = artifacts / "announce.json"
-    announce.unlink(missing_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tuneproof_trainer"),
-        *("--model", str(base), "--artifacts", str(artifacts), "--device", "cpu"),
-        *("--announce-file", str(announce), "--watch-seconds", "0.02", "--stop-seconds", "0.5"),
-        stderr=(artifacts / "service.log").open("ab"),
-    )
-    try:
-        await until(lambda: announce.exists() or process.returncode is not None)
-        target = json.loads(announce.read_text())["grpc"]
-        async with connect(target, services=[DESCRIPTOR]) as channel:
-            yield trainer_pb2_grpc.TrainerServiceStub(channel), process.pid
-    finally:
-        with suppress(ProcessLookupError):
-            # Not `process.terminate()`: that may take a dead child's status before asyncio does.
-            os.kill(process.pid, signal.SIGTERM)
-        assert await process.wait() in (0, -signal.SIGKILL)
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(120):
-        while not true():
-            await asyncio.sleep(0.02)
-
-
-def worker(artifacts: Path, run_id: str) -> int:
-    """The process id of a run's worker; 0 while there is none."""
-    with suppress(FileNotFoundError):
-        return int(json.loads((artifacts / "runs" / run_id / "heartbeat.json").read_text())["pid"])
-    return 0
-
-
-def lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-async def watch_until(
-    stub: trainer_pb2_grpc.TrainerServiceAsyncStub, run_id: str, step: int
-) -> pb.Run:
-    """Watches a run until it has done so many steps, or has ended."""
-    async for message in stub.WatchRun(pb.WatchRunRequest(run_id=run_id)):
-        run = message.run
-        if run.progress.step >= step or run.state > pb.RUN_STATE_RUNNING:
-            return run
-    raise AssertionError("the watch ended before the run did")
-
-
+@pytest.mark.faults
 async def test_a_run_survives_the_death_of_its_worker_and_of_its_service(
-    base_folder: Path, artifacts: Path, write_data: Callable[..., dict[str, str]]
+    base_folder: Path, artifacts: Path, write_data: Data, tmp_path: Path
 ) -> None:
-    spec = pb.RunSpec(
-        data=pb.TrainingData(**write_data()),
-        adapter_name="short",
-        hyperparameters=pb.Hyperparameters(
-            max_steps=40, effective_batch_size=8, rank=4, learning_rate=5e-3
-        ),
-    )
-    async with service(base_folder, artifacts) as (stub, pid):
-        await stub.CreateRun(pb.CreateRunRequest(run_id="a", spec=spec))
-        await until(lambda: worker(artifacts, "a"))
-        first = worker(artifacts, "a")
-        os.kill(pid, signal.SIGKILL)
-        os.kill(first, signal.SIGKILL)
-        await until(lambda: not lives(first))
-    async with service(base_folder, artifacts) as (stub, pid):
-        await watch_until(stub, "a", 3)
-        second = worker(artifacts, "a")
+    asked, store = spec(write_data()), str(artifacts)
+    options = ("--checkpoint-steps", "4")
+    async with trainer(base_folder, store, tmp_path / "s", *options) as one:
+        await one.create("a", asked)
+        await until(lambda: one.worker("a"))
+        os.kill(one.pid, signal.SIGKILL)
+        first = await one.kill_worker("a")
+        await until(lambda: not is_running(first))
+    async with trainer(base_folder, store, tmp_path / "s", *options) as two:
+        await two.watch_until("a", 6)
+        second = await two.kill_worker("a")
         assert second != first
-        os.kill(second, signal.SIGKILL)
-        await until(lambda: worker(artifacts, "a") not in (0, second))
-        third = worker(artifacts, "a")
-        os.kill(pid, signal.SIGKILL)
-        assert lives(third)
-    async with service(base_folder, artifacts) as (stub, pid):
-        run = await watch_until(stub, "a", 1000)
-        assert worker(artifacts, "a") == third  # It was found, not started again.
-        await stub.CreateRun(pb.CreateRunRequest(run_id="b", spec=spec))
-        undisturbed = await watch_until(stub, "b", 1000)
-        await stub.CreateRun(pb.CreateRunRequest(run_id="c", spec=spec))
-        await until(lambda: worker(artifacts, "c"))
+        await until(lambda: two.worker("a") not in ("", second))
+        third = two.worker("a")
+        os.kill(two.pid, signal.SIGKILL)
+        assert is_running(third)
+    async with trainer(base_folder, store, tmp_path / "s", *options) as three:
+        run = await three.watch_until("a", 1000)
+        assert run.attempt == 3  # Its worker was found, not started again.
+        await three.create("b", asked)
+        undisturbed = await three.watch_until("b", 1000)
+        await three.create("c", asked)
+        await three.watch_until("c", 2)
+        last = three.worker("c")
     assert run.state == pb.RUN_STATE_SUCCEEDED, run.reason
+    assert int(run.provenance["resumed_from_step"]) >= 4
     assert undisturbed.state == pb.RUN_STATE_SUCCEEDED, undisturbed.reason
+    assert undisturbed.provenance["resumed_from_step"] == "0"
     assert run.adapter_ref == undisturbed.adapter_ref
-    assert [str(ref) for ref in Registry(str(artifacts)).list()] == [run.adapter_ref]
-    # The last service was told to end, so it put its run back and left no worker.
-    assert not lives(worker(artifacts, "c"))
-    assert json.loads((artifacts / "runs/c/state.json").read_text())["state"] == "queued"
-    assert "Traceback" not in (artifacts / "service.log").read_text()
+    assert [str(ref) for ref in Registry(store).list()] == [run.adapter_ref]
+    # The last service was told to end: it left no worker, which had saved a checkpoint.
+    assert is_running(last) is False
+    assert three.store.newest("c").state is RunState.QUEUED
+    assert three.store.checkpoint_step("c") >= 2
+    assert three.store.checkpoint_step("a") == 0  # Nobody needs it any more.
+    assert "Traceback" not in three.log.read_text()
 
 
 async def test_a_worker_that_does_not_listen_is_killed(
-    base_folder: Path, artifacts: Path, write_data: Callable[..., dict[str, str]]
+    base_folder: Path, artifacts: Path, write_data: Data, tmp_path: Path
 ) -> None:
-    spec = pb.RunSpec(data=pb.TrainingData(**write_data()), adapter_name="short")
-    async with service(base_folder, artifacts) as (stub, _):
+    asked = spec(write_data(), steps=5000)
+    async with trainer(base_folder, str(artifacts), tmp_path / "s") as one:
         for run_id in ("frozen", "well"):
-            await stub.CreateRun(pb.CreateRunRequest(run_id=run_id, spec=spec))
-            await until(lambda run_id=run_id: worker(artifacts, run_id))
-            pid = worker(artifacts, run_id)
+            await one.create(run_id, asked)
+            await until(lambda run_id=run_id: one.worker(run_id))
+            process = one.worker(run_id)
             if run_id == "frozen":
-                os.kill(pid, signal.SIGSTOP)
-            run = (await stub.CancelRun(pb.CancelRunRequest(run_id=run_id))).run
+                await one.kill_worker(run_id, signal.SIGSTOP)
+            run = (await one.stub.CancelRun(pb.CancelRunRequest(run_id=run_id))).run
             assert run.state == pb.RUN_STATE_CANCELLED
-            assert not lives(pid)
+            assert is_running(process) is False
     assert Registry(str(artifacts)).list() == ()

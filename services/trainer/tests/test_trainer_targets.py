@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
-from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.bases import Base
+from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.spec import RunSpec
 
 SPEC = RunSpec(adapter_name="a", data_path="a.jsonl", data_digest="sha256:" + "0" * 64)

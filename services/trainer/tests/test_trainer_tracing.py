@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from tuneproof.adapters import FolderStorage
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.trace_testing import Collector, attributes_of, collecting
-from tuneproof_trainer.queue import RunQueue
-from tuneproof_trainer.record import Job, RunFolder, RunState, RunStatus, WorkerEnding, WorkerResult
+from tuneproof_trainer.execution.protocol import Attempt
+from tuneproof_trainer.record import Job, RunState, RunStatus, WorkerEnding, WorkerResult
+from tuneproof_trainer.runs.leases import Leases
+from tuneproof_trainer.runs.queue import RunQueue
+from tuneproof_trainer.runs.records import Records
+from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.spec import RunSpec
 
 pytestmark = pytest.mark.timeout(60)
@@ -33,10 +38,12 @@ def job(run_id: str) -> Job:
     return Job(run_id=run_id, base_folder="/none", artifacts="/none", device="cpu", threads=1)
 
 
-def folder_of(runs: Path, run_id: str) -> tuple[RunFolder, RunSpec, RunStatus]:
-    status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=datetime.now(UTC))
-    spec = RunSpec(adapter_name="short")
-    return RunFolder.create(runs, spec, status), spec, status
+def create(store: RunStore, run_id: str, **more: object) -> RunStatus:
+    status = RunStatus(id=run_id, state=RunState.QUEUED, create_time=datetime.now(UTC)).model_copy(
+        update=more
+    )
+    assert store.create(run_id, RunSpec(adapter_name="short"), status)
+    return status
 
 
 class Executor:
@@ -45,8 +52,11 @@ class Executor:
     def __init__(self) -> None:
         self.told: dict[str, str] = {}
 
-    async def execute(self, folder: RunFolder, job: Job) -> WorkerResult:
-        self.told[job.run_id] = tracing.variables()["TRACEPARENT"]
+    name = "local"
+    outlives_service = False
+
+    async def execute(self, attempt: Attempt) -> WorkerResult:
+        self.told[attempt.run_id] = tracing.variables()["TRACEPARENT"]
         return WorkerResult(ending=WorkerEnding.BAD_INPUT, reason="line 3 is not JSON")
 
 
@@ -54,16 +64,17 @@ async def test_a_run_belongs_to_the_call_that_created_it(
     tmp_path: Path, collector: Collector
 ) -> None:
     with tracing.tracing("sample"):
-        executor = Executor()
-        queue = RunQueue(executor, job, workers=1)
+        executor, store = Executor(), RunStore(FolderStorage(tmp_path))
+        queue = RunQueue(Records(store), executor, job, Leases(30), workers=1)  # type: ignore[arg-type]
         for run_id in ("first", "second"):
             with tracing.span(f"create {run_id}"):
-                queue.adopt(*folder_of(tmp_path, run_id))
-        queue.open()
+                queue.expect(run_id)
+                create(store, run_id)
+        await queue.open()
         async with asyncio.timeout(20):
-            while not (state := queue.statuses["second"]).state.ended:
-                await queue.changed("second", state, 1.0)
-        await asyncio.sleep(0)
+            while not all(store.newest(run_id).state.ended for run_id in ("first", "second")):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
         await queue.close()
     runs = {attributes_of(span)["tuneproof.run"]: span for span in collector.named("run")}
     assert runs.keys() == {"first", "second"}
@@ -77,10 +88,11 @@ async def test_a_run_belongs_to_the_call_that_created_it(
 
 @pytest.mark.process
 def test_a_workers_phases_go_on_with_the_trace(tmp_path: Path, collector: Collector) -> None:
-    folder, _, _ = folder_of(tmp_path, "broken")
-    folder.begin_attempt(job("broken"))
+    store = RunStore(FolderStorage(tmp_path))
+    create(store, "broken", state=RunState.RUNNING, attempt=1)
+    store.write(job("broken"), "broken", 1)
     with tracing.tracing("sample"), tracing.span("run"):
-        command = [sys.executable, "-m", "tuneproof_trainer.worker", str(folder.path)]
+        command = [sys.executable, "-m", "tuneproof_trainer.worker", str(tmp_path), "broken", "1"]
         environment = {**os.environ, **tracing.variables()}
         ended = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert ended.returncode != 0

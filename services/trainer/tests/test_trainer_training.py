@@ -15,10 +15,13 @@ import pytest
 from tuneproof.adapters import Registry, identify_base, read_base_config, verify
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_trainer.bases import Base
 from tuneproof_trainer.data import Example, parse_examples
-from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.tokens import IGNORED, tokenise
+
+from .training_runs import Trained
 
 Data = Callable[..., dict[str, str]]
 pytestmark = pytest.mark.timeout(240)
@@ -161,6 +164,17 @@ def test_the_first_loss_is_the_bases_over_answer_tokens_and_peft_loads_the_adapt
         before = plain(prompt).logits
         after = PeftModel.from_pretrained(plain, fetched)(prompt).logits
     assert float((before - after).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.03, 1.0])
+def test_a_training_of_one_step_has_an_effect(
+    base_folder: Path, tmp_path: Path, warmup_ratio: float
+) -> None:
+    said = [example(line=line) for line in range(1, 7)]
+    found = Trained(base_folder, tmp_path, said, epochs=1, warmup_ratio=warmup_ratio)
+    assert found.result.steps == 1
+    products = [each for name, each in found.tensors().items() if "lora_B" in name]
+    assert all(each.any() for each in products)
 
 
 @pytest.mark.parametrize(

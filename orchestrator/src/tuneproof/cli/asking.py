@@ -11,7 +11,7 @@ import typer
 
 from tuneproof.cli.console import give
 from tuneproof.cli.options import STATE, JsonOption, StateOption, TokenOption
-from tuneproof.sdk import Endpoints, GeneratorClient, RetrieverClient
+from tuneproof.sdk import Endpoints, GeneratorClient, RetrieverClient, TrainerClient
 from tuneproof.sdk.client import Client
 
 T = TypeVar("T")
@@ -57,6 +57,25 @@ class AskedRetriever:
         """Does some work with a client of that retriever."""
         targets = {"retriever": self.retriever, "token": self.token}
         return _run(RetrieverClient, Endpoints.discover(self.state, targets), work)
+
+    def give(self, value: Any, shown: str | Callable[[], None]) -> None:
+        """Prints the result as `console.give` does."""
+        give(value, shown, as_json=self.as_json)
+
+
+@dataclass(frozen=True)
+class AskedTrainer:
+    """As `Asked`, of commands that call a trainer."""
+
+    trainer: Annotated[str, typer.Option(help="host:port of the trainer.")] = ""
+    token: TokenOption = ""
+    state: StateOption = STATE
+    as_json: JsonOption = False
+
+    def run(self, work: Callable[[TrainerClient], Awaitable[T]]) -> T:
+        """Does some work with a client of that trainer."""
+        targets = {"trainer": self.trainer, "token": self.token}
+        return _run(TrainerClient, Endpoints.discover(self.state, targets), work)
 
     def give(self, value: Any, shown: str | Callable[[], None]) -> None:
         """Prints the result as `console.give` does."""

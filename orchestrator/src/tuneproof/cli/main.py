@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from tuneproof.cli import ask, doctor, loadtest, services, study
-from tuneproof.cli.adapters import aliases
+from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
+from tuneproof.cli.runs import commands as runs
+from tuneproof.cli.runs import comparing, planning
+from tuneproof.cli.runs import sweeping as sweeps
 from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
@@ -57,7 +60,17 @@ study.app.command("import")(importing.import_command)
 study.app.command("gc")(sweeping.gc_command)
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
+adapters.app.command("push")(moving.push_command)
+adapters.app.command("pull")(moving.pull_command)
+adapters.app.command("diff")(pairs.diff_command)
+adapters.app.command("merge")(merging.merge_command)
+adapters.app.command("gc")(stored.gc_command)
 app.add_typer(adapters.app, name="adapters")
+runs.app.command("plan")(planning.plan_command)
+runs.app.command("preview")(planning.preview_command)
+runs.app.command("compare")(comparing.compare_command)
+runs.app.command("sweep")(sweeps.command)
+app.add_typer(runs.app, name="runs")
 corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")

@@ -58,7 +58,7 @@ def _tokenizer(model: str) -> tuple[Tokenizer | None, str]:
 
 def plan_json(prepared: Prepared, found: Forecast) -> dict[str, Any]:
     """The plan for machines."""
-    plan, served = prepared.plan, prepared.sources.bases[0].served_name
+    plan, served, memory = prepared.plan, prepared.sources.bases[0].served_name, found.memory
     grid = [
         {
             "cell": cell.name,
@@ -67,13 +67,14 @@ def plan_json(prepared: Prepared, found: Forecast) -> dict[str, Any]:
             "seed": cell.seed,
             "tuned": cell.tune is not None,
             "model": cell.model or served,
+            **({"memory_gib": memory[cell.name].gib} if cell.name in memory else {}),
         }
         for cell in plan.cells
     ]
     return {**asdict(found), "cells": [cell.name for cell in plan.cells], "grid": grid}
 
 
-def grid_table(plan: Plan) -> Table:
+def grid_table(plan: Plan, found: Forecast) -> Table:
     """One row for each arm of each model, of a grid for each combination."""
     several = len(plan.models) > 1
     table = Table(
@@ -87,6 +88,8 @@ def grid_table(plan: Plan) -> Table:
         pad_edge=False,
     )
     table.add_column("cells", justify="right")
+    if found.memory:
+        table.add_column("GPU memory", justify="right")
     for model, recipe in dict.fromkeys((cell.model, cell.recipe) for cell in plan.cells):
         cells = [cell for cell in plan.cells if (cell.model, cell.recipe) == (model, recipe)]
         arm = cells[0].arm
@@ -102,12 +105,14 @@ def grid_table(plan: Plan) -> Table:
         sizes = " ".join(str(size) for size in sorted({cell.size for cell in cells} - {0}))
         seeds = " ".join(str(seed) for seed in sorted({cell.seed for cell in cells if cell.size}))
         row = [recipe, tuned, asked, sizes, seeds, str(len(cells))]
+        taken = found.memory.get(cells[0].name)
+        row += [f"{taken.gib:,.1f} GiB" if taken else "\N{EN DASH}"] if found.memory else []
         table.add_row(*([model] if several else []), *row)
     return table
 
 
 def plan_lines(found: Forecast, why_no_tokens: str, currency: str) -> Iterator[str]:
-    """Counts, hours, tokens and warnings."""
+    """Counts, hours, tokens, memory and warnings."""
     for name, count in found.counts.items():
         yield f"{name:<20} {count:,}"
     for stage, hours in found.hours.items():
@@ -116,9 +121,12 @@ def plan_lines(found: Forecast, why_no_tokens: str, currency: str) -> Iterator[s
     for name, count in found.tokens.items():
         yield f"{'tokens of ' + name:<20} {'at most' if name == 'answers' else 'about'} {count:,}"
     for model, price in found.prices.items():
-        yield f"{'price of ' + model:<20} at most {price:,.2f} {currency}"
+        yield f"{'price of ' + model:<20} up to about {price:,.2f} {currency}"
+    if found.memory:
+        largest = max(found.memory.values(), key=lambda taken: taken.total)
+        yield f"{'memory of a training':<20} up to about {largest.gib:,.1f} GiB on a GPU"
     if why_no_tokens:
-        yield f"tokens are not counted: {why_no_tokens}"
+        yield f"tokens and GPU memory are not counted: {why_no_tokens}"
     yield from (f"warning: {text}" for text in found.warnings)
 
 

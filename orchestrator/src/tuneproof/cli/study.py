@@ -47,7 +47,7 @@ from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
 from tuneproof.study.state.lock import exclusive
 from tuneproof.study.state.store import Count, State, open_state
-from tuneproof.study.status import last_status, status_of
+from tuneproof.study.status import cells_of, last_status, status_of
 from tuneproof.study.steps.chain import Chain
 
 app = typer.Typer(
@@ -55,6 +55,9 @@ app = typer.Typer(
 )
 
 FileArgument = Annotated[Path, typer.Argument(help="The study file (YAML).")]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="The study file (YAML), or several.")
+]
 DataOption = Annotated[
     Path | None, typer.Option(help="The data set's file; overrides the study file.")
 ]
@@ -144,6 +147,9 @@ def status_command(
     watch: Annotated[
         bool, typer.Option(help="Show it again every second, until all is done.")
     ] = False,
+    cells: Annotated[
+        bool, typer.Option(help="Count every cell of every model too; that reads all answers.")
+    ] = False,
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -154,16 +160,20 @@ def status_command(
       tuneproof study status studies/demo.yaml
 
       tuneproof study status studies/demo.yaml --watch
+
+      tuneproof study status studies/demo.yaml --cells
     """
     with plain_errors(on_interrupt="stopped watching; the study goes on"):
-        if watch and as_json:
-            raise InvalidInput("--watch is for people; leave it out, or --json")
+        if watch and (as_json or cells):
+            other = "--json" if as_json else "--cells"
+            raise InvalidInput(f"--watch shows the stages to people; leave it out, or {other}")
         load_spec(file)  # A mistake in it is reported before a state that is not there.
         with open_state(state, write=False) as results:
             if watch:
                 watch_status(partial(_counts, file, state, results), state)
             else:
-                show_status(_counts(file, state, results), state, as_json=as_json)
+                each = cells_of(chain_of(file, state, results)) if cells else None
+                show_status(_counts(file, state, results), state, each, as_json=as_json)
 
 
 def _counts(file: Path, folder: Path, state: State) -> list[Count]:
@@ -174,11 +184,15 @@ def _counts(file: Path, folder: Path, state: State) -> list[Count]:
 
 @app.command("report")
 def report_command(
-    file: FileArgument,
+    files: FilesArgument,
     *,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="The report's file; by default <state>/reports/<study>.html."),
+        typer.Option(
+            "--out",
+            help="The report's file; by default <state>/reports/<study>.html, of several studies"
+            " <state>/reports/together.html.",
+        ),
     ] = None,
     data: DataOption = None,
     mlflow: MlflowOption = "",
@@ -187,16 +201,43 @@ def report_command(
 ) -> None:
     """Write a report of the results so far. This needs no service.
 
+    Of several studies it writes one report over their data sets, and one of each. A study that ran
+    elsewhere is a JSON file that `study export --format json` wrote there.
+
     Examples:
 
       tuneproof study report studies/demo.yaml --out report.html
 
       tuneproof study report studies/demo.yaml --json
+
+      tuneproof study report studies/paper/*.yaml
     """
-    with plain_errors(), last_run(file, state, data) as chain:
-        complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
+    with plain_errors():
+        if len(files) > 1:
+            complete = _report_together(files, out_file, state, data, mlflow, as_json=as_json)
+        else:
+            with last_run(files[0], state, data) as chain:
+                complete = deliver(chain, out_file, state, as_json=as_json, mlflow=mlflow)
     if not complete:
         raise SystemExit(ExitCode.PARTLY)
+
+
+def _report_together(
+    files: list[Path],
+    path: Path | None,
+    state: Path,
+    data: Path | None,
+    mlflow: str,
+    *,
+    as_json: bool,
+) -> bool:
+    from tuneproof.cli.together import deliver_together  # noqa: PLC0415 - it loads the analysis
+
+    if data is not None:
+        raise InvalidInput("--data is for the report of one study: leave it out")
+    if mlflow:
+        say("MLflow gets one study at a time: the joint report is not logged there")
+    return deliver_together(files, path, state, as_json=as_json)
 
 
 @app.command("plan")
@@ -226,7 +267,7 @@ def plan_command(
         if as_json:
             print_json(plan_json(prepared, found))
             return
-        out.print(grid_table(prepared.plan))
+        out.print(grid_table(prepared.plan, found))
         for line in plan_lines(found, why_no_tokens, prepared.spec.costs.currency):
             out.print(line, markup=False, soft_wrap=True)
 

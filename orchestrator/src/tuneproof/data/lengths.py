@@ -34,6 +34,8 @@ class Tokenizer:
     model: str
     context: int
     """Tokens that the model can read; 0: unknown."""
+    config: Mapping[str, Any]
+    """The model's config.json."""
     _tokenizer: Any
 
     def lengths(self, texts: Mapping[str, str]) -> Lengths:
@@ -72,7 +74,7 @@ def open_tokenizer(model: str) -> Tokenizer:
     tokenizer.no_truncation()
     contexts = [config.get(name) for name in _CONTEXT]
     context = next((each for each in contexts if isinstance(each, int)), 0)
-    return Tokenizer(model, context, tokenizer)
+    return Tokenizer(model, context, config, tokenizer)
 
 
 def model_file(model: str, name: str) -> Path:

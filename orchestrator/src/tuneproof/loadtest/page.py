@@ -19,7 +19,7 @@ STAGES = {
     "fetch": "fetched from the registry",
     "verify": "verified",
     "load": "loaded into the engine",
-    "warm": "one token generated with it",
+    "warm": "first asked, and compared with its training",
     "declare_to_ready": "from declaration to READY, for the client",
     "first_after_ready": "first token of the first request after READY",
     "second_after_ready": "first token of the next request",

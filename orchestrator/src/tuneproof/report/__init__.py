@@ -1,4 +1,9 @@
-"""What a study found, for people (one HTML file) and for machines (JSON)."""
+"""What a study found, for people (one HTML file) and for machines (JSON).
+
+page       the report of one study
+together   several studies in one report, data set by data set
+export     the same for machines
+"""
 
 from tuneproof.report.caveats import Caveat, warnings
 from tuneproof.report.export import SCHEMA, report_json

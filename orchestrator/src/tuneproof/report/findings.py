@@ -73,7 +73,7 @@ def headline(found: Sequence[CellFinding]) -> str:
     """The whole study in one sentence; it says no more than its weakest part."""
     if not found:
         return "Nothing was compared: the study names no comparison."
-    lead = f"{_lead(found)}, by {join(list(dict.fromkeys(by for one in found for by in one.by)))}"
+    lead = f"{lead_of(found)}, by {join(list(dict.fromkeys(by for one in found for by in one.by)))}"
     if len(found) > NAMED_CELLS:
         tuned = "tuned " if all(one.tuned for one in found) else ""
         return f"{lead}: of {len(found)} {tuned}cells {_counts(found)}."
@@ -176,7 +176,7 @@ def sentence_of(one: Comparison, against: str) -> str:
     )
 
 
-def _lead(found: Sequence[CellFinding]) -> str:
+def lead_of(found: Sequence[CellFinding]) -> str:
     """What the tuned cells say together; where none is tuned, what the others say."""
     tuned = [one for one in found if one.tuned]
     others = not tuned and all(one.imported for one in found)

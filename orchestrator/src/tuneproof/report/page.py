@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from jinja2 import Environment
+
 from tuneproof.analysis import (
     RULES,
     Comparison,
@@ -56,8 +58,73 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     one script and one style sheet by their digests, and no request at all. The same input gives
     the same bytes.
     """
-    templates = environment("tuneproof.report")
-    templates.filters.update(
+    style = "".join(map(asset, STYLES))
+    script = "".join(map(asset, SCRIPTS))
+    measures, against = measures_of(results), against_of(results)
+    colours = colours_of(results)
+    read = ItemWords.of_study(results)
+    failures = failures_by_cell(results, read)
+    answers = answers_of(results, measures, against, colours, failures)
+    found = findings(results, comparisons)
+    shown = shown_measures(results, measures)
+    split = splits_of(results, shown, against, read)
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            study=results,
+            comparisons=comparisons,
+            against=against,
+            answers=answers,
+            headline=headline(found),
+            findings=found,
+            warnings=warnings(results, comparisons),
+            counts={one: _counts(results, answers, one) for one in comparisons.primary},
+            measures=measures,
+            sentence_of=sentence_of,
+            primary_measures=primary_measures(results),
+            shown_measures=shown,
+            means=means_by_cell(results),
+            facts={cell["name"]: cell for cell in cell_facts(results)},
+            costs={row.cell: row for row in cost_rows(results)},
+            cost_note=cost_note(results),
+            forgetting=forgetting_rows(results),
+            labels={cell.name: cell.label for cell in results.cells},
+            numbers={cell.name: place for place, cell in enumerate(results.cells)},
+            places=colours,
+            colours=COLOURS,
+            hues=[colours[cell.name] for cell in results.cells],
+            clusters=len({item.cluster for item in results.items}),
+            repeats=max((len(each.repeats) for each in judged_grades(results)), default=0),
+            forests=forests(results, comparisons),
+            scatter=scatter(results),
+            legend=_legend(results),
+            scatter_height=SCATTER_HEIGHT,
+            questions=questions_of(results, comparisons, shown),
+            dose=dose_response(results, comparisons, shown, colours),
+            dose_height=HEIGHT,
+            splits=[(one, splits.split_rows(results, one)) for one in split],
+            split_titles=splits.TITLES,
+            source_lines=splits.source_lines(results, split),
+            rules=RULES,
+            failures=failure_counts(failures),
+            strata_words=STRATA_WORDS,
+            trained=[
+                (cell, sparkline(cell.training.losses))
+                for cell in results.cells
+                if cell.training is not None
+            ],
+            style=style,
+            script=script,
+            policy=policy(style, script),
+        )
+    )
+
+
+def templates() -> Environment:
+    """The report's templates, with the filters that they use."""
+    found = environment("tuneproof.report")
+    found.filters.update(
         plain=numbers.plain,
         signed=numbers.signed,
         percent=numbers.percent,
@@ -72,63 +139,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
         reading=splits.reading_of,
         value=_value,
     )
-    style = "".join(map(asset, STYLES))
-    script = "".join(map(asset, SCRIPTS))
-    measures, against = measures_of(results), against_of(results)
-    colours = colours_of(results)
-    read = ItemWords.of_study(results)
-    failures = failures_by_cell(results, read)
-    answers = answers_of(results, measures, against, colours, failures)
-    found = findings(results, comparisons)
-    shown = shown_measures(results, measures)
-    split = splits_of(results, shown, against, read)
-    return templates.get_template("page.html.j2").render(
-        study=results,
-        comparisons=comparisons,
-        against=against,
-        answers=answers,
-        headline=headline(found),
-        findings=found,
-        warnings=warnings(results, comparisons),
-        counts={one: _counts(results, answers, one) for one in comparisons.primary},
-        measures=measures,
-        sentence_of=sentence_of,
-        primary_measures=primary_measures(results),
-        shown_measures=shown,
-        means=means_by_cell(results),
-        facts={cell["name"]: cell for cell in cell_facts(results)},
-        costs={row.cell: row for row in cost_rows(results)},
-        cost_note=cost_note(results),
-        forgetting=forgetting_rows(results),
-        labels={cell.name: cell.label for cell in results.cells},
-        numbers={cell.name: place for place, cell in enumerate(results.cells)},
-        places=colours,
-        colours=COLOURS,
-        hues=[colours[cell.name] for cell in results.cells],
-        clusters=len({item.cluster for item in results.items}),
-        repeats=max((len(each.repeats) for each in judged_grades(results)), default=0),
-        forests=forests(results, comparisons),
-        scatter=scatter(results),
-        legend=_legend(results),
-        scatter_height=SCATTER_HEIGHT,
-        questions=questions_of(results, comparisons, shown),
-        dose=dose_response(results, comparisons, shown, colours),
-        dose_height=HEIGHT,
-        splits=[(one, splits.split_rows(results, one)) for one in split],
-        split_titles=splits.TITLES,
-        source_lines=splits.source_lines(results, split),
-        rules=RULES,
-        failures=failure_counts(failures),
-        strata_words=STRATA_WORDS,
-        trained=[
-            (cell, sparkline(cell.training.losses))
-            for cell in results.cells
-            if cell.training is not None
-        ],
-        style=style,
-        script=script,
-        policy=policy(style, script),
-    )
+    return found
 
 
 def colours_of(results: StudyResults) -> Mapping[str, int]:

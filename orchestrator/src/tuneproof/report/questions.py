@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneproof.analysis import (
@@ -19,6 +19,9 @@ from tuneproof.report.findings import RECIPE_SEEDS, join
 from tuneproof.report.numbers import label_of, phrase_of, plain, signed
 from tuneproof.report.paper import FIGURES, PaperFigure, words_of
 from tuneproof.results import StudyResults
+
+PAPER_WORDS = "; ".join(map(words_of, FIGURES))
+"""All of the paper's figures that we know, in words."""
 
 NAMED_CURVES = 3
 """Most arms and models of a measure that get a sentence each."""
@@ -96,16 +99,44 @@ def questions_of(
         measures=tuple(measures),
         helps=_helps(results, comparisons, tuned, decimals),
         sizes=_sizes(tuned, decimals),
-        models=_models(tuned, shared, decimals),
+        models=_models(tuned, decimals),
         rows=_rows(results, recipes, decimals),
-        paper=tuple(
-            _paper_row(figure, decimals)
-            for figure in FIGURES
-            if figure.scores.keys() & set(decimals)
-        ),
-        paper_words="; ".join(map(words_of, FIGURES)),
+        paper=paper_rows(measures),
+        paper_words=PAPER_WORDS,
         by_model=by_model,
     )
+
+
+def verdict_counts(results: StudyResults, comparisons: Comparisons) -> Counter[Verdict]:
+    """The verdicts of the tuned cells' primary comparisons."""
+    cells = {cell.name for cell in results.cells if cell.tuned}
+    return Counter(
+        one.verdict for one in comparisons.primary if one.cell in cells and one.verdict is not None
+    )
+
+
+def words_of_counts(counts: Mapping[Verdict, int]) -> str:
+    """`3 worse, 2 equivalent and 1 undecided`."""
+    return join([f"{counts[one]} {_WORDS[one]}" for one in Verdict if counts.get(one)])
+
+
+def curves_of(tuned: Sequence[Recipe]) -> dict[tuple[str, str, str], list[Recipe]]:
+    """Recipes of two sizes or more by model, arm and measure, the smallest size first."""
+    curves: dict[tuple[str, str, str], list[Recipe]] = {}
+    for one in tuned:
+        curves.setdefault((one.model, one.arm, one.measure), []).append(one)
+    return {at: curve for at, curve in curves.items() if len(curve) > 1}
+
+
+def changes_by_model(tuned: Sequence[Recipe], measure: str) -> dict[str, float]:
+    """What tuning changes on average, by model, over the arms and sizes that all tuned models
+    share; empty where they share none."""
+    shared = _shared(tuned)
+    mine = [one for one in tuned if one.measure == measure and (one.arm, one.size) in shared]
+    return {
+        model: _mean_difference([one for one in mine if one.model == model])
+        for model in dict.fromkeys(one.model for one in mine)
+    }
 
 
 def name_of(model: str) -> str:
@@ -122,17 +153,13 @@ def _helps(
     title, asks = "RQ1", "Does fine-tuning improve the answers of a RAG system over the baseline?"
     if not tuned:
         return Question(title, asks, ("This study tunes no model: it cannot answer RQ1.",), False)
-    cells = {cell.name for cell in results.cells if cell.tuned}
-    said = Counter(
-        one.verdict for one in comparisons.primary if one.cell in cells and one.verdict is not None
-    )
+    said = verdict_counts(results, comparisons)
     lines = []
     if said:
-        counts = [f"{said[one]} {_WORDS[one]}" for one in Verdict if said[one]]
         number = said.total()
         lines.append(
             f"Of {number} comparison{'s' if number > 1 else ''} of tuned cells named before the"
-            f" run: {join(counts)}."
+            f" run: {words_of_counts(said)}."
         )
     changes = [
         f"{phrase_of(name)} by {signed(_mean_difference(mine), digits)}"
@@ -157,12 +184,9 @@ _WORDS = {
 
 def _sizes(tuned: Sequence[Recipe], decimals: dict[str, int]) -> Question:
     title, asks = "RQ2", "How does the number of tuning pairs matter?"
-    curves: dict[tuple[str, str, str], list[Recipe]] = {}
-    for one in tuned:
-        curves.setdefault((one.model, one.arm, one.measure), []).append(one)
     if not tuned:
         return Question(title, asks, ("This study tunes no model: it cannot answer RQ2.",), False)
-    rising = {at: curve for at, curve in curves.items() if len(curve) > 1}
+    rising = curves_of(tuned)
     lines = []
     for measure, digits in decimals.items():
         mine = {at: curve for at, curve in rising.items() if at[2] == measure}
@@ -210,29 +234,20 @@ def _seeds(curves: Sequence[Sequence[Recipe]], decimals: dict[str, int]) -> str:
     return f"Seeds of one size differ by up to {join(parts)}{few}."
 
 
-def _models(
-    tuned: Sequence[Recipe], shared: set[tuple[str, int]], decimals: dict[str, int]
-) -> Question:
+def _models(tuned: Sequence[Recipe], decimals: dict[str, int]) -> Question:
     title, asks = "RQ3", "Does tuning hurt some models more than others?"
     models = list(dict.fromkeys(one.model for one in tuned))
     if len(models) < 2:
         what = "no model" if not models else "one model only"
         line = f"This study tunes {what}: it cannot answer RQ3."
         return Question(title, asks, (line,), False)
-    if not shared:
+    if not _shared(tuned):
         line = "No arm is tuned on all models at one size: this study cannot answer RQ3."
         return Question(title, asks, (line,), False)
     lines = []
     for measure, digits in decimals.items():
-        parts = []
-        for model in models:
-            mine = [
-                one
-                for one in tuned
-                if one.model == model and one.measure == measure and (one.arm, one.size) in shared
-            ]
-            if mine:
-                parts.append(f"{signed(_mean_difference(mine), digits)} on {model}")
+        changes = changes_by_model(tuned, measure)
+        parts = [f"{signed(change, digits)} on {model}" for model, change in changes.items()]
         if parts:
             lines.append(f"Tuning changes {phrase_of(measure)} by {join(parts)}.")
     return Question(title, asks, tuple(lines), True)
@@ -297,9 +312,16 @@ def _score(one: Recipe, digits: int) -> Score:
     )
 
 
-def _paper_row(figure: PaperFigure, decimals: dict[str, int]) -> Row:
+def paper_rows(measures: Sequence[str]) -> tuple[Row, ...]:
+    """The paper's figures by these measures."""
+    return tuple(
+        _paper_row(figure, measures) for figure in FIGURES if figure.scores.keys() & set(measures)
+    )
+
+
+def _paper_row(figure: PaperFigure, measures: Sequence[str]) -> Row:
     scores = []
-    for name in decimals:
+    for name in measures:
         pair = figure.scores.get(name)
         scores.append(
             None

@@ -3,7 +3,7 @@
     async with RetrieverClient("127.0.0.1:47801") as retriever:
         passages = await retriever.search("manual", "What is the Alder 40 transmit power?")
 
-Calls take and give the values of `values`, `pools` and `runs`, and raise the errors of
+Calls take and give the values of `values`, `pools`, `runs` and `planning`, and raise the errors of
 `tuneproof.servicekit.errors`. The `…_many` methods yield pairs of id and result or error: one bad
 item ends nothing, and a stream that fails as a whole raises after what it had received, so that
 the caller can ask again for what is missing.
@@ -13,6 +13,7 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk.endpoints import SERVICES, Endpoints
 from tuneproof.sdk.generator import GeneratorClient
 from tuneproof.sdk.judge import JudgeClient
+from tuneproof.sdk.planning import RunPlan
 from tuneproof.sdk.pools import AdapterInfo, AliasInfo, PoolInfo, ReplicaInfo, Transition
 from tuneproof.sdk.retriever import RetrieverClient
 from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
@@ -55,6 +56,7 @@ __all__ = [
     "Restarted",
     "RetrieverClient",
     "RunInfo",
+    "RunPlan",
     "RunProgress",
     "RunSpec",
     "Sampling",

@@ -19,7 +19,13 @@ class AdapterCalls(Client):
     """Declares, watches and removes adapters, and points aliases to them."""
 
     async def declare(
-        self, ref: str, *, required: bool = False, on_full: str = "refuse", timeout: float = 60.0
+        self,
+        ref: str,
+        *,
+        required: bool = False,
+        on_full: str = "refuse",
+        allow_no_effect: bool = False,
+        timeout: float = 60.0,
     ) -> AdapterInfo:
         """Adds an adapter of the registry to the pool; returns at once.
 
@@ -28,6 +34,7 @@ class AdapterCalls(Client):
             required: the service's readiness waits for it.
             on_full: when the capacity is used up: `refuse`, or `evict_idle`, which evicts the
                 adapter that has been idle for longest.
+            allow_no_effect: serves it even if it changes nothing.
 
         Raises:
             Overloaded: when the capacity is used up; names the limit and the adapters here.
@@ -38,6 +45,7 @@ class AdapterCalls(Client):
             required=required,
             request_id=uuid4().hex,
             on_full=on_full,
+            allow_no_effect=allow_no_effect,
         )
         return _adapter((await self._call(request, timeout)).adapter)
 

@@ -78,6 +78,10 @@ class AdapterInfo:
     running_requests: int = 0
     residency: str = ""
     """Where the weights are: `none`, `host`, `slot`; empty where it cannot be known."""
+    trained_precision: str = ""
+    """Of the base in training, in words; `PoolInfo.dtype` is that of serving."""
+    fingerprint: str = ""
+    """What comparing its effect with that in training found, in words."""
 
     @property
     def ready(self) -> bool:

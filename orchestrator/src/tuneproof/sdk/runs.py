@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.servicekit.digests import sha256_of_json
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States that a run does not leave."""
@@ -32,6 +33,33 @@ class RunSpec:
     seed: int = 0
     hyperparameters: Hyperparameters = _DEFAULTS
     """Those that are not set are left to the trainer."""
+    validation_path: str = ""
+    """Examples that only validate, relative to the artifact store; empty: see
+    `Hyperparameters.validation_share`."""
+    validation_digest: str = ""
+    held_out_path: str = ""
+    """Items that training must not see, relative to the artifact store: JSON Lines of `id`, `text`
+    or `sha256`."""
+    held_out_digest: str = ""
+    allow_leakage: bool = False
+    """Trains on examples that are held out, too."""
+
+    @property
+    def content_digest(self) -> str:
+        """Hexadecimal digits that stand for the spec. Of data the content counts, not the path; of
+        hyper-parameters those that are set."""
+        given = self.hyperparameters.model_dump(mode="json", exclude_unset=True)
+        content = {
+            "adapter": self.adapter_name,
+            "data": self.data_digest,
+            "validation": self.validation_digest,
+            "held_out": self.held_out_digest,
+            "allow_leakage": self.allow_leakage,
+            "base": self.base_model,
+            "seed": self.seed,
+            "hyperparameters": given,
+        }
+        return sha256_of_json(content).removeprefix("sha256:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +91,20 @@ class RunInfo:
     """`name@sha256:<hex>`, once it succeeded."""
     losses: tuple[tuple[int, float], ...]
     """Pairs of step and loss in nats per token, oldest first."""
+    validation_losses: tuple[tuple[int, float], ...]
+    """Pairs of step and validation loss in nats per token, of the steps that were validated."""
     create_time: datetime | None
     start_time: datetime | None
     end_time: datetime | None
     provenance: Mapping[str, str]
+    phase: str = ""
+    """What its worker does, as `loading`, `training` or `committing`."""
+    attempt: int = 0
+    """Counts the workers that were started for it."""
+    checkpoint_step: int = 0
+    """Of the newest checkpoint, from which another attempt goes on; 0: none."""
+    warning: str = ""
+    """What goes wrong without ending the run; else empty."""
 
     @property
     def ended(self) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk.client import Client
+from tuneproof.sdk.planning import DataCounts, RunPlan
 from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
 from tuneproof.servicekit.errors import DeadlineExceeded, Overloaded, Unavailable
 from tuneproof.servicekit.messages import message_of, value_from, values_of
@@ -30,15 +31,31 @@ class TrainerClient(Client):
             AlreadyExists: when a run with another spec has the id.
             InvalidInput: for a method or a schedule that is not known.
         """
-        given = spec.hyperparameters.model_dump(exclude_unset=True)
-        message = message_of(
-            pb.RunSpec,
-            spec,
-            data=pb.TrainingData(path=spec.data_path, digest=spec.data_digest),
-            hyperparameters=message_of(pb.Hyperparameters, **given),
-        )
-        reply = await self._call(pb.CreateRunRequest(run_id=run_id, spec=message), timeout)
+        reply = await self._call(pb.CreateRunRequest(run_id=run_id, spec=_asked(spec)), timeout)
         return _run(reply.run)
+
+    async def plan(
+        self, spec: RunSpec, *, preview_lines: Iterable[int] = (), timeout: float = 330.0
+    ) -> RunPlan:
+        """What a run of a spec would do, without making one.
+
+        Args:
+            preview_lines: of the data, to show as tokens; none: the first example.
+
+        Raises:
+            InvalidInput: with every mistake in the spec. Mistakes in the data are findings.
+        """
+        request = pb.PlanRunRequest(spec=_asked(spec), preview_lines=preview_lines)
+        reply = await self._call(request, timeout)
+        counts, has_time = reply.HasField("counts"), reply.HasField("duration")
+        return value_from(
+            RunPlan,
+            reply,
+            spec=_spec(reply.spec),
+            counts=value_from(DataCounts, reply.counts) if counts else None,
+            memory={part.name: part.bytes for part in reply.memory},
+            seconds=reply.duration.ToTimedelta().total_seconds() if has_time else None,
+        )
 
     async def get(self, run_id: str, *, timeout: float = 30.0) -> RunInfo:
         """A run by id."""
@@ -72,6 +89,7 @@ class TrainerClient(Client):
             Unavailable: when the service is away for longer than `patience`.
         """
         losses: dict[int, float] = {}
+        validation: dict[int, float] = {}
         away = Patience(_AWAY, patience)
         while True:
             failure: Unavailable | Overloaded = Unavailable(
@@ -84,8 +102,13 @@ class TrainerClient(Client):
                     async for reply in replies:
                         run = _run(reply.run)
                         losses.update(run.losses)
+                        validation.update(run.validation_losses)
                         away.answered()
-                        yield replace(run, losses=tuple(sorted(losses.items())))
+                        yield replace(
+                            run,
+                            losses=tuple(sorted(losses.items())),
+                            validation_losses=tuple(sorted(validation.items())),
+                        )
                         if run.ended:
                             return
             except DeadlineExceeded:
@@ -114,20 +137,49 @@ class TrainerClient(Client):
         return last if last is not None else await self.get(run_id)
 
 
-def _run(message: pb.Run) -> RunInfo:
-    spec, eta = message.spec, message.progress.eta.ToTimedelta().total_seconds()
+def _asked(spec: RunSpec) -> pb.RunSpec:
+    """The message for a spec, without the hyper-parameters that are not set."""
+    files = {
+        name: pb.TrainingData(path=path, digest=digest)
+        for name, path, digest in (
+            ("data", spec.data_path, spec.data_digest),
+            ("validation", spec.validation_path, spec.validation_digest),
+            ("held_out", spec.held_out_path, spec.held_out_digest),
+        )
+        if path or digest
+    }
+    given = spec.hyperparameters.model_dump(exclude_unset=True)
+    hyperparameters = message_of(pb.Hyperparameters, **given)
+    return message_of(pb.RunSpec, spec, hyperparameters=hyperparameters, **files)
+
+
+def _spec(message: pb.RunSpec) -> RunSpec:
     # Not validated: a trainer of another version may allow other values.
-    given = Hyperparameters.model_construct(**values_of(spec.hyperparameters))
+    given = Hyperparameters.model_construct(**values_of(message.hyperparameters))
+    return value_from(
+        RunSpec,
+        message,
+        data_path=message.data.path,
+        data_digest=message.data.digest,
+        validation_path=message.validation.path,
+        validation_digest=message.validation.digest,
+        held_out_path=message.held_out.path,
+        held_out_digest=message.held_out.digest,
+        hyperparameters=given,
+    )
+
+
+def _run(message: pb.Run) -> RunInfo:
+    eta = message.progress.eta.ToTimedelta().total_seconds()
     return value_from(
         RunInfo,
         message,
-        spec=value_from(
-            RunSpec,
-            spec,
-            data_path=spec.data.path,
-            data_digest=spec.data.digest,
-            hyperparameters=given,
-        ),
+        spec=_spec(message.spec),
         progress=value_from(RunProgress, message.progress, eta_seconds=eta),
         losses=tuple((point.step, point.loss) for point in message.losses),
+        validation_losses=tuple(
+            (point.step, point.validation_loss)
+            for point in message.losses
+            if point.HasField("validation_loss")
+        ),
     )

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.adapters.memory import USABLE, TrainingMemory, micro_batches, training_memory
 from tuneproof.data.lengths import Tokenizer
+from tuneproof.study.advice import GPU_GIB, of_design, of_draws, of_length, of_memory
 from tuneproof.study.design.plan import Plan, PlannedCell
+from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.state.store import State
+from tuneproof.study.tokens import CellTokens, tokens_by_cell
 
-FEW_CLUSTERS = 30
-"""Test clusters below which intervals are wide, and their coverage is less sure."""
-MOST_PRIMARY = 12
-"""Primary comparisons above which a plan warns: each widens the intervals of all."""
-RECIPE_SEEDS = 3
-"""Fewest seeds for a statement about fine-tuning, as the report counts them."""
-_LARGEST_SHARE = 0.5
-"""Of the pool, that a draw may take before two seeds share most of it."""
+BASE_MODEL = "the base model"
+"""What a study's only base is called that it gives no name."""
 _OF_CELLS = ("cells", "trainings", "answers", "judgements")
 """Counts of which each model has its own."""
-_FRAME = 40
-"""Tokens of instruction, numbers and chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +32,6 @@ class Rates:
     """By graded answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTokens:
-    """Tokens of prompts, with the embedder's tokens as the model's."""
-
-    typical: int
-    """With questions, references and passages of median length."""
-    longest: int
-    """With the longest of each."""
-
-
 @dataclass(frozen=True)
 class Forecast:
     """What a study would do."""
@@ -55,9 +42,10 @@ class Forecast:
     tokens: Mapping[str, int]
     """Of trainings and prompts about, of answers at most; empty without the model's tokenizer."""
     warnings: tuple[str, ...]
+    memory: Mapping[str, TrainingMemory] = field(default_factory=dict)
+    """On the GPU, by tuned cell; without those whose base's config.json is not known."""
     prices: Mapping[str, float] = field(default_factory=dict)
-    """At most, by API model with known prices, in the currency of `costs`; its tokens are counted
-    by the first base's tokenizer."""
+    """At most, by model, in the currency of `costs`; see `_price`."""
 
 
 def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int) -> Forecast:
@@ -87,12 +75,17 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
     hours = {}
     for stage, count in pieces.items():
         rate = getattr(rates, stage)
-        hours[stage] = None if rate is None else rate * count / 3600
-    prompts = _prompts(plan, tokenizer) if tokenizer else {}
-    tokens = _tokens(plan, prompts, epochs)
-    context = tokenizer.context if tokenizer else 0
-    warnings = (*_of_draws(plan), *_of_design(plan, counts), *_of_length(plan, prompts, context))
-    return Forecast(counts, hours, tokens, warnings)
+        known = rate is not None or not count
+        hours[stage] = (rate or 0.0) * count / 3600 if known else None
+    by_cell = tokens_by_cell(plan, tokenizer) if tokenizer else {}
+    memory = _memory(plan, by_cell, tokenizer)
+    warnings = (
+        *of_draws(plan),
+        *of_design(plan, counts),
+        *of_length(plan, by_cell, tokenizer.context if tokenizer else 0),
+        *of_memory(plan, memory),
+    )
+    return Forecast(counts, hours, _tokens(plan, by_cell, epochs), warnings, memory)
 
 
 def forecast_of_models(
@@ -128,15 +121,31 @@ def forecast_of_models(
             if all(part.tokens for part in found)
         },
         warnings=tuple(dict.fromkeys(text for part in found for text in part.warnings)),
+        memory={cell: taken for part in found for cell, taken in part.memory.items()},
         prices={
-            api.name: (tokens["prompts"] * api.input_price + tokens["answers"] * api.output_price)
-            / 1e6
-            for api in plan.spec.apis
-            if (tokens := parts[api.name].tokens)
-            and api.input_price is not None
-            and api.output_price is not None
+            model or BASE_MODEL: price
+            for model, part in parts.items()
+            if (price := _price(plan.spec, model, part)) is not None
         },
     )
+
+
+def _price(spec: StudySpec, model: str, part: Forecast) -> float | None:
+    """What a model's answers cost at the prices of the study file: by tokens (an API model's are
+    counted by the first base's tokenizer), or by the hours of GPUs, its trainings' included. None
+    where prices, tokens or hours are not known."""
+    api = next((each for each in spec.apis if each.name == model), None)
+    given, written = spec.costs.prompt_tokens, spec.costs.completion_tokens
+    if api is not None:
+        given, written = api.input_price, api.output_price
+    if given is not None and written is not None:
+        if not part.tokens:
+            return None
+        return (part.tokens["prompts"] * given + part.tokens["answers"] * written) / 1e6
+    hours = _sum_known([part.hours["training"], part.hours["answers"]])
+    if api is not None or spec.costs.gpu_hour is None or hours is None:
+        return None
+    return hours * spec.costs.gpu_hour
 
 
 def _sum_known(hours: Sequence[float | None]) -> float | None:
@@ -174,79 +183,50 @@ def _passes(cell: PlannedCell) -> float:
     return min(passes or limit, limit or passes)
 
 
-def _prompts(plan: Plan, tokenizer: Tokenizer) -> dict[str, tuple[PromptTokens, PromptTokens]]:
-    """Tokens of a prompt in serving, and of an example of tuning with its answer, by cell."""
-    measured = _Measured(plan, tokenizer)
-    return {
-        cell.name: (measured.serving(cell), measured.example(cell))
-        for cell in plan.cells
-        if cell.arm.imported is None
-    }
+def _memory(
+    plan: Plan, tokens: Mapping[str, CellTokens], tokenizer: Tokenizer | None
+) -> dict[str, TrainingMemory]:
+    """Of each training on a GPU, by the longest of its examples where these are known."""
+    config = dict(tokenizer.config) if tokenizer else {}
+    found = {}
+    for cell in plan.tuned:
+        most, values = tokens.get(cell.name), cell.hyperparameters
+        length = min(most.example.longest, values.max_length) if most else None
+        answer = most.answer.longest if most else None
+        taken = None
+        for tried in _settings(values):
+            taken = training_memory(config, tried, tokens=length, answer_tokens=answer)
+            if taken is None or taken.gib <= USABLE * GPU_GIB:
+                break
+        if taken is not None:
+            found[cell.name] = taken
+    return found
 
 
-class _Measured:
-    """Lengths of a plan's texts in tokens."""
-
-    def __init__(self, plan: Plan, tokenizer: Tokenizer) -> None:
-        items = [*plan.tuning, *plan.test]
-        self._plan = plan
-        self._questions = _lengths(tokenizer, {item.id: item.question for item in items})
-        texts = {document.id: document.text for document in plan.dataset.documents}
-        most = plan.spec.corpus.max_tokens
-        words = plan.spec.prompt.passage_words
-        documents = _lengths(tokenizer, texts)
-        cut = most if words is None else min(most, 2 * words)
-        self._passage = PromptTokens(min(documents.typical, cut), min(documents.longest, cut))
-        self._answers = {
-            style: _lengths(tokenizer, {i.id: i.references[style][0] for i in plan.tuning})
-            for style in {
-                part.references
-                for cell in plan.cells
-                for part in (cell.tune, cell.arm.examples)
-                if part is not None
-            }
-        }
-
-    def serving(self, cell: PlannedCell) -> PromptTokens:
-        """Of a prompt of a cell."""
-        examples = cell.arm.examples
-        asked = self._prompt(cell.arm.context)
-        if examples is None:
-            return asked
-        one = _sum(self._prompt(examples.context), self._answers[examples.references])
-        return _sum(asked, *[one] * examples.k)
-
-    def example(self, cell: PlannedCell) -> PromptTokens:
-        """Of an example that a cell is tuned on; nothing where it is not tuned."""
-        if cell.tune is None:
-            return PromptTokens(0, 0)
-        return _sum(self._prompt(cell.tune.context), self._answers[cell.tune.references])
-
-    def _prompt(self, context: str) -> PromptTokens:
-        passages = [self._passage] * self._plan.spec.retrieval.k if context == "retrieved" else []
-        return _sum(PromptTokens(_FRAME, _FRAME), self._questions, *passages)
-
-
-def _lengths(tokenizer: Tokenizer, texts: Mapping[str, str]) -> PromptTokens:
-    found = tokenizer.lengths(texts)
-    return PromptTokens(found.median, found.longest)
-
-
-def _sum(*parts: PromptTokens) -> PromptTokens:
-    return PromptTokens(sum(p.typical for p in parts), sum(p.longest for p in parts))
+def _settings(asked: Hyperparameters) -> Iterator[Hyperparameters]:
+    """Those that a trainer would try on a GPU, the one with most memory first: where they leave
+    the micro-batch open, it takes the largest that fits, with checkpointing if nothing else
+    does."""
+    if asked.micro_batch_size:
+        yield asked
+        return
+    for checkpointing in dict.fromkeys((asked.gradient_checkpointing, True)):
+        for size in micro_batches(asked.effective_batch_size):
+            tried = {"micro_batch_size": size, "gradient_checkpointing": checkpointing}
+            yield asked.model_copy(update=tried)
 
 
 def _tokens(
     plan: Plan,
-    prompts: Mapping[str, tuple[PromptTokens, PromptTokens]],
+    tokens: Mapping[str, CellTokens],
     passes: Mapping[str, float],
 ) -> dict[str, int]:
-    if not prompts:
+    if not tokens:
         return {}
-    asked = sum(serving.typical for serving, _ in prompts.values()) * len(plan.test)
-    learnt = sum(prompts[cell.name][1].typical * passes[cell.name] for cell in plan.tuned)
+    asked = sum(each.serving.typical for each in tokens.values()) * len(plan.test)
+    learnt = sum(tokens[cell.name].example.typical * passes[cell.name] for cell in plan.tuned)
     most = len(plan.test) * sum(
-        _longest_answer(plan, cell) for cell in plan.cells if cell.name in prompts
+        _longest_answer(plan, cell) for cell in plan.cells if cell.name in tokens
     )
     return {"training": round(learnt), "prompts": asked, "answers": most}
 
@@ -254,60 +234,3 @@ def _tokens(
 def _longest_answer(plan: Plan, cell: PlannedCell) -> int:
     own = plan.spec.api(cell.model).max_tokens if cell.is_api else None
     return own or plan.spec.generation.max_tokens
-
-
-def _of_draws(plan: Plan) -> Iterator[str]:
-    """Draws of pairs that cannot differ between seeds."""
-    pool, seeds = len(plan.tuning), len(plan.spec.seeds)
-    for size in sorted({cell.size for cell in plan.compared if cell.size}):
-        share = size / pool
-        if seeds > 1 and share == 1:
-            yield (
-                f"all {pool} tuning questions make one set of {size}: every seed draws the same,"
-                " so seeds differ by the training's luck only"
-            )
-        elif seeds > 1 and share > _LARGEST_SHARE:
-            yield (
-                f"two seeds share about {share:.0%} of their {size} questions, because the pool has"
-                f" {pool}: they differ less than new questions would"
-            )
-
-
-def _of_design(plan: Plan, counts: Mapping[str, int]) -> Iterator[str]:
-    if counts["test clusters"] < FEW_CLUSTERS:
-        yield (
-            f"the test has {counts['test clusters']} clusters: below {FEW_CLUSTERS} intervals are"
-            " wide, and below 10 there are none; raise split.test_share or take more documents"
-        )
-    if counts["primary comparisons"] > MOST_PRIMARY:
-        yield (
-            f"{counts['primary comparisons']} primary comparisons: each widens the intervals of"
-            " all; name the few that decide in comparison.primary"
-        )
-    if plan.tuned and len(plan.spec.seeds) < RECIPE_SEEDS:
-        yield (
-            f"with {len(plan.spec.seeds)} of {RECIPE_SEEDS} seeds the verdicts are about these"
-            " adapters, not about fine-tuning"
-        )
-
-
-def _of_length(
-    plan: Plan, prompts: Mapping[str, tuple[PromptTokens, PromptTokens]], context: int
-) -> Iterator[str]:
-    """Prompts that the model, or the training, cannot read."""
-    answer = plan.spec.generation.max_tokens
-    for cell in plan.cells:
-        if cell.name not in prompts or cell.is_api:
-            continue
-        serving, example = prompts[cell.name]
-        if 0 < context < serving.longest + answer:
-            yield (
-                f"{cell.name}: a prompt with its answer takes up to about"
-                f" {serving.longest + answer} tokens; the model reads {context}"
-            )
-        most = cell.hyperparameters.max_length
-        if example.longest > most:
-            yield (
-                f"{cell.name}: an example takes up to about {example.longest} tokens; max_length is"
-                f" {most}, and the trainer refuses longer ones"
-            )

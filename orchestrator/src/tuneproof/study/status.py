@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.design.spec import StudySpec
@@ -52,6 +53,57 @@ def status_of(chain: Chain) -> list[Count]:
         tasks = chain.form_grades()
         stages.add(JUDGE_CHECK, tasks, total=len(tasks))
     return [*stages.counts, *last_stages_of(chain)]
+
+
+@dataclass(frozen=True, slots=True)
+class CellCount:
+    """How far one cell is."""
+
+    cell: str
+    model: str
+    """What the study file calls it; empty where it lists none."""
+    training: Literal["none", "done", "waits", "failed"]
+    """`none` where the base model answers; `waits` for its passages, its turn or its end."""
+    answers: int
+    """Of `questions`."""
+    grades: int
+    questions: int
+    failed: int
+    """Answers and grades that were tried and failed."""
+    why: str
+    """Why the first of these, or the training, failed; empty where none did."""
+
+
+def cells_of(chain: Chain) -> list[CellCount]:
+    """Counts every cell anew, in the order of the study. It reads every answer."""
+    state, tasks = chain.state, chain.training_tasks()
+    trained = state.outputs(tasks)
+    lost = state.failures(task.key for name, task in tasks.items() if name not in trained)
+    found = []
+    for cell, works in chain.answers_by_cell():
+        asked, graded = [work.task.key for work in works], _grades_of(chain, works)
+        no_answer = state.without_output(asked)
+        no_grade = state.without_output([task.key for task in graded])
+        failed = state.failures([*no_answer, *no_grade])
+        training: Literal["none", "done", "waits", "failed"] = "none"
+        why = next(iter(failed.values()), "")
+        if cell.tune is not None:
+            key = tasks[cell.name].key if cell.name in tasks else ""
+            training = "done" if cell.name in trained else "failed" if key in lost else "waits"
+            why = lost.get(key, "") or why
+        found.append(
+            CellCount(
+                cell.name,
+                cell.model,
+                training,
+                answers=sum(key not in no_answer for key in asked),
+                grades=sum(task.key not in no_grade for task in graded),
+                questions=len(chain.plan.test),
+                failed=sum(key in failed for key in [*asked, *(task.key for task in graded)]),
+                why=why,
+            )
+        )
+    return found
 
 
 def last_stages_of(chain: Chain) -> list[Count]:

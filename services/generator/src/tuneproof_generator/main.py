@@ -127,14 +127,16 @@ async def _pool(
     store = _store(settings)
     facts = engine.facts
     inspect = inspector(folder, identify_base(folder), facts.max_lora_rank)
+    loader = Loader(
+        engine,
+        Registry(settings.artifacts),
+        inspect,
+        cache,
+        fetch_seconds=settings.fetch_seconds,
+    )
+    await loader.prepare()
     pool = AdapterPool(
-        Loader(
-            engine,
-            Registry(settings.artifacts),
-            inspect,
-            cache,
-            fetch_seconds=settings.fetch_seconds,
-        ),
+        loader,
         traffic,
         Declarations(store),
         Aliases(store),

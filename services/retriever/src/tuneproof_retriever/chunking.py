@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby, islice, pairwise
 from typing import Protocol
 
 from tuneproof_retriever.corpus import Chunking, ChunkingStrategy
@@ -48,7 +48,7 @@ class Span:
     end: int
 
 
-def cut(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
+def cut(text: str, tokens: Tokens, chunking: Chunking, most: int | None = None) -> list[Span]:
     """Windows of at most `max_tokens` tokens that hold every character but white space.
 
     Where a window ends, and what it repeats of the one before, depends on the strategy:
@@ -62,6 +62,9 @@ def cut(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
 
     Where nothing better is inside it, it ends after the last word that fits.
 
+    Args:
+        most: number of windows after which it stops; None: it does not.
+
     Returns:
         Spans with growing starts and ends; none when the text has no token.
     """
@@ -71,7 +74,7 @@ def cut(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
     places = _places(text, pieces, chunking.by)
     return [
         Span(pieces.starts[first], pieces.end_of(text, last))
-        for first, last in _windows(pieces.weights, places, chunking)
+        for first, last in islice(_windows(pieces.weights, places, chunking), most)
     ]
 
 

@@ -20,7 +20,11 @@ from tuneproof_retriever.corpus import (
     passage_of,
 )
 from tuneproof_retriever.embedders.protocol import Embedder, Offsets, check_vectors
-from tuneproof_retriever.limits import MAX_REJECTED_LISTED, check_document
+from tuneproof_retriever.limits import (
+    MAX_PASSAGES_PER_DOCUMENT,
+    MAX_REJECTED_LISTED,
+    check_document,
+)
 from tuneproof_retriever.stores.protocol import VectorStore
 from tuneproof_retriever.token_offsets import groups, offsets_of
 
@@ -207,7 +211,14 @@ class Ingestion:
                 f" room for text in the {limit} that the embedder reads; shorten the title",
                 field="documents.title",
             )
-        spans = cut(document.text, tokens, replace(chunking, max_tokens=room))
+        most = MAX_PASSAGES_PER_DOCUMENT
+        spans = cut(document.text, tokens, replace(chunking, max_tokens=room), most + 1)
+        if len(spans) > most:
+            raise InvalidInput(
+                f"document {document.id!r} makes more than {most:,} passages; divide it, or cut it"
+                " by tokens",
+                field="documents.text",
+            )
         if not spans:
             raise InvalidInput(
                 f"document {document.id!r} has no character that the embedder reads; leave it out",

@@ -16,11 +16,16 @@ from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from tuneproof_trainer.defaults import Base
-from tuneproof_trainer.executor import LocalExecutor
-from tuneproof_trainer.queue import RunQueue
+from tuneproof_trainer.bases import Base
+from tuneproof_trainer.execution.local import LocalExecutor
+from tuneproof_trainer.plan.device import find_device
+from tuneproof_trainer.plan.planner import Planner
 from tuneproof_trainer.record import Job
-from tuneproof_trainer.runbook import Runbook, hold_runs
+from tuneproof_trainer.runs.leases import Leases
+from tuneproof_trainer.runs.queue import RunQueue
+from tuneproof_trainer.runs.records import Records
+from tuneproof_trainer.runs.runbook import Runbook
+from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.servicer import TrainerServicer
 from tuneproof_trainer.settings import TrainerSettings, is_folder
 
@@ -47,47 +52,69 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         _log.info("base", name=named, revision=found.revision, **identity.to_json())
     bases = {name: Base(name, read_base_config(model.path)) for name, model in models.items()}
 
+    records = Records(RunStore(store))
+
     def job(run_id: str) -> Job:
-        base = queue.specs[run_id].base_model
+        base = records[run_id].spec.base_model
         if base not in models:
             raise WrongState(f"this trainer serves the base {base!r} no more")
         return _job(settings, models[base], run_id)
 
     queue = RunQueue(
-        LocalExecutor(grace_seconds=settings.stop_seconds),
+        records,
+        LocalExecutor(records.store, scratch=settings.scratch, grace_seconds=settings.stop_seconds),
         job,
+        Leases(settings.lease_seconds),
         workers=settings.workers,
         max_attempts=settings.max_attempts,
+        sync_seconds=settings.sync_seconds,
+        replica=settings.replica,
     )
+    device = await asyncio.to_thread(find_device, settings.device, settings.device_memory_gib)
+    _log.info("device", name=device.name, memory_bytes=device.memory_bytes)
     runbook = Runbook(
-        settings.runs_folder, bases, store, queue, poll_seconds=settings.watch_seconds
+        records,
+        bases,
+        store,
+        queue,
+        device=device,
+        poll_seconds=settings.watch_seconds,
     )
-    servicer = TrainerServicer(runbook)
+    folders = {name: str(model.path) for name, model in models.items()}
+    planner = Planner(bases, folders, _absolute(settings.artifacts), device, runbook.finished)
+    servicer = TrainerServicer(runbook, planner)
 
     def register(server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(servicer, server)
 
-    with hold_runs(settings.runs_folder):
-        try:
-            runbook.recover()
-            queue.open()
-            yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=queue.check)
-        finally:
-            await queue.close()
+    try:
+        await queue.open()
+        yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=queue.check)
+    finally:
+        await queue.close()
+
+
+def _absolute(url: str) -> str:
+    """An artifact store's URL for a process with another working directory."""
+    if is_folder(url) and "://" not in url:
+        return str(Path(url).expanduser().absolute())
+    return url
 
 
 def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
-    # The worker has another working directory.
-    url = settings.artifacts
-    if is_folder(url) and "://" not in url:
-        url = str(Path(url).expanduser().absolute())
     return Job(
         run_id=run_id,
         base_folder=str(base.path),
         base_revision=base.revision,
-        artifacts=url,
+        artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
+        checkpoint_steps=settings.checkpoint_steps,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        keep_checkpoints=settings.keep_checkpoints,
+        beat_seconds=settings.lease_seconds / 10,
+        tensorboard=str(settings.tensorboard.absolute()) if settings.tensorboard else "",
+        mlflow=settings.mlflow,
     )
 
 

@@ -1,33 +1,19 @@
-"""A run's folder: all that is known of a run, readable by any process at any time.
+"""The documents of a run: what service and worker know of it, each an object in the artifact store.
 
-<runs>/<id>/
-    spec.json       what was asked, defaults filled in; never changes
-    state.json      its status; only the service writes it
-    job.json        what the worker needs beside the spec; written before each attempt
-    lock            held by the worker while it lives
-    heartbeat.json  the worker's process id, phase and time
-    metrics.jsonl   a line for each optimiser step of this attempt
-    log.txt         all output of the worker and its libraries
-    trained/        the adapter until it is committed
-    result.json     how the worker ended; missing if it was killed
+RunStatus     where a run stands; the newest of its numbered states
+Job           what an attempt's worker needs beside the spec
+Heartbeat     a worker's sign of life, renewed while it lives
+WorkerResult  how a worker ended, with its exit code (`EXIT_CODES`)
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from tuneproof.servicekit.errors import Corrupted
-from tuneproof.servicekit.files import write_atomically
-from tuneproof_trainer.spec import RunSpec
-
-M = TypeVar("M", bound=BaseModel)
+from tuneproof_trainer.progress import Step
 
 
 class RunState(StrEnum):
@@ -46,18 +32,31 @@ class RunState(StrEnum):
 
 
 class RunStatus(BaseModel, frozen=True, extra="forbid"):
-    """state.json: where a run stands, and since when."""
+    """Where a run stands, and since when."""
 
     id: str
     state: RunState
     reason: str = ""
     """Why it failed, or why it waits again."""
+    attempt: int = 0
+    """Counts the workers that were started. The number is the fencing token: a worker whose number
+    is not the newest any more stops before it commits."""
     early_ends: int = 0
-    """Attempts whose worker was killed, or ended for a reason that may pass."""
+    """Attempts in a row whose worker ended early, without a later checkpoint than before."""
     create_time: datetime
     start_time: datetime | None = None
     """Of the first attempt."""
     end_time: datetime | None = None
+    replica: str = ""
+    """The trainer that started the newest attempt."""
+    replica_process: str = ""
+    """Its process, see `servicekit.processes`."""
+    executor: str = ""
+    """Where the newest attempt runs: `local` or `kubernetes`."""
+    checkpoint_step: int = 0
+    """Of the newest checkpoint when the last attempt ended early; 0 when there was none."""
+    last_step: Step | None = None
+    """The last step of a run that has ended."""
     adapter_ref: str = ""
     provenance: dict[str, str] = {}
 
@@ -83,7 +82,7 @@ EXIT_CODES = {
 
 
 class WorkerResult(BaseModel, frozen=True, extra="forbid"):
-    """result.json: how a worker ended, and what it made."""
+    """How a worker ended, and what it made."""
 
     ending: WorkerEnding
     reason: str = ""
@@ -92,7 +91,7 @@ class WorkerResult(BaseModel, frozen=True, extra="forbid"):
 
 
 class Job(BaseModel, frozen=True, extra="forbid"):
-    """job.json: where this trainer has things."""
+    """Where an attempt's worker has things, and how often it saves."""
 
     run_id: str
     base_folder: str
@@ -103,109 +102,40 @@ class Job(BaseModel, frozen=True, extra="forbid"):
     device: str
     """auto, cpu or cuda."""
     threads: int
+    devices: int = 1
+    """Devices, or processes on a CPU, that share the effective batch on each node."""
+    nodes: int = 1
+    checkpoint_steps: int = 0
+    """Optimiser steps between two checkpoints; 0: by time alone."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between two checkpoints; 0: by steps alone."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay."""
+    beat_seconds: float = 2.0
+    """Between two heartbeats."""
+    tensorboard: str = ""
+    """Folder that gets a subfolder of TensorBoard's events for each run; empty: none."""
+    mlflow: str = ""
+    """Tracking URI of MLflow, which gets each run's losses; empty: none."""
+
+    @property
+    def processes(self) -> int:
+        """Training processes of one attempt."""
+        return self.devices * self.nodes
 
 
 class Heartbeat(BaseModel, frozen=True, extra="forbid"):
-    """heartbeat.json."""
+    """A worker's sign of life."""
 
-    pid: int
+    process: str
+    """See `servicekit.processes`."""
+    sequence: int
+    """Grows with each renewal: readers need no common clock."""
     phase: str
     time: datetime
-
-
-class RunFolder:
-    """Reads and writes the files of one run; each write is atomic."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.metrics = path / "metrics.jsonl"
-        self.log = path / "log.txt"
-        self.lock = path / "lock"
-        self.trained = path / "trained"
-
-    @classmethod
-    def create(cls, runs: Path, spec: RunSpec, status: RunStatus) -> RunFolder:
-        """Makes the folder of a new run, all at once.
-
-        Raises:
-            OSError: when there is one already, or the disk is full.
-        """
-        runs.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=runs, prefix=".new."))
-        try:
-            write_atomically(fresh / "spec.json", _text(spec))
-            write_atomically(fresh / "state.json", _text(status))
-            fresh.chmod(0o755)
-            fresh.rename(runs / status.id)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
-        return cls(runs / status.id)
-
-    def spec(self) -> RunSpec:
-        """Raises Corrupted when there is none."""
-        return self._required("spec.json", RunSpec)
-
-    def status(self) -> RunStatus:
-        """Raises Corrupted when there is none."""
-        return self._required("state.json", RunStatus)
-
-    def job(self) -> Job:
-        """Raises Corrupted when there is none."""
-        return self._required("job.json", Job)
-
-    def result(self) -> WorkerResult | None:
-        """How the worker ended in this attempt; None while it has not."""
-        return self._optional("result.json", WorkerResult)
-
-    def heartbeat(self) -> Heartbeat | None:
-        """The worker's last sign of life."""
-        return self._optional("heartbeat.json", Heartbeat)
-
-    def write(self, document: RunStatus | WorkerResult | Job | Heartbeat) -> None:
-        """Makes or replaces a document."""
-        write_atomically(self.path / _FILES[type(document)], _text(document))
-
-    def begin_attempt(self, job: Job) -> None:
-        """Removes the reports of the last attempt, but not an adapter that it finished."""
-        for name in ("result.json", "heartbeat.json", "metrics.jsonl"):
-            (self.path / name).unlink(missing_ok=True)
-        self.write(job)
-
-    def last_words(self) -> str:
-        """The last line of the log, for people."""
-        if not self.log.is_file():
-            return ""
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:400] if lines else ""
-
-    def _required(self, name: str, kind: type[M]) -> M:
-        found = self._optional(name, kind)
-        if found is None:
-            raise Corrupted(f"run {self.path.name} lacks {name}; remove its folder")
-        return found
-
-    def _optional(self, name: str, kind: type[M]) -> M | None:
-        try:
-            return kind.model_validate_json((self.path / name).read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise Corrupted(
-                f"{name} of run {self.path.name} cannot be read: {first['msg']}"
-            ) from None
-
-
-_FILES: dict[type[BaseModel], str] = {
-    RunStatus: "state.json",
-    WorkerResult: "result.json",
-    Job: "job.json",
-    Heartbeat: "heartbeat.json",
-}
-
-
-def _text(document: BaseModel) -> bytes:
-    return document.model_dump_json(indent=2).encode()
+    step: Step | None = None
+    """The last one."""
+    checkpoint_step: int = 0
+    """Of the newest whole checkpoint."""
+    warning: str = ""
+    """What goes wrong without ending the run, as a checkpoint that could not be saved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -40,13 +41,14 @@ class TrainerSettings(ServiceSettings):
         description="The artifact store, a folder or s3://bucket/prefix: training data is read "
         "from it, and adapters go to its registry.",
     )
-    runs: Path | None = Field(
-        None,
-        description="Local folder of the runs; `runs` in the artifact store if empty. Required when"
-        " the store is not a folder.",
-    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where workers train; auto takes a GPU if there is one."
+    )
+    device_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        description="Memory of a GPU in GiB, by which the micro-batch is chosen; 0 asks nvidia-smi"
+        " on this machine.",
     )
     workers: int = Field(
         1, ge=1, le=64, description="Runs that train at the same time; the others wait in a queue."
@@ -60,14 +62,64 @@ class TrainerSettings(ServiceSettings):
     max_attempts: int = Field(
         3,
         ge=1,
-        description="Attempts of a run: it fails once this many of its workers were killed.",
+        description="A run fails once so many of its workers in a row ended early without a later"
+        " checkpoint than before.",
     )
     stop_seconds: float = Field(
-        10.0, ge=0, description="Seconds between SIGTERM and SIGKILL for a cancelled worker."
+        30.0,
+        ge=0,
+        description="Seconds between SIGTERM and SIGKILL for a worker: time to save a checkpoint.",
+    )
+    scratch: Path | None = Field(
+        None,
+        description="Local folder for the files of running workers, as large as a few checkpoints;"
+        " the system's temporary folder if empty.",
+    )
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Minutes between two checkpoints of a run; 0: by steps alone."
+    )
+    checkpoint_steps: int = Field(
+        0, ge=0, description="Optimiser steps between two checkpoints; 0: by time alone."
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="How many of its newest checkpoints a run that has not ended keeps."
+    )
+    replica: str = Field(
+        "", description="Name of this trainer in the runs that it starts; the host's if empty."
+    )
+    lease_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="A worker that gives no sign of life for so long is lost: it is stopped, and"
+        " any trainer on the store starts the run again. A worker renews its sign ten times as"
+        " often.",
+    )
+    sync_seconds: float = Field(
+        2.0, gt=0, description="Seconds between two looks at the runs in the artifact store."
     )
     watch_seconds: float = Field(
         0.25, gt=0, description="Seconds between two looks at a watched run."
     )
+
+    tensorboard: Path | None = Field(
+        None,
+        description="Folder that gets each run's losses as TensorBoard's events, in a subfolder of"
+        " the run's id; none if empty. Needs the package tensorboard.",
+    )
+    mlflow: str = Field(
+        "",
+        description="Tracking URI of MLflow, which gets each run's losses and settings; none if"
+        " empty. Needs the package mlflow-skinny.",
+    )
+
+    @model_validator(mode="after")
+    def _can_report(self) -> TrainerSettings:
+        asked = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
+        if missing := [name for name, value in asked.items() if value and not find_spec(name)]:
+            names = " and ".join(missing)
+            extras = ",".join(missing)
+            raise ValueError(f"{names} is not installed: pip install 'tuneproof-trainer[{extras}]'")
+        return self
 
     @field_validator("more_models")
     @classmethod
@@ -79,14 +131,6 @@ class TrainerSettings(ServiceSettings):
             raise ValueError("two bases have one name")
         return value
 
-    @model_validator(mode="after")
-    def _runs_are_local(self) -> TrainerSettings:
-        if self.runs is None and not is_folder(self.artifacts):
-            raise ValueError(
-                f"artifacts {self.artifacts} is not a folder, so runs must name a local one"
-            )
-        return self
-
     @property
     def bases(self) -> dict[str, tuple[str, str]]:
         """Model and revision of every base by the name under which specs ask for it; the first name
@@ -97,15 +141,6 @@ class TrainerSettings(ServiceSettings):
             model_id, _, revision = model.partition("@") if is_id else (model, "", "")
             found[name] = model_id, revision
         return found
-
-    @property
-    def runs_folder(self) -> Path:
-        """The folder of the runs."""
-        if self.runs is not None:
-            return self.runs.absolute()
-        parts = urlsplit(self.artifacts)
-        folder = parts.path if parts.scheme else self.artifacts
-        return Path(folder).expanduser().absolute() / "runs"
 
 
 def _named(text: str) -> Iterator[tuple[str, str]]:

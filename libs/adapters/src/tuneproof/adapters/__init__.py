@@ -6,12 +6,15 @@ Manifest         the hashed document; Provenance, the one that is not
 Registry         commit, list, manifest, provenance, fetch
 open_storage     the artifact store behind it: a Storage; BoundedStore limits how long a call takes
 has_experts      whether a base is a mixture of experts, of which adapters change ATTENTION only
+Fingerprint      what an adapter did in training; `compare` sets an engine's readings beside it
 verify           the admission checks, offline too: an AdmissionReport with all defects
 """
 
 from tuneproof.adapters.admission import verify
 from tuneproof.adapters.base import BaseIdentity, identify_base, read_base_config
 from tuneproof.adapters.bounded import BoundedStore
+from tuneproof.adapters.fingerprint import Fingerprint, fingerprint_of
+from tuneproof.adapters.likeness import Likeness, compare
 from tuneproof.adapters.manifest import Manifest, Provenance, TensorEntry
 from tuneproof.adapters.ref import AdapterRef, check_name
 from tuneproof.adapters.registry import Registry
@@ -32,7 +35,9 @@ __all__ = [
     "BaseIdentity",
     "BoundedStore",
     "Defect",
+    "Fingerprint",
     "FolderStorage",
+    "Likeness",
     "Manifest",
     "ObjectStore",
     "Provenance",
@@ -41,6 +46,8 @@ __all__ = [
     "Storage",
     "TensorEntry",
     "check_name",
+    "compare",
+    "fingerprint_of",
     "has_experts",
     "identify_base",
     "open_storage",

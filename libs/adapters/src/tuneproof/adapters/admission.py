@@ -20,7 +20,7 @@ from tuneproof.adapters.manifest import (
     Manifest,
     TensorEntry,
 )
-from tuneproof.adapters.pairs import check_pairs
+from tuneproof.adapters.pairs import all_products_are_zero, check_pairs
 from tuneproof.adapters.ref import AdapterRef
 from tuneproof.adapters.report import AdmissionReport, Defect
 from tuneproof.adapters.shapes import architecture_of
@@ -38,6 +38,7 @@ def verify(
     max_rank: int,
     expected: AdapterRef | None = None,
     max_bytes: int = WEIGHTS_LIMIT,
+    allow_no_effect: bool = False,
 ) -> AdmissionReport:
     """Examines an adapter in a local folder; reads it once and changes nothing.
 
@@ -49,6 +50,7 @@ def verify(
         max_rank: the largest rank the engine was started for.
         expected: what the folder should hold; None takes any.
         max_bytes: a larger weights file is refused unread.
+        allow_no_effect: whether an adapter may change nothing, all of its products being zero.
 
     Returns:
         a report; bad adapters raise nothing here.
@@ -57,7 +59,7 @@ def verify(
     notes: list[str] = []
     config = _config(folder, defects)
     manifest = _manifest(folder, expected, defects, notes)
-    tensors, entries = _weights(folder, max_bytes, defects)
+    tensors, entries, zeros = _weights(folder, max_bytes, defects)
     if base is None:
         notes.append("the base was not given, so it was not compared")
     elif manifest is not None:
@@ -70,6 +72,16 @@ def verify(
             notes.append(f"shapes of {kind} are not known; only the pairs were compared")
         if usable:
             defects += check_pairs(tensors, config, architecture, max_rank)
+    changes_nothing = bool(tensors) and all_products_are_zero(tensors, zeros)
+    if changes_nothing and not allow_no_effect:
+        defects.append(
+            Defect(
+                "no_effect",
+                WEIGHTS_FILE,
+                "every product of its matrices is zero, so the base would answer in its name: train"
+                " it, or declare it with allow_no_effect",
+            )
+        )
     if config is not None and entries and manifest is not None:
         defects += _content_defects(manifest, entries, normalise(config))
     return AdmissionReport(
@@ -78,6 +90,7 @@ def verify(
         size_bytes=sum(tensor.size for tensor in tensors),
         defects=tuple(defects),
         notes=tuple(notes),
+        changes_nothing=changes_nothing,
     )
 
 
@@ -131,19 +144,23 @@ def _manifest(
 
 def _weights(
     folder: Path, max_bytes: int, defects: list[Defect]
-) -> tuple[tuple[Tensor, ...], tuple[TensorEntry, ...]]:
+) -> tuple[tuple[Tensor, ...], tuple[TensorEntry, ...], frozenset[str]]:
+    """The tensors, their entries in a manifest, and the names of those that hold only zeros."""
     path = folder / WEIGHTS_FILE
     if path.is_file() and (size := path.stat().st_size) > max_bytes:
         sentence = f"{WEIGHTS_FILE} has {size} bytes, above the limit of {max_bytes}"
         defects.append(Defect("weights", WEIGHTS_FILE, sentence))
-        return (), ()
+        return (), (), frozenset()
     entries = []
+    zeros = set()
     try:
         tensors = read_header(path)
         for tensor, facts in examine(path, tensors):
             if not facts.finite:
                 sentence = f"tensor {tensor.name} holds NaN or an infinity; train it again"
                 defects.append(Defect("not_finite", tensor.name, sentence))
+            if facts.zero:
+                zeros.add(tensor.name)
             entries.append(
                 TensorEntry(
                     name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, sha256=facts.sha256
@@ -151,8 +168,8 @@ def _weights(
             )
     except InvalidInput as error:
         defects.append(Defect("weights", WEIGHTS_FILE, error.message))
-        return (), ()
-    return tensors, tuple(entries)
+        return (), (), frozenset()
+    return tensors, tuple(entries), frozenset(zeros)
 
 
 def _base_defects(made_on: BaseIdentity, served: BaseIdentity) -> Iterator[Defect]:

@@ -48,6 +48,20 @@ def check_pairs(
     yield from _check_targets(config, pairs)
 
 
+def all_products_are_zero(tensors: tuple[Tensor, ...], zeros: frozenset[str]) -> bool:
+    """Whether of every pair one matrix holds only zeros, so that the adapter changes nothing.
+
+    Args:
+        zeros: names of the tensors that hold only zeros.
+    """
+    pairs: dict[str, bool] = {}
+    for tensor in tensors:
+        match = _NAME.fullmatch(tensor.name)
+        module = match[1] if match else tensor.name
+        pairs[module] = pairs.get(module, False) or tensor.name in zeros
+    return all(pairs.values())
+
+
 def _check_rank(module: str, pair: dict[str, Tensor], rank: int, max_rank: int) -> Iterator[Defect]:
     a, b = pair["A"].shape, pair["B"].shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:

@@ -83,6 +83,37 @@ class Registry:
         self._storage.write(f"{place}/{MANIFEST_FILE}", manifest.to_bytes())
         return ref
 
+    def take(self, folder: Path, name: str) -> AdapterRef:
+        """Publishes an adapter that came from elsewhere with its manifest and provenance.
+
+        Args:
+            folder: as `fetch` gives it.
+
+        Raises:
+            Corrupted: when its content is not what its manifest says.
+            InvalidInput: when the name is malformed.
+            Unavailable: when the store does not answer; taking it again is safe.
+        """
+        check_name(name)
+        manifest = Manifest.parse(_read(folder, MANIFEST_FILE))
+        _check_content(folder, AdapterRef(name, manifest.digest), manifest)
+        details: Mapping[str, Any] = {}
+        if (folder / PROVENANCE_FILE).is_file():
+            found = Provenance.parse(_read(folder, PROVENANCE_FILE))
+            if found.adapter.digest != manifest.digest:
+                raise Corrupted(f"{PROVENANCE_FILE} in {folder} is that of {found.adapter}")
+            details = found.details
+        return self.commit(folder, name=name, base=manifest.base, provenance=details)
+
+    def remove(self, ref: AdapterRef) -> None:
+        """Deletes an adapter, the manifest first: from then on it is not listed. Repeatable."""
+        for file in (MANIFEST_FILE, PROVENANCE_FILE, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE):
+            self._storage.delete(f"{_place(ref)}/{file}")
+
+    def size(self, ref: AdapterRef) -> int:
+        """Bytes of the weights; 0 when they are missing."""
+        return self._storage.size(f"{_place(ref)}/{WEIGHTS_FILE}") or 0
+
     def list(self, name: str | None = None) -> tuple[AdapterRef, ...]:
         """Committed adapters, sorted; those of one name only, if given."""
         found = []
@@ -183,6 +214,14 @@ class Registry:
         if size > DOCUMENT_LIMIT:
             raise Corrupted(f"{file} of {ref} has {size} bytes, above {DOCUMENT_LIMIT}")
         return self._storage.read(path)
+
+
+def _read(folder: Path, file: str) -> bytes:
+    """A document that came from elsewhere. Raises Corrupted when it is missing or too large."""
+    path = folder / file
+    if not path.is_file() or path.stat().st_size > DOCUMENT_LIMIT:
+        raise Corrupted(f"no {file} of at most {DOCUMENT_LIMIT} bytes in {folder}")
+    return path.read_bytes()
 
 
 def _place(ref: AdapterRef) -> str:

@@ -15,8 +15,8 @@ class Defect:
     """One reason not to serve an adapter."""
 
     code: str
-    """pickle, config, unsupported, weights, not_finite, digest, base, module, layer, pair, rank
-    or shape."""
+    """pickle, config, unsupported, weights, not_finite, no_effect, digest, base, module, layer,
+    pair, rank or shape."""
     where: str
     """The file, field or tensor."""
     message: str
@@ -35,6 +35,8 @@ class AdmissionReport:
     defects: tuple[Defect, ...]
     notes: tuple[str, ...]
     """What was not checked, and why."""
+    changes_nothing: bool = False
+    """Every product of its matrices is zero: a defect, unless it was allowed."""
 
     @property
     def ok(self) -> bool:

@@ -204,7 +204,8 @@ class RemoteStorage:
         """
         try:
             yield f"{self._root}/{path}"
-        except OSError as error:
+        # Besides OSError: botocore's own errors, as of an endpoint that is down (1.43).
+        except Exception as error:
             if may_lack and isinstance(error, FileNotFoundError):
                 raise _missing(path) from None
             raise Unavailable(

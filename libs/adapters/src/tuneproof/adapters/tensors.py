@@ -59,6 +59,8 @@ class TensorFacts:
     """`sha256:<hex>` of its bytes as stored (little endian, row by row)."""
     finite: bool
     """No NaN and no infinity."""
+    zero: bool
+    """Nothing but zeros."""
 
 
 def read_header(path: Path) -> tuple[Tensor, ...]:
@@ -106,6 +108,23 @@ def examine(path: Path, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, T
             yield from zip(group, facts, strict=True)
 
 
+def read_values(path: Path, tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor's values in float32, in its shape.
+
+    Raises:
+        InvalidInput: when the file was cut off after its header was read.
+    """
+    with path.open("rb") as file:
+        file.seek(tensor.start)
+        data = file.read(tensor.size)
+    if len(data) < tensor.size:
+        raise _bad(path, f"ended while tensor {tensor.name} was read")
+    if tensor.dtype == "BF16":
+        bits = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return bits.view("<f4").reshape(tensor.shape)
+    return np.frombuffer(data, _NUMPY[tensor.dtype]).astype(np.float32).reshape(tensor.shape)
+
+
 def _groups(tensors: tuple[Tensor, ...]) -> Iterator[list[Tensor]]:
     """The tensors in order, in parts that are worth a thread's start."""
     group: list[Tensor] = []
@@ -124,15 +143,16 @@ def _examine(path: Path, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tens
     with path.open("rb", buffering=0) as file:
         for tensor in tensors:
             file.seek(tensor.start)
-            digest, finite, left = hashlib.sha256(), True, tensor.size
+            digest, finite, zero, left = hashlib.sha256(), True, True, tensor.size
             while left:
                 chunk = buffer[: min(left, _CHUNK)]
                 if _fill(file, chunk) < len(chunk):
                     raise _bad(path, f"ended while tensor {tensor.name} was read")
                 digest.update(chunk)
                 finite = finite and _is_finite(tensor.dtype, chunk)
+                zero = zero and _is_zero(tensor.dtype, chunk)
                 left -= len(chunk)
-            facts.append(TensorFacts(f"sha256:{digest.hexdigest()}", finite))
+            facts.append(TensorFacts(f"sha256:{digest.hexdigest()}", finite, zero))
     return tensors, facts
 
 
@@ -150,6 +170,13 @@ def _is_finite(dtype: str, data: memoryview) -> bool:
         return int((bits & _BF16_EXPONENT).max(initial=0)) < _BF16_EXPONENT
     values: NDArray[Any] = np.frombuffer(data, _NUMPY[dtype])
     return bool(np.isfinite(values).all())
+
+
+def _is_zero(dtype: str, data: memoryview) -> bool:
+    """Looks at the chunk only until the first value that is not zero: a trained tensor's is."""
+    bits: NDArray[Any] = np.frombuffer(data, f"<u{WIDTHS[dtype]}")
+    without_sign = (1 << (8 * WIDTHS[dtype] - 1)) - 1
+    return not (bits[0] & without_sign) and not (bits & without_sign).any()
 
 
 def _parse(path: Path, header: bytes) -> dict[str, Any]:

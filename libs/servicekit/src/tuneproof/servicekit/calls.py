@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -68,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._limits = {False: limits.calls, True: limits.watchers}
         self._running = {False: 0, True: 0}
         self._watching: set[asyncio.Task[Any]] = set()
-        self._ending = False
+        self._ending = asyncio.Event()
         self._methods: dict[str, MethodDescriptor] = {
             f"/{service.full_name}/{method.name}": method
             for service in services
@@ -77,7 +77,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def end_watchers(self) -> None:
         """Ends the watch streams, which would outlast any drain, and refuses new ones."""
-        self._ending = True
+        self._ending.set()
         for task in self._watching:
             task.cancel()
 
@@ -109,7 +109,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def many(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._call(method, context):
                 behaviour = cast(Any, handler.unary_stream or handler.stream_stream)
-                async for response in behaviour(given(request), context):
+                responses = behaviour(given(request), context)
+                if _watches(method):
+                    responses = self._until_the_end(responses)
+                async for response in responses:
                     yield response
 
         kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
@@ -127,7 +130,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: MethodDescriptor, context: Context) -> AsyncIterator[None]:
         labels = (method.containing_service.full_name, method.name)
-        watches = method.name.startswith("Watch")
+        watches = _watches(method)
         start = time.perf_counter()
         code, why = "OK", ""
         traced = (
@@ -142,8 +145,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 needs = role_needed(method)
                 set_caller(self._tokens.check(authorization_of(context), needs=needs))
             self._admit(watches)
-            with self._watched(watches):
-                yield
+            yield
         except (asyncio.CancelledError, GeneratorExit):
             code = "CANCELLED"
             raise
@@ -168,7 +170,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _admit(self, watches: bool) -> None:
         limit = self._limits[watches]
-        if watches and self._ending:
+        if watches and self._ending.is_set():
             raise Unavailable(_ENDING)
         if self._running[watches] > limit:
             kind = "watch streams" if watches else "calls"
@@ -178,23 +180,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 retry_after=_OVERLOAD_RETRY_SECONDS,
             )
 
-    @contextmanager
-    def _watched(self, watches: bool) -> Iterator[None]:
-        """Holds a watch stream where `end_watchers` finds it."""
-        task = asyncio.current_task()
-        if not watches or task is None:
-            yield
-            return
-        self._watching.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._ending:
-                raise
-            task.uncancel()
-            raise Unavailable(_ENDING) from None
-        finally:
-            self._watching.discard(task)
+    async def _until_the_end(self, responses: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
+        """A watch stream that `end_watchers` ends.
+
+        It is cancelled only while it waits: gRPC loses a cancellation that meets it in sending, and
+        the call never ends.
+        """
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        async with aclosing(responses):
+            while not self._ending.is_set():
+                self._watching.add(task)
+                try:
+                    response = await anext(responses)
+                except StopAsyncIteration:
+                    return
+                except asyncio.CancelledError:
+                    if not self._ending.is_set():
+                        raise
+                    task.uncancel()
+                    break
+                finally:
+                    self._watching.discard(task)
+                yield response
+        raise Unavailable(_ENDING)
+
+
+def _watches(method: MethodDescriptor) -> bool:
+    return method.name.startswith("Watch")
 
 
 def _read(read: Callable[[bytes], Any], raw: bytes) -> Any:

@@ -1,6 +1,10 @@
-"""`tuneproof adapters …`: commands that call a generator, or examine an adapter's folder.
+"""`tuneproof adapters …`: commands that call a generator, or handle adapters without one.
 
 commands   list, show, declare, remove, watch, verify
+stored     list and show of an artifact store; gc
+moving     push, pull: artifact stores, OCI registries, folders
+pairs      diff
+merging    merge, by the trainer's package
 aliases    alias, aliases, history, rollback, retire
 tables     adapters and aliases on the terminal and as JSON
 watch      following adapters while replicas come and go

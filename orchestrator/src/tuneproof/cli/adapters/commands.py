@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tuneproof.cli.adapters.stored import STORE_HELP, list_stored, show_stored
 from tuneproof.cli.adapters.tables import json_of, show_adapter, show_adapters, summary_of
 from tuneproof.cli.adapters.verify import show_report, verify_folder
 from tuneproof.cli.adapters.watch import watch_on
@@ -25,6 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+StoreOption = Annotated[
+    str,
+    typer.Option(help=f"Ask this artifact store, not a generator. {STORE_HELP}"),
+]
 RefArgument = Annotated[str, typer.Argument(help="`name@sha256:…`, as in the registry.")]
 
 
@@ -37,13 +42,18 @@ class _Watched(Asked):
 
 @app.command("list")
 @takes_options
-def list_command(asked: Asked) -> None:
-    """List the pool's adapters, with their state on each replica.
+def list_command(asked: Asked, *, artifacts: StoreOption = "") -> None:
+    """List the pool's adapters, with their state on each replica; or those of an artifact store.
 
-    Example:
+    Examples:
 
       tuneproof adapters list
+
+      tuneproof adapters list --artifacts .tuneproof/artifacts
     """
+    if artifacts:
+        list_stored(artifacts, as_json=asked.as_json)
+        return
 
     async def work(client: GeneratorClient) -> tuple[list[AdapterInfo], PoolInfo]:
         return await client.adapters(), await client.pool()
@@ -58,15 +68,28 @@ def list_command(asked: Asked) -> None:
 def show_command(
     asked: Asked,
     ref: Annotated[str, typer.Argument(help="`name@sha256:…` or an alias.")],
+    *,
+    artifacts: StoreOption = "",
 ) -> None:
-    """Show an adapter in full: states with their times, stages, replicas, requests.
+    """Show an adapter in full: states with their times, stages, replicas, requests, precisions; or,
+    of an artifact store, what it is and where it comes from.
 
-    Example:
+    Examples:
 
       tuneproof adapters show live --json
+
+      tuneproof adapters show short@sha256:... --artifacts s3://models/tuneproof
     """
-    adapter = asked.run(lambda client: client.adapter(ref))
-    asked.give(json_of(adapter), lambda: show_adapter(adapter))
+    if artifacts:
+        show_stored(artifacts, ref, as_json=asked.as_json)
+        return
+
+    async def work(client: GeneratorClient) -> tuple[AdapterInfo, PoolInfo]:
+        return await client.adapter(ref), await client.pool()
+
+    adapter, pool = asked.run(work)
+    value = {**json_of(adapter), "served_precision": pool.dtype}
+    asked.give(value, lambda: show_adapter(adapter, pool.dtype))
 
 
 @app.command("declare")
@@ -86,6 +109,9 @@ def declare_command(
         Literal["refuse", "evict-idle"],
         typer.Option(help="At full capacity: refuse, or evict the adapter idle for longest."),
     ] = "refuse",
+    allow_no_effect: Annotated[
+        bool, typer.Option("--allow-no-effect", help="Serve it even if it changes nothing.")
+    ] = False,
 ) -> None:
     """Add an adapter from the registry to the pool, which fetches, verifies, loads and serves it.
 
@@ -100,7 +126,12 @@ def declare_command(
 
     async def work(client: GeneratorClient) -> AdapterInfo:
         start = time.monotonic()
-        declared = await client.declare(ref, required=required, on_full=on_full.replace("-", "_"))
+        declared = await client.declare(
+            ref,
+            required=required,
+            on_full=on_full.replace("-", "_"),
+            allow_no_effect=allow_no_effect,
+        )
         if not wait:
             return declared
         return await client.wait_ready(

@@ -37,14 +37,18 @@ def show_adapters(adapters: Sequence[AdapterInfo], pool: PoolInfo) -> None:
             one.reason,
         )
     if adapters:
-        _print(table)
+        print_wide(table)
     replicas = ", ".join(pool.live_replicas or (pool.replica,))
     places = f"{len(adapters)} of {pool.max_cpu_loras} adapters"
     out.print(f"{pool.base_model}: {places}; replicas: {replicas}", markup=False)
 
 
-def show_adapter(one: AdapterInfo) -> None:
-    """Prints all that is known of it."""
+def show_adapter(one: AdapterInfo, served: str) -> None:
+    """Prints all that is known of it.
+
+    Args:
+        served: the engine's precision.
+    """
     table = Table(box=None, show_header=False)
     last_used = _time(one.last_used_time) or "never"
     facts = {
@@ -56,6 +60,9 @@ def show_adapter(one: AdapterInfo) -> None:
         "aliases": ", ".join(one.aliases) or "none",
         "requests": f"{one.running_requests} running; last ended: {last_used}",
         "weights in": one.residency or "not known",
+        "trained in": one.trained_precision or "not told",
+        "served in": served,
+        "fingerprint": one.fingerprint or "not compared yet",
         "stages": times_of(one.stage_seconds) or "none yet",
     }
     for name, value in facts.items():
@@ -64,7 +71,7 @@ def show_adapter(one: AdapterInfo) -> None:
         table.add_row(f"on {name}", " ".join(filter(None, (replica.state, replica.reason))))
     for change in one.transitions:
         table.add_row(_time(change.time), " ".join(filter(None, (change.state, change.reason))))
-    _print(table)
+    print_wide(table)
 
 
 def show_aliases(aliases: Iterable[AliasInfo]) -> None:
@@ -75,7 +82,7 @@ def show_aliases(aliases: Iterable[AliasInfo]) -> None:
             *(one.name, str(one.version), target_of(one).replace(", ", "\n")),
             *(_time(one.set_time), one.set_by, one.reason),
         )
-    _print(table)
+    print_wide(table)
 
 
 def target_of(alias: AliasInfo) -> str:
@@ -96,7 +103,7 @@ def summary_of(adapter: AdapterInfo) -> str:
     return "  ".join(filter(None, parts)).rstrip()
 
 
-def _print(table: Table) -> None:
+def print_wide(table: Table) -> None:
     """Prints it in its full width, so that a reference stays in one piece and can be copied."""
     out.print(table, markup=False, width=_WIDTH, crop=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from pydantic import ValidationError
@@ -12,7 +13,12 @@ from tuneproof.data.sources import NAME_PATTERN
 from tuneproof.servicekit.yamlfile import FileKind, Location, Mistake, repeated
 from tuneproof.study.design.arms import GRID, ArmSpec
 from tuneproof.study.design.model_mistakes import model_mistakes
-from tuneproof.study.design.models import ADDRESS_PATTERN, URL_PATTERN, VARIABLE_PATTERN
+from tuneproof.study.design.models import (
+    ADDRESS_PATTERN,
+    URL_PATTERN,
+    VARIABLE_PATTERN,
+    BaseSpec,
+)
 from tuneproof.study.design.plan import sizes_of
 from tuneproof.study.design.spec import LEXICAL_MEASURES, RUBRIC_PATTERN, DataSpec, StudySpec
 
@@ -28,6 +34,7 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
     if spec.training is not None:
         found += repeated(spec.training.sizes, ("training", "sizes"), "size")
         found += repeated(spec.training.seeds, ("training", "seeds"), "seed")
+    found += _settings(spec)
     if spec.corpus.overlap_tokens >= spec.corpus.max_tokens:
         found.append(
             (("corpus", "overlap_tokens"), f"must be below max_tokens ({spec.corpus.max_tokens})")
@@ -44,6 +51,26 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
             if measure not in spec.comparison.margin and measure in LEXICAL_MEASURES
         ]
     return found + _primary(spec)
+
+
+def _settings(spec: StudySpec) -> Iterator[Mistake]:
+    """Hyper-parameters that no training of a study can have."""
+    shared = spec.training.hyperparameters if spec.training is not None else Hyperparameters()
+    given: list[tuple[Location, Hyperparameters]] = [(("training", "hyperparameters"), shared)]
+    for place, model in enumerate(spec.models):
+        if isinstance(model, BaseSpec) and model.hyperparameters.model_fields_set:
+            given.append((("models", place, "hyperparameters"), model.tuned_by(shared)))
+    for at, values in given:
+        if values.target_parameters:
+            yield (
+                (*at, "target_parameters"),
+                "makes adapters that no generator serves: leave it out",
+            )
+        for name in ("early_stopping_patience", "validation_steps"):
+            if getattr(values, name) and not values.validation_share:
+                yield (*at, name), "needs examples to validate on: give validation_share, too"
+        if values.skip_modules and values.method == "lora":
+            yield (*at, "skip_modules"), "has no use, because method lora quantises nothing"
 
 
 def _costs(spec: StudySpec) -> list[Mistake]:

@@ -181,7 +181,7 @@ class Chain:
         inputs = {
             "base": self.identities.of(cell.model).content,
             "data": sha256_of_bytes(data),
-            "hyperparameters": cell.hyperparameters.model_dump(mode="json"),
+            "hyperparameters": cell.hyperparameters.content(),
             "seed": cell.seed,
         }
         return task("training", inputs)

@@ -21,7 +21,7 @@ from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task
 from tuneproof.study.steps.answering import Answering
 from tuneproof.study.steps.chain import AnswerWork, Chain
-from tuneproof.study.steps.judging import ask_judge, rank_of
+from tuneproof.study.steps.judging import Grading
 from tuneproof.study.steps.tally import (
     ANSWERS,
     CORPUS,
@@ -34,7 +34,6 @@ from tuneproof.study.steps.tally import (
     Tally,
 )
 from tuneproof.study.steps.training import Trainings
-from tuneproof.study.steps.work import Lane
 
 
 class Graph:
@@ -87,11 +86,7 @@ class Graph:
             adapters=len(self._paths),
             in_flight=bounds.answers,
         )
-        self._grades = Lane(
-            ask_judge(services, chain.identities.judge_name, bounds.grades),
-            chain.state,
-            recover=services.recover,
-        )
+        self._grading = Grading(chain, services, tallies)
 
     async def run(self) -> None:
         """Does what is missing.
@@ -100,13 +95,12 @@ class Graph:
             ExceptionGroup: of what stops the whole study.
         """
         if self._with_grades:
-            for task in self._chain.form_grades():
-                self._grade(task, JUDGE_CHECK, counted=True)
+            self._grading.ask(self._chain.form_grades(), JUDGE_CHECK)
         # Where stages take turns, no path goes on before every training has ended.
         trained = asyncio.Barrier(len(self._paths) + 1 if self._in_turn else 1)
         async with asyncio.TaskGroup() as lanes:
             if not self._in_turn:
-                lanes.create_task(self._judge())
+                lanes.create_task(self._grading.run())
             async with asyncio.TaskGroup() as answers:
                 answers.create_task(self._answer())
                 async with asyncio.TaskGroup() as paths:
@@ -115,8 +109,8 @@ class Graph:
                         paths.create_task(self._path(task, cells, trained))
                 self._answering.close()
             if self._in_turn:
-                lanes.create_task(self._judge())
-            self._grades.close()
+                lanes.create_task(self._grading.run())
+            self._grading.close()
 
     async def _base_path(self, trained: asyncio.Barrier) -> None:
         await trained.wait()
@@ -140,10 +134,6 @@ class Graph:
         with span("answers"):
             await self._answering.run()
 
-    async def _judge(self) -> None:
-        with span("grades"):
-            await self._grades.run()
-
     def _tally_of(self, work: AnswerWork) -> Tally:
         return self._tallies[READER_ANSWERS if work.check else ANSWERS]
 
@@ -154,19 +144,9 @@ class Graph:
         self.answered += is_new
         if not self._with_grades:
             return
-        task = self._chain.grade_of(work, output["text"])
-        self._grade(task, READER_SCORES if work.check else GRADES, counted=counted)
-
-    def _grade(self, task: Task, stage: str, *, counted: bool) -> None:
-        """Has a grade asked for, unless it is there.
-
-        Args:
-            counted: where it is there, the tally knows.
-        """
-        if self._chain.state.without_output([task.key]):
-            is_check = stage != GRADES
-            self._grades.add(task, self._tallies[stage], rank=(is_check, *rank_of(task)))
-        elif not counted:
+        stage = READER_SCORES if work.check else GRADES
+        there = self._grading.ask([self._chain.grade_of(work, output["text"])], stage)
+        if there and not counted:
             self._tallies[stage].already(self._chain.state)
 
 
@@ -176,29 +156,16 @@ async def grade_answers(chain: Chain, services: Services, tallies: Mapping[str, 
     Args:
         tallies: as they are counted now.
     """
-    bounds, state = chain.plan.spec.execution, chain.state
-    lane = Lane(
-        ask_judge(services, chain.identities.judge_name, bounds.grades),
-        state,
-        recover=services.recover,
-    )
-
-    def add(tasks: Sequence[Task], stage: str) -> None:
-        missing = state.without_output([task.key for task in tasks])
-        for task in tasks:
-            if task.key in missing:
-                lane.add(task, tallies[stage], rank=(stage != GRADES, *rank_of(task)))
-
+    grading = Grading(chain, services, tallies)
     for stage in (GRADES, READER_SCORES, JUDGE_CHECK):
         if stage in tallies:
             tallies[stage].try_again()
-    add(list(chain.grades().values()), GRADES)
+    grading.ask(list(chain.grades().values()), GRADES)
     if chain.oracle:
-        add(list(chain.reader_grades().values()), READER_SCORES)
-    add(chain.form_grades(), JUDGE_CHECK)
-    lane.close()
-    with span("grades"):
-        await lane.run()
+        grading.ask(list(chain.reader_grades().values()), READER_SCORES)
+    grading.ask(chain.form_grades(), JUDGE_CHECK)
+    grading.close()
+    await grading.run()
 
 
 def _paths(chain: Chain) -> list[tuple[Task, list[PlannedCell]]]:

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
 from tuneproof.results import Grade
 from tuneproof.sdk import GradeInput
 from tuneproof.servicekit.errors import TuneproofError, Unavailable, WrongState
+from tuneproof.servicekit.tracing import span
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task
-from tuneproof.study.steps.work import Ask, TaskOutcome
+from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.tally import GRADES, Tally
+from tuneproof.study.steps.work import Ask, Lane, TaskOutcome
 
 _PASSING = frozenset({"timeout", "endpoint"})
 """Kinds of failure that come from the endpoint's state at that moment, not from the answer."""
+
+
+class Grading:
+    """The judge's lane: what has no grade yet is asked for, what belongs to a check last.
+
+    Args:
+        tallies: by stage.
+    """
+
+    def __init__(self, chain: Chain, services: Services, tallies: Mapping[str, Tally]) -> None:
+        bound = chain.plan.spec.execution.grades
+        self._state = chain.state
+        self._tallies = tallies
+        self._lane = Lane(
+            ask_judge(services, chain.identities.judge_name, bound),
+            chain.state,
+            recover=services.recover,
+        )
+
+    def ask(self, tasks: Sequence[Task], stage: str) -> int:
+        """Has those grades asked for that are not there; how many are."""
+        missing = self._state.without_output([task.key for task in tasks])
+        wanted = [task for task in tasks if task.key in missing]
+        for task in wanted:
+            self._lane.add(task, self._tallies[stage], rank=(stage != GRADES, *rank_of(task)))
+        return len(tasks) - len(wanted)
+
+    def close(self) -> None:
+        """Nothing more comes: `run` ends after what is here."""
+        self._lane.close()
+
+    async def run(self) -> None:
+        """Grades until it is closed."""
+        with span("grades"):
+            await self._lane.run()
 
 
 def ask_judge(services: Services, judge_name: str, in_flight: int) -> Ask:

@@ -6,16 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-
-import fsspec
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.results import Training
 from tuneproof.sdk import RunInfo, RunSpec, TrainerClient
-from tuneproof.servicekit.digests import sha256_of_bytes
+from tuneproof.sdk.datasets import store_data
 from tuneproof.servicekit.errors import AlreadyExists, Internal, TuneproofError, Unavailable
-from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.design.plan import PlannedCell
 from tuneproof.study.services import Services
@@ -98,9 +94,7 @@ class Trainings:
         chain = self._chain
         data = chain.training_data(cell)
         assert data is not None, "a training task exists only with its data"  # noqa: S101
-        digest = sha256_of_bytes(data)
-        path = f"datasets/{digest.removeprefix('sha256:')}.jsonl"
-        await asyncio.to_thread(_store, self._artifacts, path, data)
+        path, digest = await asyncio.to_thread(store_data, self._artifacts, data)
         spec = RunSpec(
             adapter_name=cell.adapter,
             data_path=path,
@@ -142,17 +136,6 @@ async def _create(trainer: TrainerClient, task: Task, spec: RunSpec) -> RunInfo:
         if run.state not in {"failed", "cancelled"}:
             return run
     raise Internal(f"training {stem} failed {_MOST_TRIES} times: {run.reason}")
-
-
-def _store(artifacts: str, path: str, data: bytes) -> None:
-    filesystem, root = fsspec.core.url_to_fs(artifacts)
-    target = f"{root.rstrip('/')}/{path}"
-    if filesystem.exists(target):
-        return
-    if "file" in filesystem.protocol:
-        write_atomically(Path(target), data)
-    else:
-        filesystem.pipe_file(target, data)
 
 
 def _values_of(spec: RunSpec) -> dict[str, object]:

@@ -73,6 +73,10 @@ class AdapterRecord:
     """Of its matrices; 0 until it is verified."""
     size_bytes: int = 0
     """Of its files; 0 until they are here."""
+    trained_precision: str = ""
+    """Of the base in training, in words; empty until it is verified, or when nothing tells it."""
+    fingerprint: str = ""
+    """What comparing its effect with that in training found, in words; empty until it is READY."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds of `fetch`, `verify`, `load`, `warm`, as far as they are done."""
     tries: int = 0
@@ -112,12 +116,14 @@ class AdapterRecord:
     def declared_again(self, now: datetime) -> AdapterRecord:
         """The record of a FAILED adapter that begins anew."""
         step = self.to(AdapterState.PENDING, now, reason="declared again")
-        return replace(step, transitions=step.transitions[-1:], stage_seconds={}, tries=0)
+        return replace(
+            step, transitions=step.transitions[-1:], stage_seconds={}, fingerprint="", tries=0
+        )
 
     def tried_again(self, now: datetime) -> AdapterRecord:
         """The record of a FAILED adapter that is tried once more."""
         step = self.to(AdapterState.PENDING, now, reason=f"tried again, after: {self.reason}")
-        return replace(step, stage_seconds={})
+        return replace(step, stage_seconds={}, fingerprint="")
 
     def failed(self, now: datetime, reason: str, *, wait: float | None = None) -> AdapterRecord:
         """The record of a failure.

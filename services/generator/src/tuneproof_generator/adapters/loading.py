@@ -8,24 +8,24 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from tuneproof.adapters import AdapterRef
-from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.servicekit.tracing import span
 from tuneproof_generator.adapters.admission import Inspect
 from tuneproof_generator.adapters.detached import detached
+from tuneproof_generator.adapters.effects import EffectCheck
 from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.adapters.local_adapter import LocalAdapter
-from tuneproof_generator.engine.protocol import Engine, LoadedAdapter, Sampling
+from tuneproof_generator.engine.protocol import Engine, LoadedAdapter
 from tuneproof_generator.metrics import LOAD_SECONDS
 
 FETCH_SECONDS = 600.0
 """How long the registry may take to give one adapter, by default."""
 _FETCHES_AT_ONCE = 2
-_WARM_TOKEN = 0
 
 
 class AdapterSource(Protocol):
@@ -39,7 +39,7 @@ Run = Callable[..., Awaitable[Any]]
 
 
 class Loader:
-    """Fetches, checks, loads and warms adapters; deletes files that no adapter needs.
+    """Fetches, checks, loads and compares adapters; deletes files that no adapter needs.
 
     Args:
         cache: a folder of this process alone.
@@ -63,12 +63,21 @@ class Loader:
         self._cache = cache
         self._fetch_seconds = fetch_seconds
         self._run = run
+        self._effects = EffectCheck(engine)
         self._ids = itertools.count(1)
         # Two names can share one content, hence one folder.
         self._folders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wanted: set[AdapterRef] = set()
         self._reading = asyncio.Semaphore(_FETCHES_AT_ONCE)
         self._tidying: set[asyncio.Task[None]] = set()
+
+    async def prepare(self) -> None:
+        """Asks the engine's base what adapters are compared with, before the first one comes.
+
+        Raises:
+            Unavailable: when the engine is dead.
+        """
+        await self._effects.prepare()
 
     async def fetch(self, local: LocalAdapter) -> Path:
         """Brings an adapter's files here and checks them. They stay until `discard`.
@@ -86,13 +95,23 @@ class Loader:
             local.enter(AdapterState.VERIFYING)
             async with _timed("verify", local):
                 local.inspected(await self._run(self._inspect, folder, ref))
+            if local.admitted and local.admitted.changes_nothing and not local.allow_no_effect:
+                raise InvalidInput(
+                    f"{ref} has no effect: every product of its matrices is zero, so the base would"
+                    " answer in its name. Train it, or declare it with allow_no_effect",
+                    field="adapter_ref",
+                    reason="ADAPTER_REFUSED",
+                    codes="no_effect",
+                )
         return folder
 
     async def load(self, local: LocalAdapter, folder: Path) -> LoadedAdapter:
-        """Brings an adapter into the engine and generates one token with it.
+        """Brings an adapter into the engine, and compares what it does there with what it did in
+        training.
 
         Raises:
-            TuneproofError: when the engine refuses it, or is dead.
+            TuneproofError: when the engine refuses it, it does something else, or the engine is
+                dead.
         """
         local.enter(AdapterState.LOADING)
         adapter = LoadedAdapter(str(local.ref), next(self._ids), folder)
@@ -100,7 +119,12 @@ class Loader:
         async with _timed("load", local):
             await self._engine.load(adapter)
         async with _timed("warm", local):
-            await self._warm(adapter)
+            fingerprint = local.admitted.fingerprint if local.admitted else None
+            local.compared(
+                await self._effects.check(
+                    adapter, fingerprint, allow_no_effect=local.allow_no_effect
+                )
+            )
         return adapter
 
     async def discard(self, local: LocalAdapter) -> None:
@@ -145,14 +169,6 @@ class Loader:
         for path in self._cache.iterdir() if self._cache.is_dir() else ():
             if path.is_dir() and path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)
-
-    async def _warm(self, adapter: LoadedAdapter) -> None:
-        sampling = Sampling(max_tokens=1)
-        request_id = f"warm-{adapter.engine_id}"
-        stream = self._engine.generate(request_id, [_WARM_TOKEN], sampling, adapter)
-        async with aclosing(stream):
-            async for _ in stream:
-                pass
 
 
 @asynccontextmanager

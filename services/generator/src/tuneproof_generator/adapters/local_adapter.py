@@ -33,6 +33,10 @@ class LocalAdapter:
         """None unless the engine may hold it."""
         self.loading: asyncio.Task[None] | None = None
         self.removal: asyncio.Task[None] | None = None
+        self.allow_no_effect = False
+        """Its declaration allows that it changes nothing."""
+        self.admitted: AdmissionResult | None = None
+        """What admission found; None until it is verified."""
         self.gone = False
         self.awaits_eviction = False
         """It holds no capacity yet: once it is verified, an idle adapter is evicted for it."""
@@ -75,4 +79,13 @@ class LocalAdapter:
         self.record = self.record.took(stage, seconds)
 
     def inspected(self, result: AdmissionResult) -> None:
-        self.record = replace(self.record, rank=result.rank, size_bytes=result.size_bytes)
+        self.admitted = result
+        self.record = replace(
+            self.record,
+            rank=result.rank,
+            size_bytes=result.size_bytes,
+            trained_precision=result.trained_precision,
+        )
+
+    def compared(self, words: str) -> None:
+        self.record = replace(self.record, fingerprint=words)

@@ -79,11 +79,19 @@ class LocalAdapters:
         self._clock = clock
 
     def ensure(
-        self, ref: AdapterRef, required: bool, *, retry: bool = True, evict: bool = False
+        self,
+        ref: AdapterRef,
+        required: bool,
+        *,
+        allow_no_effect: bool = False,
+        retry: bool = True,
+        evict: bool = False,
     ) -> LocalAdapter:
         """Begins to load an adapter, unless it is here already. Without capacity it is FAILED.
 
         Args:
+            allow_no_effect: whether it may change nothing. Where that is new, one that FAILED is
+                tried again in any case.
             retry: whether one that FAILED is tried again.
             evict: whether an idle adapter is evicted for it when the capacity is used up.
         """
@@ -91,10 +99,13 @@ class LocalAdapters:
         if local is None:
             record = AdapterRecord.declared(str(ref), required=required, now=self._clock())
             local = LocalAdapter(ref, record, self._changed, self._clock)
+            local.allow_no_effect = allow_no_effect
             self._begin(local, evict=evict)
             return local
         if local.record.required is not required:
             local.update(replace(local.record, required=required))
+        retry = retry or (allow_no_effect and not local.allow_no_effect)
+        local.allow_no_effect = allow_no_effect
         if local.record.state is AdapterState.FAILED and retry:
             self._begin(local, evict=evict)
         return local

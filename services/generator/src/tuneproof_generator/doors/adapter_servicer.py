@@ -40,6 +40,7 @@ class AdapterServicer(generator_pb2_grpc.AdapterServiceServicer):
             AdapterRef.parse(request.ref),
             required=request.required,
             request_id=request.request_id,
+            allow_no_effect=request.allow_no_effect,
             evict=request.on_full == pb.ON_FULL_EVICT_IDLE,
         )
         return pb.DeclareAdapterResponse(adapter=adapter_of(view))

@@ -3,6 +3,7 @@
 protocol          what the rest of the generator asks of an engine
 vllm_engine       vLLM's AsyncLLM in this process, started with `arguments` and `environment`
 scheduled_client  puts `slots` before it: adapters take turns when there are more than slots
-worker            runs in vLLM's worker processes: `worker_watch`, `cpu_lora`, `cpu_experts`
+worker            runs in vLLM's worker processes: `worker_watch`, `cpu_lora`,
+                  `cpu_segments`, `cpu_experts`
 residency         where the adapters' weights are, by the workers' report
 """

@@ -1,4 +1,4 @@
-"""Keeps adapters away from the base model's answers on a CPU.
+"""Keeps adapters away from the base model's answers on a CPU, and the engine alive.
 
 In a batch, tokens of the base model carry the adapter index -1. The CPU kernels of vLLM 0.32
 (`torch_ops.bgmv_shrink`) use it as a Python index, which is the last slot: a request for the base
@@ -26,6 +26,25 @@ def protect_base() -> None:
     # The prefill kernels look it up in their module, the decode path in the one that imported it.
     lora_ops.bgmv_shrink = protected
     punica_cpu.bgmv_shrink = protected
+
+
+def protect_prompt_scores() -> None:
+    """Makes log-probabilities of prompts possible beside other requests.
+
+    For them vLLM 0.32 computes the logits of a whole prompt, but adds the adapters' part of the
+    output layer by the indices of the batch's requests (`PunicaWrapperCPU.add_lora_logits`). Where
+    the numbers of the two differ, einsum raises, and the engine ends: any client could do that with
+    `prompt_logprobs`. Nothing is added then. The trainer adapts no output layer; an adapter that
+    does shows another effect than in training, and is not served.
+    """
+    add = punica_cpu.PunicaWrapperCPU.add_lora_logits
+
+    @functools.wraps(add)
+    def protected(self: Any, y: Any, x: Any, *others: Any, **options: Any) -> None:
+        if x.view(-1, x.shape[-1]).shape[0] == self.sampler_indices.shape[0]:
+            add(self, y, x, *others, **options)
+
+    punica_cpu.PunicaWrapperCPU.add_lora_logits = protected
 
 
 def _without_base(shrink: Callable[..., None]) -> Callable[..., None]:

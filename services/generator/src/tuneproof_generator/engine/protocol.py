@@ -111,6 +111,26 @@ class Engine(Protocol):
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a raw text, with the special tokens that the tokenizer adds itself."""
 
+    def encode_probe(self, question: str) -> list[int]:
+        """Token ids of one of the fixed questions, as the trainer makes them: by `encode_chat`,
+        but on a fixed day; as a raw text when there is no template."""
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """The first token ids of a text that follows a prompt, without special tokens."""
+
+    async def score(
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+        adapter: LoadedAdapter | None,
+    ) -> tuple[float, ...]:
+        """The log-probabilities, in nats, of fixed tokens after a prompt. Also generates a token.
+
+        Raises:
+            Unavailable: when the engine is dead.
+        """
+
     def generate(
         self,
         request_id: str,

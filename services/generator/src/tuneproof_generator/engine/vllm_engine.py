@@ -19,6 +19,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from tuneproof.adapters.fingerprint import prompt_of, tokens_of
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof_generator.engine.arguments import EngineOptions, engine_arguments
 from tuneproof_generator.engine.protocol import (
@@ -121,6 +122,43 @@ class VllmEngine:
 
     def encode_text(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text))
+
+    def encode_probe(self, question: str) -> list[int]:
+        return prompt_of(self._tokenizer, question)
+
+    def encode_continuation(self, text: str) -> list[int]:
+        return tokens_of(self._tokenizer, text)
+
+    async def score(
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+        adapter: LoadedAdapter | None,
+    ) -> tuple[float, ...]:
+        outputs = self.client.generate(
+            tokens_input([*prompt, *tokens]) | {"arrival_time": time.time()},
+            # vLLM then computes the whole prompt anew: a cached block has no log-probabilities.
+            SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                prompt_logprobs=0,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            ),
+            request_id,
+            lora_request=lora_request(adapter) if adapter else None,
+        )
+        try:
+            async with aclosing(outputs):
+                (output,) = [each async for each in outputs]
+        except EngineDeadError as error:
+            raise Unavailable(_DEAD) from error
+        except RetryableRequestError as error:
+            raise Unavailable(str(error)) from error
+        rows = (output.prompt_logprobs or ())[len(prompt) :]
+        if len(rows) != len(tokens):
+            raise Unavailable(f"the engine ended {request_id} without log-probabilities")
+        return tuple(float(row[token].logprob) for row, token in zip(rows, tokens, strict=True))
 
     async def generate(
         self,

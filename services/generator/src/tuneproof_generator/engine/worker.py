@@ -12,7 +12,8 @@ from typing import Any
 from vllm.platforms import current_platform
 
 from tuneproof_generator.engine.cpu_experts import keep_experts_plain
-from tuneproof_generator.engine.cpu_lora import protect_base
+from tuneproof_generator.engine.cpu_lora import protect_base, protect_prompt_scores
+from tuneproof_generator.engine.cpu_segments import share_products
 from tuneproof_generator.engine.worker_watch import SERVICE_PID, watch
 
 
@@ -31,5 +32,7 @@ class WorkerExtension:
 
 watch(int(os.environ[SERVICE_PID]))
 if current_platform.is_cpu():
+    share_products()  # Before it is wrapped.
     protect_base()
+    protect_prompt_scores()
     keep_experts_plain()

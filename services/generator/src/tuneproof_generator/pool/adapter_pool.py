@@ -135,12 +135,19 @@ class AdapterPool:
             raise Unavailable(f"required adapters are not READY: {'; '.join(missing)}")
 
     async def declare(
-        self, ref: AdapterRef, *, required: bool, request_id: str, evict: bool = False
+        self,
+        ref: AdapterRef,
+        *,
+        required: bool,
+        request_id: str,
+        allow_no_effect: bool = False,
+        evict: bool = False,
     ) -> AdapterView:
         """Adds an adapter to the declared set; it loads in the background. Repeatable; one that
         FAILED is tried again at once.
 
         Args:
+            allow_no_effect: whether it may change nothing.
             evict: whether the adapter that has been idle for longest is evicted when the capacity
                 is used up.
 
@@ -160,11 +167,13 @@ class AdapterPool:
                 self._capacity.check(ref, evict=evict)
             # This replica may not have read yet what another one wrote.
             stored = await asyncio.to_thread(self._declarations.get, ref)
-            if stored is None or stored.required is not required:
-                declaration = Declaration(ref, required, self._clock(), request_id)
+            wanted = (required, allow_no_effect)
+            if stored is None or (stored.required, stored.allow_no_effect) != wanted:
+                declaration = Declaration(ref, required, self._clock(), request_id, allow_no_effect)
                 await asyncio.to_thread(self._declarations.put, declaration)
                 _log.info("declared", adapter=str(ref), required=required, request_id=request_id)
-            return self.views.of(self._local.ensure(ref, required, evict=evict))
+            local = self._local.ensure(ref, required, allow_no_effect=allow_no_effect, evict=evict)
+            return self.views.of(local)
 
     async def remove(self, name: AdapterRef, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Takes an adapter out of the declared set and drains it: new requests are refused at once,
@@ -197,7 +206,10 @@ class AdapterPool:
                     return None
                 stored = await asyncio.to_thread(self._declarations.get, local.ref)
                 if stored and stored.required:
-                    self._local.ensure(local.ref, required=True, retry=False)
+                    allowed = stored.allow_no_effect
+                    self._local.ensure(
+                        local.ref, required=True, allow_no_effect=allowed, retry=False
+                    )
                     return None
                 try:
                     await self.routes.undeclare(local.ref)

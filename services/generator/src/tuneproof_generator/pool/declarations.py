@@ -26,6 +26,8 @@ class Declaration:
     """Readiness waits for it."""
     time: AwareDatetime
     request_id: str = ""
+    allow_no_effect: bool = False
+    """It may change nothing."""
 
 
 _STORED = TypeAdapter(Declaration)

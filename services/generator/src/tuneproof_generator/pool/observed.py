@@ -15,9 +15,9 @@ import structlog
 
 from tuneproof.adapters import ObjectStore
 from tuneproof.servicekit.errors import Corrupted, NotFound, Unavailable
+from tuneproof.servicekit.processes import is_running
 from tuneproof_generator import metrics
 from tuneproof_generator.clock import now
-from tuneproof_generator.pool.process import is_running
 from tuneproof_generator.pool.replica_status import FOLDER, AdapterStatus, ReplicaStatus, path_of
 
 _FORGET_LEASES = 20

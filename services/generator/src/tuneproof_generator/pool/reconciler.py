@@ -112,7 +112,12 @@ class Reconciler:
     def _served(self) -> list[Declaration]:
         """What to take for the declaration of an adapter whose object cannot be read."""
         return [
-            Declaration(local.ref, local.record.required, local.record.transitions[0].time)
+            Declaration(
+                local.ref,
+                local.record.required,
+                local.record.transitions[0].time,
+                allow_no_effect=local.allow_no_effect,
+            )
             for local in self._held.values()
             if local.record.state is not AdapterState.DRAINING
         ]
@@ -121,6 +126,12 @@ class Reconciler:
         local = self._held.get(str(declaration.ref))
         if local is None or (
             local.record.state is not AdapterState.DRAINING
-            and local.record.required is not declaration.required
+            and (local.record.required, local.allow_no_effect)
+            != (declaration.required, declaration.allow_no_effect)
         ):
-            self._local.ensure(declaration.ref, declaration.required, retry=False)
+            self._local.ensure(
+                declaration.ref,
+                declaration.required,
+                allow_no_effect=declaration.allow_no_effect,
+                retry=False,
+            )

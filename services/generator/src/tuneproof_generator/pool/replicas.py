@@ -17,10 +17,10 @@ import structlog
 
 from tuneproof.adapters import ObjectStore
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.processes import is_running, this_process
 from tuneproof_generator import metrics
 from tuneproof_generator.clock import now
 from tuneproof_generator.pool.observed import ObservedReplicas
-from tuneproof_generator.pool.process import is_running, this_process
 from tuneproof_generator.pool.replica_status import AdapterStatus, ReplicaStatus, path_of
 
 _COALESCE_SECONDS = 0.1

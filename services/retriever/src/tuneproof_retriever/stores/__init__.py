@@ -7,6 +7,7 @@
     weaviate_store a Weaviate server, which several retrievers may share
     ├── weaviate_records     a collection for each corpus, its record, and who may change it
     ├── weaviate_schema      what a collection is made of
+    ├── weaviate_seeds       keeps its quantised index whole
     ├── weaviate_objects     passages as objects
     ├── weaviate_batches     writing and deleting them
     ├── weaviate_connection  the connection, and what its failures mean

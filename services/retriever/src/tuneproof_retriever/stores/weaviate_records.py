@@ -27,6 +27,7 @@ from tuneproof_retriever.stores.weaviate_schema import (
     is_record,
     parse,
 )
+from tuneproof_retriever.stores.weaviate_seeds import seed
 
 _CLAIM = timedelta(seconds=60)
 _RENEWAL = timedelta(seconds=20)
@@ -158,6 +159,10 @@ class Records:
             return held.turn
         if held is not None and held.until > now:
             raise _filled(name, held)
+        if held is None:  # no one has updated the collection yet
+            async with self._connection.calling(name, writing=True) as client:
+                new = client.collections.use(self.collection_of(name))
+                await seed(new, record.corpus.embedder.dimension)
         claim = Filler(self._id, now + _CLAIM, uuid.uuid4().hex)
         await self._write(replace(record, filler=claim))
         await asyncio.sleep(_SETTLE_SECONDS)

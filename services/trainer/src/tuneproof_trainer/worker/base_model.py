@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
 
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
 
 @dataclass(frozen=True)
 class LoadedBase:
@@ -52,10 +54,11 @@ def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput("--device is cuda, but this machine shows no GPU", field="device")
     on_gpu = device != "cpu" and torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    layers, output = _linear_layers(folder)
+    dtype = _DTYPES.get(asked.precision, torch.bfloat16 if on_gpu else torch.float32)
+    layers, output, parameters = _layers(folder)
     _match(asked.target_modules, layers, "target_modules")
     skipped = _match(asked.skip_modules, layers, "skip_modules")
+    _match(asked.target_parameters, parameters, "target_parameters", "3-D parameter")
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
@@ -63,9 +66,20 @@ def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
         device_map={"": 0} if on_gpu else None,
     )
     model.config.use_cache = False
-    quantised = sum(type(module).__name__ == "Linear4bit" for module in model.modules())
+    quantised = _keep_layout(model)
     name = torch.cuda.get_device_name(0) if on_gpu else "cpu"
     return LoadedBase(model, name, on_gpu, dtype, quantised, len(layers))
+
+
+def _keep_layout(model: Any) -> int:
+    """Counts the quantised layers, and keeps them as they are stored. On CPUs with AVX512-BF16
+    bitsandbytes 0.50 lays the weights of such a layer out anew when it is read without gradients,
+    as in a validation, and computes in bfloat16; the next training step then fails on their shape.
+    """
+    quantised = [each for each in model.modules() if type(each).__name__ == "Linear4bit"]
+    for layer in quantised:
+        layer.support_avx512bf16_for_cpu = False
+    return len(quantised)
 
 
 def _quantisation(
@@ -83,8 +97,9 @@ def _quantisation(
     )
 
 
-def _linear_layers(folder: Path) -> tuple[list[str], list[str]]:
-    """Full names of the linear layers, and of the output among them, without loading weights."""
+def _layers(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Full names of the linear layers but the output, of the output, and of the 3-D parameters
+    (experts), without loading weights."""
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     output = empty.get_output_embeddings()
@@ -96,10 +111,13 @@ def _linear_layers(folder: Path) -> tuple[list[str], list[str]]:
     return (
         [name for name, module in linear if module is not output],
         [name for name, module in linear if module is output],
+        [name for name, each in empty.named_parameters() if each.dim() == 3],
     )
 
 
-def _match(wanted: tuple[str, ...], layers: list[str], field: str) -> list[str]:
+def _match(
+    wanted: tuple[str, ...], layers: list[str], field: str, noun: str = "linear layer"
+) -> list[str]:
     """Full names that the wanted ones are suffixes of, at a dot."""
     found: list[str] = []
     for name in wanted:
@@ -107,7 +125,7 @@ def _match(wanted: tuple[str, ...], layers: list[str], field: str) -> list[str]:
         if not matches:
             kinds = sorted({layer.split(".")[-1] for layer in layers})
             raise InvalidInput(
-                f"{field} holds {name!r}, which is not a linear layer of the base; its kinds are "
+                f"{field} holds {name!r}, which is not a {noun} of the base; its kinds are "
                 f"{kinds}, a full name is as {layers[0] if layers else 'none'}",
                 field=f"spec.hyperparameters.{field}",
             )

@@ -1,9 +1,9 @@
-"""The provenance of an adapter: what made it, by name; and its model card, for people."""
+"""The provenance of an adapter: what made it, by name."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from tuneproof.adapters.base import BaseIdentity
@@ -47,6 +47,9 @@ def provenance_of(
         "trainable_parameters": outcome.trainable_parameters,
         "optimizer": outcome.optimizer,
         "steps": outcome.steps,
+        "rows": outcome.rows,
+        "packing": spec.hyperparameters.packing,
+        **_of_validation(spec, outcome),
         "first_loss": f"{outcome.first_loss:.6g}",
         "final_loss": f"{outcome.last_loss:.6g}",
         "train_seconds": f"{outcome.seconds:.2f}",
@@ -62,36 +65,11 @@ def provenance_of(
     return {name: str(value) for name, value in facts.items()}
 
 
-def card_of(adapter_name: str, facts: Mapping[str, str]) -> str:
-    """The model card, README.md, with the header that the hub reads."""
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in sorted(facts.items()))
-    return f"""---
-library_name: peft
-base_model: {facts["base_model"]}
-tags:
-- lora
-- tuneproof
----
-
-# {adapter_name}
-
-A LoRA adapter of {facts["base_model"]}, tuned on {facts["examples"]} conversations
-({facts["answer_tokens"]} tokens of answers) in {facts["steps"]} steps; the loss went from
-{facts["first_loss"]} to {facts["final_loss"]}.
-
-In training the base's precision was {facts["base_precision"]}. Over a base of another precision the
-adapter answers differently: compare before you serve it so.
-
-Load it with `peft.PeftModel.from_pretrained(base, folder)`.
-
-| what | value |
-|---|---|
-{rows}
-"""
-
-
-def _cell(value: str) -> str:
-    return f"`{value}`".replace("|", "\\|") if value else ""
+def _of_validation(spec: RunSpec, outcome: TrainingResult) -> dict[str, str]:
+    if outcome.validated is None:
+        return {}
+    file = {"validation_path": spec.validation_path, "validation_digest": spec.validation_digest}
+    return outcome.validated.facts() | (file if spec.validation_path else {})
 
 
 def _version(package: str) -> str:

@@ -39,6 +39,9 @@ class Sequences:
     """Prompt, answer, end of sequence."""
     prompt_length: int
     """Tokens of the prompt."""
+    apart: bool = False
+    """Whether the template does not write the answer after serving's prompt, so that its ids were
+    made apart."""
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -47,17 +50,47 @@ class Sequences:
 
 
 def tokenise(
-    tokenizer: ChatTokenizer, examples: Sequence[Example], *, max_length: int, path: str
+    tokenizer: ChatTokenizer,
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+    path: str,
+    drop: bool = False,
+    part: str = "data",
 ) -> list[Sequences]:
     """Token ids of every example, in order.
 
     Args:
         max_length: tokens that an example may have.
         path: of the data, for messages.
+        drop: leaves out what is too long, instead of refusing it.
+        part: of the spec, for messages.
 
     Raises:
         InvalidInput: when the tokenizer has no chat template or no end of sequence, or examples
             are too long: the message names their lines.
+    """
+    eos = end_of(tokenizer)
+    sequences, mistakes = [], []
+    for example in examples:
+        one = tokenise_one(tokenizer, example, eos)
+        if len(one.input_ids) <= max_length:
+            sequences.append(one)
+        else:
+            mistakes.append(
+                f"line {example.line} has {len(one.input_ids)} tokens, above max_length "
+                f"{max_length}"
+            )
+    if mistakes and not (drop and sequences):
+        raise bad_lines(path, mistakes, part=part)
+    return sequences
+
+
+def end_of(tokenizer: ChatTokenizer) -> int:
+    """The id that ends an answer.
+
+    Raises:
+        InvalidInput: when the tokenizer has no chat template or no end of sequence.
     """
     if not tokenizer.chat_template:
         raise InvalidInput(
@@ -70,33 +103,28 @@ def tokenise(
             "tokenizer_config.json",
             field="spec.base_model",
         )
-    sequences, mistakes = [], []
-    for example in examples:
-        one = _tokenise(tokenizer, example, tokenizer.eos_token_id)
-        if len(one.input_ids) > max_length:
-            mistakes.append(
-                f"line {example.line} has {len(one.input_ids)} tokens, above max_length "
-                f"{max_length}"
-            )
-        sequences.append(one)
-    if mistakes:
-        raise bad_lines(path, mistakes)
-    return sequences
+    return tokenizer.eos_token_id
 
 
-def _tokenise(tokenizer: ChatTokenizer, example: Example, eos: int) -> Sequences:
+def tokenise_one(tokenizer: ChatTokenizer, example: Example, eos: int) -> Sequences:
+    """Token ids of an example.
+
+    Args:
+        eos: see `end_of`.
+    """
     messages = [dict(message) for message in example.messages]
     prompt = tokenizer.apply_chat_template(
         messages[:-1], add_generation_prompt=True, tokenize=True, return_dict=False
     )
     whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
+    apart = whole[: len(prompt)] != prompt or len(whole) == len(prompt)
+    if not apart:
         answer = whole[len(prompt) :]
     else:
         # The template writes earlier turns differently from the last one (it drops reasoning, for
         # instance), or tokens merge across the border. Serving sends the prompt as it is.
         answer = tokenizer.encode(messages[-1]["content"], add_special_tokens=False)
-    return Sequences((*prompt, *_until_end(answer, eos)), len(prompt))
+    return Sequences((*prompt, *_until_end(answer, eos)), len(prompt), apart)
 
 
 def _until_end(answer: list[int], eos: int) -> list[int]:

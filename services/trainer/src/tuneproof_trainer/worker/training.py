@@ -11,21 +11,27 @@ from typing import Any
 
 import torch
 import trl.trainer.utils as trl_utils
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.progress import Step
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.base_model import LoadedBase
+from tuneproof_trainer.worker.checkpoints import Checkpoints
+from tuneproof_trainer.worker.packing import refuse_leaking, rows_of
+from tuneproof_trainer.worker.reporting import Reporting
+from tuneproof_trainer.worker.resuming import Keeper, ResumableTrainer
+from tuneproof_trainer.worker.stopping import StoppedError
 from tuneproof_trainer.worker.tokens import Sequences
+from tuneproof_trainer.worker.validation import Validated, Validator
 
 _SMOOTHING = 0.8
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """transformers' names of the schedules."""
+_NOWHERE = Reporting()
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,12 @@ class TrainingResult:
     seconds: float
     peak_gpu_bytes: int
     """The most that tensors took on the GPU at once, the base's loading included; 0 on a CPU."""
+    resumed_from: int = 0
+    """The step of the checkpoint from which the last attempt went on; 0: it began anew."""
+    rows: int = 0
+    """Of a pass: examples, or what they were packed into."""
+    validated: Validated | None = None
+    """None without validation."""
 
 
 def train(
@@ -53,18 +65,27 @@ def train(
     workspace: Path,
     target: Path,
     on_step: Callable[[Step], None],
+    checkpoints: Checkpoints | None = None,
+    validation: Sequence[Sequences] = (),
+    reporting: Reporting = _NOWHERE,
 ) -> TrainingResult:
     """Tunes an adapter and saves it as peft does.
 
-    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit.
+    On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit, from
+    whichever checkpoint the training goes on.
 
     Args:
         workspace: where the trainer may leave files.
         target: the folder that gets adapter_model.safetensors and adapter_config.json.
         on_step: called after each optimiser step.
+        validation: examples that only validate.
+        checkpoints: those of the run; the training goes on from the newest, and adds more.
+        reporting: where else the losses go.
 
     Raises:
-        InvalidInput: when the loss becomes infinite or NaN.
+        InvalidInput: when the loss becomes infinite or NaN, or packed examples would see one
+            another.
+        StoppedError: when the worker was told to stop; a checkpoint was added.
     """
     if tokenizer.pad_token is None:
         # Padding is masked by length, not by id, so the end of sequence is still learned.
@@ -72,29 +93,48 @@ def train(
     if not base.on_gpu:
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         _score_answers_only()
-    optimizer = "paged_adamw_32bit" if base.on_gpu else "adamw_torch"
-    steps = spec.steps_for(len(sequences))
-    reporter = _Reporter(steps, on_step)
-    trainer = SFTTrainer(
+    asked = spec.hyperparameters
+    optimizer = asked.optimizer
+    if optimizer == "auto":
+        optimizer = "paged_adamw_32bit" if base.on_gpu else "adamw_torch"
+    if asked.packing != "none":
+        refuse_leaking(base.model, sequences)
+    rows = rows_of(sequences, asked)
+    steps = spec.steps_for(len(rows))
+    validator = Validator(validation, spec, steps) if validation else None
+    reporter = _Reporter(steps, on_step, validator)
+    trainer = ResumableTrainer(
         model=base.model,
-        args=_arguments(spec, base, workspace, steps, optimizer),
-        train_dataset=_dataset(sequences),
+        args=_arguments(
+            spec,
+            base,
+            workspace=workspace,
+            steps=steps,
+            optimizer=optimizer,
+            reporting=reporting,
+        ),
+        train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=_lora(spec.hyperparameters),
-        callbacks=[reporter],
+        peft_config=_lora(asked),
+        callbacks=[*filter(None, (validator,)), reporter],
     )
     model = trainer.model
-    if not base.on_gpu:
+    if not base.on_gpu or base.compute_dtype == torch.float32:
         _hold_in_float32(model)
+    if validator:
+        validator.trainer, trainer.validator = trainer, validator
     begun = time.monotonic()
-    trainer.train()
+    resumed_from = _run(trainer, checkpoints, workspace)
     seconds = time.monotonic() - begun
+    if validator:
+        validator.restore_best()
+        seconds -= validator.found.seconds
     for config in model.peft_config.values():
         config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     return TrainingResult(
-        steps=steps,
+        steps=reporter.last_step or steps,
         first_loss=reporter.first_loss,
         last_loss=reporter.last_loss,
         trainable_parameters=sum(parameter.numel() for parameter in tuned),
@@ -102,11 +142,35 @@ def train(
         optimizer=optimizer,
         seconds=seconds,
         peak_gpu_bytes=torch.cuda.max_memory_allocated() if base.on_gpu else 0,
+        resumed_from=resumed_from,
+        rows=len(rows),
+        validated=validator.found if validator else None,
     )
 
 
+def _run(trainer: ResumableTrainer, checkpoints: Checkpoints | None, workspace: Path) -> int:
+    """Trains from the newest checkpoint on; gives its step."""
+    if checkpoints is None:
+        trainer.train()
+        return 0
+    keeper = Keeper(checkpoints, trainer)
+    trainer.add_callback(keeper)
+    found = checkpoints.newest(workspace / "resumed")
+    with checkpoints.stop.saving():
+        trainer.resume(found)
+    if keeper.stopped:
+        raise StoppedError
+    return int(found.name) if found else 0
+
+
 def _arguments(
-    spec: RunSpec, base: LoadedBase, workspace: Path, steps: int, optimizer: str
+    spec: RunSpec,
+    base: LoadedBase,
+    *,
+    workspace: Path,
+    steps: int,
+    optimizer: str,
+    reporting: Reporting,
 ) -> SFTConfig:
     asked = spec.hyperparameters
     return SFTConfig(
@@ -116,21 +180,24 @@ def _arguments(
         gradient_accumulation_steps=spec.accumulation,
         learning_rate=asked.learning_rate,
         lr_scheduler_type=_SCHEDULES[asked.schedule],
-        warmup_steps=math.ceil(asked.warmup_ratio * steps),
+        # A warm-up begins at the rate 0: a training of that step alone would train nothing.
+        warmup_steps=min(math.ceil(asked.warmup_ratio * steps), steps - 1),
         max_grad_norm=asked.max_grad_norm,
         weight_decay=0.0,
         optim=optimizer,
         seed=spec.seed,
         use_cpu=not base.on_gpu,
-        bf16=base.on_gpu,
+        bf16=base.compute_dtype == torch.bfloat16,
         gradient_checkpointing=asked.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         max_length=None,  # Lengths were checked: nothing is cut here.
-        packing=False,
+        packing=False,  # `rows_of` has packed them.
+        padding_free=asked.packing != "none",
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(reporting.to) or "none",
+        run_name=reporting.run_name or None,
         disable_tqdm=True,
         dataloader_pin_memory=base.on_gpu,
     )
@@ -143,17 +210,9 @@ def _lora(asked: Hyperparameters) -> LoraConfig:
         lora_alpha=int(asked.alpha) if float(asked.alpha).is_integer() else asked.alpha,
         lora_dropout=asked.dropout,
         target_modules=list(asked.target_modules) or "all-linear",
+        target_parameters=list(asked.target_parameters) or None,
+        use_rslora=asked.use_rslora,
         bias="none",
-    )
-
-
-def _dataset(sequences: Sequence[Sequences]) -> Dataset:
-    """With `labels` given, TRL 1.16 takes token ids as they are."""
-    return Dataset.from_dict(
-        {
-            "input_ids": [list(one.input_ids) for one in sequences],
-            "labels": [list(one.labels) for one in sequences],
-        }
     )
 
 
@@ -177,17 +236,26 @@ def _hold_in_float32(model: Any) -> None:
 class _Reporter(TrainerCallback):  # type: ignore[misc]
     """Reports each step, and stops a training whose loss is not finite."""
 
-    def __init__(self, total: int, on_step: Callable[[Step], None]) -> None:
+    def __init__(
+        self, total: int, on_step: Callable[[Step], None], validator: Validator | None
+    ) -> None:
         self._total = total
         self._on_step = on_step
+        self._validator = validator
+        self._validated = 0.0
         self._before = 0.0
         self._tokens = 0.0
         self._pace = 0.0
         self.first_loss = math.nan
         self.last_loss = math.nan
+        self.last_step = 0
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        self._pause()  # The validator comes first, and validates now.
         self._before = time.monotonic()
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        if losses:  # The training goes on from a checkpoint.
+            self.first_loss, self.last_loss = losses[0], losses[-1]
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
         if "loss" not in logs:
@@ -199,10 +267,11 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
                 "check the data near there",
                 field="spec.hyperparameters.learning_rate",
             )
-        took = now - self._before
+        took = now - self._before - self._pause()
         self._pace = _SMOOTHING * self._pace + (1 - _SMOOTHING) * took if self._pace else took
         self.first_loss = loss if math.isnan(self.first_loss) else self.first_loss
-        self.last_loss = loss
+        self.last_loss, self.last_step = loss, state.global_step
+        losses = self._validator.found.losses if self._validator else {}
         self._on_step(
             Step(
                 step=state.global_step,
@@ -210,6 +279,13 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
                 loss=loss,
                 tokens_per_second=(tokens - self._tokens) / max(took, 1e-9),
                 eta=self._pace * (self._total - state.global_step),
+                validation_loss=losses.get(state.global_step),
             )
         )
         self._before, self._tokens = now, tokens
+
+    def _pause(self) -> float:
+        """Seconds that validation took since the last call."""
+        before = self._validated
+        self._validated = self._validator.found.seconds if self._validator else 0.0
+        return self._validated - before

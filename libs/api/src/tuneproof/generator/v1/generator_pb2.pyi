@@ -760,6 +760,8 @@ class Adapter(_message.Message):
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
+    TRAINED_PRECISION_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     ref: _builtins.str
     """`name@sha256:<hex>`."""
     state: Global___AdapterState.ValueType
@@ -772,6 +774,14 @@ class Adapter(_message.Message):
     size_bytes: _builtins.int
     running_requests: _builtins.int
     residency: Global___Residency.ValueType
+    trained_precision: _builtins.str
+    """Precision of the base in training, in words, as its provenance tells it; Pool.dtype is that of
+    serving. Empty when its provenance does not tell.
+    """
+    fingerprint: _builtins.str
+    """What comparing its effect in the engine with that in training found, in words; empty until it
+    is READY.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -804,10 +814,12 @@ class Adapter(_message.Message):
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         running_requests: _builtins.int = ...,
         residency: Global___Residency.ValueType = ...,
+        trained_precision: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "last_used_time", b"last_used_time", "rank", b"rank", "reason", b"reason", "ref", b"ref", "replicas", b"replicas", "required", b"required", "residency", b"residency", "running_requests", b"running_requests", "size_bytes", b"size_bytes", "stage_times", b"stage_times", "state", b"state", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "fingerprint", b"fingerprint", "last_used_time", b"last_used_time", "rank", b"rank", "reason", b"reason", "ref", b"ref", "replicas", b"replicas", "required", b"required", "residency", b"residency", "running_requests", b"running_requests", "size_bytes", b"size_bytes", "stage_times", b"stage_times", "state", b"state", "trained_precision", b"trained_precision", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -821,12 +833,15 @@ class DeclareAdapterRequest(_message.Message):
     REQUIRED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ON_FULL_FIELD_NUMBER: _builtins.int
+    ALLOW_NO_EFFECT_FIELD_NUMBER: _builtins.int
     ref: _builtins.str
     """`name@sha256:<hex>`, in the registry."""
     required: _builtins.bool
     request_id: _builtins.str
     """Identifies a repeated call in the logs; any text up to 128 characters."""
     on_full: Global___OnFull.ValueType
+    allow_no_effect: _builtins.bool
+    """Serves it even if it changes nothing, all of its products being zero."""
     def __init__(
         self,
         *,
@@ -834,10 +849,11 @@ class DeclareAdapterRequest(_message.Message):
         required: _builtins.bool = ...,
         request_id: _builtins.str = ...,
         on_full: Global___OnFull.ValueType = ...,
+        allow_no_effect: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_full", b"on_full", "ref", b"ref", "request_id", b"request_id", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_no_effect", b"allow_no_effect", "on_full", b"on_full", "ref", b"ref", "request_id", b"request_id", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

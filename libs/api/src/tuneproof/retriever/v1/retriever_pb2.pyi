@@ -312,7 +312,7 @@ class Document(_message.Message):
     title: _builtins.str
     """Is embedded before each passage of the document; at most 4,096 characters, may be empty."""
     text: _builtins.str
-    """At most 10 MB of UTF-8; not blank."""
+    """At most 10 MB of UTF-8 that make at most 200,000 passages; not blank."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For filters and for display. The limits are those of a corpus's labels."""

@@ -94,10 +94,146 @@ SCHEDULE_LINEAR: Schedule.ValueType  # 2
 SCHEDULE_COSINE: Schedule.ValueType  # 3
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
+class _Preset:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Preset.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESET_UNSPECIFIED: _Preset.ValueType  # 0
+    """The defaults of each field."""
+    PRESET_PRACTICAL: _Preset.ValueType  # 1
+    """Rank 16, alpha 32, dropout 0.05, cosine schedule, 2 epochs: a good first try."""
+    PRESET_PAPER: _Preset.ValueType  # 2
+    """Rank 64, alpha 16, dropout 0.1, constant schedule, every linear layer in NF4: as in the QLoRA
+    paper (arXiv 2305.14314).
+    """
+
+class Preset(_Preset, metaclass=_PresetEnumTypeWrapper):
+    """Values for the hyper-parameters that a caller leaves out."""
+
+PRESET_UNSPECIFIED: Preset.ValueType  # 0
+"""The defaults of each field."""
+PRESET_PRACTICAL: Preset.ValueType  # 1
+"""Rank 16, alpha 32, dropout 0.05, cosine schedule, 2 epochs: a good first try."""
+PRESET_PAPER: Preset.ValueType  # 2
+"""Rank 64, alpha 16, dropout 0.1, constant schedule, every linear layer in NF4: as in the QLoRA
+paper (arXiv 2305.14314).
+"""
+Global___Preset: _TypeAlias = Preset  # noqa: Y015
+
+class _Packing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PackingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Packing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PACKING_UNSPECIFIED: _Packing.ValueType  # 0
+    """The default, PACKING_NONE."""
+    PACKING_NONE: _Packing.ValueType  # 1
+    """Each example is a row of the batch, padded to the longest of its micro-batch."""
+    PACKING_PADDING_FREE: _Packing.ValueType  # 2
+    """The examples of a micro-batch stand in one row, without padding. The loss is the same."""
+    PACKING_BFD: _Packing.ValueType  # 3
+    """Rows are filled with examples up to max_length, best fit first. A row then counts as one
+    example of the batch sizes.
+    """
+
+class Packing(_Packing, metaclass=_PackingEnumTypeWrapper): ...
+
+PACKING_UNSPECIFIED: Packing.ValueType  # 0
+"""The default, PACKING_NONE."""
+PACKING_NONE: Packing.ValueType  # 1
+"""Each example is a row of the batch, padded to the longest of its micro-batch."""
+PACKING_PADDING_FREE: Packing.ValueType  # 2
+"""The examples of a micro-batch stand in one row, without padding. The loss is the same."""
+PACKING_BFD: Packing.ValueType  # 3
+"""Rows are filled with examples up to max_length, best fit first. A row then counts as one
+example of the batch sizes.
+"""
+Global___Packing: _TypeAlias = Packing  # noqa: Y015
+
+class _Precision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """The default, PRECISION_AUTO."""
+    PRECISION_AUTO: _Precision.ValueType  # 1
+    """bfloat16 on a GPU, float32 on a CPU."""
+    PRECISION_BF16: _Precision.ValueType  # 2
+    PRECISION_FP32: _Precision.ValueType  # 3
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper): ...
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""The default, PRECISION_AUTO."""
+PRECISION_AUTO: Precision.ValueType  # 1
+"""bfloat16 on a GPU, float32 on a CPU."""
+PRECISION_BF16: Precision.ValueType  # 2
+PRECISION_FP32: Precision.ValueType  # 3
+Global___Precision: _TypeAlias = Precision  # noqa: Y015
+
+class _Optimizer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OptimizerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Optimizer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPTIMIZER_UNSPECIFIED: _Optimizer.ValueType  # 0
+    """The default, OPTIMIZER_AUTO."""
+    OPTIMIZER_AUTO: _Optimizer.ValueType  # 1
+    """paged_adamw_32bit on a GPU, adamw_torch on a CPU."""
+    OPTIMIZER_ADAMW_TORCH: _Optimizer.ValueType  # 2
+    OPTIMIZER_PAGED_ADAMW_32BIT: _Optimizer.ValueType  # 3
+    """Of bitsandbytes; its state can leave the GPU when memory is short. Needs a GPU."""
+    OPTIMIZER_PAGED_ADAMW_8BIT: _Optimizer.ValueType  # 4
+    """The same with a state of 8 bits a value."""
+
+class Optimizer(_Optimizer, metaclass=_OptimizerEnumTypeWrapper): ...
+
+OPTIMIZER_UNSPECIFIED: Optimizer.ValueType  # 0
+"""The default, OPTIMIZER_AUTO."""
+OPTIMIZER_AUTO: Optimizer.ValueType  # 1
+"""paged_adamw_32bit on a GPU, adamw_torch on a CPU."""
+OPTIMIZER_ADAMW_TORCH: Optimizer.ValueType  # 2
+OPTIMIZER_PAGED_ADAMW_32BIT: Optimizer.ValueType  # 3
+"""Of bitsandbytes; its state can leave the GPU when memory is short. Needs a GPU."""
+OPTIMIZER_PAGED_ADAMW_8BIT: Optimizer.ValueType  # 4
+"""The same with a state of 8 bits a value."""
+Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
+
+class _TooLong:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TooLongEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TooLong.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOO_LONG_UNSPECIFIED: _TooLong.ValueType  # 0
+    """The default, TOO_LONG_REFUSE."""
+    TOO_LONG_REFUSE: _TooLong.ValueType  # 1
+    """The run fails and names the lines."""
+    TOO_LONG_DROP: _TooLong.ValueType  # 2
+    """It is left out, and the provenance counts it."""
+
+class TooLong(_TooLong, metaclass=_TooLongEnumTypeWrapper):
+    """What happens to an example of more than max_length tokens. None is ever cut."""
+
+TOO_LONG_UNSPECIFIED: TooLong.ValueType  # 0
+"""The default, TOO_LONG_REFUSE."""
+TOO_LONG_REFUSE: TooLong.ValueType  # 1
+"""The run fails and names the lines."""
+TOO_LONG_DROP: TooLong.ValueType  # 2
+"""It is left out, and the provenance counts it."""
+Global___TooLong: _TypeAlias = TooLong  # noqa: Y015
+
 @_typing.final
 class TrainingData(_message.Message):
     """JSON Lines, one conversation a line: {"messages": [{"role": …, "content": …}, …]}. The last
-    message is the assistant's; the loss sees only that one.
+    message is the assistant's; the loss sees only that one. A line may have an "id", by which it is
+    compared with held-out items.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -146,6 +282,16 @@ class Hyperparameters(_message.Message):
     MICRO_BATCH_SIZE_FIELD_NUMBER: _builtins.int
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
     GRADIENT_CHECKPOINTING_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    USE_RSLORA_FIELD_NUMBER: _builtins.int
+    TARGET_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
+    VALIDATION_SHARE_FIELD_NUMBER: _builtins.int
+    VALIDATION_STEPS_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _builtins.int
+    TOO_LONG_FIELD_NUMBER: _builtins.int
     method: Global___Method.ValueType
     """Default: METHOD_QLORA_NF4."""
     rank: _builtins.int
@@ -159,7 +305,9 @@ class Hyperparameters(_message.Message):
     schedule: Global___Schedule.ValueType
     """Default: SCHEDULE_CONSTANT."""
     warmup_ratio: _builtins.float
-    """Share of the steps over which the learning rate rises, 0 to 1. Default 0.03."""
+    """Share of the steps over which the learning rate rises from 0, 0 to 1; of one step none.
+    Default 0.03.
+    """
     max_grad_norm: _builtins.float
     """Gradients above this norm are scaled down to it. Default 0.3."""
     epochs: _builtins.float
@@ -174,14 +322,40 @@ class Hyperparameters(_message.Message):
     """Examples per optimiser step. Default 16."""
     micro_batch_size: _builtins.int
     """Examples per forward pass, a divisor of effective_batch_size. 0 (the default) means the largest
-    divisor up to 16.
+    divisor up to 16; on a GPU the largest of these that fits into its memory.
     """
     max_length: _builtins.int
     """Longest example in tokens; a longer one is refused, never cut. Default 1,024, or the base's
     context where that is shorter.
     """
     gradient_checkpointing: _builtins.bool
-    """Takes less memory and more time."""
+    """Takes less memory and more time. Default: false, or true on a GPU whose memory does not hold
+    one example without it.
+    """
+    preset: Global___Preset.ValueType
+    """Gives the values of the fields that are absent. The run's spec has them filled in."""
+    use_rslora: _builtins.bool
+    """Scales the update by alpha / sqrt(rank) instead (arXiv 2312.03732). Default: false."""
+    packing: Global___Packing.ValueType
+    """Default: PACKING_NONE."""
+    precision: Global___Precision.ValueType
+    """Of the computation. Default: PRECISION_AUTO."""
+    optimizer: Global___Optimizer.ValueType
+    """Default: OPTIMIZER_AUTO."""
+    validation_share: _builtins.float
+    """Share of the examples that only validate, 0 (the default) to below 1. Examples with the same
+    prompt stay together; the choice depends on the texts only.
+    """
+    validation_steps: _builtins.int
+    """Optimiser steps between two validations. 0 (the default) means ten validations in all. The last
+    step is always validated.
+    """
+    early_stopping_patience: _builtins.int
+    """The training ends after so many validations without a lower loss, and keeps the adapter of the
+    lowest. 0 (the default) means that it does not end early and keeps the last.
+    """
+    too_long: Global___TooLong.ValueType
+    """Default: TOO_LONG_REFUSE."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the modules that get an adapter, such as `q_proj`. Empty: every linear layer but the
@@ -191,6 +365,13 @@ class Hyperparameters(_message.Message):
     @_builtins.property
     def skip_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Module names (suffixes match) that stay unquantised."""
+
+    @_builtins.property
+    def target_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of 3-D parameters of a mixture of experts that get an adapter, such as
+        `mlp.experts.gate_up_proj`; suffixes match. The generator refuses such an adapter. Default:
+        none.
+        """
 
     def __init__(
         self,
@@ -211,15 +392,27 @@ class Hyperparameters(_message.Message):
         micro_batch_size: _builtins.int | None = ...,
         max_length: _builtins.int | None = ...,
         gradient_checkpointing: _builtins.bool | None = ...,
+        preset: Global___Preset.ValueType | None = ...,
+        use_rslora: _builtins.bool | None = ...,
+        target_parameters: _abc.Iterable[_builtins.str] | None = ...,
+        packing: Global___Packing.ValueType | None = ...,
+        precision: Global___Precision.ValueType | None = ...,
+        optimizer: Global___Optimizer.ValueType | None = ...,
+        validation_share: _builtins.float | None = ...,
+        validation_steps: _builtins.int | None = ...,
+        early_stopping_patience: _builtins.int | None = ...,
+        too_long: Global___TooLong.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_effective_batch_size", b"_effective_batch_size", "_epochs", b"_epochs", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_method", b"_method", "_micro_batch_size", b"_micro_batch_size", "_rank", b"_rank", "_schedule", b"_schedule", "_warmup_ratio", b"_warmup_ratio", "alpha", b"alpha", "dropout", b"dropout", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "rank", b"rank", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_early_stopping_patience", b"_early_stopping_patience", "_effective_batch_size", b"_effective_batch_size", "_epochs", b"_epochs", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_method", b"_method", "_micro_batch_size", b"_micro_batch_size", "_optimizer", b"_optimizer", "_packing", b"_packing", "_precision", b"_precision", "_preset", b"_preset", "_rank", b"_rank", "_schedule", b"_schedule", "_too_long", b"_too_long", "_use_rslora", b"_use_rslora", "_validation_share", b"_validation_share", "_validation_steps", b"_validation_steps", "_warmup_ratio", b"_warmup_ratio", "alpha", b"alpha", "dropout", b"dropout", "early_stopping_patience", b"early_stopping_patience", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "optimizer", b"optimizer", "packing", b"packing", "precision", b"precision", "preset", b"preset", "rank", b"rank", "schedule", b"schedule", "too_long", b"too_long", "use_rslora", b"use_rslora", "validation_share", b"validation_share", "validation_steps", b"validation_steps", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_effective_batch_size", b"_effective_batch_size", "_epochs", b"_epochs", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_method", b"_method", "_micro_batch_size", b"_micro_batch_size", "_rank", b"_rank", "_schedule", b"_schedule", "_warmup_ratio", b"_warmup_ratio", "alpha", b"alpha", "dropout", b"dropout", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "rank", b"rank", "schedule", b"schedule", "skip_modules", b"skip_modules", "target_modules", b"target_modules", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_dropout", b"_dropout", "_early_stopping_patience", b"_early_stopping_patience", "_effective_batch_size", b"_effective_batch_size", "_epochs", b"_epochs", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_method", b"_method", "_micro_batch_size", b"_micro_batch_size", "_optimizer", b"_optimizer", "_packing", b"_packing", "_precision", b"_precision", "_preset", b"_preset", "_rank", b"_rank", "_schedule", b"_schedule", "_too_long", b"_too_long", "_use_rslora", b"_use_rslora", "_validation_share", b"_validation_share", "_validation_steps", b"_validation_steps", "_warmup_ratio", b"_warmup_ratio", "alpha", b"alpha", "dropout", b"dropout", "early_stopping_patience", b"early_stopping_patience", "effective_batch_size", b"effective_batch_size", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "micro_batch_size", b"micro_batch_size", "optimizer", b"optimizer", "packing", b"packing", "precision", b"precision", "preset", b"preset", "rank", b"rank", "schedule", b"schedule", "skip_modules", b"skip_modules", "target_modules", b"target_modules", "target_parameters", b"target_parameters", "too_long", b"too_long", "use_rslora", b"use_rslora", "validation_share", b"validation_share", "validation_steps", b"validation_steps", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
     _WhichOneofReturnType__dropout: _TypeAlias = _typing.Literal["dropout"]  # noqa: Y015
     _WhichOneofArgType__dropout: _TypeAlias = _typing.Literal["_dropout", b"_dropout"]  # noqa: Y015
+    _WhichOneofReturnType__early_stopping_patience: _TypeAlias = _typing.Literal["early_stopping_patience"]  # noqa: Y015
+    _WhichOneofArgType__early_stopping_patience: _TypeAlias = _typing.Literal["_early_stopping_patience", b"_early_stopping_patience"]  # noqa: Y015
     _WhichOneofReturnType__effective_batch_size: _TypeAlias = _typing.Literal["effective_batch_size"]  # noqa: Y015
     _WhichOneofArgType__effective_batch_size: _TypeAlias = _typing.Literal["_effective_batch_size", b"_effective_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
@@ -238,16 +431,34 @@ class Hyperparameters(_message.Message):
     _WhichOneofArgType__method: _TypeAlias = _typing.Literal["_method", b"_method"]  # noqa: Y015
     _WhichOneofReturnType__micro_batch_size: _TypeAlias = _typing.Literal["micro_batch_size"]  # noqa: Y015
     _WhichOneofArgType__micro_batch_size: _TypeAlias = _typing.Literal["_micro_batch_size", b"_micro_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__optimizer: _TypeAlias = _typing.Literal["optimizer"]  # noqa: Y015
+    _WhichOneofArgType__optimizer: _TypeAlias = _typing.Literal["_optimizer", b"_optimizer"]  # noqa: Y015
+    _WhichOneofReturnType__packing: _TypeAlias = _typing.Literal["packing"]  # noqa: Y015
+    _WhichOneofArgType__packing: _TypeAlias = _typing.Literal["_packing", b"_packing"]  # noqa: Y015
+    _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
+    _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015
+    _WhichOneofReturnType__preset: _TypeAlias = _typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = _typing.Literal["_preset", b"_preset"]  # noqa: Y015
     _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
     _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
     _WhichOneofReturnType__schedule: _TypeAlias = _typing.Literal["schedule"]  # noqa: Y015
     _WhichOneofArgType__schedule: _TypeAlias = _typing.Literal["_schedule", b"_schedule"]  # noqa: Y015
+    _WhichOneofReturnType__too_long: _TypeAlias = _typing.Literal["too_long"]  # noqa: Y015
+    _WhichOneofArgType__too_long: _TypeAlias = _typing.Literal["_too_long", b"_too_long"]  # noqa: Y015
+    _WhichOneofReturnType__use_rslora: _TypeAlias = _typing.Literal["use_rslora"]  # noqa: Y015
+    _WhichOneofArgType__use_rslora: _TypeAlias = _typing.Literal["_use_rslora", b"_use_rslora"]  # noqa: Y015
+    _WhichOneofReturnType__validation_share: _TypeAlias = _typing.Literal["validation_share"]  # noqa: Y015
+    _WhichOneofArgType__validation_share: _TypeAlias = _typing.Literal["_validation_share", b"_validation_share"]  # noqa: Y015
+    _WhichOneofReturnType__validation_steps: _TypeAlias = _typing.Literal["validation_steps"]  # noqa: Y015
+    _WhichOneofArgType__validation_steps: _TypeAlias = _typing.Literal["_validation_steps", b"_validation_steps"]  # noqa: Y015
     _WhichOneofReturnType__warmup_ratio: _TypeAlias = _typing.Literal["warmup_ratio"]  # noqa: Y015
     _WhichOneofArgType__warmup_ratio: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dropout) -> _WhichOneofReturnType__dropout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping_patience) -> _WhichOneofReturnType__early_stopping_patience | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__effective_batch_size) -> _WhichOneofReturnType__effective_batch_size | None: ...
     @_typing.overload
@@ -267,9 +478,25 @@ class Hyperparameters(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__micro_batch_size) -> _WhichOneofReturnType__micro_batch_size | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__optimizer) -> _WhichOneofReturnType__optimizer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__packing) -> _WhichOneofReturnType__packing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__precision) -> _WhichOneofReturnType__precision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule) -> _WhichOneofReturnType__schedule | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__too_long) -> _WhichOneofReturnType__too_long | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_rslora) -> _WhichOneofReturnType__use_rslora | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_share) -> _WhichOneofReturnType__validation_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_steps) -> _WhichOneofReturnType__validation_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_ratio) -> _WhichOneofReturnType__warmup_ratio | None: ...
 
@@ -284,6 +511,9 @@ class RunSpec(_message.Message):
     ADAPTER_NAME_FIELD_NUMBER: _builtins.int
     HYPERPARAMETERS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FIELD_NUMBER: _builtins.int
+    ALLOW_LEAKAGE_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Name of one of the trainer's bases. May be empty where it has one only."""
     adapter_name: _builtins.str
@@ -292,10 +522,24 @@ class RunSpec(_message.Message):
     """
     seed: _builtins.int
     """Below 2^32."""
+    allow_leakage: _builtins.bool
+    """Trains on examples that leak, too."""
     @_builtins.property
     def data(self) -> Global___TrainingData: ...
     @_builtins.property
     def hyperparameters(self) -> Global___Hyperparameters: ...
+    @_builtins.property
+    def validation(self) -> Global___TrainingData:
+        """Examples that only validate, of a file of their own instead of a share of `data`."""
+
+    @_builtins.property
+    def held_out(self) -> Global___TrainingData:
+        """What training must not see: JSON Lines, one item a line, with at least one of `id`, `text` and
+        `sha256` (of the text in lower case, with single spaces). An example leaks when it has an
+        item's id, or when one of its messages, or a line of one, is an item's text. Examples that
+        leak are refused.
+        """
+
     def __init__(
         self,
         *,
@@ -304,10 +548,13 @@ class RunSpec(_message.Message):
         adapter_name: _builtins.str = ...,
         hyperparameters: Global___Hyperparameters | None = ...,
         seed: _builtins.int = ...,
+        validation: Global___TrainingData | None = ...,
+        held_out: Global___TrainingData | None = ...,
+        allow_leakage: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "hyperparameters", b"hyperparameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "held_out", b"held_out", "hyperparameters", b"hyperparameters", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_name", b"adapter_name", "base_model", b"base_model", "data", b"data", "hyperparameters", b"hyperparameters", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_name", b"adapter_name", "allow_leakage", b"allow_leakage", "base_model", b"base_model", "data", b"data", "held_out", b"held_out", "hyperparameters", b"hyperparameters", "seed", b"seed", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,19 +603,27 @@ class LossPoint(_message.Message):
 
     STEP_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     loss: _builtins.float
+    validation_loss: _builtins.float
+    """After the step, over all validation examples: the mean over the tokens that the loss sees, in
+    nats. Absent where the step was not validated.
+    """
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
         loss: _builtins.float = ...,
+        validation_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss", b"loss", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "loss", b"loss", "step", b"step", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss) -> _WhichOneofReturnType__validation_loss | None: ...
 
 Global___LossPoint: _TypeAlias = LossPoint  # noqa: Y015
 
@@ -407,6 +662,12 @@ class Run(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_STEP_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
     state: Global___RunState.ValueType
@@ -414,6 +675,16 @@ class Run(_message.Message):
     """Why the run failed, or why it waits again; else empty."""
     adapter_ref: _builtins.str
     """`name@sha256:<hex>`, once SUCCEEDED."""
+    attempt: _builtins.int
+    """Counts the workers that were started for the run."""
+    checkpoint_step: _builtins.int
+    """Step of the newest whole checkpoint, from which another attempt goes on; 0 when there is none."""
+    warning: _builtins.str
+    """What goes wrong without ending the run, as a checkpoint that could not be saved; else empty."""
+    phase: _builtins.str
+    """What the newest worker does, as `loading`, `training` or `committing`."""
+    replica: _builtins.str
+    """The trainer that started the newest worker."""
     @_builtins.property
     def spec(self) -> Global___RunSpec:
         """With every default filled in."""
@@ -436,6 +707,10 @@ class Run(_message.Message):
         `adapter_precision`, `base_revision`, `device`, versions, examples, tokens.
         """
 
+    @_builtins.property
+    def heartbeat_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newest worker last gave a sign of life, by its clock."""
+
     def __init__(
         self,
         *,
@@ -450,10 +725,16 @@ class Run(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         provenance: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        attempt: _builtins.int = ...,
+        checkpoint_step: _builtins.int = ...,
+        warning: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+        replica: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "heartbeat_time", b"heartbeat_time", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_ref", b"adapter_ref", "create_time", b"create_time", "end_time", b"end_time", "id", b"id", "losses", b"losses", "progress", b"progress", "provenance", b"provenance", "reason", b"reason", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_ref", b"adapter_ref", "attempt", b"attempt", "checkpoint_step", b"checkpoint_step", "create_time", b"create_time", "end_time", b"end_time", "heartbeat_time", b"heartbeat_time", "id", b"id", "losses", b"losses", "phase", b"phase", "progress", b"progress", "provenance", b"provenance", "reason", b"reason", "replica", b"replica", "spec", b"spec", "start_time", b"start_time", "state", b"state", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,6 +782,262 @@ class CreateRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRunResponse: _TypeAlias = CreateRunResponse  # noqa: Y015
+
+@_typing.final
+class PlanRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    PREVIEW_LINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> Global___RunSpec: ...
+    @_builtins.property
+    def preview_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lines of the data to show as tokens, 20 at most. Empty: the first line."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___RunSpec | None = ...,
+        preview_lines: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview_lines", b"preview_lines", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRunRequest: _TypeAlias = PlanRunRequest  # noqa: Y015
+
+@_typing.final
+class PlanRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCUMULATION_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MEASURED_RUNS_FIELD_NUMBER: _builtins.int
+    UNQUANTISED_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    PREVIEWS_FIELD_NUMBER: _builtins.int
+    total_steps: _builtins.int
+    """Optimiser steps."""
+    total_tokens: _builtins.int
+    """Prompt and answer tokens that the training reads, repetitions included."""
+    accumulation: _builtins.int
+    """Forward passes per optimiser step, and the GPUs or processes that share them."""
+    devices: _builtins.int
+    device_memory_bytes: _builtins.int
+    """Of the device; 0 where it is not known."""
+    tokens_per_second: _builtins.float
+    """Tokens per second behind `duration`, and the runs that were measured."""
+    measured_runs: _builtins.int
+    @_builtins.property
+    def spec(self) -> Global___RunSpec:
+        """With every default filled in."""
+
+    @_builtins.property
+    def counts(self) -> Global___DataCounts:
+        """Counts over what is trained on; absent when the data cannot be read."""
+
+    @_builtins.property
+    def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPart]:
+        """Per device, the largest part first; empty where the base's shapes are not known. An estimate
+        for GPUs; on a CPU the largest tensors at once.
+        """
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """At the speed of this trainer's earlier runs of that base; absent without one."""
+
+    @_builtins.property
+    def unquantised(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parts of the base that stay unquantised, in words; empty where nothing is quantised."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]: ...
+    @_builtins.property
+    def previews(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preview]: ...
+    def __init__(
+        self,
+        *,
+        spec: Global___RunSpec | None = ...,
+        counts: Global___DataCounts | None = ...,
+        total_steps: _builtins.int = ...,
+        total_tokens: _builtins.int = ...,
+        accumulation: _builtins.int = ...,
+        devices: _builtins.int = ...,
+        memory: _abc.Iterable[Global___MemoryPart] | None = ...,
+        device_memory_bytes: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        tokens_per_second: _builtins.float = ...,
+        measured_runs: _builtins.int = ...,
+        unquantised: _abc.Iterable[_builtins.str] | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        previews: _abc.Iterable[Global___Preview] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "duration", b"duration", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "counts", b"counts", "device_memory_bytes", b"device_memory_bytes", "devices", b"devices", "duration", b"duration", "findings", b"findings", "measured_runs", b"measured_runs", "memory", b"memory", "previews", b"previews", "spec", b"spec", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "total_tokens", b"total_tokens", "unquantised", b"unquantised"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRunResponse: _TypeAlias = PlanRunResponse  # noqa: Y015
+
+@_typing.final
+class DataCounts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    VALIDATION_EXAMPLES_FIELD_NUMBER: _builtins.int
+    DROPPED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    LONGEST_EXAMPLE_TOKENS_FIELD_NUMBER: _builtins.int
+    PADDING_TOKENS_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    validation_examples: _builtins.int
+    dropped_examples: _builtins.int
+    """Examples that too_long leaves out."""
+    prompt_tokens: _builtins.int
+    answer_tokens: _builtins.int
+    """The tokens that the loss sees."""
+    longest_example_tokens: _builtins.int
+    padding_tokens: _builtins.int
+    """Tokens of padding in one pass, as far as the batches can be foreseen; 0 where packing leaves
+    none.
+    """
+    def __init__(
+        self,
+        *,
+        examples: _builtins.int = ...,
+        validation_examples: _builtins.int = ...,
+        dropped_examples: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        answer_tokens: _builtins.int = ...,
+        longest_example_tokens: _builtins.int = ...,
+        padding_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "dropped_examples", b"dropped_examples", "examples", b"examples", "longest_example_tokens", b"longest_example_tokens", "padding_tokens", b"padding_tokens", "prompt_tokens", b"prompt_tokens", "validation_examples", b"validation_examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataCounts: _TypeAlias = DataCounts  # noqa: Y015
+
+@_typing.final
+class MemoryPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As `base`, `adapter`, `optimiser`, `activations`."""
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryPart: _TypeAlias = MemoryPart  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """As `too_long`, `duplicate`, `leak`."""
+    message: _builtins.str
+    """One sentence."""
+    refused: _builtins.bool
+    """CreateRun or the run would fail."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of the data, the first 100."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        refused: _builtins.bool = ...,
+        lines: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "lines", b"lines", "message", b"message", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class Preview(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Piece]: ...
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        pieces: _abc.Iterable[Global___Piece] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "pieces", b"pieces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
+class Piece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.int
+    text: _builtins.str
+    learned: _builtins.bool
+    """Whether the loss sees it."""
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        learned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learned", b"learned", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Piece: _TypeAlias = Piece  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):

@@ -56,6 +56,11 @@ class TrainerServiceStub(object):
                 request_serializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.PlanRun = channel.unary_unary(
+                '/tuneproof.trainer.v1.TrainerService/PlanRun',
+                request_serializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.PlanRunRequest.SerializeToString,
+                response_deserializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.PlanRunResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/tuneproof.trainer.v1.TrainerService/WatchRun',
                 request_serializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.WatchRunRequest.SerializeToString,
@@ -91,7 +96,17 @@ class TrainerServiceServicer(object):
 
     def CancelRun(self, request, context):
         """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-        succeeded or failed is FAILED_PRECONDITION.
+        succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+        started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanRun(self, request, context):
+        """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+        the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+        in the data are findings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +141,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunRequest.FromString,
                     response_serializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'PlanRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanRun,
+                    request_deserializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.PlanRunRequest.FromString,
+                    response_serializer=tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.PlanRunResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -243,6 +263,33 @@ class TrainerService(object):
             '/tuneproof.trainer.v1.TrainerService/CancelRun',
             tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunRequest.SerializeToString,
             tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneproof.trainer.v1.TrainerService/PlanRun',
+            tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.PlanRunRequest.SerializeToString,
+            tuneproof_dot_trainer_dot_v1_dot_trainer__pb2.PlanRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

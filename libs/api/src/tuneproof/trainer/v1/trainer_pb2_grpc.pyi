@@ -44,7 +44,13 @@ class TrainerServiceStub:
     """Lists runs, the newest first, in pages."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-    succeeded or failed is FAILED_PRECONDITION.
+    succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+    started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
+    """
+    PlanRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanRunRequest, _trainer_pb2.PlanRunResponse]
+    """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+    the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+    in the data are findings.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]
     """Streams the run as it is now, then each change. Ends when the run ends."""
@@ -65,7 +71,13 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Lists runs, the newest first, in pages."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-    succeeded or failed is FAILED_PRECONDITION.
+    succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+    started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
+    """
+    PlanRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanRunRequest, _trainer_pb2.PlanRunResponse]  # type: ignore[assignment]
+    """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+    the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+    in the data are findings.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams the run as it is now, then each change. Ends when the run ends."""
@@ -107,7 +119,19 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelRunResponse, _abc.Awaitable[_trainer_pb2.CancelRunResponse]]:
         """Stops a run that has not ended. Cancelling a cancelled run changes nothing; cancelling one that
-        succeeded or failed is FAILED_PRECONDITION.
+        succeeded or failed is FAILED_PRECONDITION. The call waits for a worker that this trainer
+        started. One of another trainer stops when it next renews its heartbeat, and commits nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanRun(
+        self,
+        request: _trainer_pb2.PlanRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.PlanRunResponse, _abc.Awaitable[_trainer_pb2.PlanRunResponse]]:
+        """Says what a run of a spec would do, without making one: every default, the steps, the memory,
+        the time, and what stands out in the data. Mistakes in the spec fail as in CreateRun; mistakes
+        in the data are findings.
         """
 
     @_abc_1.abstractmethod

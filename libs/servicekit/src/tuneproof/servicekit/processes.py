@@ -37,3 +37,8 @@ def _started(process: int) -> str:
     if state == "Z":
         raise ProcessLookupError(process)
     return fields[18]
+
+
+def pid_of(process: str) -> int:
+    """The process id, in its own namespace, of a process that `this_process` named."""
+    return int(process.rsplit("/", 2)[1])

@@ -1,0 +1,32 @@
+"""Ids of runs for the shell's completion."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import typer
+
+from tuneproof.cli.options import STATE
+from tuneproof.sdk import Endpoints, RunInfo, TrainerClient
+from tuneproof.servicekit.errors import TuneproofError
+
+_SECONDS = 2.0
+"""A shell waits for its completions."""
+
+
+def complete_run_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Ids that begin with what was typed, each with its state; none where no trainer answers."""
+    given = ctx.params
+    targets = {"trainer": given.get("trainer"), "token": given.get("token")}
+
+    async def ask() -> list[RunInfo]:
+        found = Endpoints.discover(Path(given.get("state") or STATE), targets)
+        async with TrainerClient(found.target("trainer"), token=found.token) as client:
+            return await client.list(timeout=_SECONDS)
+
+    try:
+        runs = asyncio.run(ask())
+    except (TuneproofError, OSError):
+        return []
+    return [(run.id, run.state) for run in runs if run.id.startswith(incomplete)]
