@@ -44,6 +44,13 @@ class TrainerSettings(ServiceSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where workers train; auto takes a GPU if there is one."
     )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="GPUs that share each training, or processes on a CPU; they divide the"
+        " effective batch.",
+    )
     device_memory_gib: float = Field(
         0.0,
         ge=0,
