@@ -15,7 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from tuneproof.adapters.storage import open_storage
 from tuneproof.servicekit import tracing
@@ -24,18 +24,22 @@ from tuneproof_trainer.record import EXIT_CODES, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.worker.processes import Place, end_with_parent, result_file
 from tuneproof_trainer.worker.stopping import Stop, StoppedError
-from tuneproof_trainer.worker.telling import Reporter
+from tuneproof_trainer.worker.telling import Log, Reporter
 from tuneproof_trainer.worker.work import Work
 
 
 def main() -> int:
     """The worker's program."""
     asked = _arguments().parse_args()
+    sys.stdout, sys.stderr = cast(TextIO, Log(sys.stdout)), cast(TextIO, Log(sys.stderr))
     place = Place.here(asked.local_rank)
     if not place.is_first:
         _help(asked, place)
     with tracing.tracing("tuneproof-trainer-worker"):
-        return _main(asked, place)
+        code = _main(asked, place)
+    if "WORLD_SIZE" in os.environ:
+        _leave(code)
+    return code
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -66,7 +70,7 @@ def _main(asked: argparse.Namespace, place: Place) -> int:
     def failed(result: WorkerResult) -> NoReturn:
         print(result.reason, flush=True)
         finish(result)
-        os._exit(EXIT_CODES[result.ending])
+        _leave(EXIT_CODES[result.ending])
 
     def work() -> WorkerResult:
         with tracing.span("worker", within=tracing.from_variables()):
@@ -82,8 +86,7 @@ def _main(asked: argparse.Namespace, place: Place) -> int:
 
 
 def _help(asked: argparse.Namespace, place: Place) -> NoReturn:
-    """What the other processes of a training do. The interpreter does not clean up: libraries that
-    the training has left in a background thread may crash in that."""
+    """What the other processes of a training do."""
     if place.local:
         end_with_parent()
     stop, folder = Stop(), _folder(asked)
@@ -96,10 +99,15 @@ def _help(asked: argparse.Namespace, place: Place) -> NoReturn:
             result_file(folder, place.local).write_text(result.model_dump_json())
         if asked.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
-        sys.stdout.flush()
-        os._exit(EXIT_CODES[result.ending])
+        _leave(EXIT_CODES[result.ending])
 
     end(_result_of(lambda: _work(asked, place, stop, folder, end).help()))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process at once; see `sharing.part`."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _work(

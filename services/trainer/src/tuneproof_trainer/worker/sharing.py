@@ -19,6 +19,8 @@ from transformers import TrainerCallback
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.tokens import IGNORED
 
+_kept: list[object] = []
+
 
 def world() -> int:
     """Processes of this training."""
@@ -49,9 +51,17 @@ def _reduced(mine: tuple[float, ...], kind: torch.dtype, how: str) -> list[float
     return list(numbers.tolist())
 
 
-def part() -> None:
-    """The training is over: the processes need one another no more."""
-    if world() > 1:
+def part(trainer: object) -> None:
+    """The training is over: the processes need one another no more.
+
+    The group of gloo stays, and so must what holds it, until the process ends without cleaning up
+    (`os._exit`): the destructor of torch 2.13 holds the GIL and waits for a thread that now and
+    then wants it.
+    """
+    if world() == 1:
+        return
+    _kept.append(trainer)
+    if torch.distributed.get_backend() == "nccl":
         torch.distributed.destroy_process_group()
 
 

@@ -141,7 +141,7 @@ def train(
         validator.restore_best()
         seconds -= validator.found.seconds
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    part()
+    part(trainer)
     if rank() == 0:
         _save(model, spec, target)
     return TrainingResult(
