@@ -1,20 +1,28 @@
-"""The manifest of the Job that runs one attempt's worker."""
+"""The manifest of the Job that runs one attempt's worker.
+
+A Job is one attempt: it never makes a second pod for the same work. What may help again is begun by
+the run's queue, as another Job with the next attempt number, which fences the workers before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
-from tuneproof_trainer.execution.profiles import Profile
+from tuneproof_trainer.execution.environment import variables_for
+from tuneproof_trainer.execution.profiles import Pods
 from tuneproof_trainer.execution.protocol import Attempt
-from tuneproof_trainer.record import EXIT_CODES, WorkerEnding
+from tuneproof_trainer.record import EXIT_CODES, Job, RunStatus, WorkerEnding
 
 USER = 10001
 CONTAINER = "worker"
+ACCOUNT = "trainer-worker"
+"""The service account of workers' pods, without rights."""
 RUN_LABEL = "tuneproof.run"
-ATTEMPT_LABEL = "tuneproof.attempt"
-_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+WORKERS = "trainer-workers"
+"""The headless service under which the pods of one Job find each other."""
 
 
 @dataclass(frozen=True)
@@ -22,110 +30,90 @@ class Placement:
     """What all workers' Jobs have in common."""
 
     image: str
-    profile: Profile
-    namespace: str = "tuneproof"
-    service_account: str = "trainer-worker"
-    devices: int = 1
+    pods: Pods
+    namespace: str
     queue: str = ""
     """Kueue's LocalQueue; the Job is made suspended, and Kueue starts it. Empty: none."""
-    grace_seconds: int = 120
+    grace_seconds: float = 120
     """From SIGTERM to SIGKILL: time to save a checkpoint."""
     kept_seconds: int = 3600
     """How long a finished Job stays to be looked at."""
-    evictions: int = 6
-    """How often the pod of an attempt is made again."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
-    """Secrets whose keys become variables, as the keys of S3."""
-    volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    """Claims by mount path, and whether they are read-only."""
 
 
-def name_of(run_id: str, attempt: int) -> str:
-    """The Job's name: that of a run may have 63 characters, and so may a label."""
-    return f"run-{run_id[:46]}-{attempt}".rstrip("-")
+def name_of(status: RunStatus) -> str:
+    """Of an attempt's Job, the same for every trainer. A pod's name and host name are made of it,
+    so it is short; the time tells runs apart that have one id in two stores."""
+    told = sha256(f"{status.id} {status.create_time.isoformat()}".encode()).hexdigest()[:8]
+    return f"run-{status.id[:36]}-{told}-{status.attempt}"
 
 
 def job_for(attempt: Attempt, placement: Placement) -> dict[str, Any]:
-    """The Job of an attempt.
-
-    Exit codes decide by podFailurePolicy: bad input and a told stop fail the Job at once; an
-    eviction costs no retry; all else is retried by the same attempt, from its last checkpoint.
-    """
+    """The Job of an attempt, whose job is known."""
+    if attempt.job is None:
+        raise ValueError("an attempt that is started needs its job")
+    name, nodes = name_of(attempt.status), attempt.job.nodes
     labels = {
         "app.kubernetes.io/name": "trainer-worker",
         "app.kubernetes.io/part-of": "tuneproof",
-        RUN_LABEL: attempt.run_id,
-        ATTEMPT_LABEL: str(attempt.number),
+        RUN_LABEL: attempt.run_id.rstrip("-"),
     }
-    metadata: dict[str, Any] = {
-        "name": name_of(attempt.run_id, attempt.number),
-        "namespace": placement.namespace,
-        "labels": labels | ({_QUEUE_LABEL: placement.queue} if placement.queue else {}),
-    }
+    pod = _pod(attempt.job, attempt.number, placement)
+    several: dict[str, Any] = {}
+    if nodes > 1:
+        several = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+        pod["subdomain"] = WORKERS
+        head = {"name": "MASTER_ADDR", "value": f"{name}-0.{WORKERS}"}
+        pod["containers"][0]["env"].append(head)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata,
+        "metadata": {
+            "name": name,
+            "namespace": placement.namespace,
+            "labels": labels | ({QUEUE_LABEL: placement.queue} if placement.queue else {}),
+        },
         "spec": {
             "suspend": bool(placement.queue),
-            "backoffLimit": placement.evictions,
-            "podReplacementPolicy": "Failed",
-            "ttlSecondsAfterFinished": placement.kept_seconds,
+            "backoffLimit": 0,
+            # Every failure ends the Job; the rules make its condition say which kind it was.
             "podFailurePolicy": {"rules": _rules()},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": _pod(attempt, placement),
-            },
+            "ttlSecondsAfterFinished": placement.kept_seconds,
+            **several,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
 
 
 def _rules() -> list[dict[str, Any]]:
-    final = sorted((EXIT_CODES[WorkerEnding.BAD_INPUT], EXIT_CODES[WorkerEnding.STOPPED]))
+    told = sorted(code for ending, code in EXIT_CODES.items() if ending is not WorkerEnding.DONE)
+    exits = {"containerName": CONTAINER, "operator": "In", "values": told}
     return [
         {
-            "action": "Ignore",
+            "action": "FailJob",
             "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
         },
-        {
-            "action": "FailJob",
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": final},
-        },
+        {"action": "FailJob", "onExitCodes": exits},
     ]
 
 
-def _pod(attempt: Attempt, placement: Placement) -> dict[str, Any]:
-    profile = placement.profile
-    devices = {profile.device_resource: str(placement.devices)} if profile.device_resource else {}
-    mounts = [
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the pod
-        {"name": "home", "mountPath": "/home/tuneproof"},
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - in the pod
-    ]
-    volumes: list[dict[str, Any]] = [
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "home", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": profile.shared_memory}},
-    ]
-    for number, (path, (claim, read_only)) in enumerate(sorted(placement.volumes.items())):
-        mounts.append({"name": f"claim-{number}", "mountPath": path, "readOnly": read_only})
-        volumes.append(
-            {
-                "name": f"claim-{number}",
-                "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only},
-            }
-        )
-    if attempt.job is None:
-        raise ValueError("an attempt that is started needs its job")
+def _pod(job: Job, attempt: int, placement: Placement) -> dict[str, Any]:
+    profile, parts = placement.pods.profile, placement.pods.parts
+    devices = {profile.resource: str(job.devices)} if profile.resource else {}
+    writable: dict[str, dict[str, Any]] = {
+        "/tmp": {},  # noqa: S108 - in the pod
+        "/home/tuneproof": {},
+        "/dev/shm": {"medium": "Memory", "sizeLimit": profile.shared_memory},  # noqa: S108
+    }
+    names = {path: path.rpartition("/")[2] for path in writable}
+    variables = variables_for(job)
     return {
         "restartPolicy": "Never",
-        "serviceAccountName": placement.service_account,
+        "serviceAccountName": ACCOUNT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": placement.grace_seconds,
-        "nodeSelector": dict(profile.node_selector),
-        "tolerations": [dict(each) for each in profile.tolerations],
+        "terminationGracePeriodSeconds": round(placement.grace_seconds),
+        "nodeSelector": profile.node_selector,
+        "tolerations": list(profile.tolerations),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -139,23 +127,30 @@ def _pod(attempt: Attempt, placement: Placement) -> dict[str, Any]:
                 "name": CONTAINER,
                 "image": placement.image,
                 "command": ["python", "-m", "tuneproof_trainer.worker"],
-                "args": [attempt.job.artifacts, attempt.run_id, str(attempt.number)],
+                "args": [job.artifacts, job.run_id, str(attempt)],
                 "env": [
-                    {"name": name, "value": value}
-                    for name, value in sorted(placement.environment.items())
+                    *({"name": name, "value": value} for name, value in variables.items()),
+                    *parts.env,
                 ],
-                "envFrom": [{"secretRef": {"name": name}} for name in placement.secrets],
+                "envFrom": list(parts.env_from),
                 "resources": {
                     "requests": {**profile.requests, **devices},
                     "limits": {**profile.limits, **devices},
                 },
+                "terminationMessagePolicy": "FallbackToLogsOnError",
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"]},
                 },
-                "volumeMounts": mounts,
+                "volumeMounts": [
+                    *({"name": names[path], "mountPath": path} for path in writable),
+                    *parts.volume_mounts,
+                ],
             }
         ],
-        "volumes": volumes,
+        "volumes": [
+            *({"name": names[path], "emptyDir": empty} for path, empty in writable.items()),
+            *parts.volumes,
+        ],
     }

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from kubernetes import client, config
-from kubernetes.client.exceptions import ApiException
 
-from tuneproof.servicekit.errors import Unavailable
-from tuneproof_trainer.execution.jobs import (
-    ATTEMPT_LABEL,
-    CONTAINER,
-    RUN_LABEL,
-    Placement,
-    job_for,
-    name_of,
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof_trainer.execution.cluster import Cluster
+from tuneproof_trainer.execution.jobs import Placement, job_for, name_of
+from tuneproof_trainer.execution.protocol import Attempt
+from tuneproof_trainer.execution.states import ending, has_ended, waiting
+from tuneproof_trainer.record import (
+    Heartbeat,
+    Job,
+    RunState,
+    RunStatus,
+    WorkerEnding,
+    WorkerResult,
 )
-from tuneproof_trainer.execution.protocol import Attempt, by_exit_code
-from tuneproof_trainer.record import Heartbeat, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore
 
-_LOST = 404
-_EXISTS = 409
+_PATIENCE_SECONDS = 30.0
+"""How long another trainer may take from an attempt's beginning to its Job."""
+
 _log = structlog.get_logger(__name__)
 
 
 class KubernetesExecutor:
-    """One Job an attempt.
+    """One Job an attempt, followed by every trainer on the store.
 
     Args:
         poll_seconds: between two looks at a Job.
@@ -37,102 +40,107 @@ class KubernetesExecutor:
     name = "kubernetes"
     outlives_service = True
 
-    def __init__(self, store: RunStore, placement: Placement, *, poll_seconds: float = 5.0) -> None:
-        try:
-            config.load_incluster_config()
-        except config.ConfigException:
-            config.load_kube_config()
+    def __init__(
+        self, store: RunStore, cluster: Cluster, placement: Placement, *, poll_seconds: float = 2.0
+    ) -> None:
         self._store = store
+        self._cluster = cluster
         self._placement = placement
         self._poll = poll_seconds
-        self._jobs = client.BatchV1Api()
-        self._pods = client.CoreV1Api()
+        self._waits: dict[str, str] = {}
+
+    async def check(self, sample: Job) -> None:
+        """Asks the cluster whether it would take the Job of a run.
+
+        Raises:
+            InvalidInput: when it would not: rights, quota, a field that Kubernetes does not know.
+        """
+        status = RunStatus(id="check", state=RunState.RUNNING, create_time=datetime.now(UTC))
+        manifest = job_for(Attempt(status, sample), self._placement)
+        try:
+            await asyncio.to_thread(self._cluster.create, manifest, dry_run=True)
+        except Unavailable as error:  # Runs wait until it answers.
+            _log.warning("cluster not asked", error=error.message)
 
     async def execute(self, attempt: Attempt) -> WorkerResult:
+        if attempt.job is None:
+            raise ValueError("an attempt that is started needs its job")
         await asyncio.to_thread(self._store.write, attempt.job, attempt.run_id, attempt.number)
-        try:
-            await asyncio.to_thread(
-                self._jobs.create_namespaced_job,
-                self._placement.namespace,
-                job_for(attempt, self._placement),
-            )
-        except ApiException as error:
-            if error.status != _EXISTS:
-                raise Unavailable(
-                    f"the cluster takes no Job: {error.reason}: {error.body}"
-                ) from error
         return await self.follow(attempt)
 
     async def follow(self, attempt: Attempt) -> WorkerResult:
+        since, seen, said = time.monotonic(), False, ""
         try:
             while True:
-                ended = await self._ended(attempt)
-                if ended is not None:
-                    return ended
+                try:
+                    result = await asyncio.to_thread(self._look, attempt, since, seen)
+                    seen, said = True, ""
+                except (InvalidInput, Unavailable) as error:
+                    # Whoever runs the cluster may mend it: the run waits, and says for what.
+                    result, self._waits[attempt.run_id] = None, error.message
+                    if error.message != said:
+                        _log.warning("worker waits", run=attempt.run_id, error=error.message)
+                    said = error.message
+                if result is not None:
+                    return result
                 await asyncio.sleep(self._poll)
         except asyncio.CancelledError:
             if not attempt.saves:  # Cancelled, lost or taken over; a stopping service leaves it.
                 await asyncio.to_thread(self._delete, attempt)
             raise
+        finally:
+            self._waits.pop(attempt.run_id, None)
 
     def can_follow(self, status: RunStatus, heartbeat: Heartbeat | None) -> bool:  # noqa: ARG002
         return status.executor == self.name
 
-    def is_waiting(self, status: RunStatus) -> bool:
-        return status.executor == self.name
+    def waits_for(self, attempt: Attempt) -> str | None:
+        return self._waits.get(attempt.run_id, "")
 
-    async def _ended(self, attempt: Attempt) -> WorkerResult | None:
-        result = await asyncio.to_thread(
-            self._store.read, WorkerResult, attempt.run_id, attempt.number
-        )
-        if result is not None:
+    def _look(self, attempt: Attempt, since: float, seen: bool) -> WorkerResult | None:
+        """Makes the Job where it is missing; how its worker ended, or None.
+
+        Args:
+            since: when this trainer began to follow.
+            seen: whether the Job was there before.
+        """
+        name = name_of(attempt.status)
+        job = self._cluster.job(name)
+        # A worker writes its result before its pod ends, so it is read after the Job.
+        result = self._store.read(WorkerResult, attempt.run_id, attempt.number)
+        if result is not None and result.ending is not WorkerEnding.STOPPED:
             return result
-        try:
-            job = await asyncio.to_thread(
-                self._jobs.read_namespaced_job,
-                name_of(attempt.run_id, attempt.number),
-                self._placement.namespace,
-            )
-        except ApiException as error:
-            if error.status != _LOST:
-                _log.warning("Job not read", run=attempt.run_id, error=str(error.reason))
-                return None
-            reason = "its Job was deleted"
-            return WorkerResult(ending=WorkerEnding.RETRY, reason=reason)
-        for condition in job.status.conditions or ():
-            if condition.type == "Failed" and condition.status == "True":
-                return await asyncio.to_thread(self._from_pods, attempt, condition)
+        if job is None:
+            return result or self._make(attempt, since, seen)
+        pods = self._cluster.pods(name)
+        if result is None and not has_ended(job):
+            self._waits[attempt.run_id] = waiting(job, pods) or self._warning(name, pods)
+            return None
+        if job.spec.suspend:  # Its queue would start it again, with a number that is used up.
+            self._cluster.delete(name)
+        memory = self._placement.pods.profile.limits.get("memory", "")
+        return ending(job, pods, memory)
+
+    def _make(self, attempt: Attempt, since: float, seen: bool) -> WorkerResult | None:
+        begun = seen or self._store.read(Heartbeat, attempt.run_id, attempt.number)
+        work = self._store.read(Job, attempt.run_id, attempt.number)
+        if work is None and not begun and time.monotonic() - since < _PATIENCE_SECONDS:
+            raise Unavailable("the trainer that took it has not made its Job yet")
+        if work is None or begun:
+            # A second pod of this attempt could meet the first: the next attempt fences it.
+            return WorkerResult(ending=WorkerEnding.RETRY, reason="its Job was deleted")
+        self._cluster.create(job_for(Attempt(attempt.status, work), self._placement))
         return None
 
-    def _from_pods(self, attempt: Attempt, condition: Any) -> WorkerResult:
-        selector = f"{RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}={attempt.number}"
-        pods = self._pods.list_namespaced_pod(
-            self._placement.namespace, label_selector=selector
-        ).items
-        for pod in sorted(pods, key=lambda each: each.metadata.creation_timestamp, reverse=True):
-            for status in pod.status.container_statuses or ():
-                ended = status.state.terminated
-                if status.name != CONTAINER or ended is None:
-                    continue
-                if ended.reason == "OOMKilled":
-                    return WorkerResult(
-                        ending=WorkerEnding.BAD_INPUT,
-                        reason="the pod's memory ran out (OOMKilled); raise the profile's memory"
-                        " limit, or lower micro_batch_size or max_length",
-                    )
-                if ended.exit_code:
-                    return by_exit_code(ended.exit_code, (ended.message or "").strip())
-        return WorkerResult(
-            ending=WorkerEnding.RETRY, reason=f"{condition.reason}: {condition.message}"
-        )
+    def _warning(self, name: str, pods: list[Any]) -> str:
+        """Why there is no pod, or why the first one does not begin."""
+        if any(pod.status.phase == "Running" for pod in pods):
+            return ""
+        return self._cluster.warning(pods[0].metadata.name if pods else name)
 
     def _delete(self, attempt: Attempt) -> None:
         try:
-            self._jobs.delete_namespaced_job(
-                name_of(attempt.run_id, attempt.number),
-                self._placement.namespace,
-                propagation_policy="Foreground",
-            )
-        except ApiException as error:
-            if error.status != _LOST:
-                _log.warning("Job not deleted", run=attempt.run_id, error=str(error.reason))
+            self._cluster.delete(name_of(attempt.status))
+        except (InvalidInput, Unavailable) as error:
+            # Its worker stops at its next heartbeat, for the run is not its own any more.
+            _log.warning("Job not deleted", run=attempt.run_id, error=error.message)
