@@ -41,6 +41,21 @@ def build(kubectl: Path, folder: Path) -> list[Manifest]:
     return list(yaml.safe_load_all(done.stdout))
 
 
+def build_with(kubectl: Path, folder: Path, *components: str) -> list[Manifest]:
+    """The base with components; the overlay that names them is made in the folder."""
+    deploy = ROOT / "deploy/k8s"
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(deploy / "base", folder)],
+        "components": [
+            os.path.relpath(deploy / "components" / name, folder) for name in components
+        ],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    return build(kubectl, folder)
+
+
 def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
     return {each["metadata"]["name"]: each for each in manifests if each["kind"] in kinds}
 

@@ -1,20 +1,26 @@
-"""The components that an overlay may add to the services: Weaviate, TEI."""
+"""The components that an overlay may add to the services: Weaviate, TEI, training Jobs."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
-import yaml
 
 from tuneproof_retriever.settings import RetrieverSettings
 
-from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
+from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build_with, of_kind, pods
 
 COMPONENTS = ROOT / "deploy/k8s/components"
-TOGETHER = ("weaviate", "tei", "tei-gpu", "weaviate+tei", "weaviate+tei-gpu")
+TOGETHER = (
+    "weaviate",
+    "tei",
+    "tei-gpu",
+    "weaviate+tei",
+    "weaviate+tei-gpu",
+    "training-jobs",
+    "training-jobs+kueue",
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -22,18 +28,10 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture(scope="module")
 def built(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Manifest]]:
     """The base with components, by their names."""
-    found = {}
-    for names in TOGETHER:
-        folder = tmp_path_factory.mktemp("overlay")
-        overlay = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [os.path.relpath(ROOT / "deploy/k8s/base", folder)],
-            "components": [os.path.relpath(COMPONENTS / name, folder) for name in names.split("+")],
-        }
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        found[names] = build(kubectl, folder)
-    return found
+    return {
+        names: build_with(kubectl, tmp_path_factory.mktemp("overlay"), *names.split("+"))
+        for names in TOGETHER
+    }
 
 
 def container_of(manifests: list[Manifest], name: str) -> Manifest:
@@ -64,6 +62,8 @@ def test_every_component_is_tested() -> None:
 def test_every_manifest_is_valid_and_in_the_namespace(built: dict[str, list[Manifest]]) -> None:
     for manifests in built.values():
         for manifest in manifests:
+            if "kueue" in manifest["apiVersion"]:  # Checked by the cluster: see tests/cluster.
+                continue
             kubernetes_validate.validate(manifest, "1.36", strict=True)
             if manifest["kind"] != "Namespace":
                 assert manifest["metadata"]["namespace"] == "tuneproof"
@@ -71,12 +71,13 @@ def test_every_manifest_is_valid_and_in_the_namespace(built: dict[str, list[Mani
 
 
 def test_pods_meet_the_restricted_standard(built: dict[str, list[Manifest]]) -> None:
-    for manifests in built.values():
+    for names, manifests in built.items():
         for name, pod in pods(manifests):
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert pod["securityContext"]["runAsUser"] == USER
             assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            assert pod["automountServiceAccountToken"] is False
+            makes_jobs = name == "trainer" and "training-jobs" in names
+            assert pod["automountServiceAccountToken"] is makes_jobs
             assert pod["enableServiceLinks"] is False
             (container,) = pod["containers"]
             security = container["securityContext"]
@@ -98,6 +99,8 @@ def test_services_lead_to_ports_that_are_open(built: dict[str, list[Manifest]]) 
     for manifests in built.values():
         for service in of_kind(manifests, "Service").values():
             name = service["spec"]["selector"]["app.kubernetes.io/name"]
+            if "ports" not in service["spec"]:
+                continue  # It only gives pods names.
             ports = {port["name"] for port in container_of(manifests, name)["ports"]}
             assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
