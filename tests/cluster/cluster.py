@@ -106,13 +106,14 @@ class Cluster:
         return done.stdout + done.stderr
 
     def may(self, account: str, asked: str, namespace: str, *, of: str = "tuneproof") -> bool:
-        """Whether a service account may do something, as `create jobs`, in a namespace.
+        """Whether a service account may do something in a namespace, as `get pods/log`.
 
         Args:
             of: the account's own namespace.
         """
+        what, _, part = asked.partition("/")
         said = self.kubectl(
-            *("auth", "can-i", *asked.split(), "--namespace", namespace),
+            *("auth", "can-i", *what.split(), "--subresource", part, "--namespace", namespace),
             *("--as", f"system:serviceaccount:{of}:{account}"),
             fine=True,
         )

@@ -72,8 +72,8 @@ class Script:
     def can_follow(self, status: RunStatus, heartbeat: Heartbeat | None) -> bool:
         return False
 
-    def is_waiting(self, status: RunStatus) -> bool:
-        return False
+    def waits_for(self, attempt: Attempt) -> str | None:
+        return None
 
 
 class Away(FolderStorage):
@@ -156,6 +156,7 @@ async def test_runs_go_in_order_so_many_at_a_time(tmp_path: Path) -> None:
             3,
         ),
         ((BAD,), RunState.FAILED, "line 3 is not JSON", 1),
+        ((STOPPED, STOPPED, STOPPED, KILLED, KILLED, DONE), RunState.SUCCEEDED, "", 6),
     ],
 )
 async def test_an_attempt_is_repeated_where_that_may_help(
@@ -186,6 +187,26 @@ async def test_attempts_that_get_on_are_not_counted_together(tmp_path: Path) -> 
     async with bench.opened():
         ended = await bench.until("a", RunState.SUCCEEDED, RunState.FAILED)
     assert (ended.state, ended.attempt, ended.checkpoint_step) == (RunState.SUCCEEDED, 5, 4)
+
+
+async def test_a_run_says_what_its_worker_waits_for_until_it_begins(tmp_path: Path) -> None:
+    class Waiting(Script):
+        def waits_for(self, attempt: Attempt) -> str | None:
+            return "no node takes it"
+
+    script = Waiting(DONE)
+    bench = Bench(tmp_path, script, lease=0.05)
+    bench.add("a")
+    async with bench.opened():
+        await until(lambda: bench.records["a"].status.reason)
+        assert bench.store.newest("a").reason == "the worker waits: no node takes it"
+        await asyncio.sleep(0.2)  # Longer than the lease: who waits is not lost.
+        beat = Heartbeat(process="", sequence=1, phase="x", time=datetime.now(UTC))
+        bench.store.write(beat, "a", 1)
+        await until(lambda: bench.records["a"].status.reason == "")
+        assert script.stopped == []
+        script.go.set()
+        await bench.until("a", RunState.SUCCEEDED)
 
 
 async def test_an_executor_that_fails_fails_the_run_and_not_the_queue(tmp_path: Path) -> None:
