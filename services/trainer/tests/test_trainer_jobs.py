@@ -14,6 +14,7 @@ from tuneproof_trainer.execution.jobs import Placement, job_for, name_of
 from tuneproof_trainer.execution.profiles import PROFILES, load_pods
 from tuneproof_trainer.execution.protocol import Attempt
 from tuneproof_trainer.record import Job, RunState, RunStatus
+from tuneproof_trainer.settings import TrainerSettings
 
 pytestmark = pytest.mark.timeout(60)
 BEGUN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -155,3 +156,12 @@ def test_a_wrong_file_is_told(tmp_path: Path, content: str, message: str) -> Non
     file.write_text(content)
     with pytest.raises(InvalidInput, match=message):
         load_pods("x", file)
+
+
+def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"model": "m", "artifacts": "a"}
+    with pytest.raises(ValueError, match="nodes above 1 need the executor kubernetes"):
+        TrainerSettings(**given, nodes=2)
+    monkeypatch.setattr("tuneproof_trainer.settings.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'tuneproof-trainer\[kubernetes\]'"):
+        TrainerSettings(**given, executor="kubernetes")

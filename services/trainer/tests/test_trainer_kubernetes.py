@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tuneproof.adapters import FolderStorage
 from tuneproof.servicekit.errors import InvalidInput
@@ -32,6 +28,12 @@ from tuneproof_trainer.record import (
 )
 from tuneproof_trainer.runs.store import RunStore
 
+from .kubernetes_api import Api, serve
+from .test_trainer_queue import Bench, Script, until
+
+KUBECONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+"""The client reads the variable of this name when it is imported."""
+
 pytestmark = pytest.mark.timeout(60)
 STATUS = RunStatus(
     id="a", state=RunState.RUNNING, attempt=1, create_time=datetime(2026, 1, 2, tzinfo=UTC)
@@ -42,82 +44,11 @@ STOPPED = WorkerResult(ending=WorkerEnding.STOPPED, reason="the worker was told 
 DONE = WorkerResult(ending=WorkerEnding.DONE, adapter_ref="short@sha256:" + "0" * 64)
 
 
-class Api:
-    """Jobs, pods and events of a namespace, as Kubernetes' API gives them."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self.pods: list[dict[str, Any]] = []
-        self.events: list[dict[str, Any]] = []
-        self.refusal: tuple[int, str] | None = None
-        self.asked: list[str] = []
-        self.changes: dict[str, Any] = {}
-        """Put into the Job that is made next."""
-
-    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:  # noqa: PLR0911
-        self.asked.append(f"{method} {path}")
-        if self.refusal:
-            code, message = self.refusal
-            return code, {"message": message}
-        kind, _, name = path.partition("?")[0].rpartition("/namespaces/x/")[2].partition("/")
-        match method, kind:
-            case "POST", _:
-                if "dryRun" not in path:
-                    self.jobs[body["metadata"]["name"]] = body | {"status": {}} | self.changes
-                return 201, body
-            case "GET", "jobs":
-                return (200, self.jobs[name]) if name in self.jobs else (404, {"message": "gone"})
-            case "DELETE", "jobs":
-                self.jobs.pop(name, None)
-                return 200, {}
-            case "GET", "pods" if name:
-                return 404, {"message": "gone"}
-            case "GET", "pods":
-                return 200, {"items": self.pods}
-            case "GET", "events":
-                (about,) = re.findall(r"involvedObject.name%3D([\w-]+)", path)
-                chosen = [e for e in self.events if e["involvedObject"]["name"] == about]
-                return 200, {"items": chosen}
-        raise AssertionError(f"{method} {path}")
-
-
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    one = Api()
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            given = self.rfile.read(int(self.headers.get("content-length") or 0))
-            code, reply = one.answer(self.command, self.path, json.loads(given or "null"))
-            sent = json.dumps(reply).encode()
-            self.send_response(code)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - as http.server names them
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {
-        "current-context": "c",
-        "clusters": [
-            {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-        ],
-        "users": [{"name": "u", "user": {}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "x"}}],
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    # The client reads the variable when it is imported.
-    place = str(tmp_path / "kubeconfig")
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", place)
-    yield one
-    server.shutdown()
-    server.server_close()
+    with serve(tmp_path) as (one, kubeconfig):
+        monkeypatch.setattr(KUBECONFIG, kubeconfig)
+        yield one
 
 
 @pytest.fixture
@@ -373,15 +304,29 @@ def test_without_a_cluster_it_says_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = str(tmp_path / "none")
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", place)
+    monkeypatch.setattr(KUBECONFIG, place)
     with pytest.raises(InvalidInput, match="needs a cluster: a pod whose service account"):
         Cluster()
 
 
-async def until(true: Any) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.01)
+async def test_a_run_says_what_its_worker_waits_for_until_it_begins(tmp_path: Path) -> None:
+    class Waiting(Script):
+        def waits_for(self, attempt: Attempt) -> str | None:
+            return "no node takes it"
+
+    script = Waiting(DONE)
+    bench = Bench(tmp_path, script, lease=0.05)
+    bench.add("a")
+    async with bench.opened():
+        await until(lambda: bench.records["a"].status.reason)
+        assert bench.store.newest("a").reason == "the worker waits: no node takes it"
+        await asyncio.sleep(0.2)  # Longer than the lease: who waits is not lost.
+        beat = Heartbeat(process="", sequence=1, phase="x", time=datetime.now(UTC))
+        bench.store.write(beat, "a", 1)
+        await until(lambda: bench.records["a"].status.reason == "")
+        assert script.stopped == []
+        script.go.set()
+        await bench.until("a", RunState.SUCCEEDED)
 
 
 async def stop(task: asyncio.Task[Any]) -> None:

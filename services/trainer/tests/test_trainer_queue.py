@@ -189,26 +189,6 @@ async def test_attempts_that_get_on_are_not_counted_together(tmp_path: Path) -> 
     assert (ended.state, ended.attempt, ended.checkpoint_step) == (RunState.SUCCEEDED, 5, 4)
 
 
-async def test_a_run_says_what_its_worker_waits_for_until_it_begins(tmp_path: Path) -> None:
-    class Waiting(Script):
-        def waits_for(self, attempt: Attempt) -> str | None:
-            return "no node takes it"
-
-    script = Waiting(DONE)
-    bench = Bench(tmp_path, script, lease=0.05)
-    bench.add("a")
-    async with bench.opened():
-        await until(lambda: bench.records["a"].status.reason)
-        assert bench.store.newest("a").reason == "the worker waits: no node takes it"
-        await asyncio.sleep(0.2)  # Longer than the lease: who waits is not lost.
-        beat = Heartbeat(process="", sequence=1, phase="x", time=datetime.now(UTC))
-        bench.store.write(beat, "a", 1)
-        await until(lambda: bench.records["a"].status.reason == "")
-        assert script.stopped == []
-        script.go.set()
-        await bench.until("a", RunState.SUCCEEDED)
-
-
 async def test_an_executor_that_fails_fails_the_run_and_not_the_queue(tmp_path: Path) -> None:
     class Broken(Script):
         async def execute(self, attempt: Attempt) -> WorkerResult:
