@@ -109,8 +109,8 @@ def _bounds(found: Guaranteed, compared: Comparison, decimals: int) -> str:
     kept = "above" if found.lower > -(compared.margin or 0.0) else "not shown to be above"
     return (
         f"the mean by {compared.by} is {signed(found.lower, decimals)} or more for any"
-        f" distribution, {kept} \N{MINUS SIGN}\N{GREEK SMALL LETTER DELTA}; {severe.losses} of {severe.items} answers"
-        f" lose {found.points:g} or more, at most {100.0 * severe.upper:.1f} %"
+        f" distribution, {kept} \N{MINUS SIGN}\N{GREEK SMALL LETTER DELTA}; {severe.losses} of"
+        f" {severe.items} answers lose {found.points:g} or more, at most {100.0 * severe.upper:.1f} %"
     )
 
 
