@@ -110,7 +110,8 @@ def _bounds(found: Guaranteed, compared: Comparison, decimals: int) -> str:
     return (
         f"the mean by {compared.by} is {signed(found.lower, decimals)} or more for any"
         f" distribution, {kept} \N{MINUS SIGN}\N{GREEK SMALL LETTER DELTA}; {severe.losses} of"
-        f" {severe.items} answers lose {found.points:g} or more, at most {100.0 * severe.upper:.1f} %"
+        f" {severe.items} answers lose {found.points:g} or more, at most"
+        f" {100.0 * severe.upper:.1f} %"
     )
 
 
