@@ -27,6 +27,9 @@ GPU_PYTHON ?= python3
 GPU_FLAGS  ?=
 GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURDIR)/orchestrator/src | paste -sd:)
 
+# For bench-statistics: --full for 10,000 studies of each setting.
+STATISTICS_FLAGS ?=
+
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
     services/generator[cpu] services/trainer[tensorboard] services/judge orchestrator[api,datasets,pdf,sweep,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
@@ -45,7 +48,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report verify-data verify-study verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -95,6 +98,9 @@ bench-fingerprint: $(STAMP)  ## Measure how near engines come to an adapter's fi
 
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
 	$(BIN)/python benchmarks/swap.py
+
+bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated and on real labels
+	$(BIN)/python benchmarks/verdicts/run.py $(STATISTICS_FLAGS)
 
 bench-train: $(STAMP)  ## Measure the trainer against TRL alone, with its defaults and with our settings
 	$(BIN)/python benchmarks/train.py

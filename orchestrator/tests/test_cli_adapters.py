@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from fake_pool import CAPACITY
+from judged_pairs import REF, around, judged
 from small_study import invoke
 
 from tuneproof.cli.adapters.watch import watch_on
+from tuneproof.results.snapshot import results_json
 from tuneproof.sdk import AdapterInfo
 from tuneproof.servicekit.errors import Unavailable
 
@@ -155,6 +158,29 @@ def test_an_alias_moves_from_where_it_is_expected_and_back(run, done):
     code, _, err = run("rollback", "live", "--to", "99")
     assert code == 2
     assert "no earlier version 99 to go back to; the last ones are: 5, 4, 3, 2, 1" in err
+
+
+def test_a_gate_moves_the_alias_only_to_what_passes(run, done, capsys, monkeypatch, tmp_path):
+    gate = partial(invoke, capsys, monkeypatch, "gate", "ours.json", "gate.yaml")
+    (tmp_path / "gate.yaml").write_text("margin: {accuracy: 0.25}\n")
+
+    def promote(difference: float) -> tuple[int, str, str]:
+        content = results_json(judged(around(difference)), {})
+        (tmp_path / "ours.json").write_text(json.dumps(content))
+        return gate("--alias", "live", "--promote", "--out", "report.json")
+
+    done("declare", A, "--wait")
+    done("declare", REF, "--wait")
+    done("alias", "live", A)
+    assert promote(-0.5)[0] == 1
+    assert [one["ref"] for one in json.loads(done("aliases", "--json"))["aliases"]] == [A]
+
+    code, _, err = promote(0.0)
+    assert code == 0, err
+    digest = hashlib.sha256((tmp_path / "report.json").read_bytes()).hexdigest()
+    (alias,) = json.loads(done("aliases", "--json"))["aliases"]
+    assert alias["ref"] == REF
+    assert alias["reason"] == f"gate of made passed, report sha256:{digest}"
 
 
 def test_a_rollback_without_a_way_back_is_refused(run, done):

@@ -2,14 +2,16 @@
 
 import asyncio
 import email.utils
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trustme
 
+import tuneproof_judge.endpoint as judge_endpoint
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.http import retry_after
 from tuneproof.servicekit.testing import MountedSecret, certificate_files
@@ -260,17 +262,50 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_ready_when_models_are_listed_and_asked_again_only_after_a_while(
-    fake, endpoint_of: Make
+async def test_the_endpoint_is_asked_until_it_answers_and_then_no_more(
+    fake, endpoint_of: Make, reply
 ) -> None:
     now = 0.0
     endpoint = endpoint_of(clock=lambda: now)
-    await endpoint.check_ready()
-    await endpoint.check_ready()
+    good, fake.models = fake.models, reply.fails(503)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await endpoint.check_ready()
     assert fake.models_asked == 1
-    now = 6.0
+    fake.models, now = good, 6.0
+    await endpoint.check_ready()
+    # The pods of a judge left their service together when the endpoint that they share was busy.
+    fake.models, now = reply.fails(503), 12.0
     await endpoint.check_ready()
     assert fake.models_asked == 2
+
+
+@pytest.mark.parametrize("how", ["hangs", "drips", "has too many requests"])
+async def test_a_busy_endpoint_is_not_a_dead_one(
+    fake, endpoint_of: Make, reply, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(judge_endpoint, "_PROBE_SECONDS", 0.2)
+    fake.models = {
+        "hangs": reply.Reply(body=b" " * 2, drip=5.0),
+        "drips": reply.Reply(body=b" " * 100, drip=0.1),
+        "has too many requests": reply.fails(429),
+    }[how]
+    await endpoint_of().check_ready()
+
+
+async def test_an_endpoint_that_takes_no_connection_is_a_dead_one(
+    endpoint_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge_endpoint, "_PROBE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        # With its queue full the kernel answers no further connection.
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable, match="no connection in time"):
+            await endpoint_of(url=f"http://127.0.0.1:{server.getsockname()[1]}/v1").check_ready()
 
 
 async def test_not_ready_tells_why_and_recovers(fake, endpoint_of: Make, reply) -> None:

@@ -125,6 +125,16 @@ def compare(results: StudyResults) -> Comparisons:
     )
 
 
+def compare_pair(results: StudyResults, named: PrimaryComparison, confidence: float) -> Comparison:
+    """One comparison at a confidence of its own, with the verdict that its margin gives.
+
+    Raises:
+        InvalidInput: it names a cell or measure that is not there, or a measure without margin.
+    """
+    study = _Study(results, measures_of(results), answers_by_cell(results))
+    return study.primary(named, confidence)
+
+
 @dataclass(frozen=True, slots=True)
 class _Study:
     """What every comparison reads."""

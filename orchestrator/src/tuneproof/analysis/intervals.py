@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -169,61 +169,81 @@ def interval_of(found: Estimate, confidence: float, limits: Limits | None) -> In
         limits: None for a measure without an upper end; then nothing bounds what was not seen,
             the interval is D ± t · √V, and there is none where V is 0.
     """
-    if found.standard_error is None or why_no_interval(found):
+    return None if why_no_interval(found) else reach_of(found, confidence, limits)
+
+
+def reach_of(found: Estimate, confidence: float, limits: Limits | None) -> Interval | None:
+    """What `interval_of` gives, for an estimate that has its own rule of when there is one."""
+    if found.standard_error is None:
         return None
     tail = (1.0 - confidence) / 2.0
-    reach = float(stats.t.ppf(1.0 - tail, found.degrees_of_freedom)) * found.standard_error
+    reach = float(special.stdtrit(found.degrees_of_freedom, 1.0 - tail)) * found.standard_error
     low, high = found.difference - reach, found.difference + reach
     if limits is None:
         return Interval(low, high, confidence, "cluster-t") if reach > 0.0 else None
     low, high = max(low, limits[0]), min(high, limits[1])
-    differing, lowest, highest = _unseen(found, tail, limits)
-    missing = max(0.0, 1.0 - differing / MINIMUM_CLUSTERS)
+    missing = max(0.0, 1.0 - _differing(found, limits) / MINIMUM_CLUSTERS)
     if missing == 0.0:
         return Interval(low, high, confidence, "cluster-t")
+    lowest, highest = _unseen(found, tail, limits)
     low += missing * min(0.0, lowest - low)
     high += missing * max(0.0, highest - high)
     return Interval(low, high, confidence, "exact-binomial" if missing == 1.0 else "widened-t")
 
 
-def _unseen(found: Estimate, tail: float, limits: Limits) -> tuple[float, float, float]:
-    """How many clusters differ from the common value, and how far the mean could lie from it.
+def _differing(found: Estimate, limits: Limits) -> float:
+    """How many clusters differ from the median one.
+
+    One that differs by less than 1 % of the measure's range counts in part.
+    """
+    visible = _VISIBLE * (limits[1] - limits[0]) / 2.0
+    apart = np.abs(found.cluster_means - np.median(found.cluster_means))
+    return float(np.minimum(apart / visible, 1.0).sum())
+
+
+def _unseen(found: Estimate, tail: float, limits: Limits) -> Limits:
+    """How far the mean could lie from the value that clusters have in common.
 
     Let c be the median of the cluster means, and y_g the part of the way from c to the highest
     difference that cluster g goes up, from 0 to 1, n_g that to the lowest. The mean is
     c + (highest - c)·E(y) - (c - lowest)·E(n). Among variables from 0 to 1 with one mean, the
     one that is only ever 0 or 1 varies most, so Clopper and Pearson's ends for the count Σ y_g
-    of G bound E(y) from above, and likewise E(n) from below; a fractional count goes
-    into the same beta quantiles (Clopper and Pearson 1934, Biometrika 26:404). Where all G
+    of G bound E(y) from above, and likewise E(n) from below (`upper_share`). Where all G
     clusters agree the bound is the familiar one for 0 of G: a share 1 - tail^(1/G) of clusters,
     about 3.7/G at 95 %, may differ by all that the measure allows. It rises with every y_g and
     falls with every n_g. Clusters of unequal size count as G = n²/Σ n_g² equal ones (Kish 1965,
     Survey Sampling, section 11.7).
 
     Returns:
-        number of clusters that differ, where one that differs by less than 1 % of the measure's
-        range counts in part; lowest and highest mean.
+        lowest and highest mean.
     """
     means, sizes = found.cluster_means, found.cluster_sizes
     common = float(np.median(means))
-    visible = _VISIBLE * (limits[1] - limits[0]) / 2.0
-    differing = float(np.minimum(np.abs(means - common) / visible, 1.0).sum())
     shares = sizes / sizes.sum()
     count = 1.0 / float((shares**2).sum())
     up, down = limits[1] - common, common - limits[0]
     above = count * float((shares * np.maximum(means - common, 0.0)).sum()) / max(up, 1e-12)
     below = count * float((shares * np.maximum(common - means, 0.0)).sum()) / max(down, 1e-12)
-    lowest = common - down * _upper(below, count, tail) + up * _lower(above, count, tail)
-    highest = common + up * _upper(above, count, tail) - down * _lower(below, count, tail)
-    return differing, lowest, highest
+    lowest = common - down * upper_share(below, count, tail) + up * _lower(above, count, tail)
+    highest = common + up * upper_share(above, count, tail) - down * _lower(below, count, tail)
+    return lowest, highest
 
 
-def _upper(events: float, count: float, tail: float) -> float:
-    """Clopper and Pearson's upper end for the share behind `events` of `count`."""
-    return 1.0 if events >= count else float(stats.beta.ppf(1.0 - tail, events + 1, count - events))
+def upper_share(events: float, count: float, tail: float) -> float:
+    """Clopper and Pearson's upper end for the share behind `events` of `count`.
+
+    It is the 1 - tail quantile of a beta distribution with events + 1 and count - events, also for
+    numbers that are not whole; 0 of n gives 1 - tail^(1/n) (Clopper and Pearson 1934, Biometrika
+    26:404).
+    """
+    return (
+        1.0
+        if events >= count
+        else float(special.betaincinv(events + 1, count - events, 1.0 - tail))
+    )
 
 
 def _lower(events: float, count: float, tail: float) -> float:
     """Clopper and Pearson's lower end for the share behind `events` of `count`."""
     events = min(events, count)
-    return 0.0 if events <= 1e-9 else float(stats.beta.ppf(tail, events, count - events + 1))
+    return 0.0 if events <= 1e-9 else float(special.betaincinv(events, count - events + 1, tail))

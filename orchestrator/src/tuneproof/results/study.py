@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from tuneproof.results.labels import Rating
 from tuneproof.results.measure import Measure
 
 StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
@@ -318,6 +319,8 @@ class StudyResults:
     """None where the study file gives none."""
     models: tuple[Model, ...] = ()
     """The first base's first."""
+    labels: tuple[Rating, ...] = ()
+    """What people said; empty where nobody was asked."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

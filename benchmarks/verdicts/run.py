@@ -1,0 +1,141 @@
+"""How often verdicts are wrong, in simulated studies and on real human labels.
+
+    make bench-statistics
+
+Every study goes through the functions that reports use. Each setting prints its figures; the last
+line is JSON with one number per bound: `s1_min` is the lowest coverage of all settings of S1, and
+so on. `blind` is 0 where the methods of before fail S3, S4 and S6, as they must: the interval alone
+as a gate, the judge alone as people, the 95 % interval at every look. Bounds have a slack of four
+Monte-Carlo errors, except for the methods of before. The exit code is 1 where a bound is missed.
+
+Sampling, people and plans are in modules of these names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from people import s4, s5
+from plans import s7, s10
+from sampling import s1, s2, s3, s6
+
+Setting = Callable[[np.random.Generator, int], dict[str, float]]
+
+SETTINGS: Mapping[str, Setting] = {
+    "s1": s1,
+    "s2": s2,
+    "s3": s3,
+    "s4": s4,
+    "s5": s5,
+    "s6": s6,
+    "s7": s7,
+    "s10": s10,
+}
+FULL = 10_000
+SMALL = 500
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a figure must keep."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    share: bool = True
+    """Of studies: its Monte-Carlo error is that of a share."""
+
+    def kept(self, value: float, studies: float) -> bool:
+        return (
+            self.least - self._slack(self.least, studies)
+            <= value
+            <= self.most + self._slack(self.most, studies)
+        )
+
+    def _slack(self, bound: float, studies: float) -> float:
+        if not 0.0 < bound < 1.0 or not self.share:
+            return 0.0
+        return 4.0 * math.sqrt(bound * (1.0 - bound) / studies)
+
+
+BOUNDS: Mapping[str, Bound] = {
+    "s1_min": Bound(least=0.93),
+    "s1_width_max": Bound(most=1.10, share=False),
+    "s2_min": Bound(least=0.91),
+    "s3_max": Bound(most=0.025),
+    "s3_pass": Bound(least=0.80),
+    "s4_min": Bound(least=0.93),
+    "s4_mean": Bound(least=0.94),
+    "s4_width_max": Bound(most=1.0, share=False),
+    "s5_min": Bound(least=0.925),
+    "s5_judge": Bound(most=0.6),
+    "s6_max": Bound(most=0.05),
+    "s6_equivalent": Bound(most=0.025),
+    "s6_items": Bound(most=0.70),
+    "s7_min": Bound(least=0.93),
+    "s7_three": Bound(least=0.92),
+    "s10_min": Bound(least=0.78),
+    "s10_max": Bound(most=0.92),
+}
+
+BEFORE: Mapping[str, str] = {"s3_before": "s3_max", "s4_before": "s4_min", "s6_before": "s6_max"}
+"""What the methods of before reach, and which bound they must miss."""
+
+
+def main() -> int:
+    options = _options()
+    studies = FULL if options.full else options.studies
+    print(f"seed {options.seed}, {studies} studies a setting", file=sys.stderr)
+    figures: dict[str, float] = {}
+    for name in options.only:
+        start = time.perf_counter()
+        random = np.random.default_rng([options.seed, list(SETTINGS).index(name)])
+        found = SETTINGS[name](random, studies)
+        figures |= found
+        told = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+        print(f"{told} ({time.perf_counter() - start:.1f} s)", file=sys.stderr)
+    missed = [
+        key
+        for key, bound in BOUNDS.items()
+        if key in figures and not bound.kept(figures[key], studies)
+    ]
+    blind = [
+        key
+        for key, bound in BEFORE.items()
+        if key in figures and BOUNDS[bound].kept(figures[key], math.inf)
+    ]
+    for key in missed:
+        print(f"{key} misses its bound: {figures[key]:.4g}, {BOUNDS[key]}", file=sys.stderr)
+    results = {key: round(value, 4) for key, value in figures.items()} | {"blind": len(blind)}
+    print(
+        json.dumps(
+            {"bench": "statistics", "seed": options.seed, "studies": studies, "results": results}
+        )
+    )
+    return 1 if missed or blind else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--studies", type=int, default=SMALL, help="of each setting")
+    parser.add_argument("--full", action="store_true", help=f"{FULL} studies of each setting")
+    parser.add_argument("--seed", type=int, default=time.time_ns() // 1000, help="the clock's")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="SETTING"
+    )
+    options = parser.parse_args()
+    if options.studies < 10:
+        parser.error("--studies is at least 10")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""What a gate demands: its file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuneproof.servicekit.yamlfile import FileKind
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SevereLossPolicy(_Section):
+    """How many answers may lose much."""
+
+    points: float | None = Field(default=None, gt=0)
+    """What a severe loss is, in the measure's units; without it, half of the measure's range."""
+    share: float = Field(default=0.1, gt=0, lt=1)
+    """The upper bound of the share of items that lose as much must be below."""
+
+
+class JudgePolicy(_Section):
+    """When the judge's word counts."""
+
+    require: Literal["certificate", "anchored"] = "certificate"
+    """`certificate`: labels, or the judge's agreement with known scores; `anchored`: labels."""
+    kappa: float = Field(default=0.6, gt=0, le=1)
+    """Least weighted κ of the judge with known scores."""
+
+
+class Policy(_Section):
+    """What an adapter must show. All must hold."""
+
+    margin: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """δ by measure, in the measure's own units; without it, those of the study."""
+    strata: tuple[Literal["retrieved", "missed", "unanswerable", "unknown"], ...] = ()
+    """Kinds of questions in each of which it must not be worse; over all it must not in any
+    case."""
+    tail: float = Field(default=0.025, gt=0, lt=0.5)
+    """One-sided error of each single check. Among K adapters it is divided by K."""
+    guaranteed: bool = True
+    """The bound that holds for any distribution must be above -δ too."""
+    severe_loss: SevereLossPolicy | None = SevereLossPolicy()
+    judge: JudgePolicy = JudgePolicy()
+    cost_ratio: float | None = Field(default=None, gt=0)
+    """Most that an answer may cost, by that of what it is compared with: in money where the study
+    has prices, else in tokens."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Longest mean time of an answer that is asked for alone."""
+    seconds_ratio: float | None = Field(default=None, gt=0)
+    """The same, by that of what it is compared with."""
+
+
+load_policy = FileKind(
+    Policy,
+    noun="a gate's policy",
+    expected="a policy such as `margin: {accuracy: 0.25}`",
+).load
+"""Reads a policy's file; one message lists all its mistakes."""
