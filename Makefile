@@ -53,7 +53,7 @@ QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
 .PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## Install everything into .venv (once; again only when the pins change)
 

@@ -115,12 +115,12 @@ def test_probes_ask_the_health_port(manifests: list[Manifest]) -> None:
         assert startup["service"] == ("live" if role(workload) == "judge" else "ready")
 
 
-def settings_type(service: str) -> Any:
+def settings_of(service: str) -> Any:
     module = importlib.import_module(f"tuneproof_{service}.settings")
     return getattr(module, f"{service.capitalize()}Settings")
 
 
-def settings_of(service: str, variables: dict[str, str], patch: pytest.MonkeyPatch) -> Any:
+def settings_with(service: str, variables: dict[str, str], patch: pytest.MonkeyPatch) -> Any:
     """A service's settings as its variables make them."""
     with patch.context() as patched:
         for variable in os.environ:
@@ -128,7 +128,7 @@ def settings_of(service: str, variables: dict[str, str], patch: pytest.MonkeyPat
                 patched.delenv(variable)
         for variable, value in variables.items():
             patched.setenv(variable, value)
-        return settings_type(service)()
+        return settings_of(service)()
 
 
 def test_every_variable_is_a_setting_and_they_fit_together(
@@ -140,10 +140,10 @@ def test_every_variable_is_a_setting_and_they_fit_together(
             continue
         variables = variables_of(manifests, container)
         names = {*variables, *(each["name"] for each in container.get("env", []))}
-        fields = settings_type(service).model_fields
+        fields = settings_of(service).model_fields
         known = {f"TUNEPROOF_{service.upper()}_{field.upper()}" for field in fields}
         assert names <= known | {"HF_HUB_CACHE"}
-        settings = settings_of(service, variables, monkeypatch)
+        settings = settings_with(service, variables, monkeypatch)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert settings.bind == f"0.0.0.0:{ports['grpc']}"
         assert settings.health_bind == f"0.0.0.0:{ports['health']}"

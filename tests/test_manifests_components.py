@@ -1,4 +1,4 @@
-"""The servers that a component gives the retriever: Weaviate, TEI."""
+"""Components: the retriever's servers, Weaviate and TEI, and mutual TLS."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .rendering import (
     together,
     variables_of,
 )
-from .test_manifests import settings_of
+from .test_manifests import SERVICES, settings_with
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(scope="module")
 def stores(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The base with servers for the retriever, by their names."""
+    """The base with components, by their names."""
     return {
         names: together(kubectl, tmp_path_factory.mktemp("overlay"), names.split("+"))
-        for names in ("weaviate", "tei", "weaviate+tei-gpu")
+        for names in ("weaviate", "tei", "weaviate+tei-gpu", "weaviate+mtls")
     }
 
 
@@ -53,7 +53,7 @@ def test_the_retrievers_settings_fit_together(
     stores: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for names, manifests in stores.items():
-        settings = settings_of("retriever", data_of(manifests, "retriever"), monkeypatch)
+        settings = settings_with("retriever", data_of(manifests, "retriever"), monkeypatch)
         assert (settings.store == "weaviate") == ("weaviate" in names)
         assert (settings.embedder == "tei") == ("tei" in names)
         for url in (settings.weaviate_url, settings.embedder_url):
@@ -147,3 +147,43 @@ def test_tei_never_truncates_on_cpu_and_gpu(stores: Built) -> None:
         assert ("nvidia.com/gpu" in limits) == ("gpu" in names)
         key = secrets_of(container_of(workload_of(stores[names], "retriever")))
         assert key == {"TUNEPROOF_RETRIEVER_EMBEDDER_API_KEY": ("tuneproof-tei", "api-key")}
+
+
+def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
+    stores: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = stores["weaviate+mtls"]
+    certificates = of_kind(manifests, "Certificate")
+    issuers = of_kind(manifests, "Issuer")
+    for certificate in certificates.values():
+        assert certificate["spec"]["issuerRef"]["name"] in issuers
+    authority = issuers["tuneproof"]["spec"]["ca"]["secretName"]
+    (signing,) = [one["spec"] for one in certificates.values() if one["spec"].get("isCA")]
+    assert signing["secretName"] == authority
+    for name in SERVICES:
+        workload = workload_of(manifests, name)
+        container = container_of(workload)
+        settings = settings_with(name, data_of(manifests, name), monkeypatch)
+        assert settings.tls_client_certificates
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        mount = mounts[str(settings.tls_dir)]
+        assert "subPath" not in mount  # which would never follow a renewal
+        volumes = {each["name"]: each for each in template(workload)["spec"]["volumes"]}
+        shown = certificates[name]["spec"]
+        assert volumes[mount["name"]]["secret"]["secretName"] == shown["secretName"]
+        assert {"server auth", "client auth"} <= set(shown["usages"])
+        assert {name, f"{name}.tuneproof.svc.cluster.local"} <= set(shown["dnsNames"])
+        (grpc,) = [
+            port
+            for port in of_kind(manifests, "Service")[name]["spec"]["ports"]
+            if port["name"] == "grpc"
+        ]
+        assert grpc["appProtocol"] == "https"
+        # The kubelet speaks no TLS to probes of gRPC: their port stays as it is.
+        assert container["readinessProbe"]["grpc"]["port"] == 50052
+        if name == "judge":
+            assert settings.endpoint_tls_dir == settings.tls_dir
+            host = settings.endpoint_url.removeprefix("https://").partition(":")[0]
+            assert host in certificates["generator"]["spec"]["dnsNames"]
+    for name in ("orchestrator", "prometheus"):
+        assert certificates[name]["spec"]["usages"] == ["digital signature", "client auth"]
