@@ -1,4 +1,4 @@
-"""The components that an overlay may add to the services: Weaviate, TEI."""
+"""The components that an overlay may add to the services: Weaviate, TEI, mutual TLS."""
 
 from __future__ import annotations
 
@@ -11,10 +11,28 @@ import yaml
 
 from tuneproof_retriever.settings import RetrieverSettings
 
-from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
+from .test_manifests import (
+    ROOT,
+    SERVICES,
+    USER,
+    WORKLOADS,
+    Manifest,
+    build,
+    of_kind,
+    pods,
+    settings_of,
+)
 
 COMPONENTS = ROOT / "deploy/k8s/components"
-TOGETHER = ("weaviate", "tei", "tei-gpu", "weaviate+tei", "weaviate+tei-gpu")
+TOGETHER = (
+    "weaviate",
+    "tei",
+    "tei-gpu",
+    "weaviate+tei",
+    "weaviate+tei-gpu",
+    "mtls",
+    "weaviate+mtls",
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -64,7 +82,8 @@ def test_every_component_is_tested() -> None:
 def test_every_manifest_is_valid_and_in_the_namespace(built: dict[str, list[Manifest]]) -> None:
     for manifests in built.values():
         for manifest in manifests:
-            kubernetes_validate.validate(manifest, "1.36", strict=True)
+            if not manifest["apiVersion"].startswith("cert-manager.io/"):
+                kubernetes_validate.validate(manifest, "1.36", strict=True)
             if manifest["kind"] != "Namespace":
                 assert manifest["metadata"]["namespace"] == "tuneproof"
         assert of_kind(manifests, "Secret") == {}
@@ -202,3 +221,46 @@ def test_tei_never_truncates_on_cpu_and_gpu(built: dict[str, list[Manifest]]) ->
         assert ("nvidia.com/gpu" in limits) == (names == "tei-gpu")
         key = secrets_of(container_of(built[names], "retriever"))
         assert key == {"TUNEPROOF_RETRIEVER_EMBEDDER_API_KEY": ("tuneproof-tei", "api-key")}
+
+
+@pytest.mark.parametrize("names", ["mtls", "weaviate+mtls"])
+def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
+    built: dict[str, list[Manifest]], names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = built[names]
+    certificates = of_kind(manifests, "Certificate")
+    issuers = of_kind(manifests, "Issuer")
+    for certificate in certificates.values():
+        assert certificate["spec"]["issuerRef"]["name"] in issuers
+    authority = issuers["tuneproof"]["spec"]["ca"]["secretName"]
+    (signing,) = [one["spec"] for one in certificates.values() if one["spec"].get("isCA")]
+    assert signing["secretName"] == authority
+    for name in SERVICES:
+        container = container_of(manifests, name)
+        with monkeypatch.context() as patch:
+            for variable, value in data_of(manifests, name).items():
+                patch.setenv(variable, value)
+            settings = settings_of(name)()
+        assert settings.tls_client_certificates
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        mount = mounts[str(settings.tls_dir)]
+        assert "subPath" not in mount  # which would never follow a renewal
+        volumes = {each["name"]: each for each in dict(pods(manifests))[name]["volumes"]}
+        shown = certificates[name]["spec"]
+        assert volumes[mount["name"]]["secret"]["secretName"] == shown["secretName"]
+        assert {"server auth", "client auth"} <= set(shown["usages"])
+        assert {name, f"{name}.tuneproof.svc.cluster.local"} <= set(shown["dnsNames"])
+        (grpc,) = [
+            port
+            for port in of_kind(manifests, "Service")[name]["spec"]["ports"]
+            if port["name"] == "grpc"
+        ]
+        assert grpc["appProtocol"] == "https"
+        # The kubelet speaks no TLS to probes of gRPC: their port stays as it is.
+        assert container["readinessProbe"]["grpc"]["port"] == 50052
+        if name == "judge":
+            assert settings.endpoint_tls_dir == settings.tls_dir
+            host = settings.endpoint_url.removeprefix("https://").partition(":")[0]
+            assert host in certificates["generator"]["spec"]["dnsNames"]
+    for name in ("orchestrator", "prometheus"):
+        assert certificates[name]["spec"]["usages"] == ["digital signature", "client auth"]

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import yaml
@@ -55,6 +56,10 @@ ARMS = """\
   - {name: ctx, tune: {references: short}}
 """
 """One of each kind, in the place of `OLD_ARMS`."""
+
+
+ANNOUNCED = MappingProxyType({})
+"""The environment of a study that knows the services of its state only."""
 
 
 class Quiet:
@@ -142,18 +147,25 @@ class SmallStudy:
         (self.state / "endpoints.json").write_text(json.dumps(content))
 
     async def run(
-        self, target: str = "", *, in_turn: bool = False, source=None, **flags
+        self,
+        target: str = "",
+        *,
+        in_turn: bool = False,
+        source=None,
+        environment=ANNOUNCED,
+        **flags,
     ) -> StudyResults:
         """Runs what is missing in this process.
 
         Args:
             source: of services; by default those that are announced, and those of the file.
+            environment: names other services; this process's own when None.
         """
         if target:
             self.announce(target)
         request = Request(self.file, self.state, **flags)
         prepared = prepare(request)
-        endpoints = Endpoints.discover(self.state, {}, environment={})
+        endpoints = Endpoints.discover(self.state, {}, environment=environment)
         identities = await identities_for(prepared, request, endpoints, external=False)
         with exclusive(self.state), open_state(self.state, write=True) as state:
             remember(state, prepared, request, identities)

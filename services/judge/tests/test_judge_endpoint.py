@@ -4,17 +4,23 @@ import asyncio
 import email.utils
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
+import trustme
 
 import tuneproof_judge.endpoint as judge_endpoint
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.http import retry_after
+from tuneproof.servicekit.testing import MountedSecret, certificate_files
+from tuneproof.servicekit.tls import ServerTls
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import FailureKind
+from tuneproof_judge.main import endpoint_of as endpoint_of_settings
 from tuneproof_judge.replies import CallFailed, Completion
+from tuneproof_judge.settings import JudgeSettings
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -326,6 +332,46 @@ async def test_an_endpoint_without_a_list_of_models_is_ready(
 ) -> None:
     fake.models = reply.fails(404)
     await endpoint_of().check_ready()
+
+
+async def test_an_endpoint_behind_mtls_is_asked_with_a_key_and_certificates_that_change(
+    fake, tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    server = MountedSecret(tmp_path / "server", certificate_files(ca, "127.0.0.1"))
+    mine = MountedSecret(tmp_path / "mine", certificate_files(ca, "judge"))
+    key = MountedSecret(tmp_path / "key", {"key": b"the-first\n"})
+    context = ServerTls(server.folder, client_certificates=True).context()
+
+    def settings(**more) -> JudgeSettings:
+        return JudgeSettings(endpoint_url=fake.url, endpoint_model="fake", max_attempts=1, **more)
+
+    async with fake.running(context):
+        given = settings(api_key_file=key.folder / "key", endpoint_tls_dir=mine.folder)
+        async with closing_endpoint(given) as endpoint:
+            await ask(endpoint)
+            key.change({"key": b"the-second"})
+            await ask(endpoint)
+        assert [asked.key for asked in fake.asked] == ["the-first", "the-second"]
+        new = trustme.CA()
+        server.change(certificate_files(new, "127.0.0.1"))
+        async with closing_endpoint(given) as endpoint:
+            await failing(endpoint)
+            mine.change(certificate_files(new, "judge"))
+            await ask(endpoint)
+    for wrong, message in (
+        ({"api_key": "k", "api_key_file": Path("f")}, "leave one out"),
+        ({"endpoint_tls_dir": Path("f"), "endpoint_url": "http://a/v1"}, "begin with https"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            JudgeSettings(**({"endpoint_url": "https://a/v1", "endpoint_model": "m"} | wrong))
+
+
+@asynccontextmanager
+async def closing_endpoint(settings: JudgeSettings) -> AsyncIterator[OpenAIEndpoint]:
+    endpoint = endpoint_of_settings(settings)
+    yield endpoint
+    await endpoint.close()
 
 
 async def test_credentials_in_the_url_are_not_shown(endpoint_of: Make) -> None:

@@ -1,6 +1,6 @@
 """What a study found, as values. Every other package may import it; it imports none of them."""
 
-from tuneproof.results.labels import Rating
+from tuneproof.results.labels import Rating, pair_digest
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     STRATA,
@@ -48,4 +48,5 @@ __all__ = [
     "StudyResults",
     "TaskScore",
     "Training",
+    "pair_digest",
 ]

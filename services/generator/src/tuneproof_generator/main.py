@@ -17,11 +17,10 @@ import uvloop
 
 from tuneproof.adapters import ObjectStore, Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
-from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.servicekit.hub import resolve_model
 from tuneproof.servicekit.locks import locked
-from tuneproof.servicekit.server import Service, run
+from tuneproof.servicekit.server import Guard, Service, run
 from tuneproof.servicekit.settings import split_address
 from tuneproof_generator.adapters.admission import inspector
 from tuneproof_generator.adapters.loading import Loader
@@ -29,6 +28,7 @@ from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.clock import now
 from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 from tuneproof_generator.doors.generator_servicer import GeneratorServicer, PoolDescription
+from tuneproof_generator.doors.http_server import listen, url_of
 from tuneproof_generator.engine.environment import environment
 from tuneproof_generator.engine.protocol import Engine
 from tuneproof_generator.engine.residency import ResidencyProbe
@@ -76,14 +76,12 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     replicas = await _join(settings)
     # In a thread, and late: importing vLLM takes seconds, and reads the environment.
     door_module, engine_module = await asyncio.to_thread(_import_vllm)
-    tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
+    guard = Guard.of(settings, "generator")
     async with contextlib.AsyncExitStack() as held:
         cache = settings.cache_dir.expanduser().absolute()
         held.enter_context(_alone_in(cache))
         held.enter_context(scratch_folder(cache))
-        door = held.enter_context(
-            contextlib.closing(door_module.listen(split_address(settings.openai_bind)))
-        )
+        door = held.enter_context(contextlib.closing(listen(split_address(settings.openai_bind))))
         engine = await held.enter_async_context(
             engine_module.start_engine(_options(settings, folder))
         )
@@ -97,7 +95,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
                 pool,
                 traffic,
                 door,
-                tokens=[token.decode() for token, _ in tokens.roles] if tokens else [],
+                guard=guard,
                 max_n=settings.max_n,
                 keep_alive_seconds=settings.keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
@@ -109,7 +107,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
             identity=identify_base(folder),
             engine=engine.facts,
             start_time=started,
-            openai_url=door_module.url_of(door),
+            openai_url=url_of(door, secure=guard.tls is not None),
             live_replicas=replicas.live,
         )
         yield _service(engine, pool, traffic, description, settings.max_num_seqs)

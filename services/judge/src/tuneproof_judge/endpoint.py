@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -71,15 +72,21 @@ class EndpointLimits:
 
 
 class OpenAIEndpoint:
-    """A `ChatEndpoint` by the openai client."""
+    """A `ChatEndpoint` by the openai client.
+
+    Args:
+        api_key: the key, or what gives it for each request; empty for an endpoint without one.
+        context: for an endpoint with certificates that the machine does not know.
+    """
 
     def __init__(
         self,
         url: str,
         model: str,
-        api_key: str,
+        api_key: str | Callable[[], Awaitable[str]],
         limits: EndpointLimits,
         *,
+        context: ssl.SSLContext | None = None,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,7 +109,11 @@ class OpenAIEndpoint:
         # The client insists on a key; an endpoint without one ignores it. We retry ourselves,
         # because the client knows neither the call's deadline nor our limit of requests in flight.
         self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=api_key or "none", max_retries=0, timeout=limits.request_timeout
+            base_url=url,
+            api_key=api_key or "none",
+            max_retries=0,
+            timeout=limits.request_timeout,
+            http_client=openai.DefaultAsyncHttpxClient(verify=context) if context else None,
         )
 
     @property
