@@ -32,6 +32,7 @@ from tuneproof_generator.doors.http_server import listen, url_of
 from tuneproof_generator.engine.environment import environment
 from tuneproof_generator.engine.protocol import Engine
 from tuneproof_generator.engine.residency import ResidencyProbe
+from tuneproof_generator.engine.scratch import scratch_folder
 from tuneproof_generator.generation import Generator
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.aliases import Aliases
@@ -80,6 +81,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     async with contextlib.AsyncExitStack() as held:
         cache = settings.cache_dir.expanduser().absolute()
         held.enter_context(_alone_in(cache))
+        held.enter_context(scratch_folder(cache))
         door = held.enter_context(contextlib.closing(listen(split_address(settings.openai_bind))))
         engine = await held.enter_async_context(
             engine_module.start_engine(_options(settings, folder))
