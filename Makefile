@@ -5,6 +5,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$nam
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
+LINT   := .venv-lint
+LINT_STAMP := $(LINT)/.setup-done
 STATE  ?= .tuneproof
 STUDY  ?= studies/demo.yaml
 
@@ -48,10 +50,10 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## Install everything into .venv (once; again only when the pins change)
 
@@ -73,7 +75,7 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BESIDE) $(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS) $(STORE_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(PYTEST) -m 'not (faults or engines or e2e or cluster)'
+	$(PYTEST) -m 'not (faults or engines or e2e or lint_k8s or cluster)'
 
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own
 	$(BIN)/pytest -m '(engines or e2e) and not (faults or cluster)' services/generator tests
@@ -136,6 +138,18 @@ lint: $(STAMP)  ## Check style, formatting, layers and contracts
 	$(BIN)/lint-imports --no-cache
 	cd proto && ../$(BIN)/buf lint
 
+lint-k8s: $(STAMP) $(LINT_STAMP)  ## Hold manifests, Dockerfiles and alert rules to schemas and policies
+	$(BIN)/pytest -m lint_k8s tests/test_lint_k8s.py
+
+$(LINT_STAMP): requirements-lint.txt
+	$(PYTHON) -m venv $(LINT)
+	$(LINT)/bin/pip install --quiet --no-deps -r requirements-lint.txt
+	@touch $@
+
+rules:  ## Write deploy/observability/rules.yaml from alerts.yaml
+	sed -i '/^  groups:/,$$d' deploy/observability/rules.yaml
+	sed -n '/^groups:/,$$p' deploy/observability/alerts.yaml | sed 's/^./  &/' >> deploy/observability/rules.yaml
+
 types: $(STAMP)  ## Check types, strictly
 	$(BIN)/mypy $(SOURCES)
 
@@ -164,4 +178,4 @@ down: $(STAMP)  ## End the services that make up or an interrupted study left
 
 clean:  ## Delete the environment and everything that runs have written
 	@test ! -x $(BIN)/tuneproof || $(BIN)/tuneproof down --state $(STATE)
-	rm -rf $(VENV) $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LINT) $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

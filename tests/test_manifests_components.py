@@ -1,48 +1,43 @@
-"""The components that an overlay may add to the services: Weaviate, TEI, training Jobs."""
+"""Components: the retriever's servers, Weaviate and TEI, and mutual TLS."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 
-from tuneproof_retriever.settings import RetrieverSettings
-
-from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build_with, of_kind, pods
-
-COMPONENTS = ROOT / "deploy/k8s/components"
-TOGETHER = (
-    "weaviate",
-    "tei",
-    "tei-gpu",
-    "weaviate+tei",
-    "weaviate+tei-gpu",
-    "training-jobs",
-    "training-jobs+kueue",
+from .rendering import (
+    Built,
+    Manifest,
+    container_of,
+    of_kind,
+    pods,
+    role,
+    template,
+    together,
+    variables_of,
 )
+from .test_manifests import SERVICES, settings_with
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(scope="module")
-def built(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Manifest]]:
+def stores(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The base with components, by their names."""
     return {
-        names: build_with(kubectl, tmp_path_factory.mktemp("overlay"), *names.split("+"))
-        for names in TOGETHER
+        names: together(kubectl, tmp_path_factory.mktemp("overlay"), names.split("+"))
+        for names in ("weaviate", "tei", "weaviate+tei-gpu", "weaviate+mtls")
     }
 
 
-def container_of(manifests: list[Manifest], name: str) -> Manifest:
-    (container,) = dict(pods(manifests))[name]["containers"]
-    return container
+def workload_of(manifests: list[Manifest], name: str) -> Manifest:
+    (found,) = [workload for workload, _, _ in pods(manifests) if role(workload) == name]
+    return found
 
 
 def data_of(manifests: list[Manifest], name: str) -> dict[str, str]:
-    container = container_of(manifests, name)
-    config = container["envFrom"][0]["configMapRef"]["name"]
-    return of_kind(manifests, "ConfigMap")[config]["data"]
+    return variables_of(manifests, container_of(workload_of(manifests, name)))
 
 
 def secrets_of(container: Manifest) -> dict[str, tuple[str, str]]:
@@ -54,70 +49,11 @@ def secrets_of(container: Manifest) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_every_component_is_tested() -> None:
-    names = {path.parent.name for path in COMPONENTS.glob("*/kustomization.yaml")}
-    assert names == {name for together in TOGETHER for name in together.split("+")}
-
-
-def test_every_manifest_is_valid_and_in_the_namespace(built: dict[str, list[Manifest]]) -> None:
-    for manifests in built.values():
-        for manifest in manifests:
-            if "kueue" in manifest["apiVersion"]:  # Checked by the cluster: see tests/cluster.
-                continue
-            kubernetes_validate.validate(manifest, "1.36", strict=True)
-            if manifest["kind"] != "Namespace":
-                assert manifest["metadata"]["namespace"] == "tuneproof"
-        assert of_kind(manifests, "Secret") == {}
-
-
-def test_pods_meet_the_restricted_standard(built: dict[str, list[Manifest]]) -> None:
-    for names, manifests in built.items():
-        for name, pod in pods(manifests):
-            assert pod["securityContext"]["runAsNonRoot"] is True
-            assert pod["securityContext"]["runAsUser"] == USER
-            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            makes_jobs = name == "trainer" and "training-jobs" in names
-            assert pod["automountServiceAccountToken"] is makes_jobs
-            assert pod["enableServiceLinks"] is False
-            (container,) = pod["containers"]
-            security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False
-            assert security["readOnlyRootFilesystem"] is True
-            assert security["capabilities"] == {"drop": ["ALL"]}
-            assert "memory" in container["resources"]["limits"], name
-            workload = of_kind(manifests, *WORKLOADS)[name]
-            claims = workload["spec"].get("volumeClaimTemplates", [])
-            known = {each["name"] for each in pod["volumes"]}
-            known |= {each["metadata"]["name"] for each in claims}
-            assert {each["name"] for each in container["volumeMounts"]} == known
-            assert container["image"].partition(":")[2] not in {"", "latest"} or (
-                container["image"].startswith("tuneproof/")  # an overlay names its tag
-            )
-
-
-def test_services_lead_to_ports_that_are_open(built: dict[str, list[Manifest]]) -> None:
-    for manifests in built.values():
-        for service in of_kind(manifests, "Service").values():
-            name = service["spec"]["selector"]["app.kubernetes.io/name"]
-            if "ports" not in service["spec"]:
-                continue  # It only gives pods names.
-            ports = {port["name"] for port in container_of(manifests, name)["ports"]}
-            assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-
-
 def test_the_retrievers_settings_fit_together(
-    built: dict[str, list[Manifest]], monkeypatch: pytest.MonkeyPatch
+    stores: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for names, manifests in built.items():
-        container = container_of(manifests, "retriever")
-        variables = data_of(manifests, "retriever")
-        others = [each["name"] for each in container.get("env", [])]
-        fields = {f"TUNEPROOF_RETRIEVER_{name.upper()}" for name in RetrieverSettings.model_fields}
-        assert {*variables, *others} <= fields
-        with monkeypatch.context() as patch:
-            for variable, value in variables.items():
-                patch.setenv(variable, value)
-            settings = RetrieverSettings()
+    for names, manifests in stores.items():
+        settings = settings_with("retriever", data_of(manifests, "retriever"), monkeypatch)
         assert (settings.store == "weaviate") == ("weaviate" in names)
         assert (settings.embedder == "tei") == ("tei" in names)
         for url in (settings.weaviate_url, settings.embedder_url):
@@ -128,17 +64,17 @@ def test_the_retrievers_settings_fit_together(
 
 
 def test_retrievers_on_weaviate_are_two_and_have_its_key_in_a_file(
-    built: dict[str, list[Manifest]],
+    stores: Built,
 ) -> None:
-    manifests = built["weaviate"]
+    manifests = stores["weaviate"]
     retriever = of_kind(manifests, "StatefulSet")["retriever"]
     assert retriever["spec"]["replicas"] == 2
     assert "volumeClaimTemplates" not in retriever["spec"]
     data = data_of(manifests, "retriever")
     file = Path(data["TUNEPROOF_RETRIEVER_WEAVIATE_API_KEY_FILE"])
-    mounts = container_of(manifests, "retriever")["volumeMounts"]
+    mounts = container_of(workload_of(manifests, "retriever"))["volumeMounts"]
     (volume,) = [each["name"] for each in mounts if Path(each["mountPath"]) == file.parent]
-    volumes = {each["name"]: each for each in dict(pods(manifests))["retriever"]["volumes"]}
+    volumes = {each["name"]: each for each in template(retriever)["spec"]["volumes"]}
     secret = volumes[volume]["secret"]
     assert (secret["secretName"], secret["items"]) == (
         "tuneproof-weaviate",
@@ -147,10 +83,13 @@ def test_retrievers_on_weaviate_are_two_and_have_its_key_in_a_file(
 
 
 def test_weaviate_asks_for_a_key_and_tells_nobody_anything(
-    built: dict[str, list[Manifest]],
+    stores: Built,
 ) -> None:
-    manifests = built["weaviate"]
-    container, data = container_of(manifests, "weaviate"), data_of(manifests, "weaviate")
+    manifests = stores["weaviate"]
+    container, data = (
+        container_of(workload_of(manifests, "weaviate")),
+        data_of(manifests, "weaviate"),
+    )
     assert data["AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED"] == "false"
     assert data["AUTHENTICATION_APIKEY_ENABLED"] == "true"
     for switch in ("DISABLE_TELEMETRY", "API_BASED_MODULES_DISABLED", "GO_PROFILING_DISABLE"):
@@ -167,7 +106,10 @@ def test_weaviate_asks_for_a_key_and_tells_nobody_anything(
 
 def callers_of(manifests: list[Manifest], name: str) -> dict[str, set[str]]:
     """Names of the ports that a NetworkPolicy opens, by who may call; empty: everybody."""
-    ports = {each["containerPort"]: each["name"] for each in container_of(manifests, name)["ports"]}
+    ports = {
+        each["containerPort"]: each["name"]
+        for each in container_of(workload_of(manifests, name))["ports"]
+    }
     spec = of_kind(manifests, "NetworkPolicy")[name]["spec"]
     assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": name}}
     assert spec["policyTypes"] == ["Ingress"]
@@ -181,27 +123,67 @@ def callers_of(manifests: list[Manifest], name: str) -> dict[str, set[str]]:
 
 
 def test_only_retrievers_reach_weaviates_api_and_only_its_nodes_each_other(
-    built: dict[str, list[Manifest]],
+    stores: Built,
 ) -> None:
-    assert callers_of(built["weaviate"], "weaviate") == {
+    assert callers_of(stores["weaviate"], "weaviate") == {
         "retriever": {"http", "grpc"},
         "weaviate": {"gossip", "data", "raft", "raft-rpc"},
         "": {"metrics"},
     }
 
 
-@pytest.mark.parametrize("names", ["tei", "tei-gpu", "weaviate+tei"])
-def test_only_retrievers_reach_tei(built: dict[str, list[Manifest]], names: str) -> None:
-    assert callers_of(built[names], "tei") == {"retriever": {"http"}, "": {"metrics"}}
+@pytest.mark.parametrize("names", ["tei", "weaviate+tei-gpu"])
+def test_only_retrievers_reach_tei(stores: Built, names: str) -> None:
+    assert callers_of(stores[names], "tei") == {"retriever": {"http"}, "": {"metrics"}}
 
 
-def test_tei_never_truncates_on_cpu_and_gpu(built: dict[str, list[Manifest]]) -> None:
-    for names, tag in (("tei", "cpu-1.9"), ("tei-gpu", "hopper-1.9")):
-        container = container_of(built[names], "tei")
+def test_tei_never_truncates_on_cpu_and_gpu(stores: Built) -> None:
+    for names, tag in (("tei", "cpu-1.9"), ("weaviate+tei-gpu", "hopper-1.9")):
+        container = container_of(workload_of(stores[names], "tei"))
         assert container["image"].endswith(f":{tag}")
         assert "--auto-truncate=false" in container["args"]
         assert secrets_of(container) == {"API_KEY": ("tuneproof-tei", "api-key")}
         limits = container["resources"]["limits"]
-        assert ("nvidia.com/gpu" in limits) == (names == "tei-gpu")
-        key = secrets_of(container_of(built[names], "retriever"))
+        assert ("nvidia.com/gpu" in limits) == ("gpu" in names)
+        key = secrets_of(container_of(workload_of(stores[names], "retriever")))
         assert key == {"TUNEPROOF_RETRIEVER_EMBEDDER_API_KEY": ("tuneproof-tei", "api-key")}
+
+
+def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
+    stores: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = stores["weaviate+mtls"]
+    certificates = of_kind(manifests, "Certificate")
+    issuers = of_kind(manifests, "Issuer")
+    for certificate in certificates.values():
+        assert certificate["spec"]["issuerRef"]["name"] in issuers
+    authority = issuers["tuneproof"]["spec"]["ca"]["secretName"]
+    (signing,) = [one["spec"] for one in certificates.values() if one["spec"].get("isCA")]
+    assert signing["secretName"] == authority
+    for name in SERVICES:
+        workload = workload_of(manifests, name)
+        container = container_of(workload)
+        settings = settings_with(name, data_of(manifests, name), monkeypatch)
+        assert settings.tls_client_certificates
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        mount = mounts[str(settings.tls_dir)]
+        assert "subPath" not in mount  # which would never follow a renewal
+        volumes = {each["name"]: each for each in template(workload)["spec"]["volumes"]}
+        shown = certificates[name]["spec"]
+        assert volumes[mount["name"]]["secret"]["secretName"] == shown["secretName"]
+        assert {"server auth", "client auth"} <= set(shown["usages"])
+        assert {name, f"{name}.tuneproof.svc.cluster.local"} <= set(shown["dnsNames"])
+        (grpc,) = [
+            port
+            for port in of_kind(manifests, "Service")[name]["spec"]["ports"]
+            if port["name"] == "grpc"
+        ]
+        assert grpc["appProtocol"] == "https"
+        # The kubelet speaks no TLS to probes of gRPC: their port stays as it is.
+        assert container["readinessProbe"]["grpc"]["port"] == 50052
+        if name == "judge":
+            assert settings.endpoint_tls_dir == settings.tls_dir
+            host = settings.endpoint_url.removeprefix("https://").partition(":")[0]
+            assert host in certificates["generator"]["spec"]["dnsNames"]
+    for name in ("orchestrator", "prometheus"):
+        assert certificates[name]["spec"]["usages"] == ["digital signature", "client auth"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
+import trustme
 from aiohttp import web
 
 from tuneproof.loadtest import LoadSpec, OpenAIDoor, Probe, Probes, run_load
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.testing import MountedSecret, certificate_files
+from tuneproof.servicekit.tls import ClientTls, ServerTls
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -17,16 +21,16 @@ ONE, TWO = ("short@sha256:" + digit * 64 for digit in "12")
 
 
 @asynccontextmanager
-async def endpoint(answer):
+async def endpoint(answer, tls=None):
     """An OpenAI endpoint whose stream `answer` writes; gives its base URL."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/v1"
     finally:
         await runner.cleanup()
 
@@ -107,3 +111,27 @@ async def test_a_refusal_tells_status_and_text():
 
     with pytest.raises(Unavailable, match="503: full"):
         await loaded(refuse, models=("one",))
+
+
+async def test_an_endpoint_behind_mtls_is_loaded_with_its_name_and_a_token_of_a_file(tmp_path):
+    ca = trustme.CA()
+    server = MountedSecret(tmp_path / "server", certificate_files(ca, "generator.pool"))
+    mine = MountedSecret(tmp_path / "mine", certificate_files(ca, "load"))
+    (tmp_path / "token").write_text("secret")
+    seen = set()
+
+    async def answer(request):
+        seen.add(request.headers["authorization"])
+        return await streamed(PIECE, USAGE, "[DONE]")(request)
+
+    spec = LoadSpec(rate=100.0, seconds=0.2, base_share=0.0)
+    context = ServerTls(server.folder, client_certificates=True).context()
+    async with endpoint(answer, context) as url:
+        for name in ("", "generator.pool"):
+            tls = ClientTls(mine.folder, server_name=name)
+            door = OpenAIDoor(url, base_model="", token=tmp_path / "token", tls=tls)
+            wrong = contextlib.nullcontext() if name else pytest.raises(Unavailable, match="valid")
+            async with aclosing(door):
+                with wrong:
+                    assert (await run_load(door, spec, ("one",))).figures.failed == 0
+    assert seen == {"Bearer secret"}

@@ -11,8 +11,8 @@ import pytest
 
 from tuneproof.adapters import Registry, open_storage
 
-from ..test_manifests import Manifest, build_with
-from .cluster import Cluster
+from ..rendering import together
+from .cluster import Cluster, Manifest
 from .training import (
     IMAGE,
     NAMESPACE,
@@ -35,7 +35,7 @@ GPUS = {"h100": "NVIDIA-H100-80GB-HBM3", "a100": "NVIDIA-A100-SXM4-80GB"}
 
 @pytest.fixture(scope="module")
 def manifests(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
-    return build_with(cluster.program, tmp_path_factory.mktemp("overlay"), "training-jobs", "kueue")
+    return together(cluster.program, tmp_path_factory.mktemp("overlay"), ("training-jobs", "kueue"))
 
 
 @pytest.fixture(scope="module")

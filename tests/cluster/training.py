@@ -47,7 +47,7 @@ class Ground:
 
     def pods_of(self, run: str) -> list[Manifest]:
         """The pods of a run that are there."""
-        chosen = ("--selector", f"tuneproof.run={run}")
+        chosen = ("--selector", f"tuneproof.dev/run={run}")
         return self.cluster.get("pods", "--namespace", NAMESPACE, *chosen)
 
     def evict(self, pod: Manifest) -> None:

@@ -115,7 +115,7 @@ def test_every_run_and_attempt_has_a_name_of_its_own_that_kubernetes_takes(run_i
     assert len(names) == 4
     assert max(map(len, names)) <= 63 - len("-00")
     manifest = made(status=status_of(run_id))
-    assert manifest["metadata"]["labels"]["tuneproof.run"] == run_id.rstrip("-")
+    assert manifest["metadata"]["labels"]["tuneproof.dev/run"] == run_id.rstrip("-")
 
 
 def test_a_file_adds_profiles_and_what_all_pods_get(tmp_path: Path) -> None:
@@ -123,6 +123,7 @@ def test_a_file_adds_profiles_and_what_all_pods_get(tmp_path: Path) -> None:
     file.write_text(
         """
 pod:
+  labels: {tuneproof.dev/egress: https}
   envFrom: [{secretRef: {name: s3}}]
   volumes: [{name: models, persistentVolumeClaim: {claimName: models}}]
   volumeMounts: [{name: models, mountPath: /models}]
@@ -135,6 +136,9 @@ profiles:
     work = Job(run_id="a", base_folder="/b", artifacts="/a", device="cuda", threads=1)
     manifest = job_for(Attempt(status_of(), work), Placement("image:1", pods, "training"))
     kubernetes_validate.validate(manifest, "1.36", strict=True)
+    labels = manifest["spec"]["template"]["metadata"]["labels"]
+    assert labels["tuneproof.dev/egress"] == "https"
+    assert labels["app.kubernetes.io/name"] == "trainer-worker"
     container = container_of(manifest)
     assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
     assert {"name": "models", "mountPath": "/models"} in container["volumeMounts"]

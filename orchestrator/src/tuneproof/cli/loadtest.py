@@ -17,7 +17,7 @@ import typer
 from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import ExitCode, out, print_json, say
 from tuneproof.cli.options import takes_options
-from tuneproof.sdk import GeneratorClient
+from tuneproof.sdk import Endpoints, GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 
@@ -179,7 +179,7 @@ def swap(
 
     async def work(client: GeneratorClient) -> LoadResult:
         base = (await client.pool()).base_model if url else ""
-        async with aclosing(_door(target, url, base, endpoints.token)) as door:
+        async with aclosing(_door(endpoints, url, base)) as door:
             return await run_swaps(
                 door, client, spec, swaps, prompts=prompts, probes=probes, progress=say
             )
@@ -222,7 +222,7 @@ def run(
         if client is not None:
             points = {alias.name: alias.ref for alias in await client.aliases()}
             points[(await client.pool()).base_model] = ""
-        async with aclosing(_door(target, url, "", endpoints.token)) as door:
+        async with aclosing(_door(endpoints, url, "")) as door:
             return await run_load(
                 door, spec, models, prompts=prompts, probes=probes, points=points, progress=say
             )
@@ -231,12 +231,15 @@ def run(
     _deliver(result, slo, load, url or target)
 
 
-def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
+def _door(endpoints: Endpoints, url: str, base_model: str) -> Door:
     from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - see above
 
+    token, tls = endpoints.token, endpoints.tls
     if url:
-        return OpenAIDoor(url, base_model=base_model, token=token, of_generator=bool(base_model))
-    return GrpcDoor(target, token=token)
+        ours = bool(base_model)
+        return OpenAIDoor(url, base_model=base_model, token=token, of_generator=ours, tls=tls)
+    target = endpoints.target("generator")
+    return GrpcDoor(target, token=token, tls=endpoints.tls_of("generator"))
 
 
 def _deliver(result: LoadResult, slo: Slo, load: LoadOptions, address: str) -> None:

@@ -19,7 +19,7 @@ USER = 10001
 CONTAINER = "worker"
 ACCOUNT = "trainer-worker"
 """The service account of workers' pods, without rights."""
-RUN_LABEL = "tuneproof.run"
+RUN_LABEL = "tuneproof.dev/run"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 WORKERS = "trainer-workers"
 """The headless service under which the pods of one Job find each other."""
@@ -51,7 +51,7 @@ def job_for(attempt: Attempt, placement: Placement) -> dict[str, Any]:
     """The Job of an attempt, whose job is known."""
     if attempt.job is None:
         raise ValueError("an attempt that is started needs its job")
-    name, nodes = name_of(attempt.status), attempt.job.nodes
+    name, nodes, pods = name_of(attempt.status), attempt.job.nodes, placement.pods
     labels = {
         "app.kubernetes.io/name": "trainer-worker",
         "app.kubernetes.io/part-of": "tuneproof",
@@ -79,7 +79,7 @@ def job_for(attempt: Attempt, placement: Placement) -> dict[str, Any]:
             "podFailurePolicy": {"rules": _rules()},
             "ttlSecondsAfterFinished": placement.kept_seconds,
             **several,
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": pods.parts.labels | labels}, "spec": pod},
         },
     }
 

@@ -51,6 +51,7 @@ class PodParts(BaseModel):
 
     model_config = _FILE
 
+    labels: dict[str, str] = {}
     env: tuple[dict[str, Any], ...] = ()
     env_from: tuple[dict[str, Any], ...] = ()
     volumes: tuple[dict[str, Any], ...] = ()
