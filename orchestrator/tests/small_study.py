@@ -19,12 +19,12 @@ from tuneproof.results import StudyResults
 from tuneproof.rubrics import Rubric, parse_rubric
 from tuneproof.sdk import Endpoints
 from tuneproof.study.collect import load_results
-from tuneproof.study.design.prepare import Request, identities_for, prepare, remember
+from tuneproof.study.design.prepare import Request, identities_for, prepare
+from tuneproof.study.looking import looked_at, planned_looks
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services
 from tuneproof.study.state.lock import exclusive
 from tuneproof.study.state.store import FILE_NAME, open_state
-from tuneproof.study.steps.chain import Chain
 
 STUDY = """\
 study: small
@@ -152,12 +152,14 @@ class SmallStudy:
         *,
         in_turn: bool = False,
         source=None,
+        looks: int = 0,
         environment=ANNOUNCED,
         **flags,
     ) -> StudyResults:
         """Runs what is missing in this process.
 
         Args:
+            looks: interim looks.
             source: of services; by default those that are announced, and those of the file.
             environment: names other services; this process's own when None.
         """
@@ -168,14 +170,14 @@ class SmallStudy:
         endpoints = Endpoints.discover(self.state, {}, environment=environment)
         identities = await identities_for(prepared, request, endpoints, external=False)
         with exclusive(self.state), open_state(self.state, write=True) as state:
-            remember(state, prepared, request, identities)
-            chain = Chain(prepared.plan, identities, state)
+            planned = planned_looks(state, prepared, looks)
             bases = prepared.sources.bases
             source = source or GivenServices(endpoints, progress=lambda *_: None, bases=bases)
             services = Services(source, identities=identities, sources=prepared.sources)
             async with services:
                 store = str(self.state / "artifacts")
-                await run_study(chain, services, Quiet(), artifacts=store, in_turn=in_turn)
+                for chain in looked_at(state, prepared, request, identities, planned):
+                    await run_study(chain, services, Quiet(), artifacts=store, in_turn=in_turn)
             return load_results(chain)
 
     def rows(self) -> dict[str, tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from tuneproof.analysis import Comparison, Comparisons
 from tuneproof.analysis.intervals import Interval
 from tuneproof.analysis.raters import Agreement, Bias, agreements_of
+from tuneproof.analysis.seeds import OverSeeds, over_seeds_of
 from tuneproof.analysis.support import ByPeople, Guaranteed, Support, supports_of
 from tuneproof.report.numbers import decimals_of, label_of, plain, signed
 from tuneproof.results import StudyResults
@@ -41,6 +42,28 @@ def support_rows(results: StudyResults, comparisons: Comparisons) -> tuple[Suppo
     )
 
 
+def seed_rows(results: StudyResults, comparisons: Comparisons) -> tuple[tuple[str, str], ...]:
+    """Each recipe of several seeds: its name, and what its seeds show together."""
+    rows = []
+    for one in over_seeds_of(results, comparisons):
+        name = " ".join(filter(None, (one.model, one.arm, str(one.size or ""))))
+        means = one.found.seed_means
+        decimals = one.scale.decimals
+        text = (
+            f"{signed(one.found.estimate.difference, decimals)} over {len(means)} seeds, from"
+            f" {signed(min(means), decimals)} to {signed(max(means), decimals)}"
+        )
+        if one.why_not:
+            text += f"; no verdict on the recipe: {one.why_not}"
+        else:
+            text += (
+                f"; the recipe is {one.words}{_span(one.interval, decimals)}; the next seed lies"
+                f" between{_span(one.next_seed, decimals)}"
+            )
+        rows.append((f"{name} \N{MIDDLE DOT} {label_of(one.scale.name)}", text))
+    return tuple(rows)
+
+
 def disagreements(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
     """A sentence for each verdict of the judge that people do not bear out."""
     labels = {cell.name: cell.label for cell in results.cells}
@@ -58,6 +81,7 @@ def support_json(results: StudyResults, comparisons: Comparisons) -> dict[str, A
     return {
         "support": [_support(one) for one in supports_of(results, comparisons)],
         "agreement": [_agreement(one) for one in agreements_of(results)],
+        "recipes": [_recipe(one) for one in over_seeds_of(results, comparisons)],
     }
 
 
@@ -151,6 +175,25 @@ def _support(one: Support) -> dict[str, Any]:
         },
         "guaranteed": bounds
         and {"lower": bounds.lower, "points": bounds.points, "severe_loss": bounds.severe},
+    }
+
+
+def _recipe(one: OverSeeds) -> dict[str, Any]:
+    found = one.found
+    return {
+        "model": one.model,
+        "arm": one.arm,
+        "size": one.size,
+        "measure": one.scale.name,
+        "difference": found.estimate.difference,
+        "standard_error": found.estimate.standard_error,
+        "degrees_of_freedom": found.estimate.degrees_of_freedom,
+        "seed_means": found.seed_means,
+        "seed_variance": found.seed_variance,
+        "interval": one.interval,
+        "next_seed": one.next_seed,
+        "verdict": one.reading.verdict if one.interval else None,
+        "words": one.words,
     }
 
 

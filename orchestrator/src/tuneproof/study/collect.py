@@ -59,7 +59,7 @@ def load_results(chain: Chain) -> StudyResults:
         reference_style=plan.spec.references,
         items=tuple(
             _item(item, plan.clusters[item.id], passages.get(item.id, ())[: plan.spec.retrieval.k])
-            for item in plan.test
+            for item in plan.asked
         ),
         cells=_cells(chain),
         baseline=plan.baseline.name,
@@ -77,6 +77,7 @@ def load_results(chain: Chain) -> StudyResults:
         prices=_prices(chain),
         models=_models(chain),
         labels=labels,
+        looks=plan.looks,
     )
 
 
@@ -183,7 +184,7 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
             ),
         )
         for cell in chain.plan.cells
-        for item in chain.plan.test
+        for item in chain.plan.asked
     )
 
 
