@@ -74,11 +74,11 @@ def store(ground: Ground, request: pytest.FixtureRequest) -> Iterator[str]:
 async def test_a_pod_trains_and_commits_to_s3_and_an_eviction_makes_the_same_adapter(
     ground: Ground, store: str, tmp_path: Path
 ) -> None:
-    asked = spec(store, steps=60)
+    asked = spec(store, steps=30)
     async with trainer(ground, store, tmp_path, "--job-ttl-seconds", "5") as client:
         await client.create("whole", asked)
         await client.create("evicted", asked)
-        await watch_until(client, "evicted", lambda run: len(run.losses) > 5)
+        await watch_until(client, "evicted", lambda run: len(run.losses) > 3)
         (pod,) = ground.pods_of("evicted")
         ground.evict(pod)
         again = await watch_until(client, "evicted", lambda run: run.attempt > 1)
@@ -87,7 +87,7 @@ async def test_a_pod_trains_and_commits_to_s3_and_an_eviction_makes_the_same_ada
         whole = await client.wait("whole")
         assert (whole.state, evicted.state) == ("succeeded", "succeeded"), evicted.reason
         assert (whole.attempt, evicted.attempt) == (1, 2)
-        assert int(evicted.provenance["resumed_from_step"]) > 5
+        assert int(evicted.provenance["resumed_from_step"]) > 3
         assert evicted.adapter_ref == whole.adapter_ref
         assert [str(ref) for ref in Registry(store).list()] == [whole.adapter_ref]
         # The worker keeps the log of its pod, which is gone with the Job.
@@ -126,7 +126,7 @@ async def test_another_trainer_goes_on_with_the_job_of_one_that_stopped(
     ground: Ground, store: str, tmp_path: Path
 ) -> None:
     async with trainer(ground, store, tmp_path / "one") as client:
-        await client.create("adopted", spec(store, steps=150))
+        await client.create("adopted", spec(store, steps=80))
         await watch_until(client, "adopted", lambda run: run.losses)
         (before,) = ground.pods_of("adopted")
     (after,) = ground.pods_of("adopted")

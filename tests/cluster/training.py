@@ -118,7 +118,7 @@ async def trainer(
         *("--model", str(ROOT / "demo/telecom-reader"), "--artifacts", store),
         *("--profile", profile, "--profiles-file", str(ground.profiles), "--worker-image", IMAGE),
         *("--announce-file", str(announce), "--sync-seconds", "0.5", "--stop-seconds", "20"),
-        *("--checkpoint-steps", "3", "--checkpoint-minutes", "0", "--workers", "4", *options),
+        *("--checkpoint-steps", "5", "--checkpoint-minutes", "0", "--workers", "4", *options),
         stderr=log.open("ab"),
         env=os.environ | {"KUBECONFIG": str(ground.kubeconfig)},
     )
