@@ -166,6 +166,8 @@ images:  ## Build the container images (needs docker; BASE=… is their base ima
 	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:$(VERSION) \
 	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
 	done
+	docker build --file orchestrator/Dockerfile --tag tuneproof/orchestrator:$(VERSION) \
+	    $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 up: $(STAMP)  ## Start the four services on this machine and stay
 	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)
