@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from tuneproof.study.design.spec import StudySpec
 
 from .rendering import (
     OVERLAYS,
+    ROOT,
     WORKLOADS,
     Built,
     Manifest,
@@ -250,6 +254,46 @@ def test_the_judge_asks_the_openai_port_of_a_pool(built: Built) -> None:
                 (port,) = [each["port"] for each in ports if each["name"] == "openai"]
                 served[f"http://{name}:{port}/v1"] = variables["TUNEPROOF_GENERATOR_MODEL_NAME"]
         assert served[url] == model
+
+
+def pools_of(manifests: list[Manifest]) -> dict[str, dict[str, str]]:
+    """Settings of each pool by the address that clients in the namespace call."""
+    return {
+        f"{workload['metadata']['name']}:50051": {
+            name.removeprefix("TUNEPROOF_GENERATOR_"): value
+            for name, value in variables_of(manifests, container).items()
+        }
+        for workload, _, container in pods(manifests, *WORKLOADS)
+        if role(workload) == "generator"
+    }
+
+
+def test_the_trainers_bases_are_served_under_the_same_names(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for overlay in OVERLAYS:
+        manifests = built[overlay.name]
+        (container,) = [
+            each for workload, _, each in pods(manifests) if role(workload) == "trainer"
+        ]
+        bases = settings_with("trainer", variables_of(manifests, container), monkeypatch).bases
+        served = {
+            pool["MODEL_NAME"]: (pool["MODEL"], pool.get("REVISION", ""))
+            for pool in pools_of(manifests).values()
+        }
+        assert bases.items() <= served.items()
+
+
+@pytest.mark.parametrize("overlay", ["h100", "a100"])
+def test_a_study_over_two_pools_finds_them(built: Built, overlay: str) -> None:
+    study = StudySpec.model_validate(yaml.safe_load((ROOT / "studies/pools.yaml").read_text()))
+    pools = pools_of(built[overlay])
+    for base in study.models:
+        pool = pools[base.generator]
+        assert (pool["MODEL"], pool["REVISION"]) == (base.model, base.revision)
+        assert base.trainer == "trainer:50051"
+        assert int(pool["MAX_LORA_RANK"]) >= study.training.hyperparameters.rank
+    assert len({base.generator for base in study.models}) == 2
 
 
 def test_secrets_are_referred_to_and_never_contained(manifests: list[Manifest]) -> None:

@@ -27,7 +27,12 @@ def stores(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The base with components, by their names."""
     return {
         names: together(kubectl, tmp_path_factory.mktemp("overlay"), names.split("+"))
-        for names in ("weaviate", "tei", "weaviate+tei-gpu", "weaviate+mtls")
+        for names in (
+            "weaviate",
+            "tei",
+            "weaviate+tei-gpu",
+            "weaviate+observability+mtls+mtls-pool",
+        )
     }
 
 
@@ -152,7 +157,7 @@ def test_tei_never_truncates_on_cpu_and_gpu(stores: Built) -> None:
 def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
     stores: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifests = stores["weaviate+mtls"]
+    manifests = stores["weaviate+observability+mtls+mtls-pool"]
     certificates = of_kind(manifests, "Certificate")
     issuers = of_kind(manifests, "Issuer")
     for certificate in certificates.values():
@@ -169,21 +174,30 @@ def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
         mount = mounts[str(settings.tls_dir)]
         assert "subPath" not in mount  # which would never follow a renewal
         volumes = {each["name"]: each for each in template(workload)["spec"]["volumes"]}
-        shown = certificates[name]["spec"]
-        assert volumes[mount["name"]]["secret"]["secretName"] == shown["secretName"]
-        assert {"server auth", "client auth"} <= set(shown["usages"])
-        assert {name, f"{name}.tuneproof.svc.cluster.local"} <= set(shown["dnsNames"])
-        (grpc,) = [
-            port
-            for port in of_kind(manifests, "Service")[name]["spec"]["ports"]
-            if port["name"] == "grpc"
+        secret = volumes[mount["name"]]["secret"]["secretName"]
+        (shown,) = [one for one in certificates.values() if one["spec"]["secretName"] == secret]
+        assert {"server auth", "client auth"} <= set(shown["spec"]["usages"])
+        (service,) = [
+            each
+            for each in of_kind(manifests, "Service").values()
+            if each["spec"]["selector"].get("app.kubernetes.io/name") == name
         ]
+        # The pool has a name of its own here, and its certificate, secret and service have it too.
+        assert ("two-gpus" in service["metadata"]["name"]) == (name == "generator")
+        assert service["metadata"]["name"] in shown["spec"]["dnsNames"]
+        (grpc,) = [port for port in service["spec"]["ports"] if port["name"] == "grpc"]
         assert grpc["appProtocol"] == "https"
         # The kubelet speaks no TLS to probes of gRPC: their port stays as it is.
         assert container["readinessProbe"]["grpc"]["port"] == 50052
         if name == "judge":
             assert settings.endpoint_tls_dir == settings.tls_dir
-            host = settings.endpoint_url.removeprefix("https://").partition(":")[0]
-            assert host in certificates["generator"]["spec"]["dnsNames"]
+            assert settings.endpoint_url.startswith("https://")
+        assert "metrics.tuneproof" in shown["spec"]["dnsNames"]
+    (monitor,) = of_kind(manifests, "PodMonitor").values()
+    (page,) = monitor["spec"]["podMetricsEndpoints"]
+    assert page["scheme"] == "https"
+    assert page["tlsConfig"]["serverName"] == "metrics.tuneproof"
+    shown = certificates["prometheus"]["spec"]["secretName"]
+    assert page["tlsConfig"]["keySecret"] == {"name": shown, "key": "tls.key"}
     for name in ("orchestrator", "prometheus"):
         assert certificates[name]["spec"]["usages"] == ["digital signature", "client auth"]

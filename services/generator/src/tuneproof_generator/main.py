@@ -38,6 +38,7 @@ from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
 from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.residency_metrics import ResidencyMetrics, registered
 from tuneproof_generator.pool.store import open_pool
 from tuneproof_generator.settings import GeneratorSettings
 
@@ -145,10 +146,17 @@ async def _pool(
         residency_probe=ResidencyProbe(engine),
         replicas=replicas,
     )
+    residency = ResidencyMetrics(
+        pool.views.residents,
+        asyncio.get_running_loop(),
+        model_name=settings.served_name,
+        slots=facts.max_loras,
+    )
     async with replicas.present(pool.views.statuses):
         following = asyncio.create_task(pool.reconciler.follow(settings.reconcile_seconds))
         try:
-            yield pool
+            with registered(residency):
+                yield pool
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
