@@ -29,7 +29,7 @@ GPU_PYTHON ?= python3
 GPU_FLAGS  ?=
 GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURDIR)/orchestrator/src | paste -sd:)
 
-# For bench-statistics: --full for 10,000 studies of each setting.
+# For bench-statistics: `--studies 500` for a first look, `--only s3` for one setting.
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
