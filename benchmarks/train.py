@@ -13,7 +13,8 @@ of the clock. Other work on the machine disturbs them less.
 micro-batches of 8, logits for every token). `vs_best_config` is that to TRL with our settings, in
 the environment that our executor gives a worker. `time_to_loss` is the ratio of the times that the
 defaults and we take to the same number of steps, and `loss_difference` the largest absolute
-difference of the validation losses after them, in nats a token.
+difference of the validation losses after them, in nats a token. These are of the first precision;
+the keys of the others begin with its name.
 """
 
 from __future__ import annotations
@@ -56,11 +57,13 @@ def main() -> None:
         for precision in asked.precision:
             found[precision] = _measure(asked, precision, Path(folder))
     first, *others = asked.precision
-    told = {**found[first], **{name: found[name] for name in others}}
-    print(json.dumps({"precision": first, **told}))
+    results = found[first] | {
+        f"{name}_{key}": value for name in others for key, value in found[name].items()
+    }
+    print(json.dumps({"bench": "train", "results": results}))
 
 
-def _measure(asked: argparse.Namespace, precision: str, folder: Path) -> dict[str, Any]:
+def _measure(asked: argparse.Namespace, precision: str, folder: Path) -> dict[str, float]:
     task = folder / f"{precision}.json"
     task.write_text(json.dumps(_task(asked, precision, folder)))
     rounds = []
@@ -88,10 +91,6 @@ def _measure(asked: argparse.Namespace, precision: str, folder: Path) -> dict[st
                 statistics.median(one[arm]["answer_tokens_per_second"] for one in rounds), 1
             )
             for arm in ARMS
-        },
-        "seconds": {arm: [round(one[arm]["seconds"], 2) for one in rounds] for arm in ARMS},
-        "wall_seconds": {
-            arm: [round(one[arm]["wall_seconds"], 2) for one in rounds] for arm in ARMS
         },
         "steps": ours["steps"],
         "mean_length": round(ours["mean_length"], 1),
@@ -152,7 +151,8 @@ def _train(arm: str, task: Path, threads: int) -> dict[str, Any]:
 
 def _words(found: dict[str, Any]) -> str:
     return ", ".join(
-        f"{arm} {one['seconds']:.1f} s, loss {one['validation_loss']:.4f}"
+        f"{arm} {one['seconds']:.2f} s (clock {one['wall_seconds']:.2f}),"
+        f" loss {one['validation_loss']:.4f}"
         for arm, one in sorted(found.items())
     )
 

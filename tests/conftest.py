@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .rendering import EVERYTHING, OVERLAYS, Built, build, together
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "tuneproof.cli.main"]
 
@@ -99,3 +101,11 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfileobj(packed, unpacked)
     target.chmod(0o755)
     return target
+
+
+@pytest.fixture(scope="session")
+def built(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The manifests of each overlay by its name, and of the components together."""
+    found = {overlay.name: build(kubectl, overlay) for overlay in OVERLAYS}
+    everything = together(kubectl, tmp_path_factory.mktemp("everything"), EVERYTHING)
+    return found | {"everything": everything}

@@ -35,7 +35,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"/(tuneproof\.(\w+)\.v1\.(\w+))/(\w+)")
 JOINTS = "();<>|&\n"
 COMMAND = typer.main.get_command(app)
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -1,4 +1,4 @@
-"""The components that an overlay may add to the services: Weaviate, TEI."""
+"""Components: the retriever's servers, Weaviate and TEI, and mutual TLS."""
 
 from __future__ import annotations
 
@@ -7,44 +7,52 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import typer.main
 import yaml
 
-from tuneproof_retriever.settings import RetrieverSettings
+from tuneproof.cli.main import app
+from tuneproof.loadtest import read_references, read_slo
+from tuneproof.sdk.endpoints import TLS_DIR
 
-from .test_manifests import ROOT, USER, WORKLOADS, Manifest, build, of_kind, pods
-
-COMPONENTS = ROOT / "deploy/k8s/components"
-TOGETHER = ("weaviate", "tei", "tei-gpu", "weaviate+tei", "weaviate+tei-gpu")
+from .rendering import (
+    K8S,
+    Built,
+    Manifest,
+    build,
+    container_of,
+    of_kind,
+    pods,
+    role,
+    template,
+    together,
+    variables_of,
+)
+from .test_manifests import SERVICES, settings_with
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(scope="module")
-def built(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Manifest]]:
+def stores(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The base with components, by their names."""
-    found = {}
-    for names in TOGETHER:
-        folder = tmp_path_factory.mktemp("overlay")
-        overlay = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [os.path.relpath(ROOT / "deploy/k8s/base", folder)],
-            "components": [os.path.relpath(COMPONENTS / name, folder) for name in names.split("+")],
-        }
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        found[names] = build(kubectl, folder)
+    return {
+        names: together(kubectl, tmp_path_factory.mktemp("overlay"), names.split("+"))
+        for names in (
+            "weaviate",
+            "tei",
+            "weaviate+tei-gpu",
+            "weaviate+observability+mtls+mtls-pool",
+        )
+    }
+
+
+def workload_of(manifests: list[Manifest], name: str) -> Manifest:
+    (found,) = [workload for workload, _, _ in pods(manifests) if role(workload) == name]
     return found
 
 
-def container_of(manifests: list[Manifest], name: str) -> Manifest:
-    (container,) = dict(pods(manifests))[name]["containers"]
-    return container
-
-
 def data_of(manifests: list[Manifest], name: str) -> dict[str, str]:
-    container = container_of(manifests, name)
-    config = container["envFrom"][0]["configMapRef"]["name"]
-    return of_kind(manifests, "ConfigMap")[config]["data"]
+    return variables_of(manifests, container_of(workload_of(manifests, name)))
 
 
 def secrets_of(container: Manifest) -> dict[str, tuple[str, str]]:
@@ -56,65 +64,11 @@ def secrets_of(container: Manifest) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_every_component_is_tested() -> None:
-    names = {path.parent.name for path in COMPONENTS.glob("*/kustomization.yaml")}
-    assert names == {name for together in TOGETHER for name in together.split("+")}
-
-
-def test_every_manifest_is_valid_and_in_the_namespace(built: dict[str, list[Manifest]]) -> None:
-    for manifests in built.values():
-        for manifest in manifests:
-            kubernetes_validate.validate(manifest, "1.36", strict=True)
-            if manifest["kind"] != "Namespace":
-                assert manifest["metadata"]["namespace"] == "tuneproof"
-        assert of_kind(manifests, "Secret") == {}
-
-
-def test_pods_meet_the_restricted_standard(built: dict[str, list[Manifest]]) -> None:
-    for manifests in built.values():
-        for name, pod in pods(manifests):
-            assert pod["securityContext"]["runAsNonRoot"] is True
-            assert pod["securityContext"]["runAsUser"] == USER
-            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            assert pod["automountServiceAccountToken"] is False
-            assert pod["enableServiceLinks"] is False
-            (container,) = pod["containers"]
-            security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False
-            assert security["readOnlyRootFilesystem"] is True
-            assert security["capabilities"] == {"drop": ["ALL"]}
-            assert "memory" in container["resources"]["limits"], name
-            workload = of_kind(manifests, *WORKLOADS)[name]
-            claims = workload["spec"].get("volumeClaimTemplates", [])
-            known = {each["name"] for each in pod["volumes"]}
-            known |= {each["metadata"]["name"] for each in claims}
-            assert {each["name"] for each in container["volumeMounts"]} == known
-            assert container["image"].partition(":")[2] not in {"", "latest"} or (
-                container["image"].startswith("tuneproof/")  # an overlay names its tag
-            )
-
-
-def test_services_lead_to_ports_that_are_open(built: dict[str, list[Manifest]]) -> None:
-    for manifests in built.values():
-        for service in of_kind(manifests, "Service").values():
-            name = service["spec"]["selector"]["app.kubernetes.io/name"]
-            ports = {port["name"] for port in container_of(manifests, name)["ports"]}
-            assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-
-
 def test_the_retrievers_settings_fit_together(
-    built: dict[str, list[Manifest]], monkeypatch: pytest.MonkeyPatch
+    stores: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for names, manifests in built.items():
-        container = container_of(manifests, "retriever")
-        variables = data_of(manifests, "retriever")
-        others = [each["name"] for each in container.get("env", [])]
-        fields = {f"TUNEPROOF_RETRIEVER_{name.upper()}" for name in RetrieverSettings.model_fields}
-        assert {*variables, *others} <= fields
-        with monkeypatch.context() as patch:
-            for variable, value in variables.items():
-                patch.setenv(variable, value)
-            settings = RetrieverSettings()
+    for names, manifests in stores.items():
+        settings = settings_with("retriever", data_of(manifests, "retriever"), monkeypatch)
         assert (settings.store == "weaviate") == ("weaviate" in names)
         assert (settings.embedder == "tei") == ("tei" in names)
         for url in (settings.weaviate_url, settings.embedder_url):
@@ -125,17 +79,17 @@ def test_the_retrievers_settings_fit_together(
 
 
 def test_retrievers_on_weaviate_are_two_and_have_its_key_in_a_file(
-    built: dict[str, list[Manifest]],
+    stores: Built,
 ) -> None:
-    manifests = built["weaviate"]
+    manifests = stores["weaviate"]
     retriever = of_kind(manifests, "StatefulSet")["retriever"]
     assert retriever["spec"]["replicas"] == 2
     assert "volumeClaimTemplates" not in retriever["spec"]
     data = data_of(manifests, "retriever")
     file = Path(data["TUNEPROOF_RETRIEVER_WEAVIATE_API_KEY_FILE"])
-    mounts = container_of(manifests, "retriever")["volumeMounts"]
+    mounts = container_of(workload_of(manifests, "retriever"))["volumeMounts"]
     (volume,) = [each["name"] for each in mounts if Path(each["mountPath"]) == file.parent]
-    volumes = {each["name"]: each for each in dict(pods(manifests))["retriever"]["volumes"]}
+    volumes = {each["name"]: each for each in template(retriever)["spec"]["volumes"]}
     secret = volumes[volume]["secret"]
     assert (secret["secretName"], secret["items"]) == (
         "tuneproof-weaviate",
@@ -144,10 +98,13 @@ def test_retrievers_on_weaviate_are_two_and_have_its_key_in_a_file(
 
 
 def test_weaviate_asks_for_a_key_and_tells_nobody_anything(
-    built: dict[str, list[Manifest]],
+    stores: Built,
 ) -> None:
-    manifests = built["weaviate"]
-    container, data = container_of(manifests, "weaviate"), data_of(manifests, "weaviate")
+    manifests = stores["weaviate"]
+    container, data = (
+        container_of(workload_of(manifests, "weaviate")),
+        data_of(manifests, "weaviate"),
+    )
     assert data["AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED"] == "false"
     assert data["AUTHENTICATION_APIKEY_ENABLED"] == "true"
     for switch in ("DISABLE_TELEMETRY", "API_BASED_MODULES_DISABLED", "GO_PROFILING_DISABLE"):
@@ -164,7 +121,10 @@ def test_weaviate_asks_for_a_key_and_tells_nobody_anything(
 
 def callers_of(manifests: list[Manifest], name: str) -> dict[str, set[str]]:
     """Names of the ports that a NetworkPolicy opens, by who may call; empty: everybody."""
-    ports = {each["containerPort"]: each["name"] for each in container_of(manifests, name)["ports"]}
+    ports = {
+        each["containerPort"]: each["name"]
+        for each in container_of(workload_of(manifests, name))["ports"]
+    }
     spec = of_kind(manifests, "NetworkPolicy")[name]["spec"]
     assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": name}}
     assert spec["policyTypes"] == ["Ingress"]
@@ -178,27 +138,117 @@ def callers_of(manifests: list[Manifest], name: str) -> dict[str, set[str]]:
 
 
 def test_only_retrievers_reach_weaviates_api_and_only_its_nodes_each_other(
-    built: dict[str, list[Manifest]],
+    stores: Built,
 ) -> None:
-    assert callers_of(built["weaviate"], "weaviate") == {
+    assert callers_of(stores["weaviate"], "weaviate") == {
         "retriever": {"http", "grpc"},
         "weaviate": {"gossip", "data", "raft", "raft-rpc"},
         "": {"metrics"},
     }
 
 
-@pytest.mark.parametrize("names", ["tei", "tei-gpu", "weaviate+tei"])
-def test_only_retrievers_reach_tei(built: dict[str, list[Manifest]], names: str) -> None:
-    assert callers_of(built[names], "tei") == {"retriever": {"http"}, "": {"metrics"}}
+@pytest.mark.parametrize("names", ["tei", "weaviate+tei-gpu"])
+def test_only_retrievers_reach_tei(stores: Built, names: str) -> None:
+    assert callers_of(stores[names], "tei") == {"retriever": {"http"}, "": {"metrics"}}
 
 
-def test_tei_never_truncates_on_cpu_and_gpu(built: dict[str, list[Manifest]]) -> None:
-    for names, tag in (("tei", "cpu-1.9"), ("tei-gpu", "hopper-1.9")):
-        container = container_of(built[names], "tei")
+def test_tei_never_truncates_on_cpu_and_gpu(stores: Built) -> None:
+    for names, tag in (("tei", "cpu-1.9"), ("weaviate+tei-gpu", "hopper-1.9")):
+        container = container_of(workload_of(stores[names], "tei"))
         assert container["image"].endswith(f":{tag}")
         assert "--auto-truncate=false" in container["args"]
         assert secrets_of(container) == {"API_KEY": ("tuneproof-tei", "api-key")}
         limits = container["resources"]["limits"]
-        assert ("nvidia.com/gpu" in limits) == (names == "tei-gpu")
-        key = secrets_of(container_of(built[names], "retriever"))
+        assert ("nvidia.com/gpu" in limits) == ("gpu" in names)
+        key = secrets_of(container_of(workload_of(stores[names], "retriever")))
         assert key == {"TUNEPROOF_RETRIEVER_EMBEDDER_API_KEY": ("tuneproof-tei", "api-key")}
+
+
+def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
+    stores: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = stores["weaviate+observability+mtls+mtls-pool"]
+    certificates = of_kind(manifests, "Certificate")
+    issuers = of_kind(manifests, "Issuer")
+    for certificate in certificates.values():
+        assert certificate["spec"]["issuerRef"]["name"] in issuers
+    authority = issuers["tuneproof"]["spec"]["ca"]["secretName"]
+    (signing,) = [one["spec"] for one in certificates.values() if one["spec"].get("isCA")]
+    assert signing["secretName"] == authority
+    for name in SERVICES:
+        workload = workload_of(manifests, name)
+        container = container_of(workload)
+        settings = settings_with(name, data_of(manifests, name), monkeypatch)
+        assert settings.tls_client_certificates
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        mount = mounts[str(settings.tls_dir)]
+        assert "subPath" not in mount  # which would never follow a renewal
+        volumes = {each["name"]: each for each in template(workload)["spec"]["volumes"]}
+        secret = volumes[mount["name"]]["secret"]["secretName"]
+        (shown,) = [one for one in certificates.values() if one["spec"]["secretName"] == secret]
+        assert {"server auth", "client auth"} <= set(shown["spec"]["usages"])
+        (service,) = [
+            each
+            for each in of_kind(manifests, "Service").values()
+            if each["spec"]["selector"].get("app.kubernetes.io/name") == name
+        ]
+        # The pool has a name of its own here, and its certificate, secret and service have it too.
+        assert ("two-gpus" in service["metadata"]["name"]) == (name == "generator")
+        assert service["metadata"]["name"] in shown["spec"]["dnsNames"]
+        (grpc,) = [port for port in service["spec"]["ports"] if port["name"] == "grpc"]
+        assert grpc["appProtocol"] == "https"
+        # The kubelet speaks no TLS to probes of gRPC: their port stays as it is.
+        assert container["readinessProbe"]["grpc"]["port"] == 50052
+        if name == "judge":
+            assert settings.endpoint_tls_dir == settings.tls_dir
+            assert settings.endpoint_url.startswith("https://")
+        assert "metrics.tuneproof" in shown["spec"]["dnsNames"]
+    (monitor,) = of_kind(manifests, "PodMonitor").values()
+    (page,) = monitor["spec"]["podMetricsEndpoints"]
+    assert page["scheme"] == "https"
+    assert page["tlsConfig"]["serverName"] == "metrics.tuneproof"
+    shown = certificates["prometheus"]["spec"]["secretName"]
+    assert page["tlsConfig"]["keySecret"] == {"name": shown, "key": "tls.key"}
+    for name in ("orchestrator", "prometheus"):
+        assert certificates[name]["spec"]["usages"] == ["digital signature", "client auth"]
+
+
+@pytest.fixture(scope="module")
+def loadtest(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """The Job, under mTLS."""
+    folder = tmp_path_factory.mktemp("job")
+    content = {
+        "resources": [os.path.relpath(K8S / "jobs/loadtest", folder)],
+        "components": [os.path.relpath(K8S / "components/mtls-client", folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return build(kubectl, folder)
+
+
+def test_the_load_tests_job_is_a_command_that_finds_its_files(loadtest: list[Manifest]) -> None:
+    ((job, pod, container),) = pods(loadtest)
+    kubernetes_validate.validate(job, "1.36", strict=True)
+    assert template(job)["metadata"]["labels"]["tuneproof.dev/client"] == "true"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {each["name"] for each in container["volumeMounts"]} == {
+        each["name"] for each in pod["volumes"]
+    }
+    command = typer.main.get_command(app)
+    for name in container["args"][:2]:
+        command = command.commands[name]
+    context = command.make_context("swap", container["args"][2:])
+    files = of_kind(loadtest, "ConfigMap")[pod["volumes"][0]["configMap"]["name"]]["data"]
+    mounted = {f"/etc/loadtest/{name}" for name in files}
+    assert {str(context.params["pool"]), str(context.params["slo"])} == mounted
+    assert context.params["against_base"]
+    variables = variables_of(loadtest, container)
+    folders = [Path(each["mountPath"]) for each in container["volumeMounts"]]
+    assert Path(variables["TUNEPROOF_TOKEN_FILE"]).parent in folders
+    assert Path(variables[TLS_DIR]) in folders
+
+
+def test_the_load_tests_example_files_are_read(tmp_path: Path) -> None:
+    folder = K8S / "jobs/loadtest"
+    assert len(read_references(folder / "refs.txt")) > 4
+    assert read_slo(folder / "slo.yaml").failed == 0

@@ -21,7 +21,7 @@ from tuneproof_retriever.corpus import Chunking, Corpus, EmbedderIdentity
 from tuneproof_retriever.stores.weaviate_options import Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import open_weaviate_store
 
-from .test_manifests import ROOT
+from .rendering import ROOT
 
 ENV = ROOT / "deploy/k8s/components/weaviate/weaviate.env"
 KEY = "k" * 24

@@ -327,9 +327,9 @@ def service_of(world: World) -> Service:
 
 
 @asynccontextmanager
-async def served(world: World) -> AsyncIterator[str]:
+async def served(world: World, **guard) -> AsyncIterator[str]:
     """Serves the fakes; gives their one address."""
-    async with serving(service_of(world)) as target:
+    async with serving(service_of(world), **guard) as target:
         yield target
 
 

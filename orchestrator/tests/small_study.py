@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import yaml
@@ -18,12 +19,12 @@ from tuneproof.results import StudyResults
 from tuneproof.rubrics import Rubric, parse_rubric
 from tuneproof.sdk import Endpoints
 from tuneproof.study.collect import load_results
-from tuneproof.study.design.prepare import Request, identities_for, prepare, remember
+from tuneproof.study.design.prepare import Request, identities_for, prepare
+from tuneproof.study.looking import looked_at, planned_looks
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services
 from tuneproof.study.state.lock import exclusive
 from tuneproof.study.state.store import FILE_NAME, open_state
-from tuneproof.study.steps.chain import Chain
 
 STUDY = """\
 study: small
@@ -55,6 +56,10 @@ ARMS = """\
   - {name: ctx, tune: {references: short}}
 """
 """One of each kind, in the place of `OLD_ARMS`."""
+
+
+ANNOUNCED = MappingProxyType({})
+"""The environment of a study that knows the services of its state only."""
 
 
 class Quiet:
@@ -142,28 +147,37 @@ class SmallStudy:
         (self.state / "endpoints.json").write_text(json.dumps(content))
 
     async def run(
-        self, target: str = "", *, in_turn: bool = False, source=None, **flags
+        self,
+        target: str = "",
+        *,
+        in_turn: bool = False,
+        source=None,
+        looks: int = 0,
+        environment=ANNOUNCED,
+        **flags,
     ) -> StudyResults:
         """Runs what is missing in this process.
 
         Args:
+            looks: interim looks.
             source: of services; by default those that are announced, and those of the file.
+            environment: names other services; this process's own when None.
         """
         if target:
             self.announce(target)
         request = Request(self.file, self.state, **flags)
         prepared = prepare(request)
-        endpoints = Endpoints.discover(self.state, {}, environment={})
+        endpoints = Endpoints.discover(self.state, {}, environment=environment)
         identities = await identities_for(prepared, request, endpoints, external=False)
         with exclusive(self.state), open_state(self.state, write=True) as state:
-            remember(state, prepared, request, identities)
-            chain = Chain(prepared.plan, identities, state)
+            planned = planned_looks(state, prepared, looks)
             bases = prepared.sources.bases
             source = source or GivenServices(endpoints, progress=lambda *_: None, bases=bases)
             services = Services(source, identities=identities, sources=prepared.sources)
             async with services:
                 store = str(self.state / "artifacts")
-                await run_study(chain, services, Quiet(), artifacts=store, in_turn=in_turn)
+                for chain in looked_at(state, prepared, request, identities, planned):
+                    await run_study(chain, services, Quiet(), artifacts=store, in_turn=in_turn)
             return load_results(chain)
 
     def rows(self) -> dict[str, tuple[str, str, str]]:

@@ -9,12 +9,13 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 import pytest
 
 from tuneproof.loadtest import (
+    Arrivals,
     LoadSpec,
     Slo,
     Span,
@@ -49,6 +50,36 @@ def test_arrivals_are_poisson_and_models_follow_zipf():
     counts = Counter(ask.model for ask in found)
     assert counts["a"] / counts["b"] == pytest.approx(2.0, rel=0.2)
     assert counts[""] / len(found) == pytest.approx(0.25, rel=0.1)
+
+
+def counts_by_second(arrivals: Arrivals, seconds: int = 4000, rate: float = 5.0) -> np.ndarray:
+    times = arrivals.times(rate, np.random.default_rng(1))
+    within = list(takewhile(lambda due: due < seconds, times))
+    assert within == sorted(within)
+    return np.bincount([int(due) for due in within], minlength=seconds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [("poisson", 0.9, 1.1), ("bursty", 3.0, 9.0), ("diurnal", 2.0, 4.0)],
+)
+def test_every_kind_of_arrival_keeps_the_rate_and_scatters_in_its_own_way(kind, low, high):
+    counts = counts_by_second(Arrivals(kind, burst=8.0, swing=0.9, period=40.0))
+    assert np.mean(counts) == pytest.approx(5.0, rel=0.1)
+    # Variance over mean: 1 for a Poisson process.
+    assert low < np.var(counts) / np.mean(counts) < high
+
+
+def test_a_day_begins_at_its_lowest_and_peaks_in_the_middle():
+    day = counts_by_second(Arrivals("diurnal", swing=0.9, period=40.0)).reshape(-1, 40).mean(axis=0)
+    assert day[:4].mean() == pytest.approx(5.0 * (1 - 0.9), abs=0.5)
+    assert day[18:22].mean() == pytest.approx(5.0 * (1 + 0.9), rel=0.1)
+
+
+def test_the_base_model_gets_the_same_times_as_the_adapters():
+    alone = list(islice(asks(SPEC, (), Prompts(SPEC), 1), 200))
+    assert [ask.due for ask in alone] == [ask.due for ask in drawn(SPEC, 1, 200)]
+    assert {ask.model for ask in alone} == {""}
 
 
 def test_both_sides_of_a_round_are_asked_alike_but_no_prompt_begins_twice_alike():

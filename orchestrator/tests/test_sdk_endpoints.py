@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 
 from tuneproof.sdk import (
     SERVICES,
@@ -19,6 +20,7 @@ from tuneproof.sdk import (
 from tuneproof.sdk.client import all_pages
 from tuneproof.sdk.connection import Connection
 from tuneproof.servicekit.errors import DeadlineExceeded, Internal, InvalidInput, Unavailable
+from tuneproof.servicekit.testing import MountedSecret, certificate_files
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -47,6 +49,24 @@ def test_the_process_s_own_environment_is_the_default(tmp_path, monkeypatch):
     assert found.judge == "[::1]:7"
     assert found.token == "secret-of-mine"
     assert "secret-of-mine" not in repr(found)
+
+
+def test_certificates_are_for_all_but_the_services_of_this_machine(tmp_path):
+    _write(tmp_path, retriever="a:1", trainer="a:3")
+    secret = MountedSecret(tmp_path / "tls", certificate_files(trustme.CA(), "me"))
+    environment = {
+        "TUNEPROOF_RETRIEVER_TARGET": "b:1",
+        "TUNEPROOF_TLS_DIR": str(secret.folder),
+        "TUNEPROOF_TLS_SERVER_NAME": "pool",
+        "TUNEPROOF_TOKEN_FILE": "/run/token",
+    }
+    found = Endpoints.discover(tmp_path, {}, environment)
+    assert found.tls_of("retriever").server_name == "pool"
+    assert found.tls_of("trainer") is None
+    assert found.token == Path("/run/token")
+    assert Endpoints.discover(tmp_path, {"token": "t"}, environment).token == "t"
+    with pytest.raises(InvalidInput, match=r"lacks ca\.crt"):
+        Endpoints.discover(tmp_path, {}, {"TUNEPROOF_TLS_DIR": str(tmp_path)})
 
 
 def test_a_missing_service_is_named_with_what_to_do(tmp_path):

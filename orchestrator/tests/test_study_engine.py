@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import trustme
 from fakes import served
 from small_study import SmallStudy
 
+from tuneproof.sdk.endpoints import SERVICES, variable_of
+from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
+from tuneproof.servicekit.testing import MountedSecret, certificate_files
+from tuneproof.servicekit.tls import ServerTls
 from tuneproof.study.steps import work
 
 pytestmark = pytest.mark.timeout(120)
@@ -48,6 +53,23 @@ async def test_a_study_runs_from_documents_to_grades(small):
     assert results.toy_model
     assert results.self_judged
     assert {item.id for item in results.items} == {answer.item for answer in results.answers}
+
+
+async def test_a_study_runs_over_mtls_with_the_token_of_a_file(small, tmp_path, monkeypatch):
+    ca = trustme.CA()
+    for name in ("server", "client"):
+        MountedSecret(tmp_path / name, certificate_files(ca, "127.0.0.1"))
+    (tmp_path / "token").write_text("t" * 20)
+    tokens = Tokens(((b"t" * 20, "manage"),))
+    tls = ServerTls(tmp_path / "server", client_certificates=True)
+    async with served(small.world(), tokens=tokens, tls=tls) as target:
+        for service in SERVICES:
+            monkeypatch.setenv(variable_of(service), target)
+        monkeypatch.setenv("TUNEPROOF_TLS_DIR", str(tmp_path / "client"))
+        monkeypatch.setenv("TUNEPROOF_TOKEN_FILE", str(tmp_path / "token"))
+        results = await small.run(environment=None)
+    assert len(results.answers) == 3 * 12
+    assert all(answer.error == "" for answer in results.answers)
 
 
 async def test_training_data_are_the_prompts_of_serving(small):

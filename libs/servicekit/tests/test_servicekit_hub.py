@@ -164,10 +164,23 @@ def test_a_revision_is_pinned_and_its_commit_is_told(hub: str, tmp_path: Path) -
     assert "v9" in told
 
 
+MAIN = """
+from tuneproof.servicekit.hub import main
+raise SystemExit(main())
+"""
+
+
 @pytest.mark.process
-def test_what_was_downloaded_needs_no_hub_again(hub: str, tmp_path: Path) -> None:
-    before = resolved(hub, tmp_path, "some/model", COMMITS["v1"])
-    assert resolved("http://127.0.0.1:9", tmp_path, "some/model", COMMITS["v1"]) == before
+def test_what_was_downloaded_needs_no_hub_again_if_it_is_whole(hub: str, tmp_path: Path) -> None:
+    model = ("some/model", COMMITS["v1"])
+    folder = Path(resolved(hub, tmp_path, *model, code=MAIN))
+    told = resolved("http://127.0.0.1:9", tmp_path, *model)
+    assert told.split() == [*model, str(folder)]
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    told = resolved("http://127.0.0.1:9", tmp_path, *model)
+    assert told.startswith("InvalidInput --model some/model")
+    assert "lacks model-2.safetensors: it is not downloaded whole" in told
 
 
 @pytest.mark.process

@@ -1,16 +1,22 @@
 """A real service process: start, health, announcement, signals, mistakes in settings."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
-from tuneproof.servicekit.client import is_ready, wait_ready
+from tuneproof.servicekit.client import is_reachable, is_ready, wait_ready
+from tuneproof.servicekit.settings import ServiceSettings
+from tuneproof.servicekit.testing import certificate_files
+from tuneproof.servicekit.tls import ClientTls
 
 pytestmark = pytest.mark.process
 
@@ -56,8 +62,6 @@ def sample(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def announced(path: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
-    import asyncio
-
     while not path.exists():
         assert process.poll() is None
         await asyncio.sleep(0.05)
@@ -94,10 +98,48 @@ def test_all_mistakes_are_listed_at_once() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_an_open_address_needs_tokens() -> None:
+def test_an_open_address_needs_tokens_and_their_settings_fit() -> None:
     ended = run_sample("--bind", "0.0.0.0:0", "--flag-file", "x")
     assert ended.returncode == 2
     assert "tokens_file" in ended.stderr
+    with pytest.raises(ValueError, match="tls_client_certificates needs tls_dir"):
+        ServiceSettings(tls_client_certificates=True)
+    with pytest.raises(ValueError, match="leave one out"):
+        ServiceSettings(tokens_file=Path("x"), token_review=True)
+    assert ServiceSettings(bind="0.0.0.0:1", tls_dir=Path("x"), tls_client_certificates=True)
+
+
+async def test_with_certificates_every_port_is_encrypted_but_health(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    for name, content in certificate_files(ca, "127.0.0.1").items():
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-c", PROGRAM, "--flag-file", str(tmp_path / "flag")]
+    flags = ["--tls-dir", str(tmp_path), "--tls-client-certificates"]
+    process = subprocess.Popen([*command, *flags, "--announce-file", str(tmp_path / "at.json")])
+    try:
+        addresses = await announced(tmp_path / "at.json", process)
+        (tmp_path / "flag").touch()
+        # As the kubelet probes it, which speaks no TLS.
+        await wait_ready(addresses["health"], timeout=10)
+        tls = ClientTls(tmp_path)
+        assert await is_reachable(addresses["grpc"], timeout=5, tls=tls)
+        assert not await is_reachable(addresses["grpc"], timeout=0.3)
+        context = tls.context()
+
+        def read() -> bytes:
+            with urllib.request.urlopen(addresses["metrics"], context=context, timeout=5) as page:
+                return page.read()
+
+        assert b"python_info" in await asyncio.to_thread(read)
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_a_folder_without_certificates_is_told(tmp_path: Path) -> None:
+    ended = run_sample("--flag-file", "x", "--tls-dir", str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "lacks tls.crt and tls.key" in ended.stderr
 
 
 def test_a_bad_tokens_file_is_named_and_its_content_is_not(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -327,12 +328,23 @@ async def test_who_may_only_use_changes_no_adapter(generator, lab):
     assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_a_killed_service_leaves_no_process_and_comes_back_with_its_adapters(
+def _sockets(generator) -> list[Path]:
+    """Those of its engine, in the temporary folder that the engine's processes were given."""
+    environment = Path(f"/proc/{min(generator.children())}/environ").read_bytes().split(b"\0")
+    (folder,) = (line[7:].decode() for line in environment if line.startswith(b"TMPDIR="))
+    return [path for path in Path(folder).iterdir() if path.is_socket()]
+
+
+async def test_a_killed_service_leaves_nothing_and_comes_back_with_its_adapters(
     generator, stubs, lab, reference
 ):
     await _declare(stubs, lab.refs["one"], lab.refs["two"])
+    before = _sockets(generator)
     generator.end(signal.SIGKILL)
     generator.start()
+    after = _sockets(generator)
+    assert len(after) == len(before) > 0
+    assert not any(path.exists() for path in before)
     async with _connected(generator) as again:
         for name in ("one", "two"):
             adapter = await asyncio.wait_for(_settled(again, lab.refs[name]), 30)

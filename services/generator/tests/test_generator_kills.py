@@ -86,12 +86,8 @@ class _Lease:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
-        self.take()
 
-    def take(self) -> None:
-        """Once nobody else has the file open."""
-
-        def is_taken() -> bool:
+        def is_taken() -> bool:  # Once nobody else has the file open.
             try:
                 fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             except BlockingIOError:
@@ -160,17 +156,18 @@ async def test_killed_in_any_stage_it_serves_the_declared_set_again(replica, lab
         with _held(card("one")) as fetching, _held(card("two")):
             await _declare(stubs, lab.refs["one"], pb.ADAPTER_STATE_FETCHING)
             _until(lambda: half("one"))
-            with _held(half("one")[0]) as config:
-                # The registry reads the file once more before it hands it over.
+            config = half("one")[0]
+            with _held(config) as checking:
                 fetching.release()
-                _until(config.is_asked_for)
-                config.release()
-                config.take()
-                await _reaches(stubs, lab.refs["one"], pb.ADAPTER_STATE_VERIFYING)
-                await _declare(stubs, lab.refs["two"], pb.ADAPTER_STATE_FETCHING)
-                _until(lambda: half("two"))
-                _until(config.is_asked_for)
-                replica.end(signal.SIGKILL)
+                _until(checking.is_asked_for)
+                # The registry has read the weights; the next to read them is the verification.
+                with _held(config.with_name("adapter_model.safetensors")) as verifying:
+                    checking.release()
+                    await _reaches(stubs, lab.refs["one"], pb.ADAPTER_STATE_VERIFYING)
+                    await _declare(stubs, lab.refs["two"], pb.ADAPTER_STATE_FETCHING)
+                    _until(lambda: half("two"))
+                    _until(verifying.is_asked_for)
+                    replica.end(signal.SIGKILL)
     assert _cached(replica) > {_hex(lab.refs["late"]), _hex(lab.refs["one"])}
     assert half("two")
 

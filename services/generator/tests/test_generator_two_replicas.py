@@ -1,20 +1,16 @@
 """Two real replicas of one pool, on a folder and on a real S3 server."""
 
 import asyncio
-import os
-import shlex
 import signal
-import socket
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tuneproof.adapters import Registry, identify_base
+from tuneproof.adapters.testing_s3 import MISSING, S3, s3_server, s3_tools
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as rpc
 from tuneproof.servicekit.client import connect, typed_errors
@@ -29,49 +25,14 @@ _SERVICES = list(pb.DESCRIPTOR.services_by_name.values())
 _ALIAS = "pair"
 
 
-@dataclass
-class S3:
-    """A real S3 server over a folder."""
-
-    script: Path
-    folder: Path
-    port: int
-    environment: dict[str, str]
-
-    def start(self) -> None:
-        told = subprocess.run(
-            [self.script, "start", self.folder, str(self.port)],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        words = shlex.split(told.stdout)[1:]
-        self.environment |= dict(word.split("=", 1) for word in words)
-
-    def stop(self) -> None:
-        subprocess.run([self.script, "stop", self.folder], check=True, timeout=60)
-
-
 @pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    tools = os.environ.get("TUNEPROOF_TOOLS")
-    if not tools:
-        pytest.skip(
-            "needs an S3 server: set TUNEPROOF_TOOLS to a folder with s3/s3.sh, whose `start DIR"
-            " PORT` serves a bucket `artifacts` and prints AWS_… for its clients"
-        )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = S3(Path(tools) / "s3" / "s3.sh", tmp_path / "s3", port, {})
-    server.start()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    try:
-        yield server
-    finally:
-        server.stop()
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3, dict[str, str]]]:
+    if (script := s3_tools()) is None:
+        pytest.skip(MISSING)
+    with s3_server(script, tmp_path / "s3") as (server, variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield server, variables
 
 
 class Door:
@@ -261,6 +222,7 @@ async def test_a_killed_replica_comes_back_to_what_changed_meanwhile(generator, 
 
 
 async def test_on_s3(s3, lab, tmp_path):
+    server, variables = s3
     artifacts = f"s3://artifacts/{tmp_path.name}"
     registry, base = Registry(artifacts), identify_base(lab.base)
     refs = [
@@ -272,9 +234,7 @@ async def test_on_s3(s3, lab, tmp_path):
         for name in ("one", "two", "late")
     ]
     pair = [
-        GeneratorProcess(
-            lab, "", name, tmp_path / name, artifacts, s3.environment, {"store-seconds": 3}
-        )
+        GeneratorProcess(lab, "", name, tmp_path / name, artifacts, variables, {"store-seconds": 3})
         for name in ("east", "west")
     ]
     try:
@@ -285,7 +245,7 @@ async def test_on_s3(s3, lab, tmp_path):
         async with _door(pair[0]) as east, _door(pair[1]) as west:
             await _declared_once_and_followed(east, west, {"east", "west"}, refs[:2])
             before = await east.served()
-            s3.stop()
+            server.stop()
 
             async def says_so() -> bool:
                 request = pb.GetAdapterRequest(ref=refs[0])
@@ -297,7 +257,7 @@ async def test_on_s3(s3, lab, tmp_path):
             assert await east.served() == await west.served() == before
             with pytest.raises(Unavailable):
                 await east.alias(refs[0])
-            s3.start()
+            server.start()
             await _ready_on(east, refs[0], {"east", "west"})
         await asyncio.to_thread(pair[1].end, signal.SIGKILL)
         async with _door(pair[0]) as east:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -97,9 +98,11 @@ class FakeEndpoint:
         self._connections: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[FakeEndpoint]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeEndpoint]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.url = (
+            f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        )
         try:
             yield self
         finally:

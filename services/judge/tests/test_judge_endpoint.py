@@ -2,16 +2,25 @@
 
 import asyncio
 import email.utils
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
+import trustme
 
+import tuneproof_judge.endpoint as judge_endpoint
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.http import retry_after
+from tuneproof.servicekit.testing import MountedSecret, certificate_files
+from tuneproof.servicekit.tls import ServerTls
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import FailureKind
+from tuneproof_judge.main import endpoint_of as endpoint_of_settings
 from tuneproof_judge.replies import CallFailed, Completion
+from tuneproof_judge.settings import JudgeSettings
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -253,17 +262,50 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_ready_when_models_are_listed_and_asked_again_only_after_a_while(
-    fake, endpoint_of: Make
+async def test_the_endpoint_is_asked_until_it_answers_and_then_no_more(
+    fake, endpoint_of: Make, reply
 ) -> None:
     now = 0.0
     endpoint = endpoint_of(clock=lambda: now)
-    await endpoint.check_ready()
-    await endpoint.check_ready()
+    good, fake.models = fake.models, reply.fails(503)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await endpoint.check_ready()
     assert fake.models_asked == 1
-    now = 6.0
+    fake.models, now = good, 6.0
+    await endpoint.check_ready()
+    # The pods of a judge left their service together when the endpoint that they share was busy.
+    fake.models, now = reply.fails(503), 12.0
     await endpoint.check_ready()
     assert fake.models_asked == 2
+
+
+@pytest.mark.parametrize("how", ["hangs", "drips", "has too many requests"])
+async def test_a_busy_endpoint_is_not_a_dead_one(
+    fake, endpoint_of: Make, reply, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(judge_endpoint, "_PROBE_SECONDS", 0.2)
+    fake.models = {
+        "hangs": reply.Reply(body=b" " * 2, drip=5.0),
+        "drips": reply.Reply(body=b" " * 100, drip=0.1),
+        "has too many requests": reply.fails(429),
+    }[how]
+    await endpoint_of().check_ready()
+
+
+async def test_an_endpoint_that_takes_no_connection_is_a_dead_one(
+    endpoint_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge_endpoint, "_PROBE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        # With its queue full the kernel answers no further connection.
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable, match="no connection in time"):
+            await endpoint_of(url=f"http://127.0.0.1:{server.getsockname()[1]}/v1").check_ready()
 
 
 async def test_not_ready_tells_why_and_recovers(fake, endpoint_of: Make, reply) -> None:
@@ -290,6 +332,46 @@ async def test_an_endpoint_without_a_list_of_models_is_ready(
 ) -> None:
     fake.models = reply.fails(404)
     await endpoint_of().check_ready()
+
+
+async def test_an_endpoint_behind_mtls_is_asked_with_a_key_and_certificates_that_change(
+    fake, tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    server = MountedSecret(tmp_path / "server", certificate_files(ca, "127.0.0.1"))
+    mine = MountedSecret(tmp_path / "mine", certificate_files(ca, "judge"))
+    key = MountedSecret(tmp_path / "key", {"key": b"the-first\n"})
+    context = ServerTls(server.folder, client_certificates=True).context()
+
+    def settings(**more) -> JudgeSettings:
+        return JudgeSettings(endpoint_url=fake.url, endpoint_model="fake", max_attempts=1, **more)
+
+    async with fake.running(context):
+        given = settings(api_key_file=key.folder / "key", endpoint_tls_dir=mine.folder)
+        async with closing_endpoint(given) as endpoint:
+            await ask(endpoint)
+            key.change({"key": b"the-second"})
+            await ask(endpoint)
+        assert [asked.key for asked in fake.asked] == ["the-first", "the-second"]
+        new = trustme.CA()
+        server.change(certificate_files(new, "127.0.0.1"))
+        async with closing_endpoint(given) as endpoint:
+            await failing(endpoint)
+            mine.change(certificate_files(new, "judge"))
+            await ask(endpoint)
+    for wrong, message in (
+        ({"api_key": "k", "api_key_file": Path("f")}, "leave one out"),
+        ({"endpoint_tls_dir": Path("f"), "endpoint_url": "http://a/v1"}, "begin with https"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            JudgeSettings(**({"endpoint_url": "https://a/v1", "endpoint_model": "m"} | wrong))
+
+
+@asynccontextmanager
+async def closing_endpoint(settings: JudgeSettings) -> AsyncIterator[OpenAIEndpoint]:
+    endpoint = endpoint_of_settings(settings)
+    yield endpoint
+    await endpoint.close()
 
 
 async def test_credentials_in_the_url_are_not_shown(endpoint_of: Make) -> None:

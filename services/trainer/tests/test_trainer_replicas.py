@@ -7,16 +7,14 @@ import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tuneproof.adapters import Registry
+from tuneproof.adapters.testing_s3 import MISSING, S3, s3_server, s3_tools
 from tuneproof.servicekit.processes import is_running, pid_of
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 
@@ -28,47 +26,14 @@ pytestmark = [pytest.mark.process, pytest.mark.faults, pytest.mark.timeout(600)]
 SAVING = ("--checkpoint-steps", "3", "--checkpoint-minutes", "0")
 
 
-@dataclass
-class S3:
-    """A real S3 server that can be stopped and started again."""
-
-    script: Path
-    folder: Path
-    port: int
-
-    def start(self) -> dict[str, str]:
-        done = subprocess.run(
-            [self.script, "start", self.folder, str(self.port)],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        words = done.stdout.removeprefix("export ").split()
-        return dict(word.split("=", 1) for word in words)
-
-    def stop(self) -> None:
-        subprocess.run([self.script, "stop", self.folder], check=True, timeout=60)
-
-
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    tools = os.environ.get("TUNEPROOF_TOOLS")
-    if not tools:
-        pytest.skip(
-            "needs an S3 server: set TUNEPROOF_TOOLS to a folder with s3/s3.sh, whose `start DIR"
-            " PORT` serves a bucket `artifacts` and prints AWS_… for its clients"
-        )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = S3(Path(tools) / "s3" / "s3.sh", tmp_path / "s3", port)
-    for name, value in server.start().items():
-        monkeypatch.setenv(name, value)
-    try:
+    if (script := s3_tools()) is None:
+        pytest.skip(MISSING)
+    with s3_server(script, tmp_path / "s3") as (server, variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -26,6 +26,7 @@ from tuneproof.analysis.intervals import (
     interval_of,
     why_no_interval,
 )
+from tuneproof.analysis.looks import plan_looks
 from tuneproof.analysis.scores import Measures, answers_by_cell, measures_of, score_of
 from tuneproof.analysis.verdict import Reading, Verdict, read, words_of
 from tuneproof.results import Answer, Measure, PrimaryComparison, StudyResults
@@ -98,6 +99,12 @@ class Comparisons:
     """Of each single primary interval."""
     adjustment: str
 
+    @property
+    def decided(self) -> bool:
+        """Every primary comparison has its conclusion: a study with interim looks may stop."""
+        open_ = {Verdict.UNDECIDED, Verdict.UNSCORED, Verdict.TOO_FEW_CLUSTERS}
+        return bool(self.primary) and not any(one.verdict in open_ for one in self.primary)
+
     def of_cell(self, cell: str) -> tuple[Comparison, ...]:
         """The primary comparisons of one cell."""
         return tuple(found for found in self.primary if found.cell == cell)
@@ -116,12 +123,18 @@ def compare(results: StudyResults) -> Comparisons:
         )
     study = _Study(results, measures_of(results), answers_by_cell(results))
     adjusted = 1.0 - (1.0 - results.confidence) / max(len(results.primary), 1)
+    adjustment = ADJUSTMENT
+    if results.looks is not None:
+        look = plan_looks(results.looks.fractions, adjusted)[results.looks.taken - 1]
+        adjusted = look.confidence
+        count = len(results.looks.fractions)
+        adjustment += f" and look {results.looks.taken} of {count} (Lan and DeMets)"
     return Comparisons(
         primary=tuple(study.primary(named, adjusted) for named in results.primary),
         exploratory=tuple(study.exploratory()),
         confidence=results.confidence,
         adjusted_confidence=adjusted,
-        adjustment=ADJUSTMENT,
+        adjustment=adjustment,
     )
 
 

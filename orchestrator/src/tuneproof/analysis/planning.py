@@ -216,3 +216,33 @@ def items_needed(
         middle = (least + most) // 2
         least, most = (least, middle) if enough(middle) else (middle, most)
     return most
+
+
+def anchored_reach(
+    standard_error: float, items: int, labels: int, correlation: float, confidence: float = 0.95
+) -> float:
+    """Half the width of an anchored interval before there are labels, in the measure's units.
+
+    People's differences are taken to vary as the judge's do, and to correlate with them by r. With
+    σ² = N SE² the variance of one item, clusters included, the best λ is r and the variance of
+    `anchoring.anchor` is
+
+        V = σ² (r²/N + (1 - r²)/n).
+
+    Args:
+        standard_error: of the judge's mean difference over all items.
+        items: N.
+        labels: n, from 2 to N.
+        correlation: r, 0 to 1.
+
+    Raises:
+        InvalidInput: a value is out of range.
+    """
+    if not (2 <= labels <= items and 0.0 <= correlation <= 1.0):
+        raise InvalidInput(
+            "a plan of labels needs 2 labels or more, no more than items, and a correlation from 0"
+            f" to 1; got {labels} labels of {items} items, correlation {correlation:g}"
+        )
+    shared = correlation**2
+    variance = items * standard_error**2 * (shared / items + (1.0 - shared) / labels)
+    return float(special.stdtrit(labels - 1, (1.0 + confidence) / 2.0)) * math.sqrt(variance)

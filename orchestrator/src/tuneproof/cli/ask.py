@@ -83,7 +83,7 @@ def ask(
 async def _retrieve(
     endpoints: Endpoints, corpus: str, question: str, *, k: int, mode: str, alpha: float
 ) -> tuple[list[Passage], str]:
-    async with RetrieverClient(endpoints.target("retriever"), token=endpoints.token) as retriever:
+    async with RetrieverClient.of(endpoints) as retriever:
         known = [] if corpus else await _frozen(retriever)
         if not corpus and len(known) != 1:
             raise NotFound(f"name a corpus with --corpus; {_listed(known)}")
@@ -110,7 +110,7 @@ async def _answer(
     *,
     show: bool,
 ) -> Generation:
-    async with GeneratorClient(endpoints.target("generator"), token=endpoints.token) as generator:
+    async with GeneratorClient.of(endpoints) as generator:
         if "@" in adapter:
             await generator.declare(adapter)
             await generator.wait_ready(adapter, on_change=lambda now: say(f"adapter {now.state}"))

@@ -84,7 +84,7 @@ class AskedTrainer:
 
 def _run(client: type[ClientT], endpoints: Endpoints, work: Callable[[ClientT], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with client(endpoints.target(client.service), token=endpoints.token) as one:
+        async with client.of(endpoints) as one:
             return await work(one)
 
     return asyncio.run(run())

@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
+import yaml
 
 from tuneproof.cli.asking import Asked
 from tuneproof.cli.console import ExitCode, out, print_json, say
 from tuneproof.cli.options import takes_options
-from tuneproof.sdk import GeneratorClient
+from tuneproof.sdk import Endpoints, GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 
 if TYPE_CHECKING:
-    from tuneproof.loadtest import Check, Door, LoadResult, LoadSpec, Probes, Slo
-
-    Inputs = tuple[LoadSpec, Sequence[str], Probes | None, Slo]
+    from tuneproof.loadtest import Check, Door, LoadResult, LoadSpec, Probes, Slo, Trace
 
 app = typer.Typer(
     help="Load a generator while swapping its adapters, or load any OpenAI endpoint.",
@@ -34,6 +33,16 @@ app = typer.Typer(
 
 DurationOption = Annotated[float, typer.Option(min=0.1, help="Seconds in a phase of arrivals.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds; each has every phase once.")]
+
+
+class Inputs(NamedTuple):
+    """What the options of both commands name."""
+
+    spec: LoadSpec
+    prompts: Sequence[str]
+    probes: Probes | None
+    slo: Slo
+    trace: Trace | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,45 @@ class LoadOptions(Asked):
     full_duration: Annotated[
         float, typer.Option(min=0.1, help="Seconds in a phase of full load.")
     ] = 10.0
+    arrivals: Annotated[
+        Literal["poisson", "bursty", "diurnal"],
+        typer.Option(help="How arrivals scatter around the rate."),
+    ] = "poisson"
+    burst: Annotated[
+        float, typer.Option(min=1, help="Bursty: the rate in a burst over that between bursts.")
+    ] = 5.0
+    burst_seconds: Annotated[
+        float, typer.Option(min=0.01, help="Bursty: average length of a burst.")
+    ] = 2.0
+    burst_share: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Bursty: share of the time in bursts.")
+    ] = 0.2
+    swing: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Diurnal: how far the rate swings, as a share of it."),
+    ] = 0.8
+    period: Annotated[
+        float, typer.Option(min=0, help="Diurnal: seconds of a day; 0: a whole phase.")
+    ] = 0.0
+    against_base: Annotated[
+        bool, typer.Option(help="Add phases in which the base model answers the same load.")
+    ] = False
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Replay this Mooncake trace (JSON Lines); phases last as long as it."),
+    ] = None
+    trace_unit: Annotated[
+        Literal["milliseconds", "seconds"],
+        typer.Option(help="Unit of a trace's timestamps: aiperf and Mooncake, or guidellm."),
+    ] = "milliseconds"
+    write_trace: Annotated[
+        Path | None,
+        typer.Option(help="Write the requests of the first phase without swaps as a trace."),
+    ] = None
+    benchmark_report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for llm-d Benchmark Reports, one for each side of the test."),
+    ] = None
     skew: Annotated[
         float, typer.Option(min=0, help="Zipf's exponent: preference for the first adapters.")
     ] = 1.0
@@ -80,12 +128,23 @@ class LoadOptions(Asked):
     report: Annotated[Path, typer.Option(help="The HTML page's file.")] = Path("loadtest.html")
 
     def read(self, base_share: float) -> Inputs:
-        """The load, with a share for the base model; prompts, probes and objectives."""
+        """What the files and options say, with a share for the base model."""
         from tuneproof import loadtest  # noqa: PLC0415 - see above
 
+        trace = loadtest.read_trace(self.trace, self.trace_unit) if self.trace else None
+        seconds = trace.seconds if trace else self.duration
         spec = loadtest.LoadSpec(
-            rate=self.rate,
-            seconds=self.duration,
+            rate=len(trace.asks) / seconds if trace else self.rate,
+            seconds=seconds,
+            arrivals=loadtest.Arrivals(
+                self.arrivals,
+                burst=self.burst,
+                burst_seconds=self.burst_seconds,
+                burst_share=self.burst_share,
+                swing=self.swing,
+                period=self.period or seconds,
+            ),
+            against_base=self.against_base,
             rounds=self.rounds,
             in_flight=self.full_in_flight,
             full_seconds=self.full_duration,
@@ -97,11 +156,12 @@ class LoadOptions(Asked):
             timeout=self.timeout,
             seed=self.seed,
         )
-        return (
+        return Inputs(
             spec,
             loadtest.read_prompts(self.prompts) if self.prompts else (),
             loadtest.read_probes(self.probe) if self.probe else None,
             loadtest.read_slo(self.slo) if self.slo else loadtest.Slo(),
+            trace,
         )
 
 
@@ -163,7 +223,7 @@ def swap(
     """
     from tuneproof.loadtest import SwapSpec, read_references, run_swaps  # noqa: PLC0415
 
-    spec, prompts, probes, slo = load.read(base_share)
+    spec, prompts, probes, slo, trace = load.read(base_share)
     refs = read_references(pool)
     swaps = SwapSpec(
         adapters=refs[:adapters],
@@ -179,9 +239,13 @@ def swap(
 
     async def work(client: GeneratorClient) -> LoadResult:
         base = (await client.pool()).base_model if url else ""
-        async with aclosing(_door(target, url, base, endpoints.token)) as door:
+        async with aclosing(_door(endpoints, url, base)) as door:
             return await run_swaps(
-                door, client, spec, swaps, prompts=prompts, probes=probes, progress=say
+                *(door, client, spec, swaps),
+                prompts=prompts,
+                probes=probes,
+                trace=trace,
+                progress=say,
             )
 
     _deliver(load.run(work), slo, load, url or target)
@@ -199,6 +263,9 @@ def run(
     url: Annotated[
         str, typer.Option(help="Base URL of an OpenAI endpoint, such as http://HOST:8000/v1.")
     ] = "",
+    base_model: Annotated[
+        str, typer.Option(help="The base model's name at that URL, for --against-base.")
+    ] = "",
 ) -> None:
     """Load an endpoint without swaps, to compare servers.
 
@@ -211,9 +278,14 @@ def run(
     from tuneproof.loadtest import run_load  # noqa: PLC0415 - see above
 
     models = tuple(model or ())
+    spec, prompts, probes, slo, trace = load.read(0.0 if models or load.trace else 1.0)
+    if trace is not None:
+        trace = trace.onto(models, spec) if models else trace
+        models = trace.models
     if url and not models:
         raise InvalidInput("an OpenAI endpoint needs the name of a model: give --model")
-    spec, prompts, probes, slo = load.read(0.0 if models else 1.0)
+    if url and not base_model and (load.against_base or _asks_base(trace)):
+        raise InvalidInput("requests to the base model need its name at the URL: give --base-model")
     endpoints = load.endpoints
     target = "" if url else endpoints.target("generator")
 
@@ -222,21 +294,34 @@ def run(
         if client is not None:
             points = {alias.name: alias.ref for alias in await client.aliases()}
             points[(await client.pool()).base_model] = ""
-        async with aclosing(_door(target, url, "", endpoints.token)) as door:
+        async with aclosing(_door(endpoints, url, base_model, of_generator=False)) as door:
             return await run_load(
-                door, spec, models, prompts=prompts, probes=probes, points=points, progress=say
+                *(door, spec, models),
+                prompts=prompts,
+                probes=probes,
+                points=points,
+                trace=trace,
+                progress=say,
             )
 
     result = asyncio.run(ask()) if url else load.run(ask)
     _deliver(result, slo, load, url or target)
 
 
-def _door(target: str, url: str, base_model: str, token: str | None) -> Door:
+def _asks_base(trace: Trace | None) -> bool:
+    return trace is not None and not all(ask.model for ask in trace.asks)
+
+
+def _door(endpoints: Endpoints, url: str, base_model: str, *, of_generator: bool = True) -> Door:
     from tuneproof.loadtest import GrpcDoor, OpenAIDoor  # noqa: PLC0415 - see above
 
+    token, tls = endpoints.token, endpoints.tls
     if url:
-        return OpenAIDoor(url, base_model=base_model, token=token, of_generator=bool(base_model))
-    return GrpcDoor(target, token=token)
+        return OpenAIDoor(
+            url, base_model=base_model, token=token, of_generator=of_generator, tls=tls
+        )
+    target = endpoints.target("generator")
+    return GrpcDoor(target, token=token, tls=endpoints.tls_of("generator"))
 
 
 def _deliver(result: LoadResult, slo: Slo, load: LoadOptions, address: str) -> None:
@@ -246,6 +331,7 @@ def _deliver(result: LoadResult, slo: Slo, load: LoadOptions, address: str) -> N
     result = replace(result, settings={"Address": address})
     checks = loadtest.checks_of(slo, result.figures)
     write_atomically(load.report, loadtest.build_page(result, checks).encode("utf-8", "replace"))
+    _export(result, load)
     if load.as_json:
         print_json({**loadtest.result_json(result, checks), "report": str(load.report)})
     else:
@@ -255,6 +341,22 @@ def _deliver(result: LoadResult, slo: Slo, load: LoadOptions, address: str) -> N
         out.print(f"{loadtest.headline(checks)} report: {load.report}", markup=False)
     if not all(check.met for check in checks):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _export(result: LoadResult, load: LoadOptions) -> None:
+    """Writes what other tools read."""
+    from tuneproof import loadtest  # noqa: PLC0415 - see above
+
+    if load.write_trace:
+        first = next(phase for phase in result.phases if phase.side == "quiet")
+        base = result.pool.base_model if result.pool else ""
+        text = loadtest.trace_of(first, load.trace_unit, base_model=base)
+        write_atomically(load.write_trace, text.encode())
+        say(f"{load.write_trace}: {len(first.replies)} requests, timestamps in {load.trace_unit}")
+    if load.benchmark_report:
+        for side, report in loadtest.benchmark_reports(result).items():
+            text = yaml.safe_dump(report, sort_keys=False)
+            write_atomically(load.benchmark_report / f"{side}.yaml", text.encode())
 
 
 def _show(checks: Sequence[Check]) -> None:

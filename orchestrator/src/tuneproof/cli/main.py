@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli import ask, doctor, gate, loadtest, services, study
+from tuneproof.cli import ask, doctor, gate, labels, loadtest, services, study
 from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
@@ -58,6 +58,7 @@ study.app.command("diff")(differing.diff_command)
 study.app.command("export")(exporting.export_command)
 study.app.command("import")(importing.import_command)
 study.app.command("gc")(sweeping.gc_command)
+study.app.add_typer(labels.app, name="label")
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
 adapters.app.command("push")(moving.push_command)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from tuneproof.data.lengths import Tokenizer, open_tokenizer
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.study.collect import load_results
 from tuneproof.study.design.plan import Plan
-from tuneproof.study.design.prepare import Prepared
+from tuneproof.study.design.prepare import Prepared, recall
 from tuneproof.study.forecast import Forecast, Rates, forecast_of_models, rates_of
+from tuneproof.study.opened import chain_of
 from tuneproof.study.state.store import FILE_NAME, open_state
+
+if TYPE_CHECKING:
+    from tuneproof.analysis.pilots import Pilot
 
 
 def forecast_of(prepared: Prepared, state: Path) -> tuple[Forecast, str]:
@@ -128,6 +133,39 @@ def plan_lines(found: Forecast, why_no_tokens: str, currency: str) -> Iterator[s
     if why_no_tokens:
         yield f"tokens and GPU memory are not counted: {why_no_tokens}"
     yield from (f"warning: {text}" for text in found.warnings)
+
+
+def pilots_in(file: Path, state: Path, data: Path | None) -> tuple[Pilot, ...]:
+    """What earlier answers of this study say; nothing where it never ran."""
+    if not (state / FILE_NAME).exists():
+        return ()
+    from tuneproof.analysis import compare  # noqa: PLC0415 - scipy takes long to load
+    from tuneproof.analysis.pilots import pilots_of  # noqa: PLC0415
+
+    with open_state(state, write=False) as results_file:
+        if recall(results_file, file) is None:
+            return ()
+        results = load_results(chain_of(file, state, results_file, data))
+    return pilots_of(results, compare(results))
+
+
+def pilot_lines(pilots: Sequence[Pilot]) -> Iterator[str]:
+    """What the study's own results say of the next one."""
+    for one in pilots:
+        variance = one.variance
+        told = [f"item SD {variance.item**0.5:.2f}"]
+        if variance.repeat is not None:
+            told.append(f"repeat SD {variance.repeat**0.5:.2f}")
+        if one.correlation is not None:
+            told.append(f"correlation within documents {one.correlation:.2f}")
+        repeats = (
+            f"; {one.best_repeats} repeats pay best (now {one.repeats})" if one.best_repeats else ""
+        )
+        yield (
+            f"pilot {one.cell}, {one.measure}: {', '.join(told)} over {one.items} questions: a new"
+            f" study needs {one.for_difference:,} to show a difference of the margin, and"
+            f" {one.for_equivalence:,} to show equivalence{repeats}"
+        )
 
 
 def _time(hours: float) -> str:

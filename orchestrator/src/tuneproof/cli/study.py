@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Coroutine
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,14 @@ from tuneproof.cli.options import (
     takes_options,
 )
 from tuneproof.cli.outcome import deliver
-from tuneproof.cli.plan_table import forecast_of, grid_table, plan_json, plan_lines
+from tuneproof.cli.plan_table import (
+    forecast_of,
+    grid_table,
+    pilot_lines,
+    pilots_in,
+    plan_json,
+    plan_lines,
+)
 from tuneproof.cli.progress import progress_on
 from tuneproof.cli.study_status import show_status, watch_status
 from tuneproof.local import Supervisor
@@ -37,11 +45,11 @@ from tuneproof.study.design.prepare import (
     is_external,
     prepare,
     recall,
-    remember,
     spec_of,
 )
 from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.local import LocalServices, local_options
+from tuneproof.study.looking import looked_at, planned_looks
 from tuneproof.study.opened import chain_of, last_run
 from tuneproof.study.run import run_study
 from tuneproof.study.services import GivenServices, Services, ServiceSource
@@ -102,6 +110,12 @@ def run_command(
         Path | None,
         typer.Option(help="The report's file; by default <state>/reports/<study>.html."),
     ] = None,
+    looks: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Stop as soon as all is decided, at one of so many looks; 0: ask all."
+        ),
+    ] = 0,
     mlflow: MlflowOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -113,7 +127,7 @@ def run_command(
 
       tuneproof study run studies/demo.yaml --up
 
-      tuneproof study run studies/bioasq.yaml --up --data 12B1_golden.json
+      tuneproof study run studies/bioasq.yaml --up --data 12B1_golden.json --looks 4
 
       tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 ...
     """
@@ -133,7 +147,8 @@ def run_command(
     _check_flags(request, artifacts, up=up)
     prepared = prepare(request)
     with exclusive(given.state), open_state(given.state, write=True) as results:
-        work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up)
+        planned = planned_looks(results, prepared, looks)
+        work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up, planned=planned)
         chain = _until_terminated(work)
         complete = deliver(chain, report, given.state, as_json=as_json, mlflow=mlflow)
     if not complete:
@@ -253,7 +268,9 @@ def plan_command(
 ) -> None:
     """Show what a study would do, what it takes, and what to mend, without doing it.
 
-    The hours are those of earlier runs in the state folder, with the same base model.
+    The hours are those of earlier runs in the state folder, with the same base model. Where this
+    study has answers already, they are the pilot of the next one: how many questions and repeats
+    that needs.
 
     Examples:
 
@@ -264,11 +281,14 @@ def plan_command(
     with plain_errors():
         prepared = prepare(Request(file, state, data, model=model))
         found, why_no_tokens = forecast_of(prepared, state)
+        pilots = pilots_in(file, state, data)
         if as_json:
-            print_json(plan_json(prepared, found))
+            print_json({**plan_json(prepared, found), "pilot": [asdict(one) for one in pilots]})
             return
         out.print(grid_table(prepared.plan, found))
         for line in plan_lines(found, why_no_tokens, prepared.spec.costs.currency):
+            out.print(line, markup=False, soft_wrap=True)
+        for line in pilot_lines(pilots):
             out.print(line, markup=False, soft_wrap=True)
 
 
@@ -290,6 +310,7 @@ async def _run(
     *,
     up: bool,
     keep_up: bool,
+    planned: int,
 ) -> Chain:
     external = not up and is_external(request, os.environ, prepared.sources)
     check_keys(prepared.spec, request.file, os.environ)
@@ -297,8 +318,6 @@ async def _run(
     if not up:
         check_addresses(prepared, endpoints)
     identities = await identities_for(prepared, request, endpoints, external=external)
-    remember(results, prepared, request, identities)
-    chain = Chain(prepared.plan, identities, results)
 
     def tell(name: str, what: str) -> None:
         say(f"{name}: {what}")
@@ -319,7 +338,8 @@ async def _run(
     stages = prepared.spec.execution.stages
     in_turn = stages == "in-turn" or (stages == "auto" and not external)
     async with Services(source, identities=identities, sources=prepared.sources) as services:
-        await run_study(chain, services, progress_on(err), artifacts=store, in_turn=in_turn)
+        for chain in looked_at(results, prepared, request, identities, planned):
+            await run_study(chain, services, progress_on(err), artifacts=store, in_turn=in_turn)
     return chain
 
 

@@ -20,6 +20,7 @@ from tuneproof.report.caveats import judged_grades, unscored_in
 from tuneproof.report.costs import ANSWERS, CostRow, cost_note, cost_rows
 from tuneproof.report.forgetting import ForgettingRow, forgetting_rows
 from tuneproof.report.numbers import confidence, decimals_of, interval_text, plain, signed
+from tuneproof.report.support import support_rows
 from tuneproof.results import StudyResults
 
 
@@ -29,6 +30,11 @@ def show_outcome(results: StudyResults, comparisons: Comparisons, console: Conso
         text = f"{line.kind.capitalize()}: {line.text}"
         console.print(text, markup=False, style="yellow", soft_wrap=True)
     console.print(verdict_table(results, comparisons))
+    for row in support_rows(results, comparisons):
+        for kind, text in row.lines:
+            if kind == "anchored":
+                said = f"{row.label}, {row.measure}, {kind}: {text}"
+                console.print(said, markup=False, soft_wrap=True)
     if rows := cost_rows(results):
         console.print(cost_table(rows, priced=results.prices is not None))
         console.print(cost_note(results), markup=False, soft_wrap=True)

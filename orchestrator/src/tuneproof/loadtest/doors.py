@@ -13,7 +13,9 @@ from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc
 from tuneproof.loadtest.records import Answer, Ask
 from tuneproof.sdk.connection import Connection, seconds_of
+from tuneproof.servicekit.client import Token, authorization
 from tuneproof.servicekit.errors import DeadlineExceeded, InvalidInput, TuneproofError, Unavailable
+from tuneproof.servicekit.tls import ClientTls
 
 SERVED_BY = "x-tuneproof-adapter"
 """Header of the generator's OpenAI door that names the adapter; absent for the base model."""
@@ -39,8 +41,8 @@ class GrpcDoor:
     """GeneratorService.Generate without the retries of the SDK's client, so that every refusal
     shows."""
 
-    def __init__(self, target: str, *, token: str | None) -> None:
-        self._connection = Connection("generator", target, token=token, services=())
+    def __init__(self, target: str, *, token: Token | None, tls: ClientTls | None = None) -> None:
+        self._connection = Connection("generator", target, token=token, services=(), tls=tls)
         self._stub = generator_pb2_grpc.GeneratorServiceStub(self._connection.channel)
 
     async def ask(self, ask: Ask, *, timeout: float, first: Callable[[], None]) -> Answer:
@@ -79,6 +81,7 @@ class OpenAIDoor:
     Args:
         url: the base URL, as `http://127.0.0.1:8000/v1`.
         base_model: the name of the base model there.
+        tls: for https:// with certificates that this machine does not know.
         of_generator: the endpoint is our generator's: an answer without the header comes from the
             base model. From other servers it may come from any model.
 
@@ -87,16 +90,23 @@ class OpenAIDoor:
     """
 
     def __init__(
-        self, url: str, *, base_model: str, token: str | None, of_generator: bool = False
+        self,
+        url: str,
+        *,
+        base_model: str,
+        token: Token | None,
+        of_generator: bool = False,
+        tls: ClientTls | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise InvalidInput(f"{url!r} is not a URL: write it as http://127.0.0.1:8000/v1")
         self._url = url.rstrip("/") + "/chat/completions"
         self._base_model = base_model
         self._unnamed = "" if of_generator else None
+        self._header = authorization(token)
+        self._server_name = tls.server_name or None if tls else None
         self._session = aiohttp.ClientSession(
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls.context() if tls else True)
         )
 
     async def ask(self, ask: Ask, *, timeout: float, first: Callable[[], None]) -> Answer:
@@ -111,7 +121,13 @@ class OpenAIDoor:
         try:
             async with (
                 asyncio.timeout(timeout),
-                self._session.post(self._url, json=body, timeout=None) as response,
+                self._session.post(
+                    self._url,
+                    json=body,
+                    headers=self._header(),
+                    server_hostname=self._server_name,
+                    timeout=None,
+                ) as response,
             ):
                 if response.status != 200:
                     text = (await response.text())[:_SHOWN]

@@ -50,7 +50,7 @@ async def drive_open(
     under_way: list[asyncio.Task[Reply]] = []
     async with asyncio.TaskGroup() as group:
         for ask in asks:
-            if ask.due > seconds:
+            if ask.due >= seconds:
                 break
             due = start + ask.due
             await asyncio.sleep(max(0.0, due - clock()))

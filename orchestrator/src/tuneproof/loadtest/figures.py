@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tuneproof.loadtest.records import Phase, Swap
+from tuneproof.loadtest.records import Phase, Side, Swap
 
 POINTS = (50, 95, 99)
 """The percentiles in every table."""
@@ -43,6 +43,10 @@ class Figures:
     whole_p99_ratio: float | None
     p99_ratio: float | None
     """The worse of these two."""
+    lora_throughput_ratio: float | None
+    """Of the adapters, without swaps, over the base model under the same load."""
+    lora_first_token_p99_ratio: float | None
+    lora_whole_p99_ratio: float | None
     sent_late: float
     """99th percentile of how many seconds late this program sent open requests."""
     sides: Mapping[str, Mapping[str, Any]]
@@ -65,8 +69,8 @@ def figures_of(phases: Sequence[Phase]) -> Figures:
     }
     first = percentiles(swap.first_seconds for swap in done)
     warm = percentiles(swap.warm_seconds for swap in done)
-    first_p99 = _ratio_of(sides, lambda side: side["first_token"].get("p99"))
-    whole_p99 = _ratio_of(sides, lambda side: side["whole"].get("p99"))
+    first_p99 = _ratio_of(sides, _first_p99)
+    whole_p99 = _ratio_of(sides, _whole_p99)
     late = [r.sent - r.due for phase in phases if phase.load == "open" for r in phase.replies]
     said = Counter(r.error for r in replies if r.error)
     said.update(f"swap: {swap.error}" for swap in swaps if swap.error)
@@ -84,6 +88,9 @@ def figures_of(phases: Sequence[Phase]) -> Figures:
         first_token_p99_ratio=first_p99,
         whole_p99_ratio=whole_p99,
         p99_ratio=None if first_p99 is None or whole_p99 is None else max(first_p99, whole_p99),
+        lora_throughput_ratio=_ratio_of(sides, _throughput, "quiet", "base"),
+        lora_first_token_p99_ratio=_ratio_of(sides, _first_p99, "quiet", "base"),
+        lora_whole_p99_ratio=_ratio_of(sides, _whole_p99, "quiet", "base"),
         sent_late=percentiles(late).get("p99", 0.0),
         sides=sides,
         load=_load(done),
@@ -124,6 +131,16 @@ def _throughput(side: Mapping[str, Any]) -> float | None:
     return found
 
 
+def _first_p99(side: Mapping[str, Any]) -> float | None:
+    found: float | None = side["first_token"].get("p99")
+    return found
+
+
+def _whole_p99(side: Mapping[str, Any]) -> float | None:
+    found: float | None = side["whole"].get("p99")
+    return found
+
+
 def _load(swaps: Sequence[Swap]) -> dict[str, dict[str, float]]:
     readies = [None if swap.ready is None else swap.ready - swap.started for swap in swaps]
     firsts = [swap.first_seconds for swap in swaps]
@@ -141,11 +158,14 @@ def _load(swaps: Sequence[Swap]) -> dict[str, dict[str, float]]:
 
 
 def _ratio_of(
-    sides: Mapping[str, Mapping[str, Any]], read: Callable[[Mapping[str, Any]], float | None]
+    sides: Mapping[str, Mapping[str, Any]],
+    read: Callable[[Mapping[str, Any]], float | None],
+    above: Side = "swap",
+    below: Side = "quiet",
 ) -> float | None:
-    if not {"quiet", "swap"} <= set(sides):
+    if not {above, below} <= set(sides):
         return None
-    return _ratio(read(sides["swap"]), read(sides["quiet"]))
+    return _ratio(read(sides[above]), read(sides[below]))
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -20,7 +20,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     Raises:
         InvalidInput: the file cannot be read, or is empty.
     """
-    return _read(path, "prompt", lambda line: line.replace("\\n", "\n"))
+    return read_lines(path, "prompt", lambda line: line.replace("\\n", "\n"))
 
 
 def read_probes(path: Path) -> Probes:
@@ -29,7 +29,7 @@ def read_probes(path: Path) -> Probes:
     Raises:
         InvalidInput: names every line that is not a probe.
     """
-    return Probes(_read(path, "probe", lambda line: _probe(json.loads(line))))
+    return Probes(read_lines(path, "probe", lambda line: _probe(json.loads(line))))
 
 
 def read_references(path: Path) -> tuple[str, ...]:
@@ -38,14 +38,18 @@ def read_references(path: Path) -> tuple[str, ...]:
     Raises:
         InvalidInput: names every line that is not a reference.
     """
-    return _read(path, "reference", _reference)
+    return read_lines(path, "reference", _reference)
 
 
-def _read(path: Path, what: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+def read_lines(path: Path, what: str, parse: Callable[[str], T]) -> tuple[T, ...]:
     """All lines but the blank ones, parsed.
 
     Args:
         what: what a line holds.
+        parse: raises ValueError for a line that is none.
+
+    Raises:
+        InvalidInput: names every such line.
     """
     try:
         lines = path.read_text("utf-8").splitlines()

@@ -27,7 +27,7 @@ STAGES = {
 }
 """The stages of an adapter, in order."""
 STATES = ("pending", "fetching", "verifying", "loading", "ready", "draining", "serving", "failed")
-_SIDES = {"quiet": "without swaps", "swap": "with swaps"}
+_SIDES = {"quiet": "without swaps", "swap": "with swaps", "base": "base model alone"}
 
 
 def build_page(result: LoadResult, checks: Sequence[Check]) -> str:

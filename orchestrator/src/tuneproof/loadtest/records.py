@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Side = Literal["quiet", "swap", "base"]
+
 BASE = "base"
 """The base model's name where adapters have their references."""
 
@@ -98,8 +100,8 @@ class Swap:
 class Phase:
     """A piece of the test under one kind of load."""
 
-    side: Literal["quiet", "swap"]
-    """Without swaps, or with them."""
+    side: Side
+    """Without swaps, with them, or the base model alone."""
     load: Literal["open", "full"]
     """Arrivals at a rate; or a constant number of requests in flight."""
     round: int

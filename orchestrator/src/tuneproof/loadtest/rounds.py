@@ -12,13 +12,13 @@ from typing import Any, Literal
 from tuneproof.loadtest.arrivals import LoadSpec, Prompts, asks
 from tuneproof.loadtest.doors import Door
 from tuneproof.loadtest.driving import clock, drive_full, drive_open, send
-from tuneproof.loadtest.records import Ask, Phase, Reply
+from tuneproof.loadtest.formats.mooncake import Trace
+from tuneproof.loadtest.records import Ask, Phase, Reply, Side
 from tuneproof.loadtest.swapping import Swapper
 from tuneproof.loadtest.truth import Truth
 from tuneproof.servicekit.errors import Unavailable
 
 Progress = Callable[[str], None]
-Side = Literal["quiet", "swap"]
 Load = Literal["open", "full"]
 
 _WORDS = {
@@ -26,6 +26,8 @@ _WORDS = {
     ("open", "swap"): "arrivals with swaps",
     ("full", "quiet"): "full load without swaps",
     ("full", "swap"): "full load with swaps",
+    ("open", "base"): "the same arrivals for the base model",
+    ("full", "base"): "full load of the base model",
 }
 
 
@@ -41,6 +43,8 @@ class Rounds:
     truth: Truth
     progress: Progress
     """Receives a line for every phase."""
+    trace: Trace | None = None
+    """Its requests, instead of random ones to `models`."""
     direct: list[Reply] = field(default_factory=list, init=False)
     """Replies to the swaps' own requests in the current phase."""
 
@@ -50,7 +54,8 @@ class Rounds:
         Raises:
             Unavailable: a request fails.
         """
-        for model in (*self.models, *([""] if self.load.base_share else [])):
+        base = self.load.base_share or self.load.against_base
+        for model in (*self.models, *([""] if base else [])):
             reply = await self._ask(model)
             if reply.error:
                 raise Unavailable(f"{model or 'the base model'} does not answer: {reply.error}")
@@ -67,6 +72,7 @@ class Rounds:
         loads: list[Load] = ["open", "full"] if self.load.in_flight else ["open"]
         for number in range(1, self.load.rounds + 1):
             sides: list[Side] = ["quiet", "swap"] if swapper else ["quiet"]
+            sides += ["base"] if self.load.against_base else []
             for load, side in product(loads, sides if number % 2 else sides[::-1]):
                 self.progress(f"round {number} of {self.load.rounds}: {_WORDS[load, side]}")
                 chosen = swapper if side == "swap" else None
@@ -75,7 +81,11 @@ class Rounds:
 
     async def _phase(self, load: Load, side: Side, number: int, swapper: Swapper | None) -> Phase:
         spec = self.load
-        requests = asks(spec, self.models, self.prompts, number)
+        base_only = side == "base"
+        if self.trace is None:
+            requests = asks(spec, () if base_only else self.models, self.prompts, number)
+        else:
+            requests = self.trace.requests(base_only=base_only)
         drive: Callable[..., Coroutine[Any, Any, tuple[Reply, ...]]]
         if load == "open":
             drive, seconds = drive_open, spec.seconds

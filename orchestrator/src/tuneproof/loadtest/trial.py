@@ -13,6 +13,7 @@ from tuneproof.loadtest.arrivals import LoadSpec, Prompts
 from tuneproof.loadtest.doors import Door
 from tuneproof.loadtest.driving import clock
 from tuneproof.loadtest.figures import Figures, figures_of
+from tuneproof.loadtest.formats.mooncake import Trace
 from tuneproof.loadtest.records import Phase
 from tuneproof.loadtest.rounds import Progress, Rounds
 from tuneproof.loadtest.swapping import REASON, Manager, Swapper, SwapSpec
@@ -57,6 +58,7 @@ async def run_load(
     prompts: Sequence[str] = (),
     probes: Probes | None = None,
     points: Mapping[str, str] | None = None,
+    trace: Trace | None = None,
     progress: Progress = lambda _: None,
 ) -> LoadResult:
     """Load without swaps, against anything that answers.
@@ -64,6 +66,7 @@ async def run_load(
     Args:
         models: none: the base model alone.
         points: references of known aliases; empty: the base model.
+        trace: requests instead of random ones; it names the models.
 
     Raises:
         Unavailable: a model does not answer at all.
@@ -73,7 +76,7 @@ async def run_load(
     for alias, ref in (points or {}).items():
         truth.points(alias, ref)
     mixed = Prompts(load, prompts, probes.prompts)
-    rounds = Rounds(door, load, models, mixed, truth, progress)
+    rounds = Rounds(door, load, models, mixed, truth, progress, trace)
     started, origin = datetime.now(UTC), clock()
     await rounds.warm_up()
     phases = await rounds.run(None)
@@ -88,9 +91,14 @@ async def run_swaps(
     *,
     prompts: Sequence[str] = (),
     probes: Probes | None = None,
+    trace: Trace | None = None,
     progress: Progress = lambda _: None,
 ) -> LoadResult:
     """Load with and without swaps in turn, against a generator's pool.
+
+    Args:
+        trace: requests instead of random ones. Its models stand for the aliases and residents, the
+            most frequent one for the first.
 
     Raises:
         InvalidInput: the pool cannot hold the adapters, or already holds some of those to swap.
@@ -104,7 +112,8 @@ async def run_swaps(
     async with _declared(manager, swaps, truth, progress) as slots:
         models = (*slots, *swaps.residents)
         mixed = Prompts(load, prompts, probes.prompts)
-        rounds = Rounds(door, load, models, mixed, truth, progress)
+        replayed = trace.onto(models, load) if trace else None
+        rounds = Rounds(door, load, models, mixed, truth, progress, replayed)
         await rounds.warm_up()
         swapper = Swapper(manager, slots, swaps, truth, rounds.first_token)
         phases = await rounds.run(swapper)

@@ -9,6 +9,7 @@ from typing import Literal
 from tuneproof.analysis import Comparisons, Verdict, measures_of, repeats_by_cell
 from tuneproof.report.findings import RECIPE_SEEDS, findings, speaks_of_the_recipe
 from tuneproof.report.numbers import confidence, percent, phrase_of, plain
+from tuneproof.report.support import against_wins, disagreements
 from tuneproof.results import CriterionGrade, StudyResults
 
 WEAK_KAPPA = 0.6
@@ -46,8 +47,8 @@ def unscored_in(grades: Iterable[CriterionGrade]) -> int:
 
 def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, ...]:
     """All caveats, the gravest first; the same on the terminal, in the JSON and in the report."""
-    cautions = [*_nature(results), *_quality(results)]
-    notes = list(results.notes)
+    cautions = [*disagreements(results, comparisons), *_nature(results), *_quality(results)]
+    notes = [*results.notes, *against_wins(results, comparisons)]
     share, text = _lost_repeats(results)
     if 0.0 < share < FEW:
         notes.append(text)
@@ -59,12 +60,20 @@ def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, .
             "The verdicts are about these trained adapters. Another training seed may give another "
             f"adapter; a claim about fine-tuning needs {RECIPE_SEEDS} seeds or more."
         )
-    if any(one.verdict in _OPEN for one in comparisons.primary):
+    if (looks := results.looks) is not None:
+        early = looks.taken < len(looks.fractions)
+        notes.append(
+            f"Look {looks.taken} of {len(looks.fractions)} that were planned, at"
+            f" {percent(looks.fractions[looks.taken - 1])} of the questions"
+            + (": every primary comparison is decided." if early and comparisons.decided else ".")
+        )
+    elif any(one.verdict in _OPEN for one in comparisons.primary):
         notes.append(
             "Do not add questions and look again until an undecided comparison is decided: every "
             "further look raises the chance of a wrong verdict above "
-            f"{confidence(1.0 - comparisons.confidence)}. Fix the number of questions before the "
-            "run."
+            f"{confidence(1.0 - comparisons.confidence)}. Plan the looks before the run "
+            "(`tuneproof study run --looks 4`), or a new study from this one as its pilot "
+            "(`tuneproof study plan`)."
         )
     return tuple(
         [Caveat("caution", text) for text in cautions] + [Caveat("note", text) for text in notes]

@@ -22,6 +22,7 @@ from tuneproof.analysis import (
 )
 from tuneproof.report.caveats import warnings
 from tuneproof.report.findings import findings, headline
+from tuneproof.report.support import support_json
 from tuneproof.results import Cell, StudyResults
 
 SCHEMA = "tuneproof.report/2"
@@ -41,18 +42,27 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
     difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
     null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null); `cells` (name, label, arm, size, seed, tuned,
-    model, answers, errors, seconds_per_answer (in the batch), cost {prompt_tokens,
+    unscored_against, bounds [low, high] or null); `support` (each primary comparison: cell,
+    against, measure, tipping_point or null, anchored or null {verdict, within_margin, words,
+    difference, standard_error, degrees_of_freedom, interval or null, judge_weight, judge_bias,
+    labels, clusters, pairs, identical, raters}, guaranteed or null {lower, points, severe_loss
+    {share, upper, tail, items, losses, effective_items}}); `agreement` (each labelled criterion:
+    criterion, raters, answers, judge_kappa, between_kappa or null, self_kappa or null, by_arm and
+    by_length, each: group, bias, answers, interval or null; per_doubling {value, standard_error,
+    degrees_of_freedom} or null); `contrasts` (each: kind slope | bend | models | passages | wins,
+    name, measure, value, interval or null, items); `recipes` (each of several seeds: model, arm,
+    size, measure, difference, standard_error, degrees_of_freedom, seed_means, seed_variance,
+    interval and next_seed or null, verdict or null, words); `cells` (name, label, arm, size, seed,
+    tuned, model, answers, errors, seconds_per_answer (in the batch), cost {prompt_tokens,
     completion_tokens, alone {answers, seconds, first_token_seconds, cached_share} or null, price or
     null, by tokens | gpu}, repeats {asked, lost}, adapter or null, forgetting (each: task, metric,
     value, standard_error or null, samples), means by measure {mean, standard_deviation, scored,
     unscored}); `models` (name, content, baseline, is_api, input_price, output_price, refused);
-    `strata` (each kind of question: name
-    retrieved | missed | unanswerable | unknown, items, clusters, refusal_is_right, cells by name
-    {answered, refused, means}); `failures` (rules: each name, label, text; cells by name: answers
-    that break each rule); `checks` (reader, judge: the results' own fields); `retrieval` or null;
-    `provenance`; `stage_seconds`; `prices` (currency, gpu_hour, of a million prompt_tokens and
-    completion_tokens) or null.
+    `strata` (each kind of question: name retrieved | missed | unanswerable | unknown, items,
+    clusters, refusal_is_right, cells by name {answered, refused, means}); `failures` (rules: each
+    name, label, text; cells by name: answers that break each rule); `checks` (reader, judge: the
+    results' own fields); `retrieval` or null; `provenance`; `stage_seconds`; `prices` (currency,
+    gpu_hour, of a million prompt_tokens and completion_tokens) or null.
     """
     found = findings(results, comparisons)
     value = {
@@ -69,6 +79,7 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "intervals": _fields(comparisons, "confidence", "adjusted_confidence", "adjustment"),
         "comparisons": comparisons.primary,
         "exploratory": comparisons.exploratory,
+        **support_json(results, comparisons),
         "cells": cell_facts(results),
         "models": results.models,
         "strata": strata_of(results),

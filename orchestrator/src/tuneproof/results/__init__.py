@@ -1,6 +1,6 @@
 """What a study found, as values. Every other package may import it; it imports none of them."""
 
-from tuneproof.results.labels import Rating
+from tuneproof.results.labels import Rating, pair_digest
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
 from tuneproof.results.study import (
     STRATA,
@@ -11,6 +11,7 @@ from tuneproof.results.study import (
     Grade,
     ItemResult,
     JudgeCheck,
+    Looks,
     Model,
     Prices,
     PrimaryComparison,
@@ -35,6 +36,7 @@ __all__ = [
     "Grade",
     "ItemResult",
     "JudgeCheck",
+    "Looks",
     "Measure",
     "Model",
     "Prices",
@@ -48,4 +50,5 @@ __all__ = [
     "StudyResults",
     "TaskScore",
     "Training",
+    "pair_digest",
 ]

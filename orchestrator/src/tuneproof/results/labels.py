@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuneproof.servicekit.digests import sha256_of_json
+
 
 @dataclass(frozen=True, slots=True)
 class Rating:
@@ -23,3 +25,10 @@ class Rating:
     again: bool = False
     """The rater saw this pair before: it tells how far the rater agrees with themselves, and
     nothing else."""
+    texts: str = ""
+    """Digest of both answers as they were rated (`pair_digest`); empty: not known."""
+
+
+def pair_digest(text: str, against: str) -> str:
+    """`sha256:<hex>` over two answers."""
+    return sha256_of_json([text, against])

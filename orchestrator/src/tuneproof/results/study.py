@@ -278,6 +278,19 @@ class PrimaryComparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Looks:
+    """Interim looks, planned before the run."""
+
+    planned: int
+    """As asked for."""
+    taken: int
+    """How many so far, this one included."""
+    fractions: tuple[float, ...]
+    """Of all items, what each look has seen; the last is 1. Fewer than planned where a cluster
+    spans two looks."""
+
+
+@dataclass(frozen=True, slots=True)
 class StudyResults:
     """A finished study."""
 
@@ -321,6 +334,8 @@ class StudyResults:
     """The first base's first."""
     labels: tuple[Rating, ...] = ()
     """What people said; empty where nobody was asked."""
+    looks: Looks | None = None
+    """None where the study is read once, at its end."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

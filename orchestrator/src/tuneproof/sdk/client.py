@@ -10,8 +10,11 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import Message
 
 from tuneproof.sdk.connection import Connection
+from tuneproof.sdk.endpoints import Endpoints
 from tuneproof.sdk.streams import Exchange, In, Inputs, Out
+from tuneproof.servicekit.client import Token
 from tuneproof.servicekit.errors import Internal, TuneproofError
+from tuneproof.servicekit.tls import ClientTls
 
 T = TypeVar("T")
 
@@ -30,10 +33,22 @@ class Client:
     stubs: ClassVar[tuple[Callable[[grpc.aio.Channel], object], ...]]
     """Classes of the contract's stubs."""
 
-    def __init__(self, target: str, *, token: str | None = None) -> None:
+    def __init__(
+        self, target: str, *, token: Token | None = None, tls: ClientTls | None = None
+    ) -> None:
         services = self.contract.services_by_name.values()
-        self._connection = Connection(self.service, target, token=token, services=services)
+        self._connection = Connection(self.service, target, token=token, services=services, tls=tls)
         self._stubs = [stub(self._connection.channel) for stub in self.stubs]
+
+    @classmethod
+    def of(cls, endpoints: Endpoints, target: str = "") -> Self:
+        """A client of the service at these endpoints, or at another target.
+
+        Raises:
+            Unavailable: no address is known.
+        """
+        address = target or endpoints.target(cls.service)
+        return cls(address, token=endpoints.token, tls=endpoints.tls_of(cls.service))
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,8 +9,9 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 
 from tuneproof.sdk.endpoints import variable_of
-from tuneproof.servicekit.client import connect, typed_errors
+from tuneproof.servicekit.client import Token, connect, typed_errors
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.tls import ClientTls
 
 
 class Connection:
@@ -20,19 +21,26 @@ class Connection:
         service: name for messages, as `retriever`.
         target: `host:port`, or a name for several addresses, as `dns:///host:port`.
         services: of the contract, whose idempotent calls are retried.
+        tls: encrypts; None sends everything in plaintext.
 
     Raises:
         Unavailable: when the target is empty.
     """
 
     def __init__(
-        self, service: str, target: str, *, token: str | None, services: Iterable[ServiceDescriptor]
+        self,
+        service: str,
+        target: str,
+        *,
+        token: Token | None,
+        services: Iterable[ServiceDescriptor],
+        tls: ClientTls | None = None,
     ) -> None:
         if not target:
             raise Unavailable(f"no address of the {service} is given; it is written HOST:PORT")
         self._service = service
         self._target = target
-        self.channel = connect(target, token=token, services=tuple(services))
+        self.channel = connect(target, token=token, tls=tls, services=tuple(services))
 
     async def close(self) -> None:
         """Ends the channel and the calls on it."""

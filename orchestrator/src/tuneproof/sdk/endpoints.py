@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuneproof.servicekit.client import Token
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.tls import ClientTls
 
 SERVICES = ("retriever", "generator", "trainer", "judge")
+TLS_DIR, TLS_SERVER_NAME = "TUNEPROOF_TLS_DIR", "TUNEPROOF_TLS_SERVER_NAME"
 _FILE = "endpoints.json"
 
 
@@ -22,8 +25,10 @@ class Endpoints:
     generator: str = ""
     trainer: str = ""
     judge: str = ""
-    token: str | None = field(default=None, repr=False)
+    token: Token | None = field(default=None, repr=False)
     """Sent as bearer token with every call."""
+    tls: ClientTls | None = None
+    """For all services but those that this machine started, which speak plaintext."""
     health: Mapping[str, str] = field(default_factory=dict)
     """Health addresses of the services that this machine started, by service."""
     openai: str = ""
@@ -43,6 +48,10 @@ class Endpoints:
             )
         return address
 
+    def tls_of(self, service: str) -> ClientTls | None:
+        """How to encrypt calls to a service."""
+        return None if service in self.health else self.tls
+
     @classmethod
     def discover(
         cls,
@@ -55,12 +64,12 @@ class Endpoints:
         Args:
             state_dir: holds `endpoints.json` while services that this machine started run.
             overrides: by service, and `token`; empty ones count as absent.
-            environment: `TUNEPROOF_<SERVICE>_TARGET`, `TUNEPROOF_TOKEN`; this process's own when
-                None.
+            environment: `TUNEPROOF_<SERVICE>_TARGET`, `TUNEPROOF_TOKEN` or `TUNEPROOF_TOKEN_FILE`,
+                `TUNEPROOF_TLS_DIR`, `TUNEPROOF_TLS_SERVER_NAME`; this process's own when None.
 
         Raises:
-            InvalidInput: for an unreadable `endpoints.json`, or an address that is not
-                `host:port`; all of them in one message.
+            InvalidInput: for an unreadable `endpoints.json`, unusable certificates, or an address
+                that is not `host:port`; all of them in one message.
         """
         flags = overrides or {}
         variables = os.environ if environment is None else environment
@@ -78,10 +87,14 @@ class Endpoints:
                 health[service] = local[service]["health"]
         if mistakes:
             raise InvalidInput("; ".join(mistakes))
-        token = flags.get("token") or variables.get("TUNEPROOF_TOKEN") or None
+        token: Token | None = flags.get("token") or variables.get("TUNEPROOF_TOKEN") or None
+        if token is None and (file := variables.get("TUNEPROOF_TOKEN_FILE")):
+            token = Path(file)
+        folder, name = variables.get(TLS_DIR), variables.get(TLS_SERVER_NAME, "")
+        tls = ClientTls(Path(folder), server_name=name) if folder else None
         mine = local.get("generator", {})
         openai = mine.get("openai", "") if found["generator"] == mine.get("grpc") else ""
-        return cls(**found, token=token, health=health, openai=openai)
+        return cls(**found, token=token, tls=tls, health=health, openai=openai)
 
 
 def variable_of(service: str) -> str:

@@ -18,9 +18,11 @@ from tuneproof.results import (
     JudgeCheck,
     Model,
     Prices,
+    Rating,
     ReaderCheck,
     Retrieved,
     StudyResults,
+    pair_digest,
 )
 from tuneproof.sdk.runs import PRECISIONS
 from tuneproof.servicekit.digests import sha256_of_json
@@ -43,6 +45,7 @@ def load_results(chain: Chain) -> StudyResults:
     plan, identities = chain.plan, chain.identities
     passages = chain.searches.passages()
     answers = _answers(chain)
+    labels, stale = _labels(chain, answers)
     models = sorted({a.grade.judge_model for a in answers if a.grade and a.grade.criteria})
     return StudyResults(
         name=plan.spec.study,
@@ -56,7 +59,7 @@ def load_results(chain: Chain) -> StudyResults:
         reference_style=plan.spec.references,
         items=tuple(
             _item(item, plan.clusters[item.id], passages.get(item.id, ())[: plan.spec.retrieval.k])
-            for item in plan.test
+            for item in plan.asked
         ),
         cells=_cells(chain),
         baseline=plan.baseline.name,
@@ -67,12 +70,14 @@ def load_results(chain: Chain) -> StudyResults:
         primary=plan.primary(identities.measures),
         margin=dict(plan.spec.comparison.margin),
         confidence=plan.spec.comparison.confidence,
-        notes=_notes(chain, answers, models),
+        notes=(*_notes(chain, answers, models), *stale),
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),
         criteria=identities.measures,
         prices=_prices(chain),
         models=_models(chain),
+        labels=labels,
+        looks=plan.looks,
     )
 
 
@@ -179,8 +184,26 @@ def _answers(chain: Chain) -> tuple[Answer, ...]:
             ),
         )
         for cell in chain.plan.cells
-        for item in chain.plan.test
+        for item in chain.plan.asked
     )
+
+
+def _labels(
+    chain: Chain, answers: tuple[Answer, ...]
+) -> tuple[tuple[Rating, ...], tuple[str, ...]]:
+    """What people said of these answers, and a note where some of it was said of others."""
+    texts = {(one.cell, one.item): one.text for one in answers}
+    sheets = chain.state.labels(chain.plan.spec.study)
+    ratings = [Rating(**each) for name, sheet in sheets.items() if name for each in sheet]
+    kept = tuple(
+        one
+        for one in ratings
+        if one.texts
+        == pair_digest(texts.get((one.cell, one.item), ""), texts.get((one.against, one.item), ""))
+    )
+    gone = len(ratings) - len(kept)
+    note = f"{gone} labels are left out: their answers have changed since people rated them."
+    return kept, (note,) if gone else ()
 
 
 def _no_answer(cell: str, item: str, error: str) -> Answer:

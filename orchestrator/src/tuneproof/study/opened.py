@@ -20,6 +20,7 @@ from tuneproof.results.snapshot import results_from_json
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.collect import load_results
 from tuneproof.study.design.identity import Identities, identify
+from tuneproof.study.design.looks import plan_at
 from tuneproof.study.design.prepare import Request, prepare, recall
 from tuneproof.study.design.specfile import load_spec
 from tuneproof.study.state.store import State, open_state
@@ -64,7 +65,8 @@ def chain_of(file: Path, folder: Path, state: State, data: Path | None = None) -
         if remembered
         else identify(prepared.spec, prepared.sources)
     )
-    return Chain(prepared.plan, identities, state)
+    plan = plan_at(prepared.plan, remembered.get("looks") if remembered else None)
+    return Chain(plan, identities, state)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tuneproof.sdk.client import Client
 from tuneproof.sdk.endpoints import SERVICES
 from tuneproof.servicekit.client import is_reachable
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
+from tuneproof.servicekit.reloading import read_secret
 from tuneproof.study.design.identity import Identities
 from tuneproof.study.design.sources import BaseSource, Sources, model_files, wrong_base
 
@@ -93,16 +94,17 @@ class GivenServices:
                 trainer=base.trainer or endpoints.trainer,
             )
         if model in self._started:
-            waiting = (self._wait_for(name, getattr(endpoints, name)) for name in SERVICES)
+            waiting = (self._wait_for(name, endpoints) for name in SERVICES)
             await asyncio.gather(*waiting)
         self._started.add(model)
         return endpoints
 
-    async def _wait_for(self, name: str, target: str) -> None:
-        if not target or await is_reachable(target, timeout=_LOOK):
+    async def _wait_for(self, name: str, endpoints: Endpoints) -> None:
+        target, tls = getattr(endpoints, name), endpoints.tls_of(name)
+        if not target or await is_reachable(target, timeout=_LOOK, tls=tls):
             return
         self._progress(name, f"away; waiting up to {self._patience:.0f} s for {target}")
-        if not await is_reachable(target, timeout=self._patience):
+        if not await is_reachable(target, timeout=self._patience, tls=tls):
             raise Unavailable(
                 f"the {name} at {target} did not come back within {self._patience:.0f} s: start it"
                 " again, then give the same command; what is done is kept"
@@ -209,8 +211,9 @@ class Services:
 
     @property
     def token(self) -> str | None:
-        """Of every call."""
-        return self._endpoints.token if self._endpoints is not None else None
+        """The bearer token of a call that begins now."""
+        token = self._endpoints.token if self._endpoints is not None else None
+        return read_secret(token, "a bearer token") if isinstance(token, Path) else token
 
     async def openai_url(self) -> str:
         """Base URL of the generator's OpenAI API.
@@ -277,7 +280,7 @@ class Services:
         if kind not in self._clients:
             await self._start()
             endpoints = cast(Endpoints, self._endpoints)
-            opened = kind(endpoints.target(kind.service), token=endpoints.token)
+            opened = kind.of(endpoints)
             self._clients[kind] = await self._stack.enter_async_context(opened)
         found: C = self._clients[kind]
         return found

@@ -37,7 +37,7 @@ def status_of(chain: Chain) -> list[Count]:
     found = [*searches.retrieval_tasks().values(), *near.values()]
     wanted = len(searches.searched_items()) + len(searches.searching) * len(plan.test)
     trainings = chain.training_tasks().values()
-    places = len(plan.cells) * len(plan.test)
+    places = len(plan.cells) * len(plan.asked)
     stages = _Counting(chain.state, plan.spec.study)
     stages.add(CORPUS, [corpus.task for corpus in corpora], total=len(corpora))
     stages.add(RETRIEVAL, found, total=wanted)
@@ -98,7 +98,7 @@ def cells_of(chain: Chain) -> list[CellCount]:
                 training,
                 answers=sum(key not in no_answer for key in asked),
                 grades=sum(task.key not in no_grade for task in graded),
-                questions=len(chain.plan.test),
+                questions=len(chain.plan.asked),
                 failed=sum(key in failed for key in [*asked, *(task.key for task in graded)]),
                 why=why,
             )

@@ -17,11 +17,10 @@ import uvloop
 
 from tuneproof.adapters import ObjectStore, Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
-from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.servicekit.hub import resolve_model
 from tuneproof.servicekit.locks import locked
-from tuneproof.servicekit.server import Service, run
+from tuneproof.servicekit.server import Guard, Service, run
 from tuneproof.servicekit.settings import split_address
 from tuneproof_generator.adapters.admission import inspector
 from tuneproof_generator.adapters.loading import Loader
@@ -29,14 +28,17 @@ from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.clock import now
 from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 from tuneproof_generator.doors.generator_servicer import GeneratorServicer, PoolDescription
+from tuneproof_generator.doors.http_server import listen, url_of
 from tuneproof_generator.engine.environment import environment
 from tuneproof_generator.engine.protocol import Engine
 from tuneproof_generator.engine.residency import ResidencyProbe
+from tuneproof_generator.engine.scratch import scratch_folder
 from tuneproof_generator.generation import Generator
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 from tuneproof_generator.pool.aliases import Aliases
 from tuneproof_generator.pool.declarations import Declarations
 from tuneproof_generator.pool.replicas import Replicas
+from tuneproof_generator.pool.residency_metrics import ResidencyMetrics, registered
 from tuneproof_generator.pool.store import open_pool
 from tuneproof_generator.settings import GeneratorSettings
 
@@ -75,13 +77,12 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
     replicas = await _join(settings)
     # In a thread, and late: importing vLLM takes seconds, and reads the environment.
     door_module, engine_module = await asyncio.to_thread(_import_vllm)
-    tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
+    guard = Guard.of(settings, "generator")
     async with contextlib.AsyncExitStack() as held:
         cache = settings.cache_dir.expanduser().absolute()
         held.enter_context(_alone_in(cache))
-        door = held.enter_context(
-            contextlib.closing(door_module.listen(split_address(settings.openai_bind)))
-        )
+        held.enter_context(scratch_folder(cache))
+        door = held.enter_context(contextlib.closing(listen(split_address(settings.openai_bind))))
         engine = await held.enter_async_context(
             engine_module.start_engine(_options(settings, folder))
         )
@@ -95,7 +96,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
                 pool,
                 traffic,
                 door,
-                tokens=[token.decode() for token, _ in tokens.roles] if tokens else [],
+                guard=guard,
                 max_n=settings.max_n,
                 keep_alive_seconds=settings.keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
@@ -107,7 +108,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
             identity=identify_base(folder),
             engine=engine.facts,
             start_time=started,
-            openai_url=door_module.url_of(door),
+            openai_url=url_of(door, secure=guard.tls is not None),
             live_replicas=replicas.live,
         )
         yield _service(engine, pool, traffic, description, settings.max_num_seqs)
@@ -145,10 +146,17 @@ async def _pool(
         residency_probe=ResidencyProbe(engine),
         replicas=replicas,
     )
+    residency = ResidencyMetrics(
+        pool.views.residents,
+        asyncio.get_running_loop(),
+        model_name=settings.served_name,
+        slots=facts.max_loras,
+    )
     async with replicas.present(pool.views.statuses):
         following = asyncio.create_task(pool.reconciler.follow(settings.reconcile_seconds))
         try:
-            yield pool
+            with registered(residency):
+                yield pool
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -9,12 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tuneproof.servicekit.settings import (
-    ServiceSettings,
-    is_loopback,
-    settings_config,
-    split_address,
-)
+from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
@@ -113,7 +108,7 @@ class GeneratorSettings(ServiceSettings):
     openai_bind: str = Field(
         "127.0.0.1:0",
         description="host:port of the OpenAI API; port 0 takes a free one. It takes the same tokens"
-        " as gRPC.",
+        " and certificates as gRPC.",
     )
     max_n: int = Field(
         64,
@@ -160,12 +155,8 @@ class GeneratorSettings(ServiceSettings):
         return value
 
     @model_validator(mode="after")
-    def _openai_only_with_tokens(self) -> GeneratorSettings:
-        if self.tokens_file is None and not is_loopback(self.openai_bind):
-            raise ValueError(
-                f"openai_bind {self.openai_bind} is reachable from other machines, so tokens are"
-                " required: set tokens_file, or bind to 127.0.0.1"
-            )
+    def _openai_only_with_authentication(self) -> GeneratorSettings:
+        self.require_authentication("openai_bind", self.openai_bind)
         return self
 
     @model_validator(mode="after")

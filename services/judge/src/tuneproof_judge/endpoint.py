@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 from opentelemetry.trace import SpanKind
 
@@ -70,15 +72,21 @@ class EndpointLimits:
 
 
 class OpenAIEndpoint:
-    """A `ChatEndpoint` by the openai client."""
+    """A `ChatEndpoint` by the openai client.
+
+    Args:
+        api_key: the key, or what gives it for each request; empty for an endpoint without one.
+        context: for an endpoint with certificates that the machine does not know.
+    """
 
     def __init__(
         self,
         url: str,
         model: str,
-        api_key: str,
+        api_key: str | Callable[[], Awaitable[str]],
         limits: EndpointLimits,
         *,
+        context: ssl.SSLContext | None = None,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,11 +104,16 @@ class OpenAIEndpoint:
         self._sleep = sleep
         self._clock = clock
         self._slots = asyncio.Semaphore(limits.concurrency)
-        self._probed: tuple[float, TuneproofError | None] | None = None
+        self._probed: tuple[float, TuneproofError] | None = None
+        self._has_answered = False
         # The client insists on a key; an endpoint without one ignores it. We retry ourselves,
         # because the client knows neither the call's deadline nor our limit of requests in flight.
         self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=api_key or "none", max_retries=0, timeout=limits.request_timeout
+            base_url=url,
+            api_key=api_key or "none",
+            max_retries=0,
+            timeout=limits.request_timeout,
+            http_client=openai.DefaultAsyncHttpxClient(verify=context) if context else None,
         )
 
     @property
@@ -147,27 +160,38 @@ class OpenAIEndpoint:
         return replace(completion, usage=replace(completion.usage, requests=requests))
 
     async def check_ready(self) -> None:
-        """Asks the endpoint for GET /models, and keeps the answer for some seconds.
+        """Asks the endpoint for GET /models until it has answered once, every few seconds.
 
-        An endpoint without that path (404) is ready too. A model that its list lacks does not
-        count against it: gateways list only a part of what they serve.
+        From then on the judge stays ready: all its replicas would leave their service at once when
+        the endpoint they share is busy or restarts, and clients would lose the judge instead of
+        hearing from it what is wrong. An endpoint that accepts the connection and lets it wait is
+        busy; one without that path (404) is there too. A model that its list lacks does not count
+        against it: gateways list only a part of what they serve.
 
         Raises:
             Unavailable: with the URL and what to do.
         """
+        if self._has_answered:
+            return
         now = self._clock()
         if self._probed is None or now - self._probed[0] >= _PROBE_SECONDS:
-            self._probed = now, await self._probe()
-        if (error := self._probed[1]) is not None:
-            raise error
+            error = await self._probe()
+            if error is None:
+                self._has_answered = True
+                return
+            self._probed = now, error
+        raise self._probed[1]
 
     async def _probe(self) -> TuneproofError | None:
         try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                await self._client.models.with_raw_response.list()
-        except openai.NotFoundError:
+            # Each part of the request has these seconds; a body that drips has none of its own.
+            async with asyncio.timeout(2 * _PROBE_SECONDS):
+                await self._client.models.with_raw_response.list(timeout=_PROBE_SECONDS)
+        except (openai.NotFoundError, openai.RateLimitError, TimeoutError):
             return None
-        except (openai.APIError, TimeoutError) as error:
+        except openai.APIError as error:
+            if _is_busy(error):
+                return None
             what = (
                 f"answers HTTP {error.status_code}; set TUNEPROOF_JUDGE_API_KEY"
                 if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError)
@@ -230,9 +254,16 @@ def _outcome_of(error: openai.APIError) -> str:
     return "timeout" if isinstance(error, openai.APITimeoutError) else "connection"
 
 
-def _words_of(error: openai.APIError | TimeoutError) -> str:
+def _is_busy(error: openai.APIError) -> bool:
+    """Whether the endpoint took the connection, and then too long."""
+    return isinstance(error, openai.APITimeoutError) and not isinstance(
+        error.__cause__, httpx2.ConnectTimeout
+    )
+
+
+def _words_of(error: openai.APIError) -> str:
     if isinstance(error, openai.APIStatusError):
         return f"HTTP {error.status_code}"
-    if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return "no answer in time"
+    if isinstance(error, openai.APITimeoutError):
+        return "no connection in time"
     return str(error.__cause__ or error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -10,7 +10,9 @@ import structlog
 
 from tuneproof.judge.v1 import judge_pb2, judge_pb2_grpc
 from tuneproof.rubrics import RubricShelf
+from tuneproof.servicekit.reloading import Reloaded, read_secret
 from tuneproof.servicekit.server import Service, run
+from tuneproof.servicekit.tls import ClientTls
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.servicer import JudgeServicer
@@ -29,7 +31,7 @@ _log = structlog.get_logger(__name__)
 async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
     """The judge as the kit serves it."""
     rubrics = RubricShelf.load(settings.rubrics)
-    endpoint = _endpoint_of(settings)
+    endpoint = endpoint_of(settings)
     _log.info(
         "rubrics", ids=[rubric.id for rubric in rubrics], endpoint=endpoint.url if endpoint else ""
     )
@@ -50,12 +52,30 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
             await endpoint.close()
 
 
-def _endpoint_of(settings: JudgeSettings) -> OpenAIEndpoint | None:
+def endpoint_of(settings: JudgeSettings) -> OpenAIEndpoint | None:
+    """The judge's endpoint, if the settings name one."""
     if not settings.endpoint_url:
         return None
     limits = EndpointLimits(settings.concurrency, settings.request_timeout, settings.max_attempts)
-    key = settings.api_key.get_secret_value()
-    return OpenAIEndpoint(settings.endpoint_url, settings.endpoint_model, key, limits)
+    folder = settings.endpoint_tls_dir
+    return OpenAIEndpoint(
+        settings.endpoint_url,
+        settings.endpoint_model,
+        _key_of(settings),
+        limits,
+        context=ClientTls(folder).context() if folder else None,
+    )
+
+
+def _key_of(settings: JudgeSettings) -> str | Callable[[], Awaitable[str]]:
+    if (path := settings.api_key_file) is None:
+        return settings.api_key.get_secret_value()
+    file = Reloaded([path], lambda: read_secret(path, "the endpoint's key"))
+
+    async def key() -> str:
+        return file.now()
+
+    return key
 
 
 def main() -> int:

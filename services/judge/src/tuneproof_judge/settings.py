@@ -28,6 +28,17 @@ class JudgeSettings(ServiceSettings):
         description="The endpoint's key. Set it in the environment: other users of the machine can"
         " see flags.",
     )
+    api_key_file: Path | None = Field(
+        None,
+        description="File with that key, such as one of a mounted Secret; read again when it"
+        " changes.",
+    )
+    endpoint_tls_dir: Path | None = Field(
+        None,
+        description="For an endpoint at https:// with certificates of your own: a folder with"
+        " ca.crt and, if the endpoint asks for one, the judge's certificate (tls.crt, tls.key)."
+        " Read again when they change.",
+    )
     rubrics: Path | None = Field(
         None,
         description="Folder of rubric files (*.yaml), added to accuracy@1 and completeness@1.",
@@ -54,6 +65,14 @@ class JudgeSettings(ServiceSettings):
         if value and not is_http(value):
             raise ValueError("is not an http:// or https:// URL")
         return value
+
+    @model_validator(mode="after")
+    def _endpoint_fits_together(self) -> JudgeSettings:
+        if self.api_key.get_secret_value() and self.api_key_file:
+            raise ValueError("api_key and api_key_file are both set: leave one out")
+        if self.endpoint_tls_dir and not self.endpoint_url.startswith("https://"):
+            raise ValueError("endpoint_tls_dir is set, but endpoint_url does not begin with https")
+        return self
 
     @model_validator(mode="after")
     def _url_and_model_go_together(self) -> JudgeSettings:

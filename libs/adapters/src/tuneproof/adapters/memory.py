@@ -153,7 +153,7 @@ def training_memory(
     Returns:
         None for a base of an unknown architecture.
     """
-    base = _base_of(config)
+    base = base_of(config)
     if base is None:
         return None
     width = value_bytes or (4 if asked.precision == "fp32" else 2)
@@ -197,7 +197,7 @@ def training_memory(
     )
 
 
-def _base_of(config: dict[str, Any]) -> _Base | None:
+def base_of(config: dict[str, Any]) -> _Base | None:
     architecture = architecture_of(config)
     try:
         vocabulary = int(config["vocab_size"])

@@ -1,4 +1,9 @@
-"""Bearer tokens with two roles: `use` reads and generates, `manage` also changes things."""
+"""Bearer tokens with two roles: `use` reads and generates, `manage` also changes things.
+
+Authenticator    Protocol
+|- TokensFile    a file that lists tokens, read again when it changes
+`- TokenReview   Kubernetes says whose a token is (token_review.py)
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,36 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote
 
 import grpc
 from google.protobuf import descriptor, descriptor_pb2
 
 from tuneproof.servicekit.errors import Forbidden, InvalidInput, Unauthenticated
+from tuneproof.servicekit.reloading import Reloaded
 
 _MIN_LENGTH = 16
 _ROLES = ("use", "manage")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}")
 _CALLER: ContextVar[str] = ContextVar("tuneproof_caller", default="")
 _NO_SIDE_EFFECTS = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+
+
+class Authenticator(Protocol):
+    """Decides who may call."""
+
+    async def check(self, authorization: str, *, needs: str) -> str:
+        """Checks an `authorization` header; the caller's name, or an empty text.
+
+        Args:
+            needs: the role, `use` or `manage`.
+
+        Raises:
+            Unauthenticated: without a known bearer token.
+            Forbidden: when the token's role does not suffice.
+            Unavailable: it cannot be decided now.
+        """
 
 
 @dataclass(frozen=True)
@@ -74,22 +97,42 @@ class Tokens:
                 role = its_role
         return role
 
-    def check(self, authorization: str, *, needs: str) -> str:
-        """Checks an `authorization` header; the name of the token's holder, or an empty text.
-
-        Raises:
-            Unauthenticated: without a known bearer token.
-            Forbidden: when the token's role does not suffice.
-        """
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated("a bearer token is required: send `authorization: Bearer TOKEN`")
-        role = self.role_of(token.strip())
+    async def check(self, authorization: str, *, needs: str) -> str:
+        """As an `Authenticator`."""
+        token = bearer_token(authorization)
+        role = self.role_of(token)
         if role is None:
             raise Unauthenticated("the bearer token is not known here")
         if needs == "manage" and role != "manage":
             raise Forbidden("this call needs a token of the role manage; this one has the role use")
-        return self.names.get(token.strip().encode(), "")
+        return self.names.get(token.encode(), "")
+
+
+class TokensFile:
+    """The tokens of a file at this moment: a token that it lists no longer is refused.
+
+    Raises:
+        InvalidInput: as `Tokens.read`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tokens = Reloaded([path], lambda: Tokens.read(path))
+
+    async def check(self, authorization: str, *, needs: str) -> str:
+        """As an `Authenticator`."""
+        return await self._tokens.now().check(authorization, needs=needs)
+
+
+def bearer_token(authorization: str) -> str:
+    """The token of an `authorization` header.
+
+    Raises:
+        Unauthenticated: it holds none.
+    """
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("a bearer token is required: send `authorization: Bearer TOKEN`")
+    return token.strip()
 
 
 def role_needed(method: descriptor.MethodDescriptor) -> str:
@@ -112,8 +155,10 @@ def set_caller(name: str) -> None:
 
 
 def caller_of(context: grpc.aio.ServicerContext) -> str:  # type: ignore[type-arg]
-    """Who makes this call: the name of the token's holder, or else the peer's address."""
+    """Who makes this call: the name of the token's holder, of the client's certificate, or else
+    the peer's address."""
     peer = unquote(context.peer())
-    if not (name := _CALLER.get()) and peer.startswith(("ipv4:", "ipv6:")):
+    name = _CALLER.get() or next((each.decode() for each in context.peer_identities() or ()), "")
+    if not name and peer.startswith(("ipv4:", "ipv6:")):
         name = peer.split(":", 1)[1].rpartition(":")[0].strip("[]")
     return name or peer

@@ -18,7 +18,7 @@ from google.rpc import code_pb2
 from prometheus_client import Counter, Gauge, Histogram
 
 from tuneproof.servicekit import tracing
-from tuneproof.servicekit.auth import Tokens, authorization_of, role_needed, set_caller
+from tuneproof.servicekit.auth import Authenticator, authorization_of, role_needed, set_caller
 from tuneproof.servicekit.call_spans import end_served, start_served
 from tuneproof.servicekit.errors import (
     Internal,
@@ -61,10 +61,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         services: Sequence[ServiceDescriptor],
-        tokens: Tokens | None,
+        authenticator: Authenticator | None,
         limits: Limits = Limits(),
     ) -> None:
-        self._tokens = tokens
+        self._authenticator = authenticator
         self._limits = {False: limits.calls, True: limits.watchers}
         self._running = {False: 0, True: 0}
         self._watching: set[asyncio.Task[Any]] = set()
@@ -141,9 +141,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         IN_FLIGHT.labels(*labels).inc()
         self._running[watches] += 1
         try:
-            if self._tokens is not None:
-                needs = role_needed(method)
-                set_caller(self._tokens.check(authorization_of(context), needs=needs))
+            if self._authenticator is not None:
+                authorization, needs = authorization_of(context), role_needed(method)
+                set_caller(await self._authenticator.check(authorization, needs=needs))
             self._admit(watches)
             yield
         except (asyncio.CancelledError, GeneratorExit):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,7 +23,10 @@ from tuneproof.servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
+from tuneproof.servicekit.reloading import Reloaded, read_secret
+from tuneproof.servicekit.secure_channel import SecureChannel
 from tuneproof.servicekit.status import error_of_call, has_details
+from tuneproof.servicekit.tls import ClientTls
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
 _RETRY = {
@@ -41,6 +45,8 @@ _KINDS: dict[str, type[grpc.aio.ClientInterceptor]] = {
     "intercept_stream_unary": grpc.aio.StreamUnaryClientInterceptor,
     "intercept_stream_stream": grpc.aio.StreamStreamClientInterceptor,
 }
+Token = str | Path
+"""A bearer token, or the file that holds it, which is read again when it changes."""
 _UNKNOWN_EFFECT = descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
 
 
@@ -48,10 +54,11 @@ def connect(
     target: str,
     *,
     services: Sequence[ServiceDescriptor],
-    token: str | None = None,
+    token: Token | None = None,
+    tls: ClientTls | None = None,
     max_message_bytes: int = _MAX_MESSAGE_BYTES,
 ) -> grpc.aio.Channel:
-    """A plaintext channel to a target in gRPC's syntax; calls go to all its addresses in turn.
+    """A channel to a target in gRPC's syntax; calls go to all its addresses in turn.
 
     While the service is unavailable or overloaded, gRPC retries calls that the contract marks as
     idempotent, with growing pauses or after the pause that the server asks for. It never retries
@@ -61,6 +68,10 @@ def connect(
         target: `host:port`; `dns:///host:port`, as of a headless Kubernetes service, looked up
             again when a connection ends; or `ipv4:host:port,host:port`.
         token: sent as bearer token with every call.
+        tls: what the server's certificate must show; None sends everything in plaintext.
+
+    Raises:
+        InvalidInput: the token's file cannot be read.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", service_config(services)),
@@ -72,16 +83,38 @@ def connect(
         # 30 s by default: too long to find a new replica, or one that moved.
         ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ]
-    return grpc.aio.insecure_channel(target, options=options, interceptors=_interceptors(token))
+    around = _interceptors(token)
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=around)
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+
+    def make(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=around)
+
+    return SecureChannel(tls, make)
 
 
-def _interceptors(token: str | None) -> list[grpc.aio.ClientInterceptor]:
+def authorization(token: Token | None) -> Callable[[], dict[str, str]]:
+    """Gives the header that carries a token at a moment; none without a token.
+
+    Raises:
+        InvalidInput: the token's file cannot be read.
+    """
+    if isinstance(token, Path):
+        file = Reloaded([token], lambda: read_secret(token, "a bearer token"))
+        return lambda: {"authorization": f"Bearer {file.now()}"}
+    header = {"authorization": f"Bearer {token}"} if token else {}
+    return lambda: header
+
+
+def _interceptors(token: Token | None) -> list[grpc.aio.ClientInterceptor]:
     """Send the token and trace the call: one interceptor for each kind of call."""
-    entries = {"authorization": f"Bearer {token}"} if token else {}
+    header = authorization(token)
     traced = tracing.is_on()
 
     async def intercept(_self: Any, continuation: Any, details: Any, request: Any) -> Any:
-        details = with_metadata(details, entries)
+        details = with_metadata(details, header())
         if traced:
             return await trace_call(continuation, details, request)
         return await continuation(details, request)
@@ -157,10 +190,9 @@ def _ended(method: str, peer: str) -> Unavailable:
     return Unavailable(f"{peer or 'the server'} ended {call}; it may be stopping")
 
 
-async def is_reachable(target: str, *, timeout: float) -> bool:
-    """Whether a gRPC server answers at `host:port` within `timeout` seconds."""
-    options = [("grpc.max_reconnect_backoff_ms", 1000)]
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
+async def is_reachable(target: str, *, timeout: float, tls: ClientTls | None = None) -> bool:
+    """Whether a gRPC server answers at a target within `timeout` seconds."""
+    async with connect(target, services=(), tls=tls) as channel:
         try:
             async with asyncio.timeout(timeout):
                 await channel.channel_ready()

@@ -2,6 +2,7 @@
 
     resolve_model  a folder, or a model id of the hub, as `--model` names it
     download       a model id, at a revision
+    main           downloads one: `python -m tuneproof.servicekit.hub MODEL [REVISION]`
 
 Needs huggingface_hub (`tuneproof-servicekit[hub]`), which is imported when something is downloaded:
 a service with a folder needs neither it nor a network.
@@ -9,6 +10,8 @@ a service with a folder needs neither it nor a network.
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +106,33 @@ def download(
     if not list(folder.glob(needs)):
         why = "; other weights are refused, since loading them runs code"
         raise InvalidInput(f"it has no {needs} there{why if needs == '*.safetensors' else ''}")
+    if needs == "*.safetensors" and (missing := _missing(folder)):
+        raise Unavailable(f"the local cache lacks {', '.join(missing)}: it is not downloaded whole")
     return ModelFolder(folder, model_id, revision=folder.name)
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def _missing(folder: Path) -> list[str]:
+    """The files of weights that the index names and the folder lacks."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return []
+    named = set(json.loads(index.read_bytes())["weight_map"].values())
+    return sorted(name for name in named if not (folder / name).exists())
+
+
+def main() -> int:
+    """Downloads the model that the arguments name, and says where it is."""
+    try:
+        print(download(*sys.argv[1:3]).path)
+    except (InvalidInput, Unavailable) as error:
+        print(f"{sys.argv[1]}: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -18,14 +18,16 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
-from tuneproof.servicekit.auth import Tokens
+from tuneproof.servicekit.auth import Authenticator, TokensFile
 from tuneproof.servicekit.calls import CallInterceptor, Limits
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.logs import configure_logging
+from tuneproof.servicekit.metrics_page import serve_metrics
 from tuneproof.servicekit.settings import ServiceSettings, load_settings, split_address
+from tuneproof.servicekit.tls import ServerTls
+from tuneproof.servicekit.token_review import TokenReview
 from tuneproof.servicekit.tracing import tracing
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -34,6 +36,31 @@ _READY_POLL_SECONDS = 1.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = structlog.get_logger("tuneproof.server")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What protects every port of a service but the health port."""
+
+    authenticator: Authenticator | None = None
+    """Checks the tokens of calls."""
+    tls: ServerTls | None = None
+    """Encrypts."""
+
+    @classmethod
+    def of(cls, settings: ServiceSettings, name: str) -> Guard:
+        """As the settings say.
+
+        Raises:
+            InvalidInput: tokens or certificates cannot be read.
+        """
+        authenticator: Authenticator | None = None
+        if settings.tokens_file:
+            authenticator = TokensFile(settings.tokens_file)
+        elif settings.token_review:
+            authenticator = TokenReview.in_pod(name, settings.token_audience)
+        folder, mutual = settings.tls_dir, settings.tls_client_certificates
+        return cls(authenticator, ServerTls(folder, client_certificates=mutual) if folder else None)
 
 
 @dataclass(frozen=True)
@@ -93,8 +120,8 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    tokens = Tokens.read(settings.tokens_file) if settings.tokens_file else None
-    metrics_url = _serve_metrics(settings.metrics_bind)
+    guard = Guard.of(settings, name)
+    metrics_url = serve_metrics(settings.metrics_bind, guard.tls.context() if guard.tls else None)
     try:
         async with _health_server(settings.health_bind) as (states, health_target):
             async with build(settings) as service:
@@ -102,7 +129,7 @@ async def _serve(
                 # The objects that exist now live as long as the process: the collector skips them.
                 gc.collect()
                 gc.freeze()
-                async with _grpc_server(settings, service, tokens) as target:
+                async with _grpc_server(settings, service, guard) as target:
                     addresses = {
                         "grpc": target,
                         "health": health_target,
@@ -162,15 +189,15 @@ async def _health_server(bind: str) -> AsyncIterator[tuple[health.aio.HealthServ
 
 @asynccontextmanager
 async def _grpc_server(
-    settings: ServiceSettings, service: Service, tokens: Tokens | None
+    settings: ServiceSettings, service: Service, guard: Guard
 ) -> AsyncIterator[str]:
     limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
-    around = CallInterceptor(service.descriptors, tokens, limits)
+    around = CallInterceptor(service.descriptors, guard.authenticator, limits)
     age = ConnectionAge(
         settings.max_connection_age_seconds, settings.max_connection_age_grace_seconds
     )
     server = make_server(service, around, settings.max_message_bytes, age)
-    target = _listen(server, settings.bind, "bind")
+    target = _listen(server, settings.bind, "bind", guard.tls)
     await server.start()
     try:
         yield target
@@ -220,27 +247,19 @@ def make_server(
     return server
 
 
-def _listen(server: grpc.aio.Server, bind: str, setting: str) -> str:
+def _listen(server: grpc.aio.Server, bind: str, setting: str, tls: ServerTls | None = None) -> str:
     host, _ = split_address(bind)
     try:
-        port = server.add_insecure_port(bind)
+        if tls is None:
+            port = server.add_insecure_port(bind)
+        else:
+            port = server.add_secure_port(bind, tls.credentials())
     except RuntimeError:
         raise InvalidInput(
             f"cannot listen on {bind}: the port is in use, or this machine lacks the address;"
             f" choose another {setting}"
         ) from None
     return f"{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _serve_metrics(bind: str) -> str:
-    host, port = split_address(bind)
-    try:
-        server, _ = start_http_server(port, addr=host)
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot listen on {bind}: {error.strerror}; choose another metrics_bind"
-        ) from None
-    return f"http://{host}:{server.server_port}/metrics"
 
 
 def _announce(settings: ServiceSettings, name: str, addresses: Mapping[str, str]) -> None:

@@ -45,8 +45,27 @@ class ServiceSettings(BaseSettings):
     tokens_file: Path | None = Field(
         None,
         description="File of bearer tokens, one a line: `use TOKEN` or `manage TOKEN`, optionally"
-        " followed by the holder's name. Without it no token is required; that is allowed only on a"
-        " loopback address.",
+        " followed by the holder's name. Read again when it changes. Without it no token is"
+        " required; that is allowed only on a loopback address, or with tls_client_certificates.",
+    )
+    token_review: bool = Field(
+        False,
+        description="Ask Kubernetes whose a bearer token is (TokenReview), and whether its holder"
+        " may `use` or `manage` this service (SubjectAccessReview); instead of tokens_file, in a"
+        " pod.",
+    )
+    token_audience: str = Field(
+        "tuneproof", description="With token_review: the audience that tokens must name."
+    )
+    tls_dir: Path | None = Field(
+        None,
+        description="Folder with tls.crt and tls.key, such as a Secret of cert-manager. Every port"
+        " but health_bind then speaks TLS only. Read again when the files change.",
+    )
+    tls_client_certificates: bool = Field(
+        False,
+        description="Refuse clients without a certificate that an authority in ca.crt of tls_dir"
+        " signed (mTLS).",
     )
     announce_file: Path | None = Field(
         None, description="File to which the service writes its addresses as JSON when it serves."
@@ -95,13 +114,32 @@ class ServiceSettings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _open_only_with_tokens(self) -> ServiceSettings:
-        if self.tokens_file is None and not is_loopback(self.bind):
+    def _open_only_with_authentication(self) -> ServiceSettings:
+        self.require_authentication("bind", self.bind)
+        return self
+
+    @model_validator(mode="after")
+    def _authentication_is_complete(self) -> ServiceSettings:
+        if self.tokens_file and self.token_review:
+            raise ValueError("tokens_file and token_review are both set: leave one out")
+        if self.tls_client_certificates and self.tls_dir is None:
             raise ValueError(
-                f"bind {self.bind} is reachable from other machines, so tokens are required:"
-                " set tokens_file, or bind to 127.0.0.1"
+                "tls_client_certificates needs tls_dir: the folder with ca.crt, tls.crt and tls.key"
             )
         return self
+
+    def require_authentication(self, setting: str, address: str) -> None:
+        """Refuses an address that other machines reach without showing who they are.
+
+        Raises:
+            ValueError: with what to set.
+        """
+        shown = self.tokens_file or self.token_review or self.tls_client_certificates
+        if not shown and not is_loopback(address):
+            raise ValueError(
+                f"{setting} {address} is reachable from other machines, so tokens are required:"
+                " set tokens_file, token_review or tls_client_certificates, or bind to 127.0.0.1"
+            )
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -22,7 +22,7 @@ def complete_run_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
 
     async def ask() -> list[RunInfo]:
         found = Endpoints.discover(Path(given.get("state") or STATE), targets)
-        async with TrainerClient(found.target("trainer"), token=found.token) as client:
+        async with TrainerClient.of(found) as client:
             return await client.list(timeout=_SECONDS)
 
     try:

@@ -151,8 +151,7 @@ async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sour
     """
     bases = []
     for base in sources.bases:
-        target = base.generator or endpoints.target("generator")
-        async with GeneratorClient(target, token=endpoints.token) as generator:
+        async with GeneratorClient.of(endpoints, base.generator) as generator:
             pool = await generator.pool()
         if base.name and (problem := wrong_base(pool, base)):
             raise WrongState(problem)
@@ -198,7 +197,7 @@ async def rubrics_of_judge(spec: StudySpec, endpoints: Endpoints) -> tuple[Rubri
     """
     if spec.judge is None:
         return ()
-    async with JudgeClient(endpoints.target("judge"), token=endpoints.token) as judge:
+    async with JudgeClient.of(endpoints) as judge:
         known = {rubric.id: rubric for rubric in await judge.rubrics()}
     lacking = [name for name in spec.judge.rubrics if name not in known]
     if lacking:

@@ -13,7 +13,7 @@ from tuneproof.data.answers import GivenAnswers
 from tuneproof.data.evaluation import has_gold
 from tuneproof.data.items import Dataset, Document, Item
 from tuneproof.data.splits import check_leakage, nested_subsets, split
-from tuneproof.results import LEXICAL, Measure, PrimaryComparison
+from tuneproof.results import LEXICAL, Looks, Measure, PrimaryComparison
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.arms import ArmSpec, TuneSpec
@@ -77,6 +77,15 @@ class Plan:
     several, the first."""
     bases: Mapping[str, str] = field(default_factory=dict)
     """The same of each base that the file lists, by its name."""
+    asked_first: tuple[Item, ...] | None = None
+    """Test questions of the interim looks so far; None: all are asked."""
+    looks: Looks | None = None
+    """None where the study is read once."""
+
+    @property
+    def asked(self) -> tuple[Item, ...]:
+        """The test questions that are asked now."""
+        return self.test if self.asked_first is None else self.asked_first
 
     @cached_property
     def documents_digest(self) -> str:

@@ -95,12 +95,23 @@ def spec_of(file: Path, rubrics: Any) -> StudySpec:
     return _located(_with_rubrics(load_spec(file), rubrics), file.resolve().parent)
 
 
-def remember(state: State, prepared: Prepared, request: Request, identities: Identities) -> None:
-    """Keeps this run's flags, so that status and report need the study file alone."""
+def remember(
+    state: State,
+    prepared: Prepared,
+    request: Request,
+    identities: Identities,
+    looks: Mapping[str, int] | None = None,
+) -> None:
+    """Keeps this run's flags, so that status and report need the study file alone.
+
+    Args:
+        looks: interim looks, `planned` and `taken`; None: the study is read once.
+    """
     resolved = {
         "identities": identities.to_json(),
         "data": prepared.data,
         "rubric_ids": list(request.rubric_ids),
+        "looks": dict(looks) if looks else None,
     }
     state.remember_study(prepared.spec.study, resolved)
 

@@ -56,9 +56,13 @@ CREATE TABLE IF NOT EXISTS counts (
     failed INTEGER NOT NULL, fresh INTEGER NOT NULL, seconds REAL NOT NULL, spec TEXT NOT NULL,
     PRIMARY KEY (study, stage)
 );
+CREATE TABLE IF NOT EXISTS labels (
+    study TEXT NOT NULL, sheet TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (study, sheet)
+);
 CREATE INDEX IF NOT EXISTS trainings ON results (kind) WHERE kind = 'training';
 """
 
+_BY_STUDY = (("studies", "name"), ("stages", "study"), ("counts", "study"), ("labels", "study"))
 _CHOSEN = " WHERE key IN (SELECT value FROM json_each(?))"
 
 
@@ -237,6 +241,22 @@ class State:
         ).fetchone()
         return None if row is None else json.loads(row[0])
 
+    def set_labels(self, study: str, sheets: Mapping[str, Any]) -> None:
+        """Keeps what people were asked about a study and what each said, instead of before."""
+        rows = [(study, name, json.dumps(sheet, sort_keys=True)) for name, sheet in sheets.items()]
+        with self._database:
+            self._database.execute("DELETE FROM labels WHERE study = ?", [study])
+            self._database.executemany("INSERT INTO labels VALUES (?, ?, ?)", rows)
+
+    def labels(self, study: str) -> dict[str, Any]:
+        """What `set_labels` kept."""
+        query = "SELECT sheet, content FROM labels WHERE study = ?"
+        try:
+            found = dict(self._database.execute(query, [study]))
+        except sqlite3.OperationalError:  # an older version wrote the file
+            return {}
+        return {name: json.loads(content) for name, content in found.items()}
+
     def add_seconds(self, study: str, stage: str, seconds: float) -> None:
         """Adds to a stage's wall time, over all runs of the study."""
         with self._database:
@@ -295,7 +315,7 @@ class State:
         with self._database:
             for table in ("results", "failures"):
                 self._database.execute(f"DELETE FROM {table}{_CHOSEN}", [gone])  # noqa: S608 - constants
-            for table, name in (("studies", "name"), ("stages", "study"), ("counts", "study")):
+            for table, name in _BY_STUDY:
                 chosen = _CHOSEN.replace("key", name)
                 self._database.execute(f"DELETE FROM {table}{chosen}", [names])  # noqa: S608 - constants
         self._database.execute("VACUUM")

@@ -101,7 +101,7 @@ class Chain:
                 item.references[spec.references],
                 tuple(passage.text for passage in found[item.id][: spec.retrieval.k]),
             )
-            for item in self.plan.test
+            for item in self.plan.asked
             if item.id in found
         )
         return Searched(found, self.searches.neighbours(), questions)

@@ -42,7 +42,7 @@ def timed_tasks(chain: Chain) -> dict[str, list[Task]]:
 def timed_total(chain: Chain) -> int:
     """How many there are once all is answered."""
     cells = [c for c in chain.plan.cells if c.arm.imported is None and not c.is_api]
-    return len(cells) * min(chain.plan.spec.costs.timed, len(chain.plan.test))
+    return len(cells) * min(chain.plan.spec.costs.timed, len(chain.plan.asked))
 
 
 async def time_alone(chain: Chain, services: Services, tally: Tally) -> None:

@@ -7,27 +7,25 @@ allocates engine ids too, so beside the pool's allocator the wrong adapter would
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import AsyncIterator, Iterator, Mapping, ValuesView
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.entrypoints.launchers.launcher import NoSignalServer
 from vllm.entrypoints.openai.chat_completion.api_router import attach_router as attach_chat
 from vllm.entrypoints.openai.completion.api_router import attach_router as attach_completion
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
-from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 from vllm.lora.request import LoRARequest
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError
+from tuneproof.servicekit.errors import TuneproofError
+from tuneproof.servicekit.server import Guard
 from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.adapters.traffic import Traffic
+from tuneproof_generator.doors.http_server import guarded, serving
 from tuneproof_generator.doors.openai_client import CountingClient, NamesAdapter
 from tuneproof_generator.engine.vllm_engine import VllmEngine, lora_request
 from tuneproof_generator.pool.adapter_pool import AdapterPool
@@ -40,32 +38,6 @@ _GENERATING = {
 answer. The batch endpoint refuses every `n` above 1 itself."""
 
 
-def listen(bind: tuple[str, int]) -> socket.socket:
-    """A bound socket that does not accept yet: a port in use is noticed before the engine starts.
-
-    Raises:
-        InvalidInput: when the address cannot be bound.
-    """
-    host, port = bind
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.socket(family, socket.SOCK_STREAM)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        door.bind((host, port))
-    except OSError as error:
-        door.close()
-        raise InvalidInput(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another openai_bind"
-        ) from None
-    return door
-
-
-def url_of(door: socket.socket) -> str:
-    """The base URL for OpenAI clients."""
-    host, port = door.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-
-
 @asynccontextmanager
 async def openai_door(
     engine: VllmEngine,
@@ -73,7 +45,7 @@ async def openai_door(
     traffic: Traffic,
     door: socket.socket,
     *,
-    tokens: Sequence[str],
+    guard: Guard,
     max_n: int,
     keep_alive_seconds: int,
     drain_seconds: float,
@@ -81,31 +53,19 @@ async def openai_door(
     """Serves the OpenAI API until the context ends, then lets running requests end.
 
     Args:
-        tokens: bearer tokens, one of which a request must carry; empty: no token is needed.
+        guard: checks the bearer tokens of requests, and encrypts.
         max_n: the largest `n` of a request.
         keep_alive_seconds: how long an idle connection stays open.
     """
-    app = await _app(engine, pool, traffic, tokens=tokens, max_n=max_n)
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=keep_alive_seconds,
-        timeout_graceful_shutdown=max(1, round(drain_seconds)),
-    )
-    server = NoSignalServer(config)
-    serving = asyncio.create_task(server.serve(sockets=[door]))
-    try:
+    app = await _app(engine, pool, traffic, max_n=max_n)
+    guarded(app, guard)
+    async with serving(
+        app, door, guard, keep_alive_seconds=keep_alive_seconds, drain_seconds=drain_seconds
+    ):
         yield
-    finally:
-        server.should_exit = True
-        await serving
 
 
-async def _app(
-    engine: VllmEngine, pool: AdapterPool, traffic: Traffic, *, tokens: Sequence[str], max_n: int
-) -> FastAPI:
+async def _app(engine: VllmEngine, pool: AdapterPool, traffic: Traffic, *, max_n: int) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     model = engine.client.vllm_config.model_config
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
@@ -125,8 +85,6 @@ async def _app(
     attach_completion(app)
     init_exception_handler(app)
     app.add_middleware(NamesAdapter)
-    if tokens:
-        app.add_middleware(AuthenticationMiddleware, tokens=list(tokens))
     return app
 
 

@@ -5,5 +5,6 @@ vllm_engine       vLLM's AsyncLLM in this process, started with `arguments` and 
 scheduled_client  puts `slots` before it: adapters take turns when there are more than slots
 worker            runs in vLLM's worker processes: `worker_watch`, `cpu_lora`,
                   `cpu_segments`, `cpu_experts`
+scratch           their temporary folder
 residency         where the adapters' weights are, by the workers' report
 """

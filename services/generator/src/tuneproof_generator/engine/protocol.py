@@ -74,6 +74,8 @@ class WorkerAdapters:
     """In host memory."""
     slots: frozenset[int]
     """In the slots from which a batch computes."""
+    pinned: frozenset[int] = frozenset()
+    """Never evicted."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ class VllmEngine:
             raise Unavailable(_DEAD) from error
         except Exception as error:  # vLLM hands on what its worker raised.
             raise Unavailable(f"the engine's workers do not say what they hold: {error}") from error
-        return [WorkerAdapters(frozenset(host), frozenset(slots)) for host, slots in told]
+        return [WorkerAdapters(*map(frozenset, held)) for held in told]
 
     async def check(self) -> None:
         if self.client.errored:

@@ -22,12 +22,13 @@ class WorkerExtension:
 
     model_runner: Any
 
-    def adapters_held(self) -> tuple[list[int], list[int]]:
-        """Engine ids in this worker's host memory, and in its slots (`list_loras` of vLLM 0.32
-        gives only the former)."""
+    def adapters_held(self) -> tuple[list[int], list[int], list[int]]:
+        """Engine ids in this worker's host memory, in its slots (`list_loras` of vLLM 0.32 gives
+        only the former), and pinned ones."""
         held = self.model_runner.lora_manager
-        slots = held._adapter_manager.lora_index_to_id  # noqa: SLF001 - not public
-        return sorted(held.list_adapters()), [one for one in slots if one is not None]
+        manager = held._adapter_manager  # noqa: SLF001 - not public
+        slots = [one for one in manager.lora_index_to_id if one is not None]
+        return sorted(held.list_adapters()), slots, sorted(manager._active_adapters.pinned_items)  # noqa: SLF001
 
 
 watch(int(os.environ[SERVICE_PID]))

@@ -6,4 +6,5 @@ reconciler              makes this replica's adapters equal to the declared stat
 routes, resolver        how an alias is set, and which adapter serves a request
 adapter_pool            declares and removes; puts the parts together
 views, changes          what callers and watchers see
+residency_metrics       what routers see: which adapters the engine's workers hold
 """

@@ -15,6 +15,7 @@ from tuneproof_generator.engine.residency import Residency, ResidencyProbe, resi
 from tuneproof_generator.pool.changes import AdapterView, Change, Changes
 from tuneproof_generator.pool.fleet import NOT_SEEN, Fleet
 from tuneproof_generator.pool.replica_status import AdapterStatus
+from tuneproof_generator.pool.residency_metrics import Residents
 from tuneproof_generator.pool.resolver import Resolver
 from tuneproof_generator.pool.routes import Routes
 
@@ -85,11 +86,17 @@ class AdapterViews:
     async def residency(self) -> Mapping[str, Residency]:
         """Where the weights of each adapter are, by reference; UNKNOWN when the engine's workers do
         not answer soon."""
-        workers = await self._residency_probe.ask() if self._residency_probe else ()
+        told = await self.residents()
         return {
-            ref: residency(workers, local.loaded.engine_id if local.loaded else 0)
+            ref: residency(told.workers, local.loaded.engine_id if local.loaded else 0)
             for ref, local in self._held.items()
         }
+
+    async def residents(self) -> Residents:
+        """What the workers hold now, and under which names."""
+        workers = await self._residency_probe.ask() if self._residency_probe else ()
+        loaded = [(local.loaded, ref) for ref, local in self._held.items()]
+        return Residents(workers, {each.engine_id: ref for each, ref in loaded if each})
 
     def watch(self, refs: frozenset[str]) -> AsyncGenerator[Change, None]:
         """The adapters now, then each change.

@@ -22,6 +22,7 @@ from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
 from tuneproof_trainer.record import EXIT_CODES, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore
+from tuneproof_trainer.worker.output import LOG, also_write
 from tuneproof_trainer.worker.processes import Place, end_with_parent, result_file
 from tuneproof_trainer.worker.stopping import Stop, StoppedError
 from tuneproof_trainer.worker.telling import Log, Reporter
@@ -59,7 +60,9 @@ def _main(asked: argparse.Namespace, place: Place) -> int:
     stop.install()
     store = RunStore(open_storage(asked.store))
     folder = _folder(asked)
-    reporter = Reporter(store, asked.run, asked.attempt, folder / "log.txt")
+    if asked.folder is None:
+        also_write(folder / LOG)
+    reporter = Reporter(store, asked.run, asked.attempt, folder / LOG)
 
     def finish(result: WorkerResult) -> None:
         try:
