@@ -136,7 +136,8 @@ class Others:
                 env=os.environ | variables(self._job, place),
                 stdin=subprocess.DEVNULL,
             )
-        self._thread.start()
+        if self._processes:
+            self._thread.start()
         return self
 
     def __exit__(

@@ -77,7 +77,7 @@ def with_blank(rows: Dataset) -> Dataset:
     return Dataset.from_dict(columns)
 
 
-class Shares(Sampler[list[int]]):
+class Shares(Sampler):  # type: ignore[misc]
     """The micro-batches of one process.
 
     Args:
@@ -136,7 +136,7 @@ def shares_of(rows: int, spec: RunSpec) -> Shares | None:
     )
 
 
-class SharedRows(DataLoader[Any]):
+class SharedRows(DataLoader):  # type: ignore[misc]
     """Reads what `Shares` names; transformers' Trainer sets the pass."""
 
     def set_epoch(self, epoch: int) -> None:
