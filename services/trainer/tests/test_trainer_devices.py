@@ -32,7 +32,7 @@ from .sharing_rank import CASES, trained
 from .trainer_processes import until
 
 Data = Callable[..., dict[str, str]]
-pytestmark = [pytest.mark.process, pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.process, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 class Bench:

@@ -18,7 +18,7 @@ from tuneproof.trainer.v1 import trainer_pb2 as pb
 from .trainer_processes import spec, trainer, until
 
 Data = Callable[..., dict[str, str]]
-pytestmark = [pytest.mark.process, pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.process, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 @contextmanager
