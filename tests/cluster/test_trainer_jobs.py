@@ -30,7 +30,7 @@ from .training import (
     write_root,
 )
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 RIGHTS = ("Namespace", "ServiceAccount", "Role", "RoleBinding")
 GPUS = {"h100": "NVIDIA-H100-80GB-HBM3", "a100": "NVIDIA-A100-SXM4-80GB"}
