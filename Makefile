@@ -29,7 +29,7 @@ GPU_PYTHON ?= python3
 GPU_FLAGS  ?=
 GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURDIR)/orchestrator/src | paste -sd:)
 
-# For bench-statistics: --full for 10,000 studies of each setting.
+# For bench-statistics: `--studies 500` for a first look, `--only s3` for one setting.
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
@@ -166,6 +166,8 @@ images:  ## Build the container images (needs docker; BASE=… is their base ima
 	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:$(VERSION) \
 	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
 	done
+	docker build --file orchestrator/Dockerfile --tag tuneproof/orchestrator:$(VERSION) \
+	    $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 up: $(STAMP)  ## Start the four services on this machine and stay
 	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)

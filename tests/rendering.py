@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "deploy/k8s"
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
+JOBS = sorted(path.parent for path in K8S.glob("jobs/*/kustomization.yaml"))
 COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-pool")
 """Components for a pool's folder; the others are for an overlay."""
@@ -71,10 +72,10 @@ def together(kubectl: Path, folder: Path, components: Iterable[str]) -> list[Man
 
 
 def all_manifests(kubectl: Path, folder: Path) -> list[Manifest]:
-    """What every overlay, every component alone, and the components together make; the same
-    manifest once."""
+    """What every overlay and Job, every component alone, and the components together make; the
+    same manifest once."""
     sets = [*((name,) for name in COMPONENTS), EVERYTHING]
-    found = [build(kubectl, overlay) for overlay in OVERLAYS]
+    found = [build(kubectl, overlay) for overlay in (*OVERLAYS, *JOBS)]
     found += [together(kubectl, folder / "+".join(names), names) for names in sets]
     texts = dict.fromkeys(yaml.safe_dump(each) for built in found for each in built)
     return [yaml.safe_load(text) for text in texts]

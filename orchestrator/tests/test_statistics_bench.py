@@ -20,9 +20,12 @@ def test_every_bound_is_of_a_figure_that_is_told(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only = [name for name in bench.SETTINGS if name not in ("s1", "s4")]
-    monkeypatch.setattr("sys.argv", ["run", "--studies", "20", "--seed", "1", "--only", *only])
+    monkeypatch.setattr(
+        "sys.argv", ["run", "--studies", "20", "--seed", "1", "--workers", "1", "--only", *only]
+    )
     bench.main()
     told = json.loads(capsys.readouterr().out)
+    assert set(bench._LONGEST) == set(bench.SETTINGS)
     assert told["bench"] == "statistics"
     named = {key for key in bench.BOUNDS if key.partition("_")[0] in only}
     assert named <= told["results"].keys()

@@ -11,10 +11,17 @@ from paper_study import paper_study
 from small_study import SmallStudy, invoke
 
 from tuneproof.analysis import compare
+from tuneproof.analysis.contrasts import (
+    between_groups,
+    contrasts_of,
+    disagrees,
+    weights_over_sizes,
+)
 from tuneproof.analysis.pilots import pilots_of
 from tuneproof.analysis.planning import anchored_reach
+from tuneproof.analysis.raters import slope_of
 from tuneproof.analysis.seeds import over_seeds_of
-from tuneproof.report import build_report, report_json
+from tuneproof.report import build_report, report_json, warnings
 from tuneproof.results import Answer, Repeat, StudyResults
 
 
@@ -90,3 +97,80 @@ def test_the_plan_of_a_study_that_never_ran_has_no_pilot(capsys, monkeypatch, tm
     )
     assert code == 0, err
     assert "pilot" not in out
+
+
+def test_contrasts_over_sizes_find_a_slope_and_a_bend() -> None:
+    slope, bend = weights_over_sizes([100, 200, 400])
+    assert slope @ np.array([1.0, 2.0, 3.0]) == pytest.approx(1.0)
+    assert slope @ np.array([2.0, 2.0, 2.0]) == pytest.approx(0.0)
+    assert bend is not None
+    assert bend @ np.array([1.0, 2.0, 3.0]) == pytest.approx(0.0)
+    assert bend @ np.array([0.0, 1.0, 0.0]) == pytest.approx(1.0)
+    assert weights_over_sizes([100, 300])[1] is None
+
+
+def test_a_studys_contrasts_are_of_its_differences() -> None:
+    results = paper_study(seeds=2)
+    found = contrasts_of(results)
+    comparisons = {(one.cell, one.measure): one for one in compare(results).primary}
+
+    def mean(model: str, arm: str, size: int) -> float:
+        names = [f"{model}-{arm}-{size}-s{seed}" for seed in (1, 2)]
+        return float(np.mean([comparisons[name, "accuracy"].difference for name in names]))
+
+    by_name = {(one.kind, one.name): one for one in found if one.measure == "accuracy"}
+    weights, _ = weights_over_sizes([200, 500, 1000])
+    slope = by_name["slope", "Llama full: for each doubling of the pairs"]
+    expected = weights @ np.array([mean("Llama", "full", size) for size in (200, 500, 1000)])
+    assert slope.value == pytest.approx(expected)
+    both = by_name["models", "full 1000: Llama minus Mistral"]
+    expected = mean("Llama", "full", 1000) - mean("Mistral", "full", 1000)
+    assert both.value == pytest.approx(expected)
+    assert ("bend", "Mistral short: bend of that line") in by_name
+    assert "contrasts, exploratory" in build_report(results, compare(results))
+
+
+def test_found_and_missed_are_compared_as_groups() -> None:
+    differences = [-0.5 if item % 5 == 0 else 0.3 for item in range(200)]
+    results = judged(differences, missed=range(0, 200, 5))
+    (one,) = [each for each in contrasts_of(results) if each.kind == "passages"]
+    assert one.value == pytest.approx(0.8)
+    # Welch's t test of two groups of single items, up to G/(G - 1) for n/(n - 1) of each group.
+    rng = np.random.default_rng(1)
+    values, first = rng.normal(size=200), np.arange(200) % 4 == 0
+    found = between_groups(values, np.arange(200), first)
+    assert found is not None
+    error = np.sqrt(values[first].var() / 50 + values[~first].var() / 150)
+    assert found.standard_error == pytest.approx(error * np.sqrt(200 / 199))
+    assert between_groups(values, np.zeros(200, dtype=np.int64), first) is None
+
+
+def test_wins_and_means_that_disagree() -> None:
+    """Most answers gain a little, a few lose much."""
+    differences = [-3.0 if item % 5 == 0 else 0.2 for item in range(200)]
+    results = judged(differences)
+    (wins,) = [each for each in contrasts_of(results) if each.kind == "wins"]
+    assert wins.value == pytest.approx(0.6)
+    (one,) = compare(results).primary
+    assert disagrees(one.interval, wins.interval)
+    assert not disagrees(one.interval, one.interval)
+    assert not disagrees(None, wins.interval)
+    notes = [each.text for each in warnings(results, compare(results))]
+    assert any("more answers gain than lose" in text for text in notes)
+
+
+def test_the_slope_of_the_judges_error_is_statsmodels() -> None:
+    import statsmodels.api
+
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(30), 3)
+    places = rng.normal(size=90)
+    values = 0.3 * places + rng.normal(size=30)[clusters] + rng.normal(size=90)
+    found = slope_of(places, values, clusters)
+    fitted = statsmodels.api.OLS(values, statsmodels.api.add_constant(places)).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters}
+    )
+    assert found is not None
+    assert found.value == pytest.approx(fitted.params[1], rel=1e-10)
+    assert found.standard_error == pytest.approx(fitted.bse[1], rel=1e-10)
+    assert slope_of(np.ones(90), values, clusters) is None

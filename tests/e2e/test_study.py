@@ -77,6 +77,31 @@ def test_again_it_needs_no_service(running: Running, tmp_path: Path) -> None:
     assert not (tmp_path / "services").exists()
 
 
+def test_the_gate_promotes_what_then_answers(running: Running, tmp_path: Path) -> None:
+    """The alias moves only to what passes, and a request to it is served by that digest."""
+    state = ["--state", str(running.state)]
+    done = tuneproof("study", "run", str(running.study), "--up", *state)
+    assert done.returncode == 0, done.stderr
+    strict, lenient = tmp_path / "strict.yaml", tmp_path / "lenient.yaml"
+    strict.write_text("margin: {accuracy: 0.001, completeness: 0.001}\n")
+    lenient.write_text(
+        "{margin: {accuracy: 3.9, completeness: 3.9}, severe_loss: null, judge: {kappa: 0.01}}"
+    )
+    asked = ["--cell", "full-references-48-s1", "--alias", "live", "--promote", *state, "--json"]
+    assert tuneproof("gate", str(running.study), str(strict), *asked).returncode == 1
+    aliases = json.loads(tuneproof("adapters", "aliases", *state, "--json").stdout)["aliases"]
+    assert "live" not in {each["name"] for each in aliases}
+
+    passed = tuneproof("gate", str(running.study), str(lenient), *asked)
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    adapter = json.loads(passed.stdout)["decisions"][0]["adapter"]
+    corpora = json.loads(tuneproof("corpus", "list", *state, "--json").stdout)
+    question = ["ask", "what is the Alder 40 transmit power ?", "--corpus", corpora[0]["name"]]
+    answer = tuneproof(*question, "--adapter", "live", *state, "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["answer"]["adapter_ref"] == adapter
+
+
 def test_bioasq_completes(running: Running, data: Path) -> None:
     questions = data / "bioasq" / "12B1_golden.json"
     study = ROOT / "studies" / "bioasq.yaml"

@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from tuneproof.analysis.agreement import weighted_kappa
-from tuneproof.analysis.intervals import Estimate, Interval, interval_of
+from tuneproof.analysis.intervals import Codes, Estimate, Floats, Interval, interval_of
 from tuneproof.analysis.judge_bias import judge_bias, thirds_by_length
 from tuneproof.analysis.scores import answers_by_cell, score_of
 from tuneproof.results import Measure, StudyResults
@@ -28,6 +28,16 @@ class Bias:
     estimate: Estimate
     interval: Interval | None
     """At 95 %; None for few clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Of a straight line, with items in clusters."""
+
+    value: float
+    standard_error: float
+    degrees_of_freedom: float
+    """G - 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,9 @@ class Agreement:
     """By cell, under its label. A bias that differs between arms makes a wrong verdict."""
     by_length: tuple[Bias, ...]
     """By thirds of the answers' length in words."""
+    per_doubling: Slope | None
+    """Of J - H over log2 of the words: what the judge adds for each doubling of the length, beyond
+    what people see in it; None where all answers have one length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +129,40 @@ def _agreement(results: StudyResults, scale: Measure) -> Agreement | None:
         self_kappa=_kappa(list(_twice(rated)), levels),
         by_arm=biases([labels[cell] for cell, _ in names]),
         by_length=biases(thirds_by_length(words)),
+        per_doubling=slope_of(
+            np.log2(np.maximum(words, 1)),
+            np.array([judge[at] - fmean(one.score for one in first[at]) for at in names]),
+            codes.astype(np.int64),
+        ),
     )
+
+
+def slope_of(places: Floats, values: Floats, clusters: Codes) -> Slope | None:
+    """The least-squares slope of values over places, with the cluster-robust variance CR1.
+
+    V = G/(G - 1) · (n - 1)/(n - 2) Σ_g (Σ_{i in g} x̃ᵢ rᵢ)²/(Σ x̃²)², x̃ the centred places and r
+    the residuals (Liang and Zeger 1986, Biometrika 73:13; the factor is Stata's).
+
+    Args:
+        places: shape (n,).
+        values: shape (n,).
+        clusters: shape (n,), any whole numbers.
+
+    Returns:
+        None with fewer than three values or two clusters, or where all places are one.
+    """
+    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    count, groups = len(values), len(np.unique(codes))
+    centred = places - places.mean() if count else places
+    spread = float(centred @ centred)
+    if count < 3 or groups < 2 or spread <= 1e-12:
+        return None
+    slope = float(centred @ values) / spread
+    residuals = values - values.mean() - slope * centred
+    sums = np.bincount(codes, weights=centred * residuals)
+    factor = groups / (groups - 1) * (count - 1) / (count - 2)
+    error = math.sqrt(factor * float((sums**2).sum())) / spread
+    return Slope(slope, error, float(groups - 1))
 
 
 def _rated(results: StudyResults, criterion: str) -> Iterator[_Rated]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneproof.analysis import Comparison, Comparisons
+from tuneproof.analysis.contrasts import contrasts_of, disagrees, net_wins
 from tuneproof.analysis.intervals import Interval
 from tuneproof.analysis.raters import Agreement, Bias, agreements_of
 from tuneproof.analysis.seeds import OverSeeds, over_seeds_of
 from tuneproof.analysis.support import ByPeople, Guaranteed, Support, supports_of
 from tuneproof.report.numbers import decimals_of, label_of, plain, signed
-from tuneproof.results import StudyResults
+from tuneproof.results import PrimaryComparison, StudyResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,31 @@ def seed_rows(results: StudyResults, comparisons: Comparisons) -> tuple[tuple[st
     return tuple(rows)
 
 
+def against_wins(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
+    """A sentence for each comparison whose mean and net win rate disagree."""
+    for one in comparisons.primary:
+        wins = net_wins(results, PrimaryComparison(one.cell, one.against, one.measure), one.scale)
+        if disagrees(one.interval, wins.interval):
+            most, few = ("gain", "lose") if wins.value > 0.0 else ("lose", "gain")
+            yield (
+                f"{one.cell}, {label_of(one.measure)}: more answers {most} than {few}, but the mean"
+                f" goes the other way: the few that {few} do so by much."
+            )
+
+
+def contrast_rows(results: StudyResults) -> tuple[tuple[str, str], ...]:
+    """Each contrast: its name and measure, and its figures."""
+    decimals = {one.name: one.decimals for one in results.criteria}
+    return tuple(
+        (
+            f"{one.name} \N{MIDDLE DOT} {label_of(one.measure)}",
+            signed(one.value, decimals.get(one.measure, 2))
+            + _span(one.interval, decimals.get(one.measure, 2)),
+        )
+        for one in contrasts_of(results)
+    )
+
+
 def disagreements(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
     """A sentence for each verdict of the judge that people do not bear out."""
     labels = {cell.name: cell.label for cell in results.cells}
@@ -81,6 +107,7 @@ def support_json(results: StudyResults, comparisons: Comparisons) -> dict[str, A
     return {
         "support": [_support(one) for one in supports_of(results, comparisons)],
         "agreement": [_agreement(one) for one in agreements_of(results)],
+        "contrasts": contrasts_of(results),
         "recipes": [_recipe(one) for one in over_seeds_of(results, comparisons)],
     }
 
@@ -101,6 +128,11 @@ def agreement_lines(results: StudyResults) -> Iterator[str]:
         for what, biases in (("", one.by_arm), (" answers", one.by_length)):
             told = "; ".join(f"{each.group}{what} {_bias(each)}" for each in biases)
             yield f"  the judge's score minus people's: {told}"
+        if (slope := one.per_doubling) is not None:
+            yield (
+                f"  for each doubling of the answer's length the judge adds {signed(slope.value)}"
+                f" points (\N{PLUS-MINUS SIGN}{2.0 * slope.standard_error:.2f}) beyond people"
+            )
 
 
 def _lines(one: Support) -> Iterator[tuple[str, str]]:
@@ -218,4 +250,5 @@ def _agreement(one: Agreement) -> dict[str, Any]:
         "self_kappa": one.self_kappa,
         "by_arm": told(one.by_arm),
         "by_length": told(one.by_length),
+        "per_doubling": one.per_doubling,
     }
