@@ -18,8 +18,8 @@ COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomiz
 OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-pool")
 """Components for a pool's folder; the others are for an overlay."""
 EVERYTHING = (
-    *("gateway", "network-policies", "observability", "s3", "tei-gpu", "weaviate"),
-    *("training-jobs-s3", "kueue"),
+    *("training-jobs", "kueue", "s3", "tei-gpu", "weaviate"),
+    *("gateway", "network-policies", "observability"),
     *("gpu-dra", "inference-pool", "keda"),
 )
 """Components that go together."""
