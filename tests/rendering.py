@@ -13,11 +13,13 @@ import yaml
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "deploy/k8s"
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
+JOBS = sorted(path.parent for path in K8S.glob("jobs/*/kustomization.yaml"))
 COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-pool")
 """Components for a pool's folder; the others are for an overlay."""
 EVERYTHING = (
     *("gateway", "network-policies", "observability", "s3", "tei-gpu", "weaviate"),
+    *("training-jobs-s3", "kueue"),
     *("gpu-dra", "inference-pool", "keda"),
 )
 """Components that go together."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile"))
+DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), ROOT / "orchestrator/Dockerfile"])
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -30,7 +30,7 @@ def last_stage(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def test_every_service_has_one() -> None:
     services = {path.parent for path in ROOT.glob("services/*/pyproject.toml")}
-    assert {path.parent for path in DOCKERFILES} == services
+    assert {path.parent for path in DOCKERFILES} == {*services, ROOT / "orchestrator"}
     assert len(services) == 4
 
 
@@ -82,8 +82,9 @@ def test_it_installs_what_it_copies_under_the_constraints(dockerfile: Path) -> N
         not source.startswith("services/") or source.endswith(dockerfile.parent.name)
         for source in copied
     )
+    own = dockerfile.parent.relative_to(ROOT)
     installs = [
-        text for name, text in found if name == "RUN" and " ./services/" in text.replace('"', "")
+        text for name, text in found if name == "RUN" and f" ./{own}" in text.replace('"', "")
     ]
     assert len(installs) == 1
     assert "--constraint constraints.txt" in installs[0]
@@ -119,4 +120,4 @@ def test_the_build_context_holds_what_is_copied_and_no_environment() -> None:
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
-    assert {"!constraints.txt", "!libs", "!services"} <= set(rules)
+    assert {"!constraints.txt", "!libs", "!services", "!orchestrator"} <= set(rules)

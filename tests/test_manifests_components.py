@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
+import typer.main
+import yaml
+
+from tuneproof.cli.main import app
+from tuneproof.loadtest import read_references, read_slo
+from tuneproof.sdk.endpoints import TLS_DIR
 
 from .rendering import (
+    K8S,
     Built,
     Manifest,
+    build,
     container_of,
     of_kind,
     pods,
@@ -201,3 +211,44 @@ def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
     assert page["tlsConfig"]["keySecret"] == {"name": shown, "key": "tls.key"}
     for name in ("orchestrator", "prometheus"):
         assert certificates[name]["spec"]["usages"] == ["digital signature", "client auth"]
+
+
+@pytest.fixture(scope="module")
+def loadtest(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """The Job, under mTLS."""
+    folder = tmp_path_factory.mktemp("job")
+    content = {
+        "resources": [os.path.relpath(K8S / "jobs/loadtest", folder)],
+        "components": [os.path.relpath(K8S / "components/mtls-client", folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return build(kubectl, folder)
+
+
+def test_the_load_tests_job_is_a_command_that_finds_its_files(loadtest: list[Manifest]) -> None:
+    ((job, pod, container),) = pods(loadtest)
+    kubernetes_validate.validate(job, "1.36", strict=True)
+    assert template(job)["metadata"]["labels"]["tuneproof.dev/client"] == "true"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {each["name"] for each in container["volumeMounts"]} == {
+        each["name"] for each in pod["volumes"]
+    }
+    command = typer.main.get_command(app)
+    for name in container["args"][:2]:
+        command = command.commands[name]
+    context = command.make_context("swap", container["args"][2:])
+    files = of_kind(loadtest, "ConfigMap")[pod["volumes"][0]["configMap"]["name"]]["data"]
+    mounted = {f"/etc/loadtest/{name}" for name in files}
+    assert {str(context.params["pool"]), str(context.params["slo"])} == mounted
+    assert context.params["against_base"]
+    variables = variables_of(loadtest, container)
+    folders = [Path(each["mountPath"]) for each in container["volumeMounts"]]
+    assert Path(variables["TUNEPROOF_TOKEN_FILE"]).parent in folders
+    assert Path(variables[TLS_DIR]) in folders
+
+
+def test_the_load_tests_example_files_are_read(tmp_path: Path) -> None:
+    folder = K8S / "jobs/loadtest"
+    assert len(read_references(folder / "refs.txt")) > 4
+    assert read_slo(folder / "slo.yaml").failed == 0
