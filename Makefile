@@ -33,7 +33,7 @@ GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURD
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer[tensorboard] services/judge orchestrator[api,datasets,pdf,sweep,tokens]
+    services/generator[cpu] services/trainer[kubernetes,tensorboard] services/judge orchestrator[api,datasets,pdf,sweep,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
@@ -47,10 +47,10 @@ no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could n
 # The tests that start real services, and the browser's, in groups: see conftest.py.
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 # Whole folders that it leaves out: reading them takes as long as a third of its tests.
-QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults
+QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -75,16 +75,19 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BESIDE) $(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS) $(STORE_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(PYTEST) -m 'not (faults or engines or e2e or lint_k8s)'
+	$(PYTEST) -m 'not (faults or engines or e2e or lint_k8s or cluster)'
 
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own
-	$(BIN)/pytest -m '(engines or e2e) and not faults' services/generator tests
+	$(BIN)/pytest -m '(engines or e2e) and not (faults or cluster)' services/generator tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
-	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process)'
+	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
-	$(BIN)/pytest -m faults
+	$(BIN)/pytest -m 'faults and not cluster'
+
+test-cluster: $(STAMP)  ## Run the tests on a real Kubernetes cluster, which they start and purge (root)
+	$(BIN)/pytest -m cluster tests/cluster
 
 bench-doors: $(STAMP)  ## Measure the generator's two doors against vLLM's own server
 	$(BIN)/python benchmarks/doors.py

@@ -33,10 +33,11 @@ STARTS = {
     "pools": "process",
     "trainers": "process",
     "weaviate_server": "process",
+    "cluster": "cluster",
 }
 """The mark of a test by a fixture that it uses, directly or through another one."""
 
-STARTING = frozenset({"process", "engine", "e2e", "faults"})
+STARTING = frozenset({"process", "engine", "e2e", "faults", "cluster"})
 """Marks of tests that may start Python processes."""
 
 # A worker is given two groups at the start: the first and the third, the second and the fourth.

@@ -19,6 +19,7 @@ OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-po
 """Components for a pool's folder; the others are for an overlay."""
 EVERYTHING = (
     *("gateway", "network-policies", "observability", "s3", "tei-gpu", "weaviate"),
+    *("training-jobs-s3", "kueue"),
     *("gpu-dra", "inference-pool", "keda"),
 )
 """Components that go together."""

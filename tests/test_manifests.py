@@ -31,6 +31,8 @@ SERVICES = ("retriever", "generator", "trainer", "judge")
 USER = 10001
 GPU = "nvidia.com/gpu"
 
+CLUSTERWIDE = {"Namespace", "ClusterQueue", "ResourceFlavor"}
+
 pytestmark = pytest.mark.timeout(60)
 
 
@@ -57,6 +59,8 @@ def test_every_service_has_workload_service_and_account(manifests: list[Manifest
 
 def test_services_lead_to_open_ports_of_one_workload(manifests: list[Manifest]) -> None:
     for service in of_kind(manifests, "Service").values():
+        if service["metadata"]["name"] == "trainer-workers":
+            continue  # It only gives the pods of Jobs their names.
         selector = {"matchLabels": service["spec"]["selector"]}
         (ports,) = [
             {port["name"] for port in container["ports"]}
@@ -160,7 +164,9 @@ def test_every_variable_is_a_setting_and_they_fit_together(
             assert not path.is_absolute() or any(path.is_relative_to(each) for each in folders)
         # From the end of its service's calls to SIGKILL: as long as it takes to drain and to stop.
         stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        drain = stop + settings.drain_seconds + getattr(settings, "stop_seconds", 0)
+        drain = stop + settings.drain_seconds
+        if getattr(settings, "executor", "") == "local":  # Jobs outlive it.
+            drain += settings.stop_seconds
         assert pod["terminationGracePeriodSeconds"] >= drain + 15
         if service == "generator" and (gpus := _gpus(manifests, pod, container)):
             assert gpus == settings.tensor_parallel
@@ -306,7 +312,7 @@ def test_secrets_are_referred_to_and_never_contained(manifests: list[Manifest]) 
 
 def test_everything_is_in_one_namespace_and_every_claim_exists(manifests: list[Manifest]) -> None:
     for manifest in manifests:
-        if manifest["kind"] != "Namespace":
+        if manifest["kind"] not in CLUSTERWIDE:
             assert manifest["metadata"]["namespace"] == "tuneproof"
     claims = set(of_kind(manifests, "PersistentVolumeClaim"))
     for _, pod, _ in pods(manifests):

@@ -72,8 +72,8 @@ class Script:
     def can_follow(self, status: RunStatus, heartbeat: Heartbeat | None) -> bool:
         return False
 
-    def is_waiting(self, status: RunStatus) -> bool:
-        return False
+    def waits_for(self, attempt: Attempt) -> str | None:
+        return None
 
 
 class Away(FolderStorage):
@@ -156,6 +156,7 @@ async def test_runs_go_in_order_so_many_at_a_time(tmp_path: Path) -> None:
             3,
         ),
         ((BAD,), RunState.FAILED, "line 3 is not JSON", 1),
+        ((STOPPED, STOPPED, STOPPED, KILLED, KILLED, DONE), RunState.SUCCEEDED, "", 6),
     ],
 )
 async def test_an_attempt_is_repeated_where_that_may_help(

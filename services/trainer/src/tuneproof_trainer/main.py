@@ -17,7 +17,10 @@ from tuneproof.servicekit.hub import ModelFolder, resolve_model
 from tuneproof.servicekit.server import Service, run
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tuneproof_trainer.bases import Base
+from tuneproof_trainer.execution.jobs import Placement
 from tuneproof_trainer.execution.local import LocalExecutor
+from tuneproof_trainer.execution.profiles import Pods, load_pods
+from tuneproof_trainer.execution.protocol import Executor
 from tuneproof_trainer.plan.device import find_device
 from tuneproof_trainer.plan.planner import Planner
 from tuneproof_trainer.record import Job
@@ -38,6 +41,14 @@ _log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     """The trainer as the kit serves it."""
+    pods = None
+    if settings.executor == "kubernetes":
+        pods = load_pods(settings.profile, settings.profiles_file)
+        chosen = pods.profile
+        memory = settings.device_memory_gib or chosen.device_memory_gib
+        settings = settings.model_copy(
+            update={"device": chosen.device, "device_memory_gib": memory}
+        )
     store = open_storage(settings.artifacts)
     models: dict[str, ModelFolder] = {}
     for name, (model, revision) in settings.bases.items():
@@ -60,9 +71,11 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
             raise WrongState(f"this trainer serves the base {base!r} no more")
         return _job(settings, models[base], run_id)
 
+    sample = _job(settings, next(iter(models.values())), "check")
+    executor = await _executor(settings, records.store, pods, sample)
     queue = RunQueue(
         records,
-        LocalExecutor(records.store, scratch=settings.scratch, grace_seconds=settings.stop_seconds),
+        executor,
         job,
         Leases(settings.lease_seconds),
         workers=settings.workers,
@@ -94,6 +107,29 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         await queue.close()
 
 
+async def _executor(
+    settings: TrainerSettings, store: RunStore, pods: Pods | None, sample: Job
+) -> Executor:
+    if pods is None:
+        return LocalExecutor(store, scratch=settings.scratch, grace_seconds=settings.stop_seconds)
+    # Its client is an extra.
+    from tuneproof_trainer.execution.cluster import Cluster  # noqa: PLC0415
+    from tuneproof_trainer.execution.kubernetes import KubernetesExecutor  # noqa: PLC0415
+
+    cluster = await asyncio.to_thread(Cluster, settings.namespace)
+    placement = Placement(
+        image=settings.worker_image or await asyncio.to_thread(cluster.own_image),
+        pods=pods,
+        namespace=cluster.namespace,
+        queue=settings.queue,
+        grace_seconds=settings.stop_seconds,
+        kept_seconds=settings.job_ttl_seconds,
+    )
+    executor = KubernetesExecutor(store, cluster, placement, poll_seconds=settings.sync_seconds)
+    await executor.check(sample)
+    return executor
+
+
 def _absolute(url: str) -> str:
     """An artifact store's URL for a process with another working directory."""
     if is_folder(url) and "://" not in url:
@@ -109,6 +145,7 @@ def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
         artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
+        nodes=settings.nodes,
         checkpoint_steps=settings.checkpoint_steps,
         checkpoint_minutes=settings.checkpoint_minutes,
         keep_checkpoints=settings.keep_checkpoints,

@@ -37,7 +37,7 @@ class RunStatus(BaseModel, frozen=True, extra="forbid"):
     id: str
     state: RunState
     reason: str = ""
-    """Why it failed, or why it waits again."""
+    """Why it failed, or what it waits for."""
     attempt: int = 0
     """Counts the workers that were started. The number is the fencing token: a worker whose number
     is not the newest any more stops before it commits."""

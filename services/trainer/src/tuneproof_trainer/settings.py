@@ -101,6 +101,39 @@ class TrainerSettings(ServiceSettings):
         0.25, gt=0, description="Seconds between two looks at a watched run."
     )
 
+    executor: Literal["local", "kubernetes"] = Field(
+        "local",
+        description="Where workers run: as processes of this machine, or as Jobs of a Kubernetes"
+        " cluster. Jobs go on while the trainer restarts. Needs the extra `kubernetes`.",
+    )
+    profile: str = Field(
+        "cpu",
+        description="What the pod of a worker asks of its node: h100, a100, cpu, or a name of the"
+        " file of profiles. It decides the device, in place of --device.",
+    )
+    profiles_file: Path | None = Field(
+        None,
+        description="YAML file with profiles of your own, and with the volumes and variables of"
+        " every worker's pod. A worker looks for base and artifacts where the trainer has them.",
+    )
+    nodes: int = Field(
+        1, ge=1, le=64, description="Pods that share each training; their processes speak by TCP."
+    )
+    worker_image: str = Field(
+        "", description="Image of workers; that of the trainer's own pod if empty."
+    )
+    namespace: str = Field(
+        "", description="Namespace of the Jobs; that of the trainer's own pod if empty."
+    )
+    queue: str = Field(
+        "",
+        description="LocalQueue of Kueue. Jobs are made suspended with its label, and Kueue starts"
+        " them; without it they start at once.",
+    )
+    job_ttl_seconds: int = Field(
+        3600, ge=0, description="Seconds that an ended Job stays in the cluster, for its pod's log."
+    )
+
     tensorboard: Path | None = Field(
         None,
         description="Folder that gets each run's losses as TensorBoard's events, in a subfolder of"
@@ -111,6 +144,16 @@ class TrainerSettings(ServiceSettings):
         description="Tracking URI of MLflow, which gets each run's losses and settings; none if"
         " empty. Needs the package mlflow-skinny.",
     )
+
+    @model_validator(mode="after")
+    def _can_make_jobs(self) -> TrainerSettings:
+        if self.nodes > 1 and self.executor != "kubernetes":
+            raise ValueError("nodes above 1 need the executor kubernetes")
+        if self.executor == "kubernetes" and not find_spec("kubernetes"):
+            raise ValueError(
+                "kubernetes is not installed: pip install 'tuneproof-trainer[kubernetes]'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_report(self) -> TrainerSettings:

@@ -13,20 +13,12 @@ from pathlib import Path
 
 import structlog
 
-from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.processes import is_running, pid_of
+from tuneproof_trainer.execution.environment import variables_for
 from tuneproof_trainer.execution.protocol import Attempt, by_exit_code
 from tuneproof_trainer.record import Heartbeat, Job, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore, last_words
-
-# glibc gives each large tensor fresh pages and takes them back at once: on a CPU the page faults
-# were a fifth of a step. Bytes.
-_KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
 
 _log = structlog.get_logger(__name__)
 
@@ -93,8 +85,8 @@ class LocalExecutor:
             and is_running(heartbeat.process) is True
         )
 
-    def is_waiting(self, status: RunStatus) -> bool:  # noqa: ARG002 - a process begins at once
-        return False
+    def waits_for(self, attempt: Attempt) -> str | None:  # noqa: ARG002 - a process begins at once
+        return None
 
     async def _attend(
         self, attempt: Attempt, worker: asyncio.subprocess.Process, folder: Path
@@ -144,17 +136,6 @@ class LocalExecutor:
 
 
 async def _start(attempt: Attempt, job: Job, folder: Path) -> asyncio.subprocess.Process:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(job.threads),
-        "MKL_NUM_THREADS": str(job.threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        # The base is a folder by now, so no library needs to ask the hub, or to wait for it.
-        "HF_HUB_OFFLINE": "1",
-        **_KEEP_MEMORY,
-        **tracing.variables(),
-    }
     with (folder / "log.txt").open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tuneproof_trainer.worker"),
@@ -162,7 +143,7 @@ async def _start(attempt: Attempt, job: Job, folder: Path) -> asyncio.subprocess
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env={**os.environ, **variables_for(job)},
             cwd=folder,
             start_new_session=True,
         )

@@ -53,7 +53,8 @@ class Executor(Protocol):
     async def execute(self, attempt: Attempt) -> WorkerResult:
         """Starts the attempt's worker and waits for its end.
 
-        When the call is cancelled, it stops the worker and returns when that has ended.
+        When the call is cancelled, it stops the worker and returns when that has ended, or when the
+        cluster was told to end it. A worker that outlives the service stays if it would save.
 
         Returns:
             how it ended; RETRY when it was killed or could not be started.
@@ -63,11 +64,12 @@ class Executor(Protocol):
         """Like `execute`, for a worker that another process started."""
 
     def can_follow(self, status: RunStatus, heartbeat: Heartbeat | None) -> bool:
-        """Whether the attempt's worker is one that this executor sees, and no other service of its
-        kind looks after it."""
+        """Whether this executor may look after the attempt's worker. Several trainers may follow
+        one Job; no two follow one process."""
 
-    def is_waiting(self, status: RunStatus) -> bool:
-        """Whether a worker that gave no sign of life yet may still have to wait for its place."""
+    def waits_for(self, attempt: Attempt) -> str | None:
+        """What keeps a worker that gave no sign of life yet from its place, in words that may be
+        empty; None where it begins at once, so that its silence counts."""
 
 
 def by_exit_code(code: int, words: str) -> WorkerResult:

@@ -34,6 +34,8 @@ from tuneproof_trainer.runs.records import Records
 _AGAIN_SECONDS = 1.0
 """Between two tries to record an end while the store does not answer."""
 
+_WAITS = "the worker waits: "
+
 _Action = Callable[[Attempt], Awaitable[WorkerResult]]
 
 _log = structlog.get_logger(__name__)
@@ -200,13 +202,24 @@ class RunQueue:
 
     async def _look_at_own(self, work: _Work) -> None:
         heartbeat = await self._heartbeat(work.attempt)
-        if heartbeat is None and self._executor.is_waiting(work.attempt.status):
+        waits = None if heartbeat else self._executor.waits_for(work.attempt)
+        await self._tell_waiting(work.attempt, waits)
+        if waits is not None:
             return
         lost = self._leases.silence(work.attempt.status, heartbeat)
         if lost and not work.lost and await self._result(work.attempt) is None:
             work.lost = lost
             work.attempt.saves = False
             work.task.cancel()
+
+    async def _tell_waiting(self, attempt: Attempt, waits: str | None) -> None:
+        """Says in the run's reason what its worker waits for, until it begins."""
+        before = self._records[attempt.run_id].status.reason
+        reason = "" if before.startswith(_WAITS) else before
+        if waits:
+            reason = _WAITS + waits
+        if reason != before:
+            await self._advance(attempt, reason=reason)
 
     async def _look_at_other(self, attempt: Attempt) -> None:
         if (result := await self._result(attempt)) is not None:
@@ -307,7 +320,9 @@ class RunQueue:
             return
         step = await asyncio.to_thread(self._store.checkpoint_step, attempt.run_id)
         went_on = step > attempt.status.checkpoint_step
-        ends = 1 if went_on else attempt.status.early_ends + 1
+        ends = 0 if went_on else attempt.status.early_ends
+        # Who was told to stop, as by an eviction, has not failed.
+        ends += result.ending is not WorkerEnding.STOPPED
         _log.warning("worker ended early", run=attempt.run_id, times=ends, reason=result.reason)
         if ends >= self._max_attempts:
             said = f"{ends} workers ended early; the last: {result.reason}"

@@ -1,6 +1,7 @@
 """One run's worker, a process of its own: `python -m tuneproof_trainer.worker STORE RUN ATTEMPT`.
 
 __main__    reads the run, has it trained, commits the adapter; imports no torch
+output      keeps what is printed where nobody else does
 telling     heartbeat, losses, log; whether the run is still this worker's
 stopping    how a worker is told to stop
 checkpoints what is saved in the background, and what the worker goes on from

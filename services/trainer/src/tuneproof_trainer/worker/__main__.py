@@ -27,6 +27,7 @@ from tuneproof_trainer.record import EXIT_CODES, Job, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import TRAINED, RunStore
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.checkpoints import Checkpoints
+from tuneproof_trainer.worker.output import LOG, also_write
 from tuneproof_trainer.worker.stopping import Stop, StoppedError
 from tuneproof_trainer.worker.telling import Reporter
 
@@ -55,7 +56,9 @@ def _main(asked: argparse.Namespace) -> int:
     storage = open_storage(asked.store)
     store = RunStore(storage)
     folder = asked.folder or Path(tempfile.mkdtemp(prefix=f"tuneproof-{asked.run}."))
-    reporter = Reporter(store, asked.run, asked.attempt, folder / "log.txt")
+    if asked.folder is None:
+        also_write(folder / LOG)
+    reporter = Reporter(store, asked.run, asked.attempt, folder / LOG)
     try:
         with tracing.span("worker", within=tracing.from_variables()):
             reporter.start()

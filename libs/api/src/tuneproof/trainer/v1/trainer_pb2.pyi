@@ -672,7 +672,7 @@ class Run(_message.Message):
     """1 to 63 characters of a-z, 0-9 and `-`, beginning with a letter."""
     state: Global___RunState.ValueType
     reason: _builtins.str
-    """Why the run failed, or why it waits again; else empty."""
+    """Why the run failed, or what it waits for; else empty."""
     adapter_ref: _builtins.str
     """`name@sha256:<hex>`, once SUCCEEDED."""
     attempt: _builtins.int

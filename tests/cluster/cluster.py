@@ -1,0 +1,216 @@
+"""A real Kubernetes cluster on this machine, from the folder that TUNEPROOF_TOOLS names.
+
+One node that runs pods and simulated ones that do not; only root can start it. The machine is
+10.90.0.1 for the pods, which reach nothing else outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Manifest = dict[str, Any]
+
+HOST = "10.90.0.1"
+NODE = "node1"
+NEEDS = {
+    "runc": "runc",
+    "nft": "nftables",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+}
+"""What the node is made of, and the Debian package that has it."""
+
+RESTRICTED = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/warn": "restricted",
+}
+"""Labels of a namespace that lets only such pods in."""
+
+
+class Cluster:
+    """A cluster that runs.
+
+    Args:
+        folder: for its files; `purge` deletes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._script = _tool()
+        self._folder = folder
+        self.kubeconfig = folder / "conf" / "admin.kubeconfig"
+        self.program = folder / "bin" / "kubectl"
+
+    def up(self) -> None:
+        """Starts the node, and the simulation of others."""
+        self._run("up", "both")
+
+    def purge(self) -> None:
+        """Ends it and all its pods, and deletes its files."""
+        self._run("purge")
+
+    def load(self, archive: Path) -> None:
+        """Gives the node an image, as `docker save` or `mkimage.sh` writes it."""
+        self._run("load", str(archive))
+
+    def make_image(self, name: str, root: Path) -> None:
+        """Makes an image of a folder with all its files, and gives it to the node."""
+        archive = self._folder / "image.tar"
+        _run(self._script.with_name("mkimage.sh"), name, root, archive, '["/bin/sh"]')
+        self.load(archive)
+
+    def kubectl(self, *arguments: str | Path, given: str = "", fine: bool = False) -> str:
+        """What kubectl prints.
+
+        Args:
+            given: its standard input.
+            fine: gives what it prints of a failure too.
+        """
+        command = [self.program, "--kubeconfig", self.kubeconfig, *arguments]
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, check=False, timeout=120
+        )
+        if done.returncode and not fine:
+            raise AssertionError(f"kubectl {arguments}: {done.stderr or done.stdout}")
+        return done.stdout + (done.stderr if done.returncode else "")
+
+    def get(self, *arguments: str) -> list[Manifest]:
+        """The objects that `kubectl get` finds."""
+        found = json.loads(self.kubectl("get", *arguments, "--output", "json"))
+        return list(found.get("items", [found]))
+
+    def apply(self, *manifests: Manifest, dry_run: bool = False) -> str:
+        """Has the API server take manifests, by the letter; with a dry run only checks them.
+
+        Returns:
+            what it says, warnings included.
+        """
+        options = ["--dry-run=server"] if dry_run else []
+        command = ["apply", "--server-side", "--validate=strict", *options, "--filename", "-"]
+        done = subprocess.run(
+            [self.program, "--kubeconfig", self.kubeconfig, *command],
+            input=yaml.safe_dump_all(manifests),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def may(self, account: str, asked: str, namespace: str, *, of: str = "tuneproof") -> bool:
+        """Whether a service account may do something in a namespace, as `get pods/log`.
+
+        Args:
+            of: the account's own namespace.
+        """
+        what, _, part = asked.partition("/")
+        said = self.kubectl(
+            *("auth", "can-i", *what.split(), "--subresource", part, "--namespace", namespace),
+            *("--as", f"system:serviceaccount:{of}:{account}"),
+            fine=True,
+        )
+        return said.splitlines()[0] == "yes"
+
+    def kubeconfig_of(self, account: str, namespace: str) -> Path:
+        """A kubeconfig with the token of a service account, and its rights."""
+        token = self.kubectl("create", "token", account, "--namespace", namespace).strip()
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        config["contexts"][0]["context"]["namespace"] = namespace
+        path = self._folder / "conf" / f"{account}.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def simulate_node(self, name: str, labels: Mapping[str, str], gpus: int) -> None:
+        """Adds a node that advertises GPUs and is tainted like a real one; nothing runs on it."""
+        has = {"cpu": "64", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {
+                    "name": name,
+                    "labels": {"kubernetes.io/hostname": name, **labels},
+                    "annotations": {"kwok.x-k8s.io/node": "fake"},
+                },
+                "spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
+                "status": {"allocatable": has, "capacity": has},
+            }
+        )
+
+    def lend(self, namespace: str, folders: Mapping[str, Path]) -> list[Manifest]:
+        """Lets pods of a namespace read folders of this machine, through local volumes: these are
+        what a *restricted* namespace allows.
+
+        Returns:
+            the volumes of a pod that takes them, read-only.
+        """
+        for name, folder in folders.items():
+            self.apply(*_lent(name, folder, namespace))
+        return [
+            {"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": True}}
+            for name in folders
+        ]
+
+    def _run(self, command: str, *arguments: str) -> None:
+        _run(self._script, command, self._folder, *arguments)
+
+
+def _lent(name: str, folder: Path, namespace: str) -> list[Manifest]:
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
+    size, modes = {"storage": "1Gi"}, ["ReadOnlyMany"]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{namespace}-{name}"},
+            "spec": {
+                "capacity": size,
+                "accessModes": modes,
+                "storageClassName": "lent",
+                "local": {"path": str(folder)},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "accessModes": modes,
+                "storageClassName": "lent",
+                "volumeName": f"{namespace}-{name}",
+                "resources": {"requests": size},
+            },
+        },
+    ]
+
+
+def _tool() -> Path:
+    """The script that starts a cluster; skips the test where something is missing."""
+    script = Path(os.environ.get("TUNEPROOF_TOOLS", "")) / "kubernetes" / "cluster.sh"
+    missing = [package for program, package in NEEDS.items() if shutil.which(program) is None]
+    if not os.environ.get("TUNEPROOF_TOOLS") or not script.is_file():
+        pytest.skip(
+            "needs a cluster: set TUNEPROOF_TOOLS to a folder with kubernetes/cluster.sh, whose"
+            " `up DIR both` starts Kubernetes on this machine (.ci/run sets it)"
+        )
+    if os.geteuid() or missing:
+        pytest.skip(
+            "needs a cluster: run as root, with the Debian packages"
+            f" {', '.join(missing or NEEDS.values())}"
+        )
+    return script
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{command}: {done.stderr}"

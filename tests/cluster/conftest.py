@@ -1,0 +1,76 @@
+"""What tests on the cluster share: the cluster itself, and a real S3 server that its pods reach."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cluster import HOST, Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Started for these tests, and purged after them."""
+    one = Cluster(tmp_path_factory.mktemp("cluster") / "c")
+    try:
+        one.up()
+        yield one
+    finally:
+        one.purge()
+
+
+@pytest.fixture(scope="session")
+def s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables with which a client here or in a pod reaches the bucket `artifacts`."""
+    folder = tmp_path_factory.mktemp("s3")
+    program = folder / "versitygw"
+    packed = Path(os.environ["TUNEPROOF_TOOLS"]) / "s3" / "versitygw.xz"
+    with lzma.open(packed) as source, program.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    program.chmod(0o755)
+    for name in ("meta", "data/artifacts"):
+        (folder / name).mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        address = f"{HOST}:{probe.getsockname()[1]}"
+    keys = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "testtest"}
+    command = [program, "--port", address, "posix", "--sidecar", folder / "meta", folder / "data"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, env=keys, stdout=log, stderr=log)
+    variables = {
+        "AWS_ACCESS_KEY_ID": keys["ROOT_ACCESS_KEY"],
+        "AWS_SECRET_ACCESS_KEY": keys["ROOT_SECRET_KEY"],
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{address}",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        try:
+            _wait_for(address)
+            yield variables
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _wait_for(address: str) -> None:
+    host, _, port = address.partition(":")
+    end = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        else:
+            return
