@@ -53,8 +53,8 @@ def test_an_arm_that_is_worse_does_not() -> None:
 
 
 def test_disasters_fail_an_arm_whose_interval_passes() -> None:
-    """One answer in twelve is ruined, the others are better: the mean is 0."""
-    differences = [-2.0 if item % 12 == 0 else 2.0 / 11 for item in range(240)]
+    """One answer in twenty is ruined, the others are better: the mean is 0."""
+    differences = [-2.0 if item % 20 == 0 else 2.0 / 19 for item in range(240)]
     assert failures(judged(differences)) == ["accuracy: losses of 2 or more"]
 
 
