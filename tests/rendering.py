@@ -18,8 +18,8 @@ COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomiz
 OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-pool")
 """Components for a pool's folder; the others are for an overlay."""
 EVERYTHING = (
-    *("gateway", "network-policies", "observability", "s3", "tei-gpu", "weaviate"),
-    *("training-jobs-s3", "kueue"),
+    *("training-jobs", "kueue", "s3", "tei-gpu", "weaviate"),
+    *("gateway", "network-policies", "observability"),
     *("gpu-dra", "inference-pool", "keda"),
 )
 """Components that go together."""
@@ -72,8 +72,18 @@ def together(kubectl: Path, folder: Path, components: Iterable[str]) -> list[Man
     return build(kubectl, folder)
 
 
+def all_manifests(kubectl: Path, folder: Path) -> list[Manifest]:
+    """What every overlay and Job, every component alone, and the components together make; the
+    same manifest once."""
+    sets = [*((name,) for name in COMPONENTS), EVERYTHING]
+    found = [build(kubectl, overlay) for overlay in (*OVERLAYS, *JOBS)]
+    found += [together(kubectl, folder / "+".join(names), names) for names in sets]
+    texts = dict.fromkeys(yaml.safe_dump(each) for built in found for each in built)
+    return [yaml.safe_load(text) for text in texts]
+
+
 def _write(folder: Path, **content: Any) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for key in ("resources", "components"):
         content[key] = [os.path.relpath(path, folder) for path in content[key]]
     content = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **content}

@@ -18,7 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from .rendering import COMPONENTS, EVERYTHING, JOBS, OVERLAYS, ROOT, Manifest, build, together
+from .rendering import ROOT, Manifest, all_manifests
 
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
 """Of Kubernetes. The first has `resource.k8s.io/v1`."""
@@ -29,15 +29,7 @@ pytestmark = [pytest.mark.lint_k8s, pytest.mark.process, pytest.mark.timeout(120
 
 @pytest.fixture(scope="session")
 def manifests(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
-    """All that any overlay or component makes, the same ones once."""
-    alone = [(name,) for name in COMPONENTS]
-    found = [build(kubectl, overlay) for overlay in (*OVERLAYS, *JOBS)]
-    found += [
-        together(kubectl, tmp_path_factory.mktemp("overlay"), names)
-        for names in (*alone, EVERYTHING)
-    ]
-    texts = dict.fromkeys(yaml.safe_dump(each) for built in found for each in built)
-    return [yaml.safe_load(text) for text in texts]
+    return all_manifests(kubectl, tmp_path_factory.mktemp("overlays"))
 
 
 @pytest.fixture(scope="session")

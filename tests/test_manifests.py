@@ -203,7 +203,7 @@ def test_a_pod_with_gpus_finds_its_node_and_never_waits_for_the_one_that_it_repl
             surge = {"maxSurge": 0} if workload["kind"] == "Deployment" else {}
             assert rolling == {**surge, "maxUnavailable": 1}
         if name != "everything":
-            wanted = {"cpu": 0, "h100": 5, "a100": 3}[name]
+            wanted = {"cpu": 0, "h100": 4, "a100": 2}[name]
             assert sum(counts.values()) == wanted
 
 

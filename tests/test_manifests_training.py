@@ -30,7 +30,7 @@ def jobs(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
         name: together(kubectl, tmp_path_factory.mktemp("overlay"), names)
         for name, names in {
             "volume": ("training-jobs", "network-policies"),
-            "s3": ("training-jobs-s3", "s3", "kueue"),
+            "s3": ("training-jobs", "s3", "kueue"),
         }.items()
     }
 

@@ -44,6 +44,7 @@ PLACES: dict[type[BaseModel], Path] = {
     spec.ChecksSpec: ("checks",),
     spec.ReaderCheckSpec: ("checks", "reader"),
     spec.JudgeCheckSpec: ("checks", "judge"),
+    spec.LengthCheckSpec: ("checks", "length"),
     spec.CostsSpec: ("costs",),
     spec.ForgettingSpec: ("forgetting",),
     spec.ServicesSpec: ("services",),

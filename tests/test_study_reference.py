@@ -53,6 +53,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`checks`": spec.ChecksSpec,
     "`checks.reader`": spec.ReaderCheckSpec,
     "`checks.judge`": spec.JudgeCheckSpec,
+    "`checks.length`": spec.LengthCheckSpec,
     "`costs`": spec.CostsSpec,
     "`forgetting`": spec.ForgettingSpec,
     "`services`": spec.ServicesSpec,

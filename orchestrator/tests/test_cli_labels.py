@@ -63,9 +63,13 @@ def rate(page: Path, file: Path, score, rater: str = "ann", count: int | None = 
 
 def test_from_the_page_to_the_report(label, small, capsys, monkeypatch, tmp_path) -> None:
     page, sheet = tmp_path / "label.html", tmp_path / "ann.json"
+    sheet.write_text("{}")
+    code, _, err = label("import", str(sheet))
+    assert code == 1
+    assert "nobody was asked about small" in err
     code, out, _ = label("export", "--plan")
     assert code == 0
-    assert "accuracy: " in out or not out.strip()
+    assert "accuracy" in out
     code, out, err = label("export", "--pairs", "8", "--repeats", "2", "--out", str(page))
     assert code == 0, err
     assert re.match(r"\d+ pairs to label, \d+ of them twice", out)
@@ -96,6 +100,7 @@ def test_a_page_is_written_again_but_never_drawn_again_unasked(label, tmp_path) 
     flags = ["--pairs", "6", "--out", str(page)]
     assert label("export", *flags)[0] == 0
     before = page.read_bytes()
+    page.unlink()
     assert label("export", *flags)[0] == 0
     assert page.read_bytes() == before
     code, _, err = label("export", *flags, "--seed", "2")
@@ -103,13 +108,6 @@ def test_a_page_is_written_again_but_never_drawn_again_unasked(label, tmp_path) 
     assert "--redraw" in err
     assert label("export", *flags, "--seed", "2", "--redraw")[0] == 0
     assert page.read_bytes() != before
-
-
-def test_labels_before_anybody_was_asked(label, tmp_path) -> None:
-    (tmp_path / "ann.json").write_text("{}")
-    code, _, err = label("import", str(tmp_path / "ann.json"))
-    assert code == 1
-    assert "nobody was asked about small" in err
 
 
 def test_labels_of_answers_that_changed_are_left_out(label, small, tmp_path) -> None:

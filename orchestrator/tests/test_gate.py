@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,7 +25,7 @@ from tuneproof.gate import (
     rewrite,
 )
 from tuneproof.gate.policy import JudgePolicy
-from tuneproof.results import StudyResults
+from tuneproof.results import Looks, StudyResults
 from tuneproof.results.snapshot import results_json
 from tuneproof.servicekit.errors import InvalidInput
 
@@ -52,8 +53,8 @@ def test_an_arm_that_is_worse_does_not() -> None:
 
 
 def test_disasters_fail_an_arm_whose_interval_passes() -> None:
-    """One answer in twelve is ruined, the others are better: the mean is 0."""
-    differences = [-2.0 if item % 12 == 0 else 2.0 / 11 for item in range(240)]
+    """One answer in twenty is ruined, the others are better: the mean is 0."""
+    differences = [-2.0 if item % 20 == 0 else 2.0 / 19 for item in range(240)]
     assert failures(judged(differences)) == ["accuracy: losses of 2 or more"]
 
 
@@ -107,6 +108,14 @@ def test_a_choice_among_several_is_stricter() -> None:
     assert [one.tail for one in decisions] == [0.0125, 0.0125]
     assert choose(decisions) is decisions[1]
     assert choose([decide(judged(around(-1.0)), POLICY, "tuned")]) is None
+
+
+def test_a_study_that_stopped_early_is_tested_as_its_look_demands() -> None:
+    """What passes at the end of a study does not pass at a half-time that nobody planned for."""
+    results = judged(around(-0.17))
+    assert "accuracy: not worse, by judge judge" not in failures(results)
+    early = replace(results, looks=Looks(2, 1, (0.5, 1.0)))
+    assert "accuracy: not worse, by judge judge" in failures(early)
 
 
 def test_an_unfinished_study_does_not_pass() -> None:

@@ -12,9 +12,9 @@ from small_study import SmallStudy, invoke
 
 from tuneproof.analysis import compare
 from tuneproof.analysis.contrasts import (
+    against_wins,
     between_groups,
     contrasts_of,
-    disagrees,
     weights_over_sizes,
 )
 from tuneproof.analysis.pilots import pilots_of
@@ -152,9 +152,9 @@ def test_wins_and_means_that_disagree() -> None:
     (wins,) = [each for each in contrasts_of(results) if each.kind == "wins"]
     assert wins.value == pytest.approx(0.6)
     (one,) = compare(results).primary
-    assert disagrees(one.interval, wins.interval)
-    assert not disagrees(one.interval, one.interval)
-    assert not disagrees(None, wins.interval)
+    assert against_wins(results, compare(results)) == (one,)
+    other = judged(around(0.3))
+    assert against_wins(other, compare(other)) == ()
     notes = [each.text for each in warnings(results, compare(results))]
     assert any("more answers gain than lose" in text for text in notes)
 

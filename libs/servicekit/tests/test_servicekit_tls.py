@@ -240,6 +240,13 @@ def test_a_folder_that_cannot_serve_is_refused_at_the_start(
         ServerTls(secret.folder, client_certificates=True)
 
 
+def test_a_clients_certificate_without_its_key_is_refused(tmp_path: Path, ca) -> None:
+    found = files(ca, "client")
+    del found["tls.key"]
+    with pytest.raises(InvalidInput, match=r"lacks tls\.key"):
+        ClientTls(MountedSecret(tmp_path / "client", found).folder)
+
+
 def status_of(url: str, context: ssl.SSLContext) -> int:
     address = url.removeprefix("https://").partition("/")[0]
     connection = http.client.HTTPSConnection(address, context=context, timeout=10)

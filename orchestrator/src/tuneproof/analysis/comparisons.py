@@ -125,8 +125,7 @@ def compare(results: StudyResults) -> Comparisons:
     adjusted = 1.0 - (1.0 - results.confidence) / max(len(results.primary), 1)
     adjustment = ADJUSTMENT
     if results.looks is not None:
-        look = plan_looks(results.looks.fractions, adjusted)[results.looks.taken - 1]
-        adjusted = look.confidence
+        adjusted = at_this_look(results, adjusted)
         count = len(results.looks.fractions)
         adjustment += f" and look {results.looks.taken} of {count} (Lan and DeMets)"
     return Comparisons(
@@ -136,6 +135,13 @@ def compare(results: StudyResults) -> Comparisons:
         adjusted_confidence=adjusted,
         adjustment=adjustment,
     )
+
+
+def at_this_look(results: StudyResults, confidence: float) -> float:
+    """What one interval needs so that those of all planned looks hold together."""
+    if results.looks is None:
+        return confidence
+    return plan_looks(results.looks.fractions, confidence)[results.looks.taken - 1].confidence
 
 
 def compare_pair(results: StudyResults, named: PrimaryComparison, confidence: float) -> Comparison:

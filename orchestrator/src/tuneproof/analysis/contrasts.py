@@ -6,12 +6,13 @@ All are exploratory: each interval holds by itself, and none gives a verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
+from tuneproof.analysis.comparisons import Comparison, Comparisons
 from tuneproof.analysis.intervals import (
     Codes,
     Estimate,
@@ -22,8 +23,8 @@ from tuneproof.analysis.intervals import (
     interval_of,
 )
 from tuneproof.analysis.paired import paired
-from tuneproof.analysis.scores import measures_of
-from tuneproof.results import Cell, Measure, PrimaryComparison, StudyResults
+from tuneproof.analysis.scores import answers_by_cell, measures_of
+from tuneproof.results import Answer, Cell, Measure, PrimaryComparison, StudyResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,12 @@ class Contrast:
 
 def contrasts_of(results: StudyResults) -> tuple[Contrast, ...]:
     """Every contrast that the study's tuned cells allow, by the measures it compares by."""
-    known = measures_of(results)
+    known, answers = measures_of(results), answers_by_cell(results)
     names = dict.fromkeys(one.measure for one in results.primary)
     return tuple(
-        contrast for name in names for contrast in _Contrasts(results, known.of(name)).all()
+        contrast
+        for name in names
+        for contrast in _Contrasts(results, known.of(name), answers).all()
     )
 
 
@@ -121,6 +124,7 @@ class _Contrasts:
 
     results: StudyResults
     scale: Measure
+    answers: Mapping[str, Mapping[str, Answer]]
 
     def all(self) -> Iterator[Contrast]:
         recipes: dict[tuple[str, str], dict[int, list[Cell]]] = {}
@@ -203,6 +207,7 @@ class _Contrasts:
                 self.results,
                 PrimaryComparison(cell.name, self.results.baseline_of(cell), self.scale.name),
                 self.scale,
+                self.answers,
             ).differences
             for cell in cells
         ]
@@ -214,17 +219,22 @@ class _Contrasts:
         return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
 
 
-def net_wins(results: StudyResults, named: PrimaryComparison, scale: Measure) -> Contrast:
-    """The share of items that gain minus that of those that lose, of one comparison."""
-    pairs = paired(results, named, scale)
-    signs = np.sign(pairs.differences[pairs.scored])
-    found = estimate(signs, pairs.clusters[pairs.scored])
-    interval = interval_of(found, results.confidence, (-1.0, 1.0))
-    return Contrast("wins", named.cell, scale.name, found.difference, interval, found.items)
+def against_wins(results: StudyResults, comparisons: Comparisons) -> tuple[Comparison, ...]:
+    """Primary comparisons whose mean and net win rate surely point in opposite directions."""
+    answers = answers_by_cell(results)
 
+    def wins(one: Comparison) -> Interval | None:
+        named = PrimaryComparison(one.cell, one.against, one.measure)
+        pairs = paired(results, named, one.scale, answers)
+        signs = np.sign(pairs.differences[pairs.scored])
+        found = estimate(signs, pairs.clusters[pairs.scored])
+        return interval_of(found, results.confidence, (-1.0, 1.0))
 
-def disagrees(mean: Interval | None, wins: Interval | None) -> bool:
-    """Whether mean and net win rate surely point in opposite directions."""
-    if mean is None or wins is None:
-        return False
-    return (mean.low > 0.0 and wins.high < 0.0) or (mean.high < 0.0 and wins.low > 0.0)
+    return tuple(
+        one
+        for one in comparisons.primary
+        if one.interval is not None
+        and not one.interval.low <= 0.0 <= one.interval.high
+        and (share := wins(one)) is not None
+        and (share.high < 0.0 if one.interval.low > 0.0 else share.low > 0.0)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from tuneproof.analysis.anchoring import Flags
 from tuneproof.analysis.intervals import Codes, Floats
 from tuneproof.analysis.scores import answers_by_cell, score_of
-from tuneproof.results import Measure, PrimaryComparison, StudyResults
+from tuneproof.results import Answer, Measure, PrimaryComparison, StudyResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,18 @@ class Paired:
         return np.isfinite(self.differences)
 
 
-def paired(results: StudyResults, named: PrimaryComparison, scale: Measure) -> Paired:
-    """The differences of a comparison, item by item."""
-    answers = answers_by_cell(results)
+def paired(
+    results: StudyResults,
+    named: PrimaryComparison,
+    scale: Measure,
+    answers: Mapping[str, Mapping[str, Answer]] | None = None,
+) -> Paired:
+    """The differences of a comparison, item by item.
+
+    Args:
+        answers: `answers_by_cell`, for a caller with many comparisons.
+    """
+    answers = answers_by_cell(results) if answers is None else answers
     mine, theirs = answers.get(named.cell, {}), answers.get(named.against, {})
     high = math.nan if scale.high is None else scale.high
     codes: dict[str, int] = {}

@@ -16,6 +16,7 @@ from tuneproof.analysis.recipe import (
     recipe_interval,
     why_no_recipe,
 )
+from tuneproof.analysis.scores import answers_by_cell
 from tuneproof.analysis.verdict import Reading, read, words_of
 from tuneproof.results import Cell, Measure, PrimaryComparison, StudyResults
 
@@ -65,9 +66,9 @@ def _over_seeds(
     cell: Cell,
     named: list[Comparison],
 ) -> OverSeeds | None:
-    scale, margin = named[0].scale, named[0].margin or 0.0
+    scale, margin, answers = named[0].scale, named[0].margin or 0.0, answers_by_cell(results)
     pairs = [
-        paired(results, PrimaryComparison(one.cell, one.against, one.measure), scale)
+        paired(results, PrimaryComparison(one.cell, one.against, one.measure), scale, answers)
         for one in named
     ]
     differences = np.array([each.differences for each in pairs])

@@ -18,6 +18,7 @@ from tuneproof.analysis.guarantees import SevereLoss, guaranteed_lower, severe_l
 from tuneproof.analysis.intervals import Floats, Interval, Limits
 from tuneproof.analysis.judge_bias import tipping_point
 from tuneproof.analysis.paired import Paired, paired
+from tuneproof.analysis.scores import answers_by_cell
 from tuneproof.analysis.verdict import Reading, read, words_of
 from tuneproof.results import Measure, PrimaryComparison, Rating, StudyResults
 
@@ -66,10 +67,11 @@ class Support:
 
 def supports_of(results: StudyResults, comparisons: Comparisons) -> tuple[Support, ...]:
     """What each primary comparison stands on, in their order."""
-    found = []
+    found, answers = [], answers_by_cell(results)
+    tail = tail_at_looks(results, (1.0 - results.confidence) / 2.0 / max(len(results.primary), 1))
     for one in comparisons.primary:
         named = PrimaryComparison(one.cell, one.against, one.measure)
-        pairs = paired(results, named, one.scale)
+        pairs = paired(results, named, one.scale, answers)
         confidence = comparisons.adjusted_confidence
         margin = one.margin or 0.0
         people = by_people(
@@ -80,7 +82,7 @@ def supports_of(results: StudyResults, comparisons: Comparisons) -> tuple[Suppor
                 one,
                 people,
                 None if people else tipping_point(one.interval, margin),
-                guaranteed_of(pairs, one.scale, tail=(1.0 - confidence) / 2.0),
+                guaranteed_of(pairs, one.scale, tail=tail),
             )
         )
     return tuple(found)
@@ -131,6 +133,11 @@ def by_people(
         int(labelled.sum()),
         len({one.rater for one in ratings}),
     )
+
+
+def tail_at_looks(results: StudyResults, tail: float) -> float:
+    """One-sided error of a bound that has no spending of its own: an even share of each look."""
+    return tail if results.looks is None else tail / len(results.looks.fractions)
 
 
 def guaranteed_of(

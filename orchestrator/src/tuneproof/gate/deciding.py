@@ -2,7 +2,8 @@
 
 Each check errs at the policy's one-sided tail without adjustment: the gate passes a bad adapter
 only if the check that it truly fails errs (an intersection-union test, Berger 1982, Technometrics
-24:295). The choice among K adapters is another matter: each is tested at the tail divided by K.
+24:295). The choice among K adapters is another matter: each is tested at the tail divided by K. A
+study that stopped at an interim look is tested as that look demands.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tuneproof.analysis import costs_by_cell, measures_of
-from tuneproof.analysis.comparisons import Comparison, compare_pair
+from tuneproof.analysis.comparisons import Comparison, at_this_look, compare_pair
 from tuneproof.analysis.paired import paired
-from tuneproof.analysis.support import by_people, guaranteed_of
+from tuneproof.analysis.support import by_people, guaranteed_of, tail_at_looks
 from tuneproof.gate.policy import Policy
 from tuneproof.results import STRATA, Cell, PrimaryComparison, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
@@ -122,7 +123,7 @@ class _Gate:
         self, results: StudyResults, measure: str, where: str
     ) -> tuple[float | None, list[Check]]:
         named = PrimaryComparison(self.cell.name, self.against, measure)
-        confidence = 1.0 - 2.0 * self.tail
+        confidence = at_this_look(self.results, 1.0 - 2.0 * self.tail)
         found = compare_pair(results, named, confidence)
         margin = results.margin[measure]
         checks = [self._not_worse(found, margin, where)]
@@ -141,7 +142,7 @@ class _Gate:
         bounds = guaranteed_of(
             pairs,
             found.scale,
-            tail=self.tail,
+            tail=tail_at_looks(self.results, self.tail),
             points=self.policy.severe_loss.points if self.policy.severe_loss else None,
         )
         if bounds is not None and self.policy.guaranteed:

@@ -18,7 +18,7 @@ class SevereLossPolicy(_Section):
 
     points: float | None = Field(default=None, gt=0)
     """What a severe loss is, in the measure's units; without it, half of the measure's range."""
-    share: float = Field(default=0.1, gt=0, lt=1)
+    share: float = Field(default=0.05, gt=0, lt=1)
     """The upper bound of the share of items that lose as much must be below."""
 
 

@@ -60,9 +60,9 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     unscored}); `models` (name, content, baseline, is_api, input_price, output_price, refused);
     `strata` (each kind of question: name retrieved | missed | unanswerable | unknown, items,
     clusters, refusal_is_right, cells by name {answered, refused, means}); `failures` (rules: each
-    name, label, text; cells by name: answers that break each rule); `checks` (reader, judge: the
-    results' own fields); `retrieval` or null; `provenance`; `stage_seconds`; `prices` (currency,
-    gpu_hour, of a million prompt_tokens and completion_tokens) or null.
+    name, label, text; cells by name: answers that break each rule); `checks` (reader, judge,
+    length: the results' own fields); `retrieval` or null; `provenance`; `stage_seconds`; `prices`
+    (currency, gpu_hour, of a million prompt_tokens and completion_tokens) or null.
     """
     found = findings(results, comparisons)
     value = {
@@ -84,7 +84,11 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         "models": results.models,
         "strata": strata_of(results),
         "failures": {"rules": RULES, "cells": failure_counts(failures_by_cell(results))},
-        "checks": {"reader": results.reader_checks, "judge": results.judge_checks},
+        "checks": {
+            "reader": results.reader_checks,
+            "judge": results.judge_checks,
+            "length": results.length_probes,
+        },
         **_fields(results, "retrieval", "provenance", "stage_seconds", "prices"),
     }
     plain: dict[str, Any] = _JSON.dump_python(value, mode="json")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneproof.analysis import Comparison, Comparisons
-from tuneproof.analysis.contrasts import contrasts_of, disagrees, net_wins
+from tuneproof.analysis.contrasts import against_wins, contrasts_of
 from tuneproof.analysis.intervals import Interval
 from tuneproof.analysis.raters import Agreement, Bias, agreements_of
 from tuneproof.analysis.seeds import OverSeeds, over_seeds_of
 from tuneproof.analysis.support import ByPeople, Guaranteed, Support, supports_of
 from tuneproof.report.numbers import decimals_of, label_of, plain, signed
-from tuneproof.results import PrimaryComparison, StudyResults
+from tuneproof.results import StudyResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,14 @@ def seed_rows(results: StudyResults, comparisons: Comparisons) -> tuple[tuple[st
     return tuple(rows)
 
 
-def against_wins(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
+def wins_apart(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
     """A sentence for each comparison whose mean and net win rate disagree."""
-    for one in comparisons.primary:
-        wins = net_wins(results, PrimaryComparison(one.cell, one.against, one.measure), one.scale)
-        if disagrees(one.interval, wins.interval):
-            most, few = ("gain", "lose") if wins.value > 0.0 else ("lose", "gain")
-            yield (
-                f"{one.cell}, {label_of(one.measure)}: more answers {most} than {few}, but the mean"
-                f" goes the other way: the few that {few} do so by much."
-            )
+    for one in against_wins(results, comparisons):
+        most, few = ("gain", "lose") if (one.difference or 0.0) < 0.0 else ("lose", "gain")
+        yield (
+            f"{one.cell}, {label_of(one.measure)}: more answers {most} than {few}, but the mean"
+            f" goes the other way: the few that {few} do so by much."
+        )
 
 
 def contrast_rows(results: StudyResults) -> tuple[tuple[str, str], ...]:
@@ -92,6 +90,8 @@ def contrast_rows(results: StudyResults) -> tuple[tuple[str, str], ...]:
 
 def disagreements(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
     """A sentence for each verdict of the judge that people do not bear out."""
+    if not results.labels:
+        return
     labels = {cell.name: cell.label for cell in results.cells}
     for one in supports_of(results, comparisons):
         found, people = one.comparison, one.anchored

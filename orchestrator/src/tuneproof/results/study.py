@@ -267,6 +267,21 @@ class JudgeCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthProbe:
+    """What a judge gives for length alone: the same content said once and said twice."""
+
+    criterion: str
+    answers: int
+    """Scored in both lengths."""
+    unscored: int
+    points: float
+    """Mean gain for each doubling of the words, in the criterion's unit."""
+    standard_error: float | None
+    """By CR2; None where all are in one cluster."""
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
 class PrimaryComparison:
     """A comparison that the study file named before the run."""
 
@@ -334,6 +349,8 @@ class StudyResults:
     """The first base's first."""
     labels: tuple[Rating, ...] = ()
     """What people said; empty where nobody was asked."""
+    length_probes: tuple[LengthProbe, ...] = ()
+    """By criterion, in the order of `criteria`; empty without a probe."""
     looks: Looks | None = None
     """None where the study is read once, at its end."""
 

@@ -16,6 +16,7 @@ from tuneproof.results import (
     Grade,
     ItemResult,
     JudgeCheck,
+    LengthProbe,
     Model,
     Prices,
     Rating,
@@ -33,6 +34,7 @@ from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
 from tuneproof.study.steps.forgetting import failures_of, forgetting_tasks, scores_of
+from tuneproof.study.steps.probing import length_probe
 from tuneproof.study.steps.timing import alone_of, timed_tasks
 
 
@@ -78,6 +80,7 @@ def load_results(chain: Chain) -> StudyResults:
         models=_models(chain),
         labels=labels,
         looks=plan.looks,
+        length_probes=_length_probes(chain),
     )
 
 
@@ -252,11 +255,19 @@ def _reader_checks(chain: Chain) -> tuple[ReaderCheck, ...]:
 
 
 def _judge_checks(chain: Chain, answers: tuple[Answer, ...]) -> tuple[JudgeCheck, ...]:
-    outputs = chain.state.outputs(dict(enumerate(chain.form_grades())))
+    outputs = chain.state.outputs(dict(enumerate(chain.form_grades()[: len(chain.forms)])))
     forms = [(chain.forms[place], grade_from_json(output)) for place, output in outputs.items()]
     given = answers_as_forms(chain.plan, answers) if forms else []
     checks = [judge_check(measure, forms, given) for measure in chain.identities.measures]
     return tuple(check for check in checks if check is not None)
+
+
+def _length_probes(chain: Chain) -> tuple[LengthProbe, ...]:
+    tasks = dict(enumerate(chain.form_grades()[len(chain.forms) :]))
+    found = {at: grade_from_json(output) for at, output in chain.state.outputs(tasks).items()}
+    both = [(found.get(2 * at), found.get(2 * at + 1)) for at in range(len(chain.probes))]
+    probed = [length_probe(one, chain.probes, both) for one in chain.identities.measures]
+    return tuple(one for one in probed if one is not None)
 
 
 def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tuple[str, ...]:

@@ -49,8 +49,7 @@ def status_of(chain: Chain) -> list[Count]:
         works = chain.reader_answers()
         stages.add(READER_ANSWERS, [work.task for work in works], total=len(works))
         stages.add(READER_SCORES, _grades_of(chain, works), total=len(works))
-    if chain.forms:
-        tasks = chain.form_grades()
+    if tasks := chain.form_grades():
         stages.add(JUDGE_CHECK, tasks, total=len(tasks))
     return [*stages.counts, *last_stages_of(chain)]
 

@@ -73,7 +73,8 @@ class CertificateFolder:
         folder = version.resolve() if version.exists() else self._folder
         try:
             found = {name: _content(folder / name) for name in (CERTIFICATE, KEY, AUTHORITIES)}
-            if missing := sorted(name for name in self._needed if found[name] is None):
+            needed = self._needed | ({KEY} if found[CERTIFICATE] is not None else set())
+            if missing := sorted(name for name in needed if found[name] is None):
                 raise InvalidInput(
                     f"{self._folder} lacks {' and '.join(missing)}; a Secret of cert-manager has"
                     f" {CERTIFICATE}, {KEY} and {AUTHORITIES}"

@@ -147,11 +147,18 @@ class JudgeCheckSpec(Section):
     forms: int = Field(default=300, ge=1)
 
 
+class LengthCheckSpec(Section):
+    """The judge, on the same content said once and said twice."""
+
+    answers: int = Field(default=50, ge=2)
+
+
 class ChecksSpec(Section):
     """Measurements of the instruments themselves."""
 
     reader: ReaderCheckSpec | None = None
     judge: JudgeCheckSpec | None = None
+    length: LengthCheckSpec | None = None
 
 
 class CostsSpec(Section):

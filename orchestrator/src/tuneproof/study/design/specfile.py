@@ -41,8 +41,9 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
         )
     if spec.judge is not None:
         found += repeated(spec.judge.rubrics, ("judge", "rubrics"), "rubric")
-    if spec.checks.judge is not None and spec.judge is None:
-        found.append((("checks", "judge"), "there is no judge to check: name `judge: {rubrics}`"))
+    for name in ("judge", "length"):
+        if getattr(spec.checks, name) is not None and spec.judge is None:
+            found.append((("checks", name), "there is no judge to check: name `judge: {rubrics}`"))
     found += _costs(spec)
     if spec.judge is None:
         found += [

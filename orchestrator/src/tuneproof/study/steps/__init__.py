@@ -11,5 +11,6 @@ serving     adapters in the generator: had served, and withdrawn
 api_answering   instead, of models that are only asked
 forgetting  tasks of `lm_eval` before and after tuning
 timing      a few answers once more, one at a time
+probing     the judge's taste for length
 checks      the instruments themselves: the reader and the judge on known ground
 """

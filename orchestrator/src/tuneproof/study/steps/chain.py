@@ -19,6 +19,7 @@ from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
 from tuneproof.study.steps.given import given_task
 from tuneproof.study.steps.pairs import example_pairs, training_data, tuning_pairs
+from tuneproof.study.steps.probing import probes_of
 from tuneproof.study.steps.searches import Searches
 
 
@@ -61,6 +62,8 @@ class Chain:
         """Of the reader's check; empty without one."""
         self.forms = judge_forms(plan)
         """Of the judge's check; empty without one."""
+        self.probes = probes_of(plan)
+        """Of the judge's taste for length; empty without a probe."""
 
     def part(self, model: str) -> Chain:
         """The work of one model alone."""
@@ -171,11 +174,18 @@ class Chain:
         return self._grade_task(work.asked, text)
 
     def form_grades(self) -> list[Task]:
-        """Grades of the judge's check, in the order of the forms."""
-        return [
+        """Grades of the judge's checks: in the order of the forms, then of the probes, each once
+        short and once long."""
+        forms = [
             self._grade_task(Question(each.id, each.question, (each.reference,), ()), each.answer)
             for each in self.forms
         ]
+        probes = [
+            self._grade_task(each.asked, text)
+            for each in self.probes
+            for text in (each.short, each.long)
+        ]
+        return forms + probes
 
     def _training_task(self, cell: PlannedCell, data: bytes) -> Task:
         inputs = {
