@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,17 @@ class Cluster:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
+
+    def define(self, group: str) -> None:
+        """Adds the custom resources of a group, without their controllers."""
+        paths = sorted(self._script.parent.glob(f"crds/{group}_*.yaml"))
+        for path in paths:
+            self.kubectl("apply", "--server-side", "--filename", path)
+        end = time.monotonic() + 30
+        served: list[str] = []
+        while len(served) < len(paths):
+            assert time.monotonic() < end, f"{group} is not served"
+            served = self.kubectl("api-resources", "--api-group", group, "-o", "name").split()
 
     def may(self, account: str, asked: str, namespace: str, *, of: str = "tuneproof") -> bool:
         """Whether a service account may do something in a namespace, as `get pods/log`.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tuneproof.adapters import Registry, open_storage
+from tuneproof_trainer.execution.jobs import Placement, job_for
+from tuneproof_trainer.execution.profiles import load_pods
+from tuneproof_trainer.execution.protocol import Attempt
+from tuneproof_trainer.record import Job, RunState, RunStatus
 
 from ..rendering import together
 from .cluster import Cluster, Manifest
@@ -26,10 +30,9 @@ from .training import (
     write_root,
 )
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 RIGHTS = ("Namespace", "ServiceAccount", "Role", "RoleBinding")
-DEFINITIONS = Path(os.environ.get("TUNEPROOF_TOOLS", "")) / "kubernetes" / "crds"
 GPUS = {"h100": "NVIDIA-H100-80GB-HBM3", "a100": "NVIDIA-A100-SXM4-80GB"}
 
 
@@ -194,6 +197,25 @@ async def test_a_trainer_without_the_right_to_make_jobs_says_so_and_ends(
             pass
 
 
+async def test_in_a_pod_it_finds_the_cluster_its_namespace_and_its_image(ground: Ground) -> None:
+    code = """
+from tuneproof_trainer.execution.cluster import Cluster
+found = Cluster()
+print(found.namespace, found.own_image(), found.job("none"), found.pods("none"))
+"""
+    pod = job_of(ground, "small")["spec"]["template"]["spec"]
+    pod |= {"serviceAccountName": "trainer", "automountServiceAccountToken": True}
+    pod["containers"][0] |= {"command": ["python", "-c", code], "args": []}
+    name = {"name": "trainer-0", "namespace": NAMESPACE}
+    kubectl = ground.cluster.kubectl
+    ground.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": name, "spec": pod})
+    ended = "--for=jsonpath={.status.phase}=Succeeded"
+    kubectl("wait", ended, "pod/trainer-0", "--namespace", NAMESPACE, "--timeout", "60s")
+    said = kubectl("logs", "trainer-0", "--namespace", NAMESPACE)
+    assert said.split() == [NAMESPACE, IMAGE, "None", "[]"]
+    kubectl("delete", "pod", "trainer-0", "--namespace", NAMESPACE)
+
+
 def test_only_the_trainer_makes_jobs_and_it_may_do_no_more_than_it_needs(ground: Ground) -> None:
     cluster = ground.cluster
     needed = ("create jobs", "get jobs", "delete jobs", "get pods", "list pods", "list events")
@@ -211,8 +233,57 @@ def test_only_the_trainer_makes_jobs_and_it_may_do_no_more_than_it_needs(ground:
 
 def test_queues_and_the_manifests_are_accepted(ground: Ground, manifests: list[Manifest]) -> None:
     """By the API server and the schemas of Kueue, without a warning of Pod Security."""
-    for definition in sorted(DEFINITIONS.glob("kueue*.yaml")):
-        ground.cluster.kubectl("apply", "--server-side", "--filename", definition)
+    ground.cluster.define("kueue.x-k8s.io")
     said = ground.cluster.apply(*manifests, dry_run=True)
     assert "Warning" not in said
     assert "clusterqueue.kueue.x-k8s.io/training serverside-applied" in said
+    queued = job_of(ground, "h100", queue="training")
+    assert queued["spec"]["suspend"] is True
+    assert "Warning" not in ground.cluster.apply(queued, dry_run=True)
+
+
+def test_a_workers_pod_fits_into_a_train_job_of_kubeflow(ground: Ground) -> None:
+    """The trainer makes Jobs alone (docs/runs.md says why); this is how one would be written."""
+    ground.cluster.define("trainer.kubeflow.org")
+    pod = job_of(ground, "h100")["spec"]["template"]["spec"]
+    (worker,) = pod["containers"]
+    kept = ("env", "securityContext", "volumeMounts")
+    placed = ("nodeSelector", "securityContext", "serviceAccountName", "tolerations", "volumes")
+    patch = {
+        **{key: pod[key] for key in (*placed, "terminationGracePeriodSeconds")},
+        "containers": [{"name": "node", **{key: worker[key] for key in kept}}],
+    }
+    replicated = {"name": "node", "template": {"spec": {"template": {"spec": patch}}}}
+    said = ground.cluster.apply(
+        {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "TrainJob",
+            "metadata": {"name": "a", "namespace": NAMESPACE},
+            "spec": {
+                "runtimeRef": {"name": "tuneproof-worker"},
+                "trainer": {
+                    **{key: worker[key] for key in ("image", "command", "args")},
+                    "numNodes": 1,
+                    "resourcesPerNode": worker["resources"],
+                },
+                "runtimePatches": [
+                    {
+                        "manager": "tuneproof.dev/trainer",
+                        "trainingRuntimeSpec": {
+                            "template": {"spec": {"replicatedJobs": [replicated]}}
+                        },
+                    }
+                ],
+            },
+        },
+        dry_run=True,
+    )
+    assert "trainjob.trainer.kubeflow.org/a serverside-applied" in said
+
+
+def job_of(ground: Ground, profile: str, queue: str = "") -> Manifest:
+    """The Job of an attempt, as the trainer makes it."""
+    status = RunStatus(id="a", state=RunState.RUNNING, create_time=datetime.now(UTC))
+    work = Job(run_id="a", base_folder="/b", artifacts="s3://a", device="cpu", threads=1)
+    pods = load_pods(profile, ground.profiles)
+    return job_for(Attempt(status, work), Placement(IMAGE, pods, NAMESPACE, queue=queue))

@@ -268,7 +268,7 @@ async def test_a_trainer_waits_for_the_one_that_took_the_run_to_make_its_job(
     task = asyncio.create_task(executor.follow(attempt))
     await until(lambda: "has not made its Job" in (executor.waits_for(attempt) or ""))
     monkeypatch.setattr("tuneproof_trainer.execution.kubernetes._PATIENCE_SECONDS", 0)
-    assert (await task).reason == "its Job was deleted"
+    assert (await task).reason == "no Job was made for it"
 
 
 async def test_a_job_that_its_queue_suspends_is_deleted_for_the_next_attempt_has_its_own(
@@ -327,6 +327,20 @@ async def test_a_run_says_what_its_worker_waits_for_until_it_begins(tmp_path: Pa
         assert script.stopped == []
         script.go.set()
         await bench.until("a", RunState.SUCCEEDED)
+
+
+async def test_an_api_that_is_out_of_reach_does_not_end_the_run(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(tmp_path) as (_, kubeconfig):
+        monkeypatch.setattr(KUBECONFIG, kubeconfig)
+        placement = Placement("image:1", load_pods("cpu"), "x")
+        executor = KubernetesExecutor(store, Cluster(), placement, poll_seconds=0.02)
+    attempt = Attempt(STATUS, WORK)
+    task = asyncio.create_task(executor.execute(attempt))
+    await until(lambda: "cannot be reached" in (executor.waits_for(attempt) or ""))
+    attempt.saves = False
+    await stop(task)
 
 
 async def stop(task: asyncio.Task[Any]) -> None:

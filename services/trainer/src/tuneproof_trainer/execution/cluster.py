@@ -50,6 +50,7 @@ class Cluster:
                 "executor kubernetes needs a cluster: a pod whose service account has a token, or"
                 f" a kubeconfig ({error})"
             ) from None
+        settings.retries = False  # Whoever calls asks again, and knows for how long.
         api = client.ApiClient(settings)
         self.namespace = namespace or own
         self._jobs = client.BatchV1Api(api)

@@ -128,7 +128,8 @@ class KubernetesExecutor:
             raise Unavailable("the trainer that took it has not made its Job yet")
         if work is None or begun:
             # A second pod of this attempt could meet the first: the next attempt fences it.
-            return WorkerResult(ending=WorkerEnding.RETRY, reason="its Job was deleted")
+            reason = "its Job was deleted" if begun else "no Job was made for it"
+            return WorkerResult(ending=WorkerEnding.RETRY, reason=reason)
         self._cluster.create(job_for(Attempt(attempt.status, work), self._placement))
         return None
 
