@@ -24,7 +24,7 @@ from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.execution.local import LocalExecutor
 from tuneproof_trainer.execution.protocol import Attempt
 from tuneproof_trainer.plan.device import Device
-from tuneproof_trainer.record import Job, RunState, RunStatus, WorkerEnding, WorkerResult
+from tuneproof_trainer.record import Heartbeat, Job, RunState, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.spec import RunSpec
 
@@ -91,6 +91,11 @@ class Bench:
                 if str(self.artifacts).encode() in words and run_id.encode() in words:
                     found.append(int(place.parent.name))
         return sorted(found)
+
+    def step(self, run_id: str, number: int) -> int:
+        """That an attempt has reached."""
+        beat = self.store.read(Heartbeat, run_id, number)
+        return beat.step.step if beat and beat.step else 0
 
     def losses(self, run_id: str) -> list[float]:
         return [step.loss for step in self.store.metrics(run_id).read()]
@@ -165,7 +170,7 @@ async def test_a_training_goes_on_when_one_of_its_processes_is_killed(
     assert not bench.processes("two")
 
     stopped = bench.start("two", 2, devices=2, checkpoint_steps=0)
-    await until(lambda: stopped.done() or len(bench.losses("two")) >= 20)
+    await until(lambda: stopped.done() or bench.step("two", 2) >= 20)
     assert not stopped.done(), stopped.result()
     stopped.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -15,7 +15,9 @@ from tuneproof_trainer.bases import Base
 from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.plan.batches import divide, divisors
 from tuneproof_trainer.plan.device import CPU, Device, find_device, parse_gpus
+from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.worker.processes import Place, variables
 
 DIGEST = "sha256:" + "0" * 64
 EIGHT_B: dict[str, Any] = {
@@ -214,3 +216,30 @@ def test_a_device_is_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_device("auto") == CPU
     assert find_device("auto", 80) == Device(on_gpu=True, memory_bytes=80 * GIB, name="cuda")
     assert find_device("cuda") == Device(on_gpu=True, name="cuda")
+
+
+def test_a_run_for_other_devices_is_refused_before_it_starts() -> None:
+    """As one that another trainer created, or this one before it had more devices."""
+    made = spec(effective_batch_size=12, micro_batch_size=3)
+    for processes in (1, 2, 4):
+        made.refuse_indivisible(processes)
+    with pytest.raises(InvalidInput, match="12 in micro-batches of 3, which 3 devices cannot"):
+        made.refuse_indivisible(3)
+    assert find_device("cpu", count=3) == Device(count=3)
+
+
+def test_processes_find_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(run_id="a", base_folder="", artifacts="", device="cpu", threads=1)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    place = Place.here(2)
+    assert (place.is_first, Place(0, 0).is_first, Place(0, 1).is_first) == (False, True, False)
+    assert variables(job, place) == {}
+    job = job.model_copy(update={"devices": 4, "nodes": 2})
+    with pytest.raises(InvalidInput, match="on 2 nodes, and MASTER_ADDR is not set"):
+        variables(job, place)
+    monkeypatch.setenv("MASTER_ADDR", "first.pods")
+    found = variables(job, place)
+    assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"]) == ("6", "8", "2")
+    assert (found["MASTER_ADDR"], found["MASTER_PORT"]) == ("first.pods", "29500")
