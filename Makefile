@@ -50,7 +50,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -109,6 +109,9 @@ bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated a
 
 bench-train: $(STAMP)  ## Measure the trainer against TRL alone, with its defaults and with our settings
 	$(BIN)/python benchmarks/train.py
+
+verify-train: $(STAMP)  ## A training whose store is away for a minute (needs an S3 server: TUNEPROOF_TOOLS)
+	TUNEPROOF_STORE_AWAY_SECONDS=60 $(BIN)/pytest services/trainer/tests/test_trainer_replicas.py -k store_is_away --durations=1
 
 verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
 	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4

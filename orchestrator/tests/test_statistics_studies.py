@@ -10,7 +10,7 @@ from judged_pairs import around, judged
 from paper_study import paper_study
 from small_study import SmallStudy, invoke
 
-from tuneproof.analysis import compare
+from tuneproof.analysis import Verdict, compare
 from tuneproof.analysis.contrasts import (
     against_wins,
     between_groups,
@@ -21,7 +21,7 @@ from tuneproof.analysis.pilots import pilots_of
 from tuneproof.analysis.planning import anchored_reach
 from tuneproof.analysis.raters import slope_of
 from tuneproof.analysis.seeds import over_seeds_of
-from tuneproof.report import build_report, report_json, warnings
+from tuneproof.report import build_report, findings, report_json, warnings
 from tuneproof.results import Answer, Repeat, StudyResults
 
 
@@ -44,6 +44,23 @@ def test_a_recipe_of_three_seeds_has_a_verdict_one_of_two_has_none() -> None:
     assert "a recipe needs 3" in build_report(two, compare(two))
     recipes = report_json(three, comparisons)["recipes"]
     assert {one["verdict"] for one in recipes} <= {"better", "worse", "equivalent", "undecided"}
+
+
+def test_a_claim_about_fine_tuning_needs_the_recipes_own_verdict() -> None:
+    two, three = (paper_study(items=60, seeds=seeds, sizes=(200,)) for seeds in (2, 3))
+    assert not any(one.recipe for one in findings(two, compare(two)))
+    comparisons = compare(three)
+    recipes = {
+        (one.model, one.arm): one.reading.verdict for one in over_seeds_of(three, comparisons)
+    }
+    assert recipes["Llama", "full"] is Verdict.WORSE
+    found = [one for one in findings(three, comparisons) if one.model == "Llama" and one.recipe]
+    assert {one.arm for one in found} >= {"full"}
+    # One seed with another verdict: the recipe is not what each of them is.
+    other = replace(comparisons.primary[0], verdict=Verdict.BETTER)
+    changed = replace(comparisons, primary=(other, *comparisons.primary[1:]))
+    first = next(one for one in findings(three, changed) if one.cell == other.cell)
+    assert not first.recipe
 
 
 def test_a_single_seed_is_no_recipe() -> None:

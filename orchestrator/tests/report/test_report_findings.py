@@ -91,10 +91,12 @@ def test_the_headline_follows_the_cells(directions: list[Direction], start: str)
         ("equivalent", "Fine-tuning makes no difference that matters, by "),
     ],
 )
-def test_only_three_seeds_speak_of_fine_tuning(direction: Direction, start: str) -> None:
-    assert headline([cell(direction, seed) for seed in (1, 2, 3)]).startswith(start)
-    assert headline([cell(direction, seed) for seed in (1, 2)]).startswith("The tuned adapters ")
-    lone = [*(cell(direction, seed) for seed in (1, 2, 3)), cell(direction, 1, "b")]
+def test_only_recipes_with_their_own_verdict_speak_of_fine_tuning(
+    direction: Direction, start: str
+) -> None:
+    seeds = [replace(cell(direction, seed), recipe=True) for seed in (1, 2, 3)]
+    assert headline(seeds).startswith(start)
+    lone = [*seeds, cell(direction, 1, "b")]
     assert headline(lone).startswith("The tuned adapters ")
 
 

@@ -212,25 +212,27 @@ def test_a_gpu_that_is_not_there_is_told(
 
 
 @pytest.mark.parametrize(
-    ("device", "given", "shown"),
+    ("device", "count", "given", "shown"),
     [
-        ("auto", None, "0"),
-        ("cuda", "3,1", "3"),
-        ("auto", "GPU-7f,GPU-8a", "GPU-7f"),
-        ("auto", "", ""),
-        ("cpu", "3,1", ""),
+        ("auto", 1, None, "0"),
+        ("auto", 2, None, "0,1"),
+        ("cuda", 1, "3,1", "3"),
+        ("cuda", 2, "3,1,2", "3,1"),
+        ("auto", 1, "GPU-7f,GPU-8a", "GPU-7f"),
+        ("auto", 1, "", ""),
+        ("cpu", 2, "3,1", ""),
     ],
 )
-def test_a_worker_sees_one_gpu_or_none(
-    monkeypatch: pytest.MonkeyPatch, device: str, given: str | None, shown: str
+def test_a_worker_sees_its_gpus_or_none(
+    monkeypatch: pytest.MonkeyPatch, device: str, count: int, given: str | None, shown: str
 ) -> None:
     """TRL 1.16 refuses several GPUs in a process; bitsandbytes takes one that nobody asked for."""
-    from tuneproof_trainer.worker.__main__ import _visible_devices
+    from tuneproof_trainer.worker.processes import visible_devices
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert _visible_devices(device) == {"CUDA_VISIBLE_DEVICES": shown}
+    assert visible_devices(device, count) == {"CUDA_VISIBLE_DEVICES": shown}
 
 
 def test_skipped_modules_and_the_output_stay_unquantised(base_folder: Path, tmp_path: Path) -> None:

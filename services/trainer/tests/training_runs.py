@@ -74,8 +74,11 @@ class Trained:
             validation=tokenise(tokenizer, validation or [], max_length=64, path="v"),
         )
         self.weights = target / "adapter_model.safetensors"
-        self.digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         self.losses = [step.loss for step in self.steps]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def tensors(self) -> dict[str, Any]:
         from safetensors.torch import load_file

@@ -40,8 +40,10 @@ class OverSeeds:
     why_not: str
 
 
-def over_seeds_of(results: StudyResults, comparisons: Comparisons) -> tuple[OverSeeds, ...]:
-    """Every recipe of two seeds or more that primary comparisons name, by measure.
+def over_seeds_of(
+    results: StudyResults, comparisons: Comparisons, *, fewest: int = 2
+) -> tuple[OverSeeds, ...]:
+    """Every recipe of some seeds, two by default, that primary comparisons name, by measure.
 
     Items that a seed, or the baseline, lacks a score of are left out of all seeds.
     """
@@ -55,7 +57,7 @@ def over_seeds_of(results: StudyResults, comparisons: Comparisons) -> tuple[Over
     found = (
         _over_seeds(results, comparisons, cells[named[0].cell], named)
         for named in groups.values()
-        if len(named) > 1
+        if len(named) >= fewest
     )
     return tuple(one for one in found if one is not None)
 

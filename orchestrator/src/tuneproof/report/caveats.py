@@ -58,7 +58,8 @@ def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, .
     if found and not speaks_of_the_recipe(found):
         notes.append(
             "The verdicts are about these trained adapters. Another training seed may give another "
-            f"adapter; a claim about fine-tuning needs {RECIPE_SEEDS} seeds or more."
+            f"adapter; a claim about fine-tuning needs {RECIPE_SEEDS} seeds or more that agree"
+            " with their recipe's interval."
         )
     if (looks := results.looks) is not None:
         early = looks.taken < len(looks.fractions)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuneproof.analysis import Comparison, Comparisons, Verdict
+from tuneproof.analysis.seeds import over_seeds_of
 from tuneproof.report.numbers import decimals_of, interval_text, label_of, phrase_of, plain, signed
 from tuneproof.results import Cell, StudyResults
 
@@ -58,12 +59,15 @@ class CellFinding:
     """Another system answered."""
     model: str = ""
     """Name of the cell's model."""
+    recipe: bool = False
+    """Its recipe, over three seeds or more, has the verdicts of each of its seeds."""
 
 
 def findings(results: StudyResults, comparisons: Comparisons) -> tuple[CellFinding, ...]:
     """A finding for each cell that a primary comparison names, in the order of the cells."""
+    recipes = _recipes_alike(results, comparisons)
     return tuple(
-        _finding(results, cell, named)
+        _finding(results, cell, named, recipe=(cell.model, cell.arm, cell.size) in recipes)
         for cell in results.cells
         if (named := comparisons.of_cell(cell.name))
     )
@@ -115,7 +119,9 @@ _LEADS: dict[Direction, str] = {
 }
 
 
-def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> CellFinding:
+def _finding(
+    results: StudyResults, cell: Cell, named: Sequence[Comparison], *, recipe: bool
+) -> CellFinding:
     by_verdict: dict[Verdict, list[str]] = {}
     for one in named:
         if one.verdict is not None:
@@ -137,6 +143,7 @@ def _finding(results: StudyResults, cell: Cell, named: Sequence[Comparison]) -> 
         tuned=cell.tuned,
         imported=cell.imported,
         model=cell.model,
+        recipe=recipe,
     )
 
 
@@ -196,13 +203,23 @@ def lead_of(found: Sequence[CellFinding]) -> str:
 
 
 def speaks_of_the_recipe(found: Sequence[CellFinding]) -> bool:
-    """Whether each tuned arm has, at each size, enough seeds for a statement about fine-tuning."""
-    seeds: dict[tuple[str, str, int], set[int]] = {}
-    for one in found:
-        if not one.tuned:
-            continue
-        seeds.setdefault((one.model, one.arm, one.size), set()).add(one.seed)
-    return all(len(each) >= RECIPE_SEEDS for each in seeds.values())
+    """Whether every tuned cell's recipe has its own verdict, and that is the cell's."""
+    return all(one.recipe for one in found if one.tuned)
+
+
+def _recipes_alike(results: StudyResults, comparisons: Comparisons) -> set[tuple[str, str, int]]:
+    """Recipes of enough seeds that have, by every measure, the one verdict of all their seeds."""
+    cells = {cell.name: cell for cell in results.cells}
+    seeds: dict[tuple[str, str, int, str], set[Verdict | None]] = {}
+    for one in comparisons.primary:
+        cell = cells[one.cell]
+        seeds.setdefault((cell.model, cell.arm, cell.size, one.measure), set()).add(one.verdict)
+    alike: dict[tuple[str, str, int], list[bool]] = {}
+    for recipe in over_seeds_of(results, comparisons, fewest=RECIPE_SEEDS):
+        key = recipe.model, recipe.arm, recipe.size
+        same = seeds[(*key, recipe.scale.name)] == {recipe.reading.verdict}
+        alike.setdefault(key, []).append(same)
+    return {key for key, each in alike.items() if all(each)}
 
 
 def _counts(found: Sequence[CellFinding]) -> str:

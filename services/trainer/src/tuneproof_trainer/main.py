@@ -66,10 +66,13 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
     records = Records(RunStore(store))
 
     def job(run_id: str) -> Job:
-        base = records[run_id].spec.base_model
+        spec = records[run_id].spec
+        base = spec.base_model
         if base not in models:
             raise WrongState(f"this trainer serves the base {base!r} no more")
-        return _job(settings, models[base], run_id)
+        made = _job(settings, models[base], run_id)
+        spec.refuse_indivisible(made.processes)
+        return made
 
     sample = _job(settings, next(iter(models.values())), "check")
     executor = await _executor(settings, records.store, pods, sample)
@@ -83,8 +86,11 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         sync_seconds=settings.sync_seconds,
         replica=settings.replica,
     )
-    device = await asyncio.to_thread(find_device, settings.device, settings.device_memory_gib)
-    _log.info("device", name=device.name, memory_bytes=device.memory_bytes)
+    count = settings.devices * settings.nodes
+    device = await asyncio.to_thread(
+        find_device, settings.device, settings.device_memory_gib, count
+    )
+    _log.info("device", name=device.name, memory_bytes=device.memory_bytes, count=device.count)
     runbook = Runbook(
         records,
         bases,
@@ -145,6 +151,7 @@ def _job(settings: TrainerSettings, base: ModelFolder, run_id: str) -> Job:
         artifacts=_absolute(settings.artifacts),
         device=settings.device,
         threads=settings.threads,
+        devices=settings.devices,
         nodes=settings.nodes,
         checkpoint_steps=settings.checkpoint_steps,
         checkpoint_minutes=settings.checkpoint_minutes,

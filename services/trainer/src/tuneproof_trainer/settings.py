@@ -44,6 +44,13 @@ class TrainerSettings(ServiceSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where workers train; auto takes a GPU if there is one."
     )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="GPUs that share each training, or processes on a CPU, of this machine or of"
+        " each pod; they divide the effective batch.",
+    )
     device_memory_gib: float = Field(
         0.0,
         ge=0,
@@ -117,7 +124,11 @@ class TrainerSettings(ServiceSettings):
         " every worker's pod. A worker looks for base and artifacts where the trainer has them.",
     )
     nodes: int = Field(
-        1, ge=1, le=64, description="Pods that share each training; their processes speak by TCP."
+        1,
+        ge=1,
+        le=64,
+        description="Pods that share each training, each with --devices; their processes speak by"
+        " TCP.",
     )
     worker_image: str = Field(
         "", description="Image of workers; that of the trainer's own pod if empty."

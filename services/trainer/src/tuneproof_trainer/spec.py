@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tuneproof.adapters.hyperparameters import Hyperparameters
+from tuneproof.servicekit.errors import InvalidInput
 
 
 class RunSpec(BaseModel, frozen=True, extra="forbid"):
@@ -48,6 +49,21 @@ class RunSpec(BaseModel, frozen=True, extra="forbid"):
             return given.max_steps
         steps = max(1, round(given.epochs * per_epoch))
         return min(steps, given.max_steps) if given.max_steps else steps
+
+    def refuse_indivisible(self, processes: int) -> None:
+        """Makes sure that so many processes can share each step.
+
+        Raises:
+            InvalidInput: the run was created for another number.
+        """
+        if self.accumulation % processes:
+            given = self.hyperparameters
+            raise InvalidInput(
+                f"the run has effective_batch_size {given.effective_batch_size} in micro-batches of"
+                f" {given.micro_batch_size}, which {processes} devices cannot share; create it"
+                " anew, or start the trainer with another number of --devices",
+                field="spec.hyperparameters.micro_batch_size",
+            )
 
     def decided_as(self, other: RunSpec, asked: RunSpec) -> RunSpec:
         """This spec with what another trainer's device decided in `other`, where `asked` leaves it

@@ -25,20 +25,23 @@ class Device:
 CPU = Device()
 
 
-def find_device(wanted: str, memory_gib: float = 0.0) -> Device:
+def find_device(wanted: str, memory_gib: float = 0.0, count: int = 1) -> Device:
     """The device of a machine, as a worker will see it.
 
     Args:
         wanted: auto, cpu or cuda.
         memory_gib: memory of a GPU; 0: what `nvidia-smi` says of the smallest.
+        count: how many share a training.
     """
+    cpu = Device(count=count)
     if wanted == "cpu":
-        return CPU
+        return cpu
     found = _smallest_gpu()
     if found is None and wanted == "auto" and not memory_gib:
-        return CPU
+        return cpu
     name, memory = found or ("cuda", 0)
-    return Device(on_gpu=True, memory_bytes=int(memory_gib * 1024 * _MIB) or memory, name=name)
+    known = int(memory_gib * 1024 * _MIB) or memory
+    return Device(on_gpu=True, memory_bytes=known, count=count, name=name)
 
 
 def _smallest_gpu() -> tuple[str, int] | None:

@@ -147,7 +147,7 @@ class Planner:
             tokens=tokens,
             padding=padded,
             memory=memory,
-            rate=rate_for(spec, self._finished(), self._device.name),
+            rate=rate_for(spec, self._finished(), self._device.name, self._device.count),
             unquantised=unquantised,
             findings=tuple(sorted(findings, key=lambda one: not one.refused)),
         )

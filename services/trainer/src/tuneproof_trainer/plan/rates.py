@@ -28,19 +28,24 @@ class Rate:
         return self.load_seconds + tokens / self.tokens_per_second
 
 
-def rate_for(spec: RunSpec, facts: Iterable[Mapping[str, str]], device: str) -> Rate | None:
+def rate_for(
+    spec: RunSpec, facts: Iterable[Mapping[str, str]], device: str, count: int = 1
+) -> Rate | None:
     """The speed that a spec can expect; None where nothing like it was measured.
 
-    A run counts where base, method, gradient checkpointing and device are the same. Other settings
+    A run counts where base, method, gradient checkpointing and devices are the same. Other settings
     matter less than the factor that a plan can promise.
 
     Args:
         facts: the provenance of finished runs, the newest first.
         device: its name, as provenance has it; empty: any.
+        count: devices that share a training.
     """
     speeds: list[float] = []
     loads: list[float] = []
     for one in facts:
+        if int(_number(one, "devices") or 1) != count:
+            continue
         found = _speed(spec, one, device)
         if found is None:
             continue

@@ -208,6 +208,7 @@ class RunQueue:
             return
         lost = self._leases.silence(work.attempt.status, heartbeat)
         if lost and not work.lost and await self._result(work.attempt) is None:
+            await self._try_writing()
             work.lost = lost
             work.attempt.saves = False
             work.task.cancel()
@@ -232,11 +233,16 @@ class RunQueue:
         if heartbeat is None and attempt.status.executor != "local":
             return  # It may wait for its place in the cluster; only its executor knows.
         if lost := self._leases.obstacle(attempt.status, heartbeat):
+            await self._try_writing()
             # It may have ended between the two looks.
             result = await self._result(attempt)
             await self._record(
                 attempt, result or WorkerResult(ending=WorkerEnding.RETRY, reason=lost)
             )
+
+    async def _try_writing(self) -> None:
+        """Raises Unavailable when workers are silent because the store takes no writes."""
+        await asyncio.to_thread(self._store.try_writing)
 
     async def _claim(self) -> None:
         for status in self._records.statuses(RunState.QUEUED):

@@ -1,6 +1,8 @@
 """One run's worker, a process of its own: `python -m tuneproof_trainer.worker STORE RUN ATTEMPT`.
 
-__main__    reads the run, has it trained, commits the adapter; imports no torch
+__main__    the program and its exit codes; imports no torch
+work        reads the run, has it trained, commits the adapter
+processes   the other processes of a training that several devices share
 output      keeps what is printed where nobody else does
 telling     heartbeat, losses, log; whether the run is still this worker's
 stopping    how a worker is told to stop
@@ -9,6 +11,7 @@ pipeline    tokens -> base -> training -> provenance, fingerprint, card, in this
 ├── tokens      conversations as token ids, as serving makes them
 ├── base_model  the frozen base, quantised or not
 ├── training    TRL's SFTTrainer over a peft model
+│   ├── sharing     the rows of each process, and what the processes agree on
 │   ├── resuming    saves within transformers' Trainer
 │   ├── reporting   TensorBoard and MLflow, where the trainer names them
 │   ├── packing     rows of one example, or of several that must not see one another

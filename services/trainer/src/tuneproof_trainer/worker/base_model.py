@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput("--device is cuda, but this machine shows no GPU", field="device")
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    own = _choose_gpu() if on_gpu else 0
     dtype = _DTYPES.get(asked.precision, torch.bfloat16 if on_gpu else torch.float32)
     layers, output, parameters = _layers(folder)
     _match(asked.target_modules, layers, "target_modules")
@@ -63,12 +65,28 @@ def load_base(folder: Path, asked: Hyperparameters, device: str) -> LoadedBase:
         folder,
         dtype=dtype,
         quantization_config=_quantisation(asked, skipped, output, dtype),
-        device_map={"": 0} if on_gpu else None,
+        device_map={"": own} if on_gpu else None,
     )
     model.config.use_cache = False
     quantised = _keep_layout(model)
-    name = torch.cuda.get_device_name(0) if on_gpu else "cpu"
+    name = torch.cuda.get_device_name(own) if on_gpu else "cpu"
     return LoadedBase(model, name, on_gpu, dtype, quantised, len(layers))
+
+
+def _choose_gpu() -> int:
+    """The number of this process's GPU, which is the current one from now on.
+
+    Raises:
+        InvalidInput: when the machine has fewer GPUs than processes.
+    """
+    own, seen = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if own >= seen:
+        raise InvalidInput(
+            f"--devices is {os.environ['LOCAL_WORLD_SIZE']}, but this machine shows {seen} GPUs",
+            field="devices",
+        )
+    torch.cuda.set_device(own)
+    return own
 
 
 def _keep_layout(model: Any) -> int:

@@ -76,6 +76,16 @@ class Checkpoints:
             return target / name
         return None
 
+    def load(self, step: int, target: Path) -> Path:
+        """Copies the checkpoint of a step into a local folder.
+
+        Raises:
+            NotFound, Corrupted, Unavailable: as `Bundles.load`.
+        """
+        name = _name(step)
+        self._bundles.load(name, target / name)
+        return target / name
+
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is saved after this step."""
         steps, minutes = self._job.checkpoint_steps, self._job.checkpoint_minutes
@@ -130,7 +140,7 @@ class Checkpoints:
         """Stores a checkpoint; what prevents it, in words."""
         try:
             self._before()
-            self._bundles.save(f"{step:08d}", folder)
+            self._bundles.save(_name(step), folder)
         except (TuneproofError, OSError) as error:
             said = error.message if isinstance(error, TuneproofError) else str(error)
             trouble = f"the checkpoint of step {step} is not stored: {said}"
@@ -144,3 +154,7 @@ class Checkpoints:
         except (TuneproofError, OSError) as error:
             self.warn(f"old checkpoints are not deleted: {error}")
         return ""
+
+
+def _name(step: int) -> str:
+    return f"{step:08d}"

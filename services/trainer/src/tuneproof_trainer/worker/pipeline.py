@@ -16,7 +16,7 @@ from tuneproof_trainer.progress import Step
 from tuneproof_trainer.record import Job
 from tuneproof_trainer.spec import RunSpec
 from tuneproof_trainer.worker.checkpoints import Checkpoints
-from tuneproof_trainer.worker.reporting import reporting_of
+from tuneproof_trainer.worker.reporting import Reporting, reporting_of
 from tuneproof_trainer.worker.tokens import tokenise
 
 
@@ -38,7 +38,8 @@ def make_adapter(
         checkpoints: those of the run; the training goes on from the newest, and adds more.
 
     Returns:
-        the provenance, and the text of the model card.
+        the provenance, and the text of the model card; nothing in the other processes of a
+        training that several share.
 
     Raises:
         InvalidInput: when spec, data and base do not fit, or the training diverges.
@@ -65,6 +66,7 @@ def make_adapter(
     from tuneproof_trainer.worker.card import card_of  # noqa: PLC0415
     from tuneproof_trainer.worker.fingerprint import take_fingerprint  # noqa: PLC0415
     from tuneproof_trainer.worker.provenance import provenance_of  # noqa: PLC0415
+    from tuneproof_trainer.worker.sharing import rank  # noqa: PLC0415
     from tuneproof_trainer.worker.training import train  # noqa: PLC0415
 
     torch.set_num_threads(job.threads)
@@ -82,8 +84,10 @@ def make_adapter(
         on_step=on_step,
         checkpoints=checkpoints,
         validation=validation,
-        reporting=reporting_of(job),
+        reporting=Reporting() if rank() else reporting_of(job),
     )
+    if rank():
+        return {}, ""
     identity = identify_base(folder)
     facts = provenance_of(
         spec, job, base=base, identity=identity, sequences=sequences, outcome=outcome

@@ -55,6 +55,7 @@ def provenance_of(
         "train_seconds": f"{outcome.seconds:.2f}",
         "peak_gpu_bytes": outcome.peak_gpu_bytes,
         "device": base.device,
+        "devices": job.processes,
         "threads": job.threads,
         "seed": spec.seed,
         "hyperparameters": spec.hyperparameters.model_dump_json(),

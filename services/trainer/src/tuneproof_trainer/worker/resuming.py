@@ -7,7 +7,6 @@ bit by bit).
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from trl import SFTTrainer
 
 from tuneproof.servicekit.errors import TuneproofError
 from tuneproof_trainer.worker.checkpoints import Checkpoints
+from tuneproof_trainer.worker.sharing import SharedRows, Shares, largest, world
 from tuneproof_trainer.worker.validation import Validator
 
 _VALIDATED = "validated.pt"
@@ -30,6 +30,20 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     """Why the last checkpoint could not be written on this machine."""
     validator: Validator | None = None
     """What it has found is part of a checkpoint."""
+    shares: Shares | None = None
+    """What this process reads, where several share the training."""
+
+    def get_train_dataloader(self) -> Any:
+        """The rows of this process."""
+        whole = super().get_train_dataloader()
+        if self.shares is None:
+            return whole
+        return SharedRows(
+            whole.dataset,
+            batch_sampler=self.shares,
+            collate_fn=whole.collate_fn,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def resume(self, checkpoint: Path | None) -> None:
         """Trains, from a checkpoint on if one is given."""
@@ -51,6 +65,10 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - torch, safetensors and json each have their own
             self.trouble = f"{type(error).__name__}: {error}"
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        if world() == 1:  # Else each step draws anew, and only one process has the folder.
+            super()._save_rng_state(output_dir)
+
 
 class Keeper(TrainerCallback):  # type: ignore[misc]
     """Says when a checkpoint is saved, and hands it on.
@@ -65,13 +83,12 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         """Whether the training was ended before its last step."""
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        stops, is_due = _agreed(
-            self._checkpoints.stop.requested, self._checkpoints.is_due(state.global_step)
-        )
+        stop = self._checkpoints.stop
+        stops, is_due = largest(stop.requested, self._checkpoints.is_due(state.global_step))
         if state.global_step >= state.max_steps or control.should_training_stop:
             return  # It was the last step: the adapter itself is saved next.
         if stops:
-            self.stopped = control.should_training_stop = True
+            self.stopped = control.should_training_stop = stop.requested = True
         if stops or is_due:
             control.should_save = True
 
@@ -85,13 +102,3 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             )
             return
         self._checkpoints.add(state.global_step, folder)
-
-
-def _agreed(*mine: bool) -> list[bool]:
-    """Each is true when it is in any process of this training."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return list(mine)
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    flags = torch.tensor(mine, dtype=torch.int32, device=device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in flags.tolist()]

@@ -12,9 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
@@ -27,6 +28,27 @@ from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.worker.stopping import StoppedError
 
 T = TypeVar("T")
+
+
+class Log:
+    """Standard output or error. What a full disk does not take of a log is lost, and the work goes
+    on: transformers and TRL print at every step."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
 
 _TELL_SECONDS = 0.3
 """Between two writes of losses, at least."""
@@ -74,7 +96,7 @@ class Reporter:
         Raises:
             StoppedError: when the run is not this worker's any more.
         """
-        self.patiently(self._beat)
+        patiently(self._beat)
         self._thread.start()
 
     def beat_every(self, seconds: float) -> None:
@@ -137,22 +159,6 @@ class Reporter:
             print("this run was cancelled, or another worker has taken it over", flush=True)
             raise StoppedError
 
-    def patiently(self, action: Callable[[], T]) -> T:
-        """Does an action on the store, again while that does not answer.
-
-        Raises:
-            Unavailable: when it did not for too long.
-        """
-        end = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                return action()
-            except Unavailable as error:
-                if time.monotonic() > end:
-                    raise
-                print(f"waiting: {error.message}", flush=True)
-                time.sleep(_AGAIN_SECONDS)
-
     def finish(self, result: WorkerResult) -> None:
         """Tells the rest, the result last; nothing when the run is another worker's."""
         self._span.end()
@@ -162,10 +168,10 @@ class Reporter:
             self._thread.join()
         if self._superseded:
             return
-        self.patiently(self.flush)
-        self.patiently(self._write_log)
-        self.patiently(self._write_beat)
-        self.patiently(lambda: self._store.write(result, self._run_id, self._attempt))
+        patiently(self.flush)
+        patiently(self._write_log)
+        patiently(self._write_beat)
+        patiently(lambda: self._store.write(result, self._run_id, self._attempt))
 
     def _tell(self) -> None:
         while not self._ends:
@@ -216,3 +222,20 @@ class Reporter:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _LOG_BYTES))
             self._store.write_log(file.read(), self._run_id, self._attempt)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Does an action on the store, again while that does not answer.
+
+    Raises:
+        Unavailable: when it did not for too long.
+    """
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return action()
+        except Unavailable as error:
+            if time.monotonic() > end:
+                raise
+            print(f"waiting: {error.message}", flush=True)
+            time.sleep(_AGAIN_SECONDS)

@@ -24,6 +24,15 @@ from tuneproof_trainer.worker.checkpoints import Checkpoints
 from tuneproof_trainer.worker.packing import refuse_leaking, rows_of
 from tuneproof_trainer.worker.reporting import Reporting
 from tuneproof_trainer.worker.resuming import Keeper, ResumableTrainer
+from tuneproof_trainer.worker.sharing import (
+    DrawAnew,
+    largest,
+    part,
+    rank,
+    shares_of,
+    with_blank,
+    world,
+)
 from tuneproof_trainer.worker.stopping import StoppedError
 from tuneproof_trainer.worker.tokens import Sequences
 from tuneproof_trainer.worker.validation import Validated, Validator
@@ -72,7 +81,8 @@ def train(
     """Tunes an adapter and saves it as peft does.
 
     On a CPU equal specs, data, thread counts and versions give equal weights, bit by bit, from
-    whichever checkpoint the training goes on.
+    whichever checkpoint the training goes on. Several processes call it at the same time, each in
+    its own `workspace`; they share the batches, and the first one saves.
 
     Args:
         workspace: where the trainer may leave files.
@@ -113,11 +123,12 @@ def train(
             optimizer=optimizer,
             reporting=reporting,
         ),
-        train_dataset=rows,
+        train_dataset=with_blank(rows),
         processing_class=tokenizer,
         peft_config=_lora(asked),
-        callbacks=[*filter(None, (validator,)), reporter],
+        callbacks=[DrawAnew(spec.seed), *filter(None, (validator,)), reporter],
     )
+    trainer.shares = shares_of(len(rows), spec)
     model = trainer.model
     if not base.on_gpu or base.compute_dtype == torch.float32:
         _hold_in_float32(model)
@@ -129,10 +140,10 @@ def train(
     if validator:
         validator.restore_best()
         seconds -= validator.found.seconds
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
+    part(trainer)
+    if rank() == 0:
+        _save(model, spec, target)
     return TrainingResult(
         steps=reporter.last_step or steps,
         first_loss=reporter.first_loss,
@@ -148,6 +159,12 @@ def train(
     )
 
 
+def _save(model: Any, spec: RunSpec, target: Path) -> None:
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = spec.base_model  # Not its folder on this machine.
+    model.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
+
+
 def _run(trainer: ResumableTrainer, checkpoints: Checkpoints | None, workspace: Path) -> int:
     """Trains from the newest checkpoint on; gives its step."""
     if checkpoints is None:
@@ -155,12 +172,15 @@ def _run(trainer: ResumableTrainer, checkpoints: Checkpoints | None, workspace: 
         return 0
     keeper = Keeper(checkpoints, trainer)
     trainer.add_callback(keeper)
-    found = checkpoints.newest(workspace / "resumed")
+    found = checkpoints.newest(workspace / "resumed") if rank() == 0 else None
+    step = largest(int(found.name) if found else 0)[0]
+    if step and found is None:
+        found = checkpoints.load(step, workspace / "resumed")
     with checkpoints.stop.saving():
         trainer.resume(found)
     if keeper.stopped:
         raise StoppedError
-    return int(found.name) if found else 0
+    return step
 
 
 def _arguments(
@@ -177,7 +197,7 @@ def _arguments(
         output_dir=str(workspace),
         max_steps=steps,
         per_device_train_batch_size=asked.micro_batch_size,
-        gradient_accumulation_steps=spec.accumulation,
+        gradient_accumulation_steps=spec.accumulation // world(),
         learning_rate=asked.learning_rate,
         lr_scheduler_type=_SCHEDULES[asked.schedule],
         # A warm-up begins at the rate 0: a training of that step alone would train nothing.

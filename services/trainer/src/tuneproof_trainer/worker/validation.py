@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_trainer.spec import RunSpec
+from tuneproof_trainer.worker.sharing import rank, summed, world
 from tuneproof_trainer.worker.tokens import Sequences
 
 _VALIDATIONS = 10
@@ -148,8 +149,8 @@ class Validator(TrainerCallback):  # type: ignore[misc]
         model = self.trainer.model
         was_training = model.training
         model.eval()
-        total, tokens = 0.0, 0
-        for at in range(0, len(self._sequences), self._batch):
+        total = tokens = 0.0
+        for at in range(rank() * self._batch, len(self._sequences), world() * self._batch):
             batch = self.trainer.data_collator(
                 [
                     {"input_ids": list(one.input_ids), "labels": list(one.labels)}
@@ -165,6 +166,7 @@ class Validator(TrainerCallback):  # type: ignore[misc]
                 outputs = model(**inputs, use_cache=False, fused_lm_head=True)
             total -= float(outputs.log_probs.double().sum())
             tokens += int(outputs.label_mask.sum())
+        total, tokens = summed(total, tokens)
         loss = total / tokens
         model.train(was_training)
         self.found.seconds += time.monotonic() - begun
