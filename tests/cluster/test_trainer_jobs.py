@@ -15,7 +15,7 @@ from tuneproof_trainer.execution.profiles import load_pods
 from tuneproof_trainer.execution.protocol import Attempt
 from tuneproof_trainer.record import Job, RunState, RunStatus
 
-from ..rendering import together
+from ..rendering import of_kind, together
 from .cluster import Cluster, Manifest
 from .training import (
     IMAGE,
@@ -51,7 +51,8 @@ def ground(
     """The namespace, accounts and rights of the manifests, and what pods are made of."""
     folder = tmp_path_factory.mktemp("training")
     cluster.make_image(IMAGE, write_root(folder / "root"))
-    cluster.apply(*(each for each in manifests if each["kind"] in RIGHTS))
+    head = of_kind(manifests, "Service")["trainer-workers"]
+    cluster.apply(*(each for each in manifests if each["kind"] in RIGHTS), head)
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -138,6 +139,18 @@ async def test_another_trainer_goes_on_with_the_job_of_one_that_stopped(
     async with trainer(ground, store, tmp_path / "two") as client:
         run = await client.wait("adopted")
     assert (run.state, run.attempt) == ("succeeded", 1), run.reason
+    assert [str(ref) for ref in Registry(store).list()] == [run.adapter_ref]
+
+
+async def test_two_pods_share_a_training(ground: Ground, store: str, tmp_path: Path) -> None:
+    async with trainer(ground, store, tmp_path, "--nodes", "2") as client:
+        await client.create("shared", spec(store, steps=6))
+        run = await client.wait("shared")
+    assert (run.state, run.attempt) == ("succeeded", 1), run.reason
+    assert len(run.losses) == 6
+    (job,) = ground.jobs()
+    assert (job["spec"]["completionMode"], job["spec"]["completions"]) == ("Indexed", 2)
+    await until(lambda: ground.jobs()[0]["status"].get("succeeded") == 2)
     assert [str(ref) for ref in Registry(store).list()] == [run.adapter_ref]
 
 
