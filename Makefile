@@ -75,10 +75,10 @@ demo: $(STAMP)  ## Run the demo study from end to end and write its report
 	$(BESIDE) $(BIN)/tuneproof study run $(STUDY) --up --state $(STATE) $(STUDY_FLAGS) $(STORE_FLAGS)
 
 test: $(STAMP)  ## Run the tests
-	$(PYTEST) -m 'not (faults or engines or e2e or lint_k8s or cluster)'
+	$(PYTEST) -m 'not (faults or engines or e2e or slow or lint_k8s or cluster)'
 
-test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own
-	$(BIN)/pytest -m '(engines or e2e) and not (faults or cluster)' services/generator tests
+test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own, or are slow
+	$(BIN)/pytest -m '(engines or e2e or slow) and not (faults or cluster)' services tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
 	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'

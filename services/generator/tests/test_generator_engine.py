@@ -335,6 +335,7 @@ def _sockets(generator) -> list[Path]:
     return [path for path in Path(folder).iterdir() if path.is_socket()]
 
 
+@pytest.mark.slow
 async def test_a_killed_service_leaves_nothing_and_comes_back_with_its_adapters(
     generator, stubs, lab, reference
 ):

@@ -172,6 +172,7 @@ async def _has_the_same_set(second: Door, first: Door) -> None:
     assert await second.served() == await first.served()
 
 
+@pytest.mark.slow
 async def test_on_a_folder(generator, other, lab, tmp_path):
     refs = SimpleNamespace(**lab.refs)
     async with _door(generator) as first:

@@ -64,6 +64,7 @@ async def digest_of(stub: retriever_pb2_grpc.RetrieverServiceAsyncStub, name: st
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_killed_in_mid_ingest_and_sent_again_gives_the_same_corpus(tmp_path: Path) -> None:
     process, addresses = await start(tmp_path)
     try:

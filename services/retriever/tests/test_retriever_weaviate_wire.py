@@ -92,6 +92,7 @@ async def until(condition: object, wanted: bool, seconds: float = 30) -> None:
 
 @pytest.mark.process
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 async def test_two_replicas_share_a_server_and_one_is_cut_off(
     weaviate_server: WeaviateServer, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ async def test_two_replicas_share_a_server_and_one_is_cut_off(
 
 @pytest.mark.process
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 async def test_a_replica_whose_packets_are_lost_fails_in_time_and_recovers_by_itself(
     weaviate_server: WeaviateServer, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def spec(data: dict[str, str], **more: object) -> pb.RunSpec:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 async def test_a_run_trains_and_commits_and_equal_runs_make_one_adapter(
     base_folder: Path, artifacts: Path, write_data: Data
 ) -> None:
@@ -270,6 +271,7 @@ async def test_a_call_of_an_unknown_run_is_not_found(base_folder: Path, artifact
 
 
 @pytest.mark.process
+@pytest.mark.slow
 async def test_one_trainer_serves_several_bases(
     base_folder: Path, artifacts: Path, write_data: Data, tmp_path: Path
 ) -> None:

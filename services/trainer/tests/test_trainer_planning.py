@@ -32,6 +32,7 @@ def line(prompt: str, answer: str, **more: str) -> dict[str, object]:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 async def test_a_plan_tells_what_a_run_then_does(
     base_folder: Path, artifacts: Path, write_data: Data
 ) -> None:
