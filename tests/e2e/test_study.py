@@ -87,17 +87,17 @@ def test_the_gate_promotes_what_then_answers(running: Running, tmp_path: Path) -
     lenient.write_text(
         "{margin: {accuracy: 3.9, completeness: 3.9}, severe_loss: null, judge: {kappa: 0.01}}"
     )
-    asked = ["--cell", "full-references-48-s1", "--alias", "live", "--promote", *state, "--json"]
+    asked = ["--cell", "full-references-48-s1", "--alias", "gated", "--promote", *state, "--json"]
     assert tuneproof("gate", str(running.study), str(strict), *asked).returncode == 1
     aliases = json.loads(tuneproof("adapters", "aliases", *state, "--json").stdout)["aliases"]
-    assert "live" not in {each["name"] for each in aliases}
+    assert "gated" not in {each["name"] for each in aliases}
 
     passed = tuneproof("gate", str(running.study), str(lenient), *asked)
     assert passed.returncode == 0, passed.stdout + passed.stderr
     adapter = json.loads(passed.stdout)["decisions"][0]["adapter"]
     corpora = json.loads(tuneproof("corpus", "list", *state, "--json").stdout)
     question = ["ask", "what is the Alder 40 transmit power ?", "--corpus", corpora[0]["name"]]
-    answer = tuneproof(*question, "--adapter", "live", *state, "--json")
+    answer = tuneproof(*question, "--adapter", "gated", *state, "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["answer"]["adapter_ref"] == adapter
 
