@@ -110,8 +110,8 @@ bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated a
 bench-train: $(STAMP)  ## Measure the trainer against TRL alone, with its defaults and with our settings
 	$(BIN)/python benchmarks/train.py
 
-verify-train: $(STAMP)  ## A training whose store is away for a minute (needs an S3 server: TUNEPROOF_TOOLS)
-	TUNEPROOF_STORE_AWAY_SECONDS=60 $(BIN)/pytest services/trainer/tests/test_trainer_replicas.py -k store_is_away --durations=1
+verify-train: $(STAMP)  ## Trainings that lose workers, trainers, their disk, and their store for a minute
+	TUNEPROOF_FULL=1 $(BIN)/pytest services/trainer/tests/test_trainer_replicas.py services/trainer/tests/test_trainer_full_disk.py
 
 verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
 	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4

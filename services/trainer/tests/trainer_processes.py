@@ -22,6 +22,9 @@ from tuneproof_trainer.main import DESCRIPTOR
 from tuneproof_trainer.record import Heartbeat
 from tuneproof_trainer.runs.store import RunStore
 
+FULL = bool(os.environ.get("TUNEPROOF_FULL"))
+"""Whether tests run as long as `make verify-train` has them run, not as short as CI does."""
+
 
 @dataclass
 class Trainer:
