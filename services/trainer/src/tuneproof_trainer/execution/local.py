@@ -16,7 +16,7 @@ import structlog
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.processes import is_running, pid_of
 from tuneproof_trainer.execution.environment import variables_for
-from tuneproof_trainer.execution.protocol import Attempt, by_exit_code
+from tuneproof_trainer.execution.protocol import Attempt, by_exit_code, by_signal
 from tuneproof_trainer.record import Heartbeat, Job, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore, last_words
 
@@ -109,13 +109,7 @@ class LocalExecutor:
         with suppress(Unavailable):  # The worker, being killed, did not store its last words.
             await asyncio.to_thread(self._store.write_log, log, attempt.run_id, attempt.number)
         words = last_words(log)
-        if code < 0:
-            said = f"; its log ends with: {words}" if words else ""
-            name = signal.Signals(-code).name
-            return WorkerResult(
-                ending=WorkerEnding.RETRY, reason=f"the worker was ended by {name}{said}"
-            )
-        return by_exit_code(code, words)
+        return by_signal(-code, words) if code < 0 else by_exit_code(code, words)
 
     async def _stop_stranger(self, attempt: Attempt, process: str) -> None:
         number, left = _signal_for(attempt), self._grace
