@@ -19,6 +19,7 @@ from tuneproof_trainer.execution.environment import variables_for
 from tuneproof_trainer.execution.protocol import Attempt, by_exit_code, by_signal
 from tuneproof_trainer.record import Heartbeat, Job, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore, last_words
+from tuneproof_trainer.worker.output import LOG
 
 _log = structlog.get_logger(__name__)
 
@@ -102,7 +103,7 @@ class LocalExecutor:
             raise
         # Processes that the worker left behind would hold memory, or the GPU.
         _signal_group(worker.pid, signal.SIGKILL)
-        log = (folder / "log.txt").read_bytes()
+        log = (folder / LOG).read_bytes()
         result = await self._result(attempt)
         if result is not None:
             return result
@@ -130,7 +131,7 @@ class LocalExecutor:
 
 
 async def _start(attempt: Attempt, job: Job, folder: Path) -> asyncio.subprocess.Process:
-    with (folder / "log.txt").open("ab") as log:
+    with (folder / LOG).open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tuneproof_trainer.worker"),
             *(job.artifacts, attempt.run_id, str(attempt.number), "--folder", str(folder)),
