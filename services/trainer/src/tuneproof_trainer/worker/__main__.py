@@ -127,7 +127,6 @@ def _work(
         place=place,
         stop=stop,
         folder=folder,
-        arguments=(asked.store, asked.run, str(asked.attempt)),
         failed=failed,
     )
 
