@@ -104,6 +104,9 @@ bench-fingerprint: $(STAMP)  ## Measure how near engines come to an adapter's fi
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
 	$(BIN)/python benchmarks/swap.py
 
+verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
+	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
+
 bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated and on real labels
 	$(BIN)/python benchmarks/verdicts/run.py $(STATISTICS_FLAGS)
 
@@ -112,9 +115,6 @@ bench-train: $(STAMP)  ## Measure the trainer against TRL alone, with its defaul
 
 verify-train: $(STAMP)  ## Trainings that lose workers, trainers, their disk, and their store for a minute
 	TUNEPROOF_FULL=1 $(BIN)/pytest services/trainer/tests/test_trainer_replicas.py services/trainer/tests/test_trainer_full_disk.py
-
-verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
-	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
 
 bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its stores
 	$(BIN)/python benchmarks/retrieve.py
