@@ -168,12 +168,10 @@ check-proto: proto  ## Fail when the committed stubs are not what proto/ gives
 	    { git status --short libs/api/src; echo "The stubs differ from proto/: run make proto and commit."; exit 1; }
 
 images:  ## Build the container images (needs docker; BASE=… is their base image)
-	for service in retriever generator trainer judge; do \
-	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:$(VERSION) \
+	for folder in services/retriever services/generator services/trainer services/judge orchestrator; do \
+	    docker build --file $$folder/Dockerfile --tag tuneproof/$${folder##*/}:$(VERSION) \
 	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
 	done
-	docker build --file orchestrator/Dockerfile --tag tuneproof/orchestrator:$(VERSION) \
-	    $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 up: $(STAMP)  ## Start the four services on this machine and stay
 	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)
