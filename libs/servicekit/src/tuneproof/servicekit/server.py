@@ -250,16 +250,24 @@ def make_server(
 def _listen(server: grpc.aio.Server, bind: str, setting: str, tls: ServerTls | None = None) -> str:
     host, _ = split_address(bind)
     try:
-        if tls is None:
-            port = server.add_insecure_port(bind)
-        else:
-            port = server.add_secure_port(bind, tls.credentials())
+        port = add_port(server, bind, tls)
     except RuntimeError:
         raise InvalidInput(
             f"cannot listen on {bind}: the port is in use, or this machine lacks the address;"
             f" choose another {setting}"
         ) from None
     return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def add_port(server: grpc.aio.Server, bind: str, tls: ServerTls | None) -> int:
+    """Lets a server listen, with or without TLS; its port.
+
+    Raises:
+        RuntimeError: by gRPC, when the address cannot be bound.
+    """
+    if tls is None:
+        return server.add_insecure_port(bind)
+    return server.add_secure_port(bind, tls.credentials())
 
 
 def _announce(settings: ServiceSettings, name: str, addresses: Mapping[str, str]) -> None:
