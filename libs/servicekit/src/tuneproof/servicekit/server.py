@@ -25,7 +25,12 @@ from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.logs import configure_logging
 from tuneproof.servicekit.metrics_page import serve_metrics
-from tuneproof.servicekit.settings import ServiceSettings, load_settings, split_address
+from tuneproof.servicekit.settings import (
+    ServiceSettings,
+    join_address,
+    load_settings,
+    split_address,
+)
 from tuneproof.servicekit.tls import ServerTls
 from tuneproof.servicekit.token_review import TokenReview
 from tuneproof.servicekit.tracing import tracing
@@ -256,7 +261,7 @@ def _listen(server: grpc.aio.Server, bind: str, setting: str, tls: ServerTls | N
             f"cannot listen on {bind}: the port is in use, or this machine lacks the address;"
             f" choose another {setting}"
         ) from None
-    return f"{f'[{host}]' if ':' in host else host}:{port}"
+    return join_address(host, port)
 
 
 def add_port(server: grpc.aio.Server, bind: str, tls: ServerTls | None) -> int:
