@@ -13,12 +13,12 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-Manifest = dict[str, Any]
+from ..rendering import Manifest
+from .kubectl import Kubectl
 
 HOST = "10.90.0.1"
 NODE = "node1"
@@ -48,6 +48,7 @@ class Cluster:
         self._folder = folder
         self.kubeconfig = folder / "conf" / "admin.kubeconfig"
         self.program = folder / "bin" / "kubectl"
+        self.kubectl = Kubectl(self.program, self.kubeconfig, seconds=120)
 
     def up(self) -> None:
         """Starts the node, and the simulation of others."""
@@ -67,44 +68,10 @@ class Cluster:
         _run(self._script.with_name("mkimage.sh"), name, root, archive, '["/bin/sh"]')
         self.load(archive)
 
-    def kubectl(self, *arguments: str | Path, given: str = "", fine: bool = False) -> str:
-        """What kubectl prints.
-
-        Args:
-            given: its standard input.
-            fine: gives what it prints of a failure too.
-        """
-        command = [self.program, "--kubeconfig", self.kubeconfig, *arguments]
-        done = subprocess.run(
-            command, input=given, capture_output=True, text=True, check=False, timeout=120
-        )
-        if done.returncode and not fine:
-            raise AssertionError(f"kubectl {arguments}: {done.stderr or done.stdout}")
-        return done.stdout + (done.stderr if done.returncode else "")
-
     def get(self, *arguments: str) -> list[Manifest]:
         """The objects that `kubectl get` finds."""
         found = json.loads(self.kubectl("get", *arguments, "--output", "json"))
         return list(found.get("items", [found]))
-
-    def apply(self, *manifests: Manifest, dry_run: bool = False) -> str:
-        """Has the API server take manifests, by the letter; with a dry run only checks them.
-
-        Returns:
-            what it says, warnings included.
-        """
-        options = ["--dry-run=server"] if dry_run else []
-        command = ["apply", "--server-side", "--validate=strict", *options, "--filename", "-"]
-        done = subprocess.run(
-            [self.program, "--kubeconfig", self.kubeconfig, *command],
-            input=yaml.safe_dump_all(manifests),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
 
     def define(self, group: str) -> None:
         """Adds the custom resources of a group, without their controllers."""
@@ -144,7 +111,7 @@ class Cluster:
     def simulate_node(self, name: str, labels: Mapping[str, str], gpus: int) -> None:
         """Adds a node that advertises GPUs and is tainted like a real one; nothing runs on it."""
         has = {"cpu": "64", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
-        self.apply(
+        self.kubectl.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Node",
@@ -166,7 +133,7 @@ class Cluster:
             the volumes of a pod that takes them, read-only.
         """
         for name, folder in folders.items():
-            self.apply(*_lent(name, folder, namespace))
+            self.kubectl.apply(*_lent(name, folder, namespace))
         return [
             {"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": True}}
             for name in folders

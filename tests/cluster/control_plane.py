@@ -10,13 +10,13 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-Manifest = dict[str, Any]
+from ..rendering import Manifest
+from .kubectl import Kubectl
 
 _TOKEN = "of-an-administrator"
 _UNUSED = ("node-ipam", "node-lifecycle", "node-route", "pod-garbage-collector")
@@ -35,6 +35,7 @@ class ControlPlane:
         self._program, self._folder = program, folder
         self._processes: list[subprocess.Popen[bytes]] = []
         self.kubeconfig = folder / "kubeconfig"
+        self.kubectl = Kubectl(program, self.kubeconfig, seconds=60)
 
     def start(self) -> None:
         etcd, peer, port = _free_ports(3)
@@ -85,36 +86,11 @@ class ControlPlane:
             process.terminate()
             process.wait(timeout=30)
 
-    def kubectl(self, *arguments: str | Path, given: str = "", fine: bool = False) -> str:
-        """What kubectl prints, warnings included.
-
-        Args:
-            given: its standard input.
-            fine: whether it may fail.
-        """
-        done = subprocess.run(
-            [self._program, "--kubeconfig", self.kubeconfig, *arguments],
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert fine or done.returncode == 0, f"{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
-
-    def apply(self, manifests: Iterable[Manifest], *options: str) -> str:
-        """Has the server take manifests to the letter; what it says."""
-        text = yaml.safe_dump_all(manifests)
-        return self.kubectl(
-            *("apply", "--server-side", "--validate=strict", *options, "-f", "-"), given=text
-        )
-
     def node(self, name: str, product: str = "", gpus: int = 0) -> None:
         """Describes a node; one with GPUs is tainted."""
         labels = {"kubernetes.io/hostname": name, "nvidia.com/gpu.product": product}
-        self.apply(
-            [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}]
+        self.kubectl.apply(
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
         )
         has = {"cpu": "96", "memory": "2Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
         ready = [{"type": "Ready", "status": "True"}]

@@ -44,14 +44,14 @@ def test_the_server_takes_everything_to_the_letter_and_warns_of_nothing(
     labels = namespace["metadata"]["labels"]
     modes = {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "warn")}
     assert modes == {"restricted"}
-    control_plane.apply([namespace])
+    control_plane.kubectl.apply(namespace)
     # The definitions of cert-manager are not at hand.
     taken = [each for each in manifests if not each["apiVersion"].startswith("cert-manager.io/")]
-    assert "Warning" not in control_plane.apply(taken, "--dry-run=server")
+    assert "Warning" not in control_plane.kubectl.apply(*taken, dry_run=True)
     # A workload that is not restricted is warned of; the pods that it makes would be refused.
     wrong = copy.deepcopy(next(each for each in manifests if each["kind"] == "Deployment"))
     del wrong["spec"]["template"]["spec"]["securityContext"]
-    assert "Warning" in control_plane.apply([wrong], "--dry-run=server")
+    assert "Warning" in control_plane.kubectl.apply(wrong, dry_run=True)
 
 
 def test_the_scheduler_finds_a_node_for_every_pod_by_resource_and_by_claim(
@@ -61,14 +61,15 @@ def test_the_scheduler_finds_a_node_for_every_pod_by_resource_and_by_claim(
     for name, product in PRODUCTS.items():
         control_plane.node(name, product, GPUS[name])
     control_plane.node("claimed", "claimed")
-    control_plane.apply([device_class(), devices("claimed", 4)])
+    control_plane.kubectl.apply(device_class(), devices("claimed", 4))
     scenes = {name: build(kubectl, K8S / "overlays" / name) for name in PRODUCTS}
     scenes["claimed"] = build(kubectl, with_claims(tmp_path) / "overlays/h100")
     for name, manifests in scenes.items():
         moved = [placed(each, name) for each in manifests]
         volumes = [volume(f"{name}-{number}") for number in range(3)]
-        control_plane.apply(each for each in moved if each["kind"] == "Namespace")
-        control_plane.apply([*volumes, *(each for each in moved if each["kind"] != "Namespace")])
+        spaces = [each for each in moved if each["kind"] == "Namespace"]
+        control_plane.kubectl.apply(*spaces)
+        control_plane.kubectl.apply(*volumes, *(each for each in moved if each not in spaces))
     for name, manifests in scenes.items():
         wanted = sum(each["spec"].get("replicas", 1) for each in manifests if each["kind"] in PODS)
         where = until_placed(control_plane, name, wanted)

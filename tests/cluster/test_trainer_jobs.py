@@ -15,8 +15,8 @@ from tuneproof_trainer.execution.profiles import load_pods
 from tuneproof_trainer.execution.protocol import Attempt
 from tuneproof_trainer.record import Job, RunState, RunStatus
 
-from ..rendering import of_kind, together
-from .cluster import Cluster, Manifest
+from ..rendering import Manifest, of_kind, together
+from .cluster import Cluster
 from .training import (
     IMAGE,
     NAMESPACE,
@@ -52,14 +52,14 @@ def ground(
     folder = tmp_path_factory.mktemp("training")
     cluster.make_image(IMAGE, write_root(folder / "root"))
     head = of_kind(manifests, "Service")["trainer-workers"]
-    cluster.apply(*(each for each in manifests if each["kind"] in RIGHTS), head)
+    cluster.kubectl.apply(*(each for each in manifests if each["kind"] in RIGHTS), head)
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "tuneproof-s3", "namespace": NAMESPACE},
         "stringData": s3,
     }
-    cluster.apply(secret)
+    cluster.kubectl.apply(secret)
     volumes = cluster.lend(NAMESPACE, borrowed())
     return Ground(
         cluster,
@@ -190,7 +190,7 @@ async def test_a_namespace_that_forbids_the_pods_is_told(
         "metadata": {"name": "none", "namespace": NAMESPACE},
         "spec": limit,
     }
-    ground.cluster.apply(quota)
+    ground.cluster.kubectl.apply(quota)
     try:
         async with trainer(ground, store, tmp_path) as client:
             await client.create("forbidden", spec(store))
@@ -221,7 +221,7 @@ print(found.namespace, found.own_image(), found.job("none"), found.pods("none"))
     pod["containers"][0] |= {"command": ["python", "-c", code], "args": []}
     name = {"name": "trainer-0", "namespace": NAMESPACE}
     kubectl = ground.cluster.kubectl
-    ground.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": name, "spec": pod})
+    kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": name, "spec": pod})
     ended = "--for=jsonpath={.status.phase}=Succeeded"
     kubectl("wait", ended, "pod/trainer-0", "--namespace", NAMESPACE, "--timeout", "60s")
     said = kubectl("logs", "trainer-0", "--namespace", NAMESPACE)
@@ -247,12 +247,12 @@ def test_only_the_trainer_makes_jobs_and_it_may_do_no_more_than_it_needs(ground:
 def test_queues_and_the_manifests_are_accepted(ground: Ground, manifests: list[Manifest]) -> None:
     """By the API server and the schemas of Kueue, without a warning of Pod Security."""
     ground.cluster.define("kueue.x-k8s.io")
-    said = ground.cluster.apply(*manifests, dry_run=True)
+    said = ground.cluster.kubectl.apply(*manifests, dry_run=True)
     assert "Warning" not in said
     assert "clusterqueue.kueue.x-k8s.io/training serverside-applied" in said
     queued = job_of(ground, "h100", queue="training")
     assert queued["spec"]["suspend"] is True
-    assert "Warning" not in ground.cluster.apply(queued, dry_run=True)
+    assert "Warning" not in ground.cluster.kubectl.apply(queued, dry_run=True)
 
 
 def test_a_workers_pod_fits_into_a_train_job_of_kubeflow(ground: Ground) -> None:
@@ -267,7 +267,7 @@ def test_a_workers_pod_fits_into_a_train_job_of_kubeflow(ground: Ground) -> None
         "containers": [{"name": "node", **{key: worker[key] for key in kept}}],
     }
     replicated = {"name": "node", "template": {"spec": {"template": {"spec": patch}}}}
-    said = ground.cluster.apply(
+    said = ground.cluster.kubectl.apply(
         {
             "apiVersion": "trainer.kubeflow.org/v1alpha1",
             "kind": "TrainJob",

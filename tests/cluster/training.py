@@ -26,7 +26,8 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk.runs import RunInfo, RunSpec
 from tuneproof.sdk.trainer import TrainerClient
 
-from .cluster import Cluster, Manifest
+from ..rendering import Manifest
+from .cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "localhost/borrowing:1"
