@@ -48,7 +48,7 @@ COLOURS = 8
 WORST = 3
 """Most items that a verdict links to."""
 
-STYLES = ("page.css", "questions.css", "answers.css")
+STYLES = ("palette.css", "page.css", "questions.css", "answers.css")
 SCRIPTS = ("theme.js", "unpack.js", "item.js", "list.js")
 
 
