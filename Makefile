@@ -104,6 +104,9 @@ bench-fingerprint: $(STAMP)  ## Measure how near engines come to an adapter's fi
 bench-swap: $(STAMP)  ## Measure what swapping adapters under load costs, every answer checked
 	$(BIN)/python benchmarks/swap.py
 
+verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
+	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
+
 bench-statistics: $(STAMP)  ## Measure how often verdicts are wrong, simulated and on real labels
 	$(BIN)/python benchmarks/verdicts/run.py $(STATISTICS_FLAGS)
 
@@ -112,9 +115,6 @@ bench-train: $(STAMP)  ## Measure the trainer against TRL alone, with its defaul
 
 verify-train: $(STAMP)  ## Trainings that lose workers, trainers, their disk, and their store for a minute
 	TUNEPROOF_FULL=1 $(BIN)/pytest services/trainer/tests/test_trainer_replicas.py services/trainer/tests/test_trainer_full_disk.py
-
-verify-swap: $(STAMP)  ## The same with 100,000 requests: no answer lost or wrong
-	$(BIN)/python benchmarks/swap.py --over 0 --requests 100000 --full-seconds 60 --in-flight 32 --answer-tokens 4
 
 bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its stores
 	$(BIN)/python benchmarks/retrieve.py
@@ -168,12 +168,10 @@ check-proto: proto  ## Fail when the committed stubs are not what proto/ gives
 	    { git status --short libs/api/src; echo "The stubs differ from proto/: run make proto and commit."; exit 1; }
 
 images:  ## Build the container images (needs docker; BASE=… is their base image)
-	for service in retriever generator trainer judge; do \
-	    docker build --file services/$$service/Dockerfile --tag tuneproof/$$service:$(VERSION) \
+	for folder in services/retriever services/generator services/trainer services/judge orchestrator; do \
+	    docker build --file $$folder/Dockerfile --tag tuneproof/$${folder##*/}:$(VERSION) \
 	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
 	done
-	docker build --file orchestrator/Dockerfile --tag tuneproof/orchestrator:$(VERSION) \
-	    $(if $(BASE),--build-arg BASE=$(BASE)) .
 
 up: $(STAMP)  ## Start the four services on this machine and stay
 	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)

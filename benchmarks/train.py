@@ -34,6 +34,7 @@ from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.data.telecom import generate, oracle_context
 from tuneproof.prompts import rag_messages
 from tuneproof_trainer.defaults import Base, complete
+from tuneproof_trainer.execution.environment import KEEP_MEMORY
 from tuneproof_trainer.spec import RunSpec
 
 ROOT = Path(__file__).parents[1]
@@ -41,12 +42,6 @@ BASE = ROOT / "demo/telecom-reader"
 FACTS = 36
 TUNING_SEED = 8
 ARMS = ("default", "best", "ours")
-# As the trainer's executor sets them for a worker.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
 
 
 def main() -> None:

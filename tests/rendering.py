@@ -52,7 +52,7 @@ def together(kubectl: Path, folder: Path, components: Iterable[str]) -> list[Man
         settings = {"MODEL": "some/model", "REVISION": "0" * 40, "MODEL_NAME": "two"}
         settings["TENSOR_PARALLEL"] = "2"
         literals = [f"TUNEPROOF_GENERATOR_{name}={value}" for name, value in settings.items()]
-        _write(
+        write(
             pool,
             resources=[K8S / "pool"],
             components=[K8S / "components" / name for name in of_pool],
@@ -68,7 +68,7 @@ def together(kubectl: Path, folder: Path, components: Iterable[str]) -> list[Man
             ],
         )
     of_overlay = [K8S / "components" / name for name in components if name not in OF_POOLS]
-    _write(folder, resources=[K8S / "base", pool], components=of_overlay)
+    write(folder, resources=[K8S / "base", pool], components=of_overlay)
     return build(kubectl, folder)
 
 
@@ -82,7 +82,8 @@ def all_manifests(kubectl: Path, folder: Path) -> list[Manifest]:
     return [yaml.safe_load(text) for text in texts]
 
 
-def _write(folder: Path, **content: Any) -> None:
+def write(folder: Path, **content: Any) -> None:
+    """A folder's kustomization; the paths of resources and components are made relative to it."""
     folder.mkdir(parents=True, exist_ok=True)
     for key in ("resources", "components"):
         content[key] = [os.path.relpath(path, folder) for path in content[key]]

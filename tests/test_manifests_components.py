@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import typer.main
-import yaml
 
 from tuneproof.cli.main import app
 from tuneproof.loadtest import read_references, read_slo
@@ -26,6 +24,7 @@ from .rendering import (
     template,
     together,
     variables_of,
+    write,
 )
 from .test_manifests import SERVICES, settings_with
 
@@ -217,11 +216,7 @@ def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
 def loadtest(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     """The Job, under mTLS."""
     folder = tmp_path_factory.mktemp("job")
-    content = {
-        "resources": [os.path.relpath(K8S / "jobs/loadtest", folder)],
-        "components": [os.path.relpath(K8S / "components/mtls-client", folder)],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    write(folder, resources=[K8S / "jobs/loadtest"], components=[K8S / "components/mtls-client"])
     return build(kubectl, folder)
 
 

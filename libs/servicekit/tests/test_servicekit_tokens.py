@@ -74,10 +74,11 @@ async def test_tokens_of_a_secret_are_rotated_and_the_old_one_is_refused_once_it
         with pytest.raises(Unauthenticated, match="not known"):
             await delete(left)
         # A mistake locks out nobody, and lets nobody in.
-        server.change({"tokens": b"manager " + OLD.encode()})
-        await delete(channel)
-        with pytest.raises(Unauthenticated):
-            await delete(left)
+        for mistake in (b"manager " + OLD.encode(), b"\xff" + line(OLD)):
+            server.change({"tokens": mistake})
+            await delete(channel)
+            with pytest.raises(Unauthenticated):
+                await delete(left)
 
 
 def test_a_client_needs_its_tokens_file_at_the_start(tmp_path: Path) -> None:

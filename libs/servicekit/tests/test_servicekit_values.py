@@ -1,4 +1,4 @@
-"""Digests, pages, files."""
+"""Digests, pages, files, addresses."""
 
 import hashlib
 from pathlib import Path
@@ -16,6 +16,7 @@ from tuneproof.servicekit.digests import (
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.paging import page
+from tuneproof.servicekit.settings import join_address, split_address
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -79,3 +80,8 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
     assert sha256_of_file(path) == f"sha256:{hashlib.sha256(b'old').hexdigest()}"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:80", "[::1]:65535", "[::]:1"])
+def test_an_address_is_joined_as_it_was_split(address: str) -> None:
+    assert join_address(*split_address(address)) == address

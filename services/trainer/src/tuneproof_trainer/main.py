@@ -86,9 +86,8 @@ async def build(settings: TrainerSettings) -> AsyncIterator[Service]:
         sync_seconds=settings.sync_seconds,
         replica=settings.replica,
     )
-    count = settings.devices * settings.nodes
     device = await asyncio.to_thread(
-        find_device, settings.device, settings.device_memory_gib, count
+        find_device, settings.device, settings.device_memory_gib, sample.processes
     )
     _log.info("device", name=device.name, memory_bytes=device.memory_bytes, count=device.count)
     runbook = Runbook(

@@ -20,7 +20,7 @@ import grpc
 from google.protobuf import descriptor, descriptor_pb2
 
 from tuneproof.servicekit.errors import Forbidden, InvalidInput, Unauthenticated
-from tuneproof.servicekit.reloading import Reloaded
+from tuneproof.servicekit.reloading import Reloaded, read_text
 
 _MIN_LENGTH = 16
 _ROLES = ("use", "manage")
@@ -62,10 +62,7 @@ class Tokens:
         Raises:
             InvalidInput: with file and line, and never the token.
         """
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except OSError as error:
-            raise InvalidInput(f"cannot read the tokens file {path}: {error.strerror}") from None
+        lines = read_text(path, f"the tokens file {path}").splitlines()
         found: list[tuple[bytes, str]] = []
         names: dict[bytes, str] = {}
         for number, line in enumerate(lines, 1):

@@ -12,7 +12,7 @@ from prometheus_client import make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof.servicekit.settings import split_address
+from tuneproof.servicekit.settings import join_address, split_address
 
 
 class _Quiet(WSGIRequestHandler):
@@ -54,4 +54,4 @@ def serve_metrics(bind: str, context: ssl.SSLContext | None) -> str:
         ) from None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     scheme = "http" if context is None else "https"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics"
+    return f"{scheme}://{join_address(host, server.server_port)}/metrics"

@@ -65,11 +65,20 @@ def read_secret(path: Path, what: str) -> str:
     Raises:
         InvalidInput: it cannot be read, or is empty.
     """
-    try:
-        text = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidInput(f"cannot read {what} from {path}: {reason}") from None
+    text = read_text(path, f"{what} from {path}").strip()
     if not text:
         raise InvalidInput(f"{path} is empty: it must hold {what}")
     return text
+
+
+def read_text(path: Path, named: str) -> str:
+    """The text of a file, which errors call `named`.
+
+    Raises:
+        InvalidInput: it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(f"cannot read {named}: {reason}") from None

@@ -25,7 +25,12 @@ from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.servicekit.logs import configure_logging
 from tuneproof.servicekit.metrics_page import serve_metrics
-from tuneproof.servicekit.settings import ServiceSettings, load_settings, split_address
+from tuneproof.servicekit.settings import (
+    ServiceSettings,
+    join_address,
+    load_settings,
+    split_address,
+)
 from tuneproof.servicekit.tls import ServerTls
 from tuneproof.servicekit.token_review import TokenReview
 from tuneproof.servicekit.tracing import tracing
@@ -250,16 +255,24 @@ def make_server(
 def _listen(server: grpc.aio.Server, bind: str, setting: str, tls: ServerTls | None = None) -> str:
     host, _ = split_address(bind)
     try:
-        if tls is None:
-            port = server.add_insecure_port(bind)
-        else:
-            port = server.add_secure_port(bind, tls.credentials())
+        port = add_port(server, bind, tls)
     except RuntimeError:
         raise InvalidInput(
             f"cannot listen on {bind}: the port is in use, or this machine lacks the address;"
             f" choose another {setting}"
         ) from None
-    return f"{f'[{host}]' if ':' in host else host}:{port}"
+    return join_address(host, port)
+
+
+def add_port(server: grpc.aio.Server, bind: str, tls: ServerTls | None) -> int:
+    """Lets a server listen, with or without TLS; its port.
+
+    Raises:
+        RuntimeError: by gRPC, when the address cannot be bound.
+    """
+    if tls is None:
+        return server.add_insecure_port(bind)
+    return server.add_secure_port(bind, tls.credentials())
 
 
 def _announce(settings: ServiceSettings, name: str, addresses: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneproof.servicekit.auth import Authenticator
 from tuneproof.servicekit.calls import CallInterceptor, Limits
-from tuneproof.servicekit.server import ConnectionAge, Service, make_server
+from tuneproof.servicekit.server import ConnectionAge, Service, add_port, make_server
 from tuneproof.servicekit.tls import ServerTls
 
 _MAX_MESSAGE_BYTES = 16 * 2**20
@@ -29,11 +29,7 @@ async def serving(
     """Serves on a free loopback port; gives the target `host:port`."""
     around = CallInterceptor(service.descriptors, tokens, limits or Limits())
     server = make_server(service, around, _MAX_MESSAGE_BYTES, age or ConnectionAge())
-    bind = "127.0.0.1:0"
-    if tls is None:
-        port = server.add_insecure_port(bind)
-    else:
-        port = server.add_secure_port(bind, tls.credentials())
+    port = add_port(server, "127.0.0.1:0", tls)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -11,7 +11,6 @@ import asyncio
 import http.client
 import json
 import os
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tuneproof.servicekit.errors import (
     Unavailable,
 )
 from tuneproof.servicekit.reloading import Reloaded, read_secret
+from tuneproof.servicekit.tls import ClientTls
 
 GROUP = "tuneproof.dev"
 _IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -74,6 +74,7 @@ class TokenReview:
         self._clock = clock
         own = cluster.folder / "token"
         self._own = Reloaded([own], lambda: read_secret(own, "the service account's token"))
+        self._trusting = ClientTls(cluster.folder).context()
         self._namespace = read_secret(cluster.folder / "namespace", "the pod's namespace")
         self._known: dict[tuple[bytes, str], tuple[float, str | TuneproofError]] = {}
 
@@ -148,9 +149,8 @@ class TokenReview:
             "content-type": "application/json",
         }
         try:
-            context = ssl.create_default_context(cafile=cluster.folder / "ca.crt")
             connection = http.client.HTTPSConnection(
-                cluster.host, cluster.port, timeout=_TIMEOUT, context=context
+                cluster.host, cluster.port, timeout=_TIMEOUT, context=self._trusting
             )
             try:
                 path = f"/apis/{group}/v1/{kind.lower()}s"

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tuneproof.servicekit.auth import Authenticator
 from tuneproof.servicekit.errors import Forbidden, InvalidInput, TuneproofError, Unauthenticated
 from tuneproof.servicekit.server import Guard
+from tuneproof.servicekit.settings import join_address
 
 _CODES = {Unauthenticated: 401, Forbidden: 403}
 
@@ -44,7 +45,7 @@ def listen(bind: tuple[str, int]) -> socket.socket:
 def url_of(door: socket.socket, *, secure: bool) -> str:
     """The base URL for OpenAI clients."""
     host, port = door.getsockname()[:2]
-    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"{'https' if secure else 'http'}://{join_address(host, port)}/v1"
 
 
 def guarded(app: Starlette, guard: Guard) -> None:

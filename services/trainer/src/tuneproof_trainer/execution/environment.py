@@ -5,13 +5,13 @@ from __future__ import annotations
 from tuneproof.servicekit import tracing
 from tuneproof_trainer.record import Job
 
-# glibc gives each large tensor fresh pages and takes them back at once: on a CPU the page faults
-# were a fifth of a step. Bytes.
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
+"""glibc gives each large tensor fresh pages and takes them back at once: on a CPU the page faults
+were a fifth of a step. Bytes."""
 
 
 def variables_for(job: Job) -> dict[str, str]:
@@ -23,6 +23,6 @@ def variables_for(job: Job) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # The base is a folder by now, so no library needs to ask the hub, or to wait for it.
         "HF_HUB_OFFLINE": "1",
-        **_KEEP_MEMORY,
+        **KEEP_MEMORY,
         **tracing.variables(),
     }

@@ -16,9 +16,10 @@ import structlog
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.processes import is_running, pid_of
 from tuneproof_trainer.execution.environment import variables_for
-from tuneproof_trainer.execution.protocol import Attempt, by_exit_code
+from tuneproof_trainer.execution.protocol import Attempt, by_exit_code, by_signal
 from tuneproof_trainer.record import Heartbeat, Job, RunStatus, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore, last_words
+from tuneproof_trainer.worker.output import LOG
 
 _log = structlog.get_logger(__name__)
 
@@ -102,20 +103,14 @@ class LocalExecutor:
             raise
         # Processes that the worker left behind would hold memory, or the GPU.
         _signal_group(worker.pid, signal.SIGKILL)
-        log = (folder / "log.txt").read_bytes()
+        log = (folder / LOG).read_bytes()
         result = await self._result(attempt)
         if result is not None:
             return result
         with suppress(Unavailable):  # The worker, being killed, did not store its last words.
             await asyncio.to_thread(self._store.write_log, log, attempt.run_id, attempt.number)
         words = last_words(log)
-        if code < 0:
-            said = f"; its log ends with: {words}" if words else ""
-            name = signal.Signals(-code).name
-            return WorkerResult(
-                ending=WorkerEnding.RETRY, reason=f"the worker was ended by {name}{said}"
-            )
-        return by_exit_code(code, words)
+        return by_signal(-code, words) if code < 0 else by_exit_code(code, words)
 
     async def _stop_stranger(self, attempt: Attempt, process: str) -> None:
         number, left = _signal_for(attempt), self._grace
@@ -136,7 +131,7 @@ class LocalExecutor:
 
 
 async def _start(attempt: Attempt, job: Job, folder: Path) -> asyncio.subprocess.Process:
-    with (folder / "log.txt").open("ab") as log:
+    with (folder / LOG).open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tuneproof_trainer.worker"),
             *(job.artifacts, attempt.run_id, str(attempt.number), "--folder", str(folder)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,8 +80,22 @@ def by_exit_code(code: int, words: str) -> WorkerResult:
         code: above 0; a worker that wrote no result is never done.
         words: the end of its log.
     """
-    said = f"; its log ends with: {words}" if words else ""
     ending = _ENDINGS.get(code, WorkerEnding.BAD_INPUT)
     if ending is WorkerEnding.DONE:
         ending = WorkerEnding.RETRY
-    return WorkerResult(ending=ending, reason=f"the worker ended with exit code {code}{said}")
+    reason = f"the worker ended with exit code {code}{_said(words)}"
+    return WorkerResult(ending=ending, reason=reason)
+
+
+def by_signal(number: int, words: str = "") -> WorkerResult:
+    """The result of a worker that a signal ended before it wrote one.
+
+    Args:
+        words: the end of its log.
+    """
+    reason = f"the worker was ended by {signal.Signals(number).name}{_said(words)}"
+    return WorkerResult(ending=WorkerEnding.RETRY, reason=reason)
+
+
+def _said(words: str) -> str:
+    return f"; its log ends with: {words}" if words else ""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tuneproof_trainer.execution.jobs import CONTAINER, QUEUE_LABEL
-from tuneproof_trainer.execution.protocol import by_exit_code
+from tuneproof_trainer.execution.protocol import by_exit_code, by_signal
 from tuneproof_trainer.record import EXIT_CODES, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import last_words
 
@@ -77,8 +76,7 @@ def _ending_of(pod: Any, memory: str) -> WorkerResult | None:
     if ended is None or ended.exit_code in (0, EXIT_CODES[WorkerEnding.STOPPED]):
         return None
     if ended.exit_code > 128:
-        name = signal.Signals(ended.exit_code - 128).name
-        return WorkerResult(ending=WorkerEnding.RETRY, reason=f"the worker was ended by {name}")
+        return by_signal(ended.exit_code - 128)
     return by_exit_code(ended.exit_code, last_words((ended.message or "").encode()))
 
 

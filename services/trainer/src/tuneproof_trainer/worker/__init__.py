@@ -3,7 +3,7 @@
 __main__    the program and its exit codes; imports no torch
 work        reads the run, has it trained, commits the adapter
 processes   the other processes of a training that several devices share
-output      keeps what is printed where nobody else does
+output      what is printed, and the file that keeps it
 telling     heartbeat, losses, log; whether the run is still this worker's
 stopping    how a worker is told to stop
 checkpoints what is saved in the background, and what the worker goes on from

@@ -22,10 +22,10 @@ from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
 from tuneproof_trainer.record import EXIT_CODES, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore
-from tuneproof_trainer.worker.output import LOG, also_write
+from tuneproof_trainer.worker.output import LOG, Log, also_write
 from tuneproof_trainer.worker.processes import Place, end_with_parent, result_file
 from tuneproof_trainer.worker.stopping import Stop, StoppedError
-from tuneproof_trainer.worker.telling import Log, Reporter
+from tuneproof_trainer.worker.telling import Reporter
 from tuneproof_trainer.worker.work import Work
 
 
@@ -48,7 +48,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("store", help="URL of the artifact store")
     parser.add_argument("run", help="the run's id")
     parser.add_argument("attempt", type=int, help="the attempt's number")
-    parser.add_argument("--folder", type=Path, help="for local files; log.txt in it is stored")
+    parser.add_argument("--folder", type=Path, help=f"for local files; {LOG} in it is stored")
     parser.add_argument(
         "--local-rank", type=int, default=0, help="the worker starts the others of its node by it"
     )
@@ -127,7 +127,6 @@ def _work(
         place=place,
         stop=stop,
         folder=folder,
-        arguments=(asked.store, asked.run, str(asked.attempt)),
         failed=failed,
     )
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -102,7 +102,6 @@ class Others:
     """The other processes of this node, while the block lasts.
 
     Args:
-        arguments: of this program.
         folder: of this worker.
         failed: told how the training ends when one of them ended badly; it does not return, for
             this process may wait for that one in vain.
@@ -111,14 +110,14 @@ class Others:
     def __init__(
         self,
         job: Job,
+        attempt: int,
         place: Place,
-        arguments: Sequence[str],
         folder: Path,
         failed: Callable[[WorkerResult], object],
     ) -> None:
         self._job = job
+        self._attempt = attempt
         self._place = place
-        self._arguments = arguments
         self._folder = folder
         self._failed = failed
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -130,7 +129,8 @@ class Others:
             place = Place(self._place.node, local)
             self._processes[local] = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tuneproof_trainer.worker", *self._arguments),
+                    *(sys.executable, "-m", "tuneproof_trainer.worker"),
+                    *(self._job.artifacts, self._job.run_id, str(self._attempt)),
                     *("--folder", str(self._folder), "--local-rank", str(local)),
                 ],
                 env=os.environ | variables(self._job, place),

@@ -12,10 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
@@ -28,27 +27,6 @@ from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.worker.stopping import StoppedError
 
 T = TypeVar("T")
-
-
-class Log:
-    """Standard output or error. What a full disk does not take of a log is lost, and the work goes
-    on: transformers and TRL print at every step."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
 
 _TELL_SECONDS = 0.3
 """Between two writes of losses, at least."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tuneproof.adapters.base import identify_base
@@ -31,7 +31,6 @@ class Work:
 
     Args:
         folder: for local files.
-        arguments: that this program was called with, for the other processes of its node.
         failed: see `Others`.
     """
 
@@ -44,7 +43,6 @@ class Work:
         place: Place,
         stop: Stop,
         folder: Path,
-        arguments: Sequence[str],
         failed: _Failed,
     ) -> None:
         self._storage = storage
@@ -54,7 +52,6 @@ class Work:
         self._place = place
         self._stop = stop
         self._folder = folder
-        self._arguments = arguments
         self._failed = failed
 
     def do(self, tell: Reporter) -> WorkerResult:
@@ -141,7 +138,7 @@ class Work:
         def nothing(_: object) -> None:
             pass
 
-        with Others(job, self._place, self._arguments, self._folder, self._failed):
+        with Others(job, self._attempt, self._place, self._folder, self._failed):
             return make_adapter(
                 spec,
                 job,
