@@ -6,12 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tuneproof.analysis.intervals import Interval
-
-Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+from tuneproof.analysis.intervals import Codes, Floats, Interval
 
 POINTS = (-4.0, 4.0)
 """Differences of two scores from 1 to 5."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from tuneproof.analysis.intervals import Floats
+
 Pair = tuple[str, str]
 
 SYSTEMS = ("fid", "gpt35", "chatgpt", "gpt4", "newbing")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from drawing import POINTS, Floats, Tally, alike
+from drawing import POINTS, Tally, alike
 
 from tuneproof.analysis import Verdict, compare
+from tuneproof.analysis.intervals import Floats
 from tuneproof.gate import Policy, decide
 from tuneproof.results import (
     Answer,

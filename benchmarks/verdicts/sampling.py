@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from drawing import POINTS, SIZES, Floats, Tally, alike, clusters_of, holds
+from drawing import POINTS, SIZES, Tally, alike, clusters_of, holds
 from scipy import special
 
 from tuneproof.analysis.guarantees import guaranteed_lower
-from tuneproof.analysis.intervals import estimate, interval_of
+from tuneproof.analysis.intervals import Floats, estimate, interval_of
 from tuneproof.analysis.looks import in_looks, plan_looks
 from tuneproof.analysis.verdict import Verdict, read
 

@@ -20,6 +20,7 @@ from tuneproof.analysis.intervals import (
     Floats,
     Interval,
     Limits,
+    codes_of,
     estimate,
     interval_of,
 )
@@ -119,7 +120,7 @@ def anchor(
         parts += (~identical - share) * mean_error / count
     parts[labelled] += share * weights * (errors - mean_error)
 
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     leverage = np.maximum(
         np.bincount(codes) / count,
         np.bincount(codes[labelled], weights=weights, minlength=codes.max() + 1),
@@ -127,7 +128,7 @@ def anchor(
     sums = np.bincount(codes, weights=parts)
     error = math.sqrt(float((sums**2 / (1.0 - leverage)).sum()))
     spread = max(float(np.abs(judge).max()), float(np.abs(theirs).max()))
-    groups = np.unique(codes[labelled], return_inverse=True)[1].astype(np.int64)
+    groups = codes_of(codes[labelled])
     sizes = np.bincount(groups, weights=weights).astype(np.float64)
     corrections = np.bincount(groups, weights=weights * errors) / sizes
     found = Estimate(

@@ -19,6 +19,7 @@ from tuneproof.analysis.intervals import (
     Floats,
     Interval,
     Limits,
+    codes_of,
     estimate,
     interval_of,
 )
@@ -104,7 +105,7 @@ def between_groups(differences: Floats, clusters: Codes, first: np.ndarray) -> E
         mean = float(differences[part].mean())
         parts[part] = sign * (differences[part] - mean) / int(part.sum())
         means.append(mean)
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     count = int(codes.max()) + 1
     sums = np.bincount(codes, weights=parts)
     error = math.sqrt(count / (count - 1) * float((sums**2).sum()))
@@ -215,8 +216,7 @@ class _Contrasts:
         return mean
 
     def _clusters(self) -> Codes:
-        clusters = [item.cluster for item in self.results.items]
-        return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+        return codes_of([item.cluster for item in self.results.items])
 
 
 def against_wins(results: StudyResults, comparisons: Comparisons) -> tuple[Comparison, ...]:

@@ -8,6 +8,7 @@ more.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,6 +67,11 @@ class Estimate:
     """Shape (G,): mean difference in each cluster."""
     cluster_sizes: Floats = field(repr=False, compare=False)
     """Shape (G,): items in each cluster."""
+
+
+def codes_of(clusters: Codes | Sequence[str]) -> Codes:
+    """Clusters by codes 0 to G - 1, each occurring, in the order of their values or names."""
+    return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
 
 
 def cluster_robust(differences: Floats, clusters: Codes) -> tuple[float, float]:
@@ -133,7 +139,7 @@ def estimate(differences: Floats, clusters: Codes) -> Estimate:
     items = len(differences)
     if items == 0:
         return Estimate(math.nan, None, 0.0, 0, 0, np.zeros(0), np.zeros(0))
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     sizes = np.bincount(codes).astype(np.float64)
     means = np.bincount(codes, weights=differences) / sizes
     groups = len(sizes)

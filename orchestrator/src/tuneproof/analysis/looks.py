@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import optimize, special
 
-from tuneproof.analysis.intervals import Codes, Floats
+from tuneproof.analysis.intervals import Codes, Floats, codes_of
 from tuneproof.servicekit.errors import InvalidInput
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(160)
@@ -131,7 +131,7 @@ def in_looks(clusters: Codes, looks: int, seed: int) -> tuple[tuple[Codes, ...],
     """
     if looks < 1 or not len(clusters):
         raise InvalidInput(f"{looks} looks at {len(clusters)} items: one of each is the least")
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     sizes = np.bincount(codes)
     order = np.random.default_rng(seed).permutation(len(sizes))
     grown = np.cumsum(sizes[order])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuneproof.analysis.comparisons import Comparisons
+from tuneproof.analysis.comparisons import Comparison, Comparisons
 from tuneproof.analysis.intervals import Floats, estimate
 from tuneproof.analysis.paired import paired
 from tuneproof.analysis.planning import (
@@ -46,18 +46,24 @@ class Pilot:
 
 def pilots_of(results: StudyResults, comparisons: Comparisons) -> tuple[Pilot, ...]:
     """A plan from each primary comparison that shows how its items vary."""
-    found = (_pilot(results, comparisons, index) for index in range(len(comparisons.primary)))
+    answers = answers_by_cell(results)
+    found = (_pilot(results, one, comparisons, answers) for one in comparisons.primary)
     return tuple(one for one in found if one is not None)
 
 
-def _pilot(results: StudyResults, comparisons: Comparisons, index: int) -> Pilot | None:
-    one = comparisons.primary[index]
-    pairs = paired(results, PrimaryComparison(one.cell, one.against, one.measure), one.scale)
+def _pilot(
+    results: StudyResults,
+    one: Comparison,
+    comparisons: Comparisons,
+    answers: Mapping[str, Mapping[str, Answer]],
+) -> Pilot | None:
+    named = PrimaryComparison(one.cell, one.against, one.measure)
+    pairs = paired(results, named, one.scale, answers)
     differences, clusters = pairs.differences[pairs.scored], pairs.clusters[pairs.scored]
     seen = estimate(differences, clusters)
     if not seen.standard_error or not one.margin:
         return None
-    repeated = _repeats(results, one.cell, one.against, one.measure)
+    repeated = _repeats(results, named, answers)
     values = repeated if repeated is not None else differences[:, None]
     variance = components(values[None])
     count = values.shape[1] if repeated is not None else 0
@@ -76,13 +82,16 @@ def _pilot(results: StudyResults, comparisons: Comparisons, index: int) -> Pilot
     )
 
 
-def _repeats(results: StudyResults, cell: str, against: str, measure: str) -> Floats | None:
+def _repeats(
+    results: StudyResults,
+    named: PrimaryComparison,
+    answers: Mapping[str, Mapping[str, Answer]],
+) -> Floats | None:
     """Differences repeat by repeat, shape (n, R), of the items of which no repeat is lost."""
-    answers = answers_by_cell(results)
     rows: list[list[float]] = []
     for item in results.items:
-        mine = _scores(answers[cell].get(item.id), measure)
-        theirs = _scores(answers[against].get(item.id), measure)
+        mine = _scores(answers[named.cell].get(item.id), named.measure)
+        theirs = _scores(answers[named.against].get(item.id), named.measure)
         if mine and len(mine) == len(theirs):
             rows.append([one - other for one, other in zip(mine, theirs, strict=True)])
     widest = max((len(row) for row in rows), default=0)

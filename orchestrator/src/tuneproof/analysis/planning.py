@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from tuneproof.analysis.intervals import Codes, Estimate, Floats
+from tuneproof.analysis.intervals import Codes, Estimate, Floats, codes_of
 from tuneproof.servicekit.errors import InvalidInput
 
 PRUDENCE = 0.8
@@ -98,7 +98,7 @@ def intraclass_correlation(differences: Floats, clusters: Codes) -> float | None
     Returns:
         None where no cluster has two items, there are fewer than two, or nothing varies.
     """
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     sizes = np.bincount(codes)
     count, groups = len(codes), len(sizes)
     if groups < 2 or count == groups:

@@ -11,7 +11,14 @@ from statistics import fmean
 import numpy as np
 
 from tuneproof.analysis.agreement import weighted_kappa
-from tuneproof.analysis.intervals import Codes, Estimate, Floats, Interval, interval_of
+from tuneproof.analysis.intervals import (
+    Codes,
+    Estimate,
+    Floats,
+    Interval,
+    codes_of,
+    interval_of,
+)
 from tuneproof.analysis.judge_bias import judge_bias, thirds_by_length
 from tuneproof.analysis.scores import answers_by_cell, score_of
 from tuneproof.results import Measure, StudyResults
@@ -98,16 +105,13 @@ def _agreement(results: StudyResults, scale: Measure) -> Agreement | None:
     levels = range(round(scale.low), round(scale.high) + 1)
     pairs = [(judge[at], one.score) for at, several in first.items() for one in several]
     names = list(first)
-    codes = np.unique([clusters[item] for _, item in names], return_inverse=True)[1]
+    codes = codes_of([clusters[item] for _, item in names])
+    by_judge = np.array([judge[at] for at in names])
+    by_people = np.array([fmean(one.score for one in first[at]) for at in names])
+    inclusion = np.array([first[at][0].inclusion for at in names])
 
     def biases(groups: Sequence[str]) -> tuple[Bias, ...]:
-        by_group = judge_bias(
-            np.array([judge[at] for at in names]),
-            np.array([fmean(one.score for one in first[at]) for at in names]),
-            groups,
-            codes.astype(np.int64),
-            np.array([first[at][0].inclusion for at in names]),
-        )
+        by_group = judge_bias(by_judge, by_people, groups, codes, inclusion)
         return tuple(
             Bias(group, found, interval_of(found, _CONFIDENCE, scale.limits))
             for group, found in by_group.items()
@@ -129,11 +133,7 @@ def _agreement(results: StudyResults, scale: Measure) -> Agreement | None:
         self_kappa=_kappa(list(_twice(rated)), levels),
         by_arm=biases([labels[cell] for cell, _ in names]),
         by_length=biases(thirds_by_length(words)),
-        per_doubling=slope_of(
-            np.log2(np.maximum(words, 1)),
-            np.array([judge[at] - fmean(one.score for one in first[at]) for at in names]),
-            codes.astype(np.int64),
-        ),
+        per_doubling=slope_of(np.log2(np.maximum(words, 1)), by_judge - by_people, codes),
     )
 
 
@@ -151,7 +151,7 @@ def slope_of(places: Floats, values: Floats, clusters: Codes) -> Slope | None:
     Returns:
         None with fewer than three values or two clusters, or where all places are one.
     """
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     count, groups = len(values), len(np.unique(codes))
     centred = places - places.mean() if count else places
     spread = float(centred @ centred)

@@ -20,6 +20,7 @@ from tuneproof.analysis.intervals import (
     Interval,
     Limits,
     cluster_robust,
+    codes_of,
     estimate,
     reach_of,
     why_no_interval,
@@ -95,7 +96,7 @@ def over_seeds(differences: Floats, clusters: Codes) -> Recipe:
     if seeds == 1 or found.standard_error is None:
         return Recipe(found, found, found, known, None)
 
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     left = differences - by_item - means[:, None] + found.difference
     resid = sum(cluster_robust(each, codes)[1] for each in left) / (seeds * (seeds - 1))
     between = float(means.var(ddof=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from tuneproof.analysis.recipe import (
 )
 from tuneproof.analysis.scores import answers_by_cell
 from tuneproof.analysis.verdict import Reading, read, words_of
-from tuneproof.results import Cell, Measure, PrimaryComparison, StudyResults
+from tuneproof.results import Answer, Cell, Measure, PrimaryComparison, StudyResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def over_seeds_of(
 
     Items that a seed, or the baseline, lacks a score of are left out of all seeds.
     """
-    cells = {cell.name: cell for cell in results.cells}
+    cells, answers = {cell.name: cell for cell in results.cells}, answers_by_cell(results)
     groups: dict[tuple[str, str, int, str, str], list[Comparison]] = {}
     for one in comparisons.primary:
         cell = cells[one.cell]
@@ -55,7 +56,7 @@ def over_seeds_of(
             key = cell.model, cell.arm, cell.size, one.measure, one.against
             groups.setdefault(key, []).append(one)
     found = (
-        _over_seeds(results, comparisons, cells[named[0].cell], named)
+        _over_seeds(results, comparisons, cells[named[0].cell], named, answers)
         for named in groups.values()
         if len(named) >= fewest
     )
@@ -67,8 +68,9 @@ def _over_seeds(
     comparisons: Comparisons,
     cell: Cell,
     named: list[Comparison],
+    answers: Mapping[str, Mapping[str, Answer]],
 ) -> OverSeeds | None:
-    scale, margin, answers = named[0].scale, named[0].margin or 0.0, answers_by_cell(results)
+    scale, margin = named[0].scale, named[0].margin or 0.0
     pairs = [
         paired(results, PrimaryComparison(one.cell, one.against, one.measure), scale, answers)
         for one in named

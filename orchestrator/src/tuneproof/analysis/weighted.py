@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tuneproof.analysis.intervals import Codes, Estimate, Floats, estimate
+from tuneproof.analysis.intervals import Codes, Estimate, Floats, codes_of, estimate
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -37,7 +37,7 @@ def hajek(values: Floats, clusters: Codes, inclusion: Floats | None = None) -> E
     if inclusion is None or count == 0:
         return estimate(values, clusters)
     weights = weights_of(inclusion, count)
-    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    codes = codes_of(clusters)
     total = float(weights.sum())
     mean = float(weights @ values) / total
     sizes = np.bincount(codes, weights=weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from tuneproof.cli.console import ExitCode, say
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.study import DataOption
 from tuneproof.sdk import AliasInfo, GeneratorClient
+from tuneproof.servicekit.digests import sha256_of_bytes
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 from tuneproof.study.opened import Study
@@ -101,7 +101,7 @@ def gate_command(
     comment = gate.markdown(results.name, decisions)
     if markdown:
         write_atomically(markdown, comment.encode())
-    chosen, digest = gate.choose(decisions), f"sha256:{hashlib.sha256(content).hexdigest()}"
+    chosen, digest = gate.choose(decisions), sha256_of_bytes(content)
     asked.give({**report, "report": str(path), "digest": digest}, comment)
     if chosen is None:
         raise SystemExit(ExitCode.FAILED)

@@ -175,13 +175,13 @@ def _tell(chain: Chain, *, as_json: bool) -> None:
 
 def _plan(chain: Chain, correlation: float, *, as_json: bool) -> None:
     """How wide the anchored intervals will be."""
-    from tuneproof.analysis import compare  # noqa: PLC0415 - see above
+    from tuneproof.analysis import WORD_OVERLAP, compare  # noqa: PLC0415 - see above
     from tuneproof.analysis.planning import anchored_reach  # noqa: PLC0415
 
     results = load_results(chain)
     rows, lines = [], []
     for one in compare(results).primary:
-        if one.standard_error is None or one.by == "word overlap":
+        if one.standard_error is None or one.by == WORD_OVERLAP:
             continue
         reaches = {
             count: anchored_reach(one.standard_error, one.items, count, correlation)

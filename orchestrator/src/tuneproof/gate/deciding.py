@@ -206,7 +206,7 @@ class _Gate:
 
 
 def _tuned(results: StudyResults, cell: str) -> Cell:
-    tuned = {one.name: one for one in results.cells if one.tuned and one.name in _compared(results)}
+    tuned = {one.name: one for one in results.compared if one.tuned}
     if cell not in tuned:
         raise InvalidInput(
             f"the gate is for tuned cells, and {cell!r} is none; the study has:"
@@ -214,10 +214,6 @@ def _tuned(results: StudyResults, cell: str) -> Cell:
             field="cell",
         )
     return tuned[cell]
-
-
-def _compared(results: StudyResults) -> set[str]:
-    return {one.name for one in results.compared}
 
 
 def _sum(first: float | None, second: float | None) -> float | None:

@@ -24,7 +24,7 @@ def build_page(results: StudyResults, sample: Sample, rubrics: Sequence[Rubric])
     Args:
         rubrics: the judge's; raters see their descriptions and anchors.
     """
-    style = asset("label.css", _PACKAGE)
+    style = asset("palette.css") + asset("label.css", _PACKAGE)
     script = asset("label.js", _PACKAGE)
     content = json.dumps(_content(results, sample, rubrics), ensure_ascii=False)
     return (

@@ -34,7 +34,7 @@ def build_page(result: LoadResult, checks: Sequence[Check]) -> str:
     """The result as one self-contained HTML document, with all foreign text escaped."""
     templates = environment("tuneproof.loadtest")
     templates.filters.update(plain=plain, figure=_figure, seconds=_seconds)
-    style = asset("page.css") + asset("loadtest.css", "tuneproof.loadtest")
+    style = asset("palette.css") + asset("page.css") + asset("loadtest.css", "tuneproof.loadtest")
     script = asset("theme.js")
     figures = result.figures
     return templates.get_template("loadtest.html.j2").render(

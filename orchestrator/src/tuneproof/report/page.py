@@ -40,7 +40,7 @@ from tuneproof.report.forgetting import forgetting_rows
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.report.questions import questions_of
 from tuneproof.report.support import agreement_lines, contrast_rows, seed_rows, support_rows
-from tuneproof.results import Cell, StudyResults
+from tuneproof.results import Answer, Cell, StudyResults
 
 COLOURS = 8
 """Colours and marks in the style sheet; the ninth takes the first one again."""
@@ -48,7 +48,7 @@ COLOURS = 8
 WORST = 3
 """Most items that a verdict links to."""
 
-STYLES = ("page.css", "questions.css", "answers.css")
+STYLES = ("palette.css", "page.css", "questions.css", "answers.css")
 SCRIPTS = ("theme.js", "unpack.js", "item.js", "list.js")
 
 
@@ -66,7 +66,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
     read = ItemWords.of_study(results)
     failures = failures_by_cell(results, read)
     answers = answers_of(results, measures, against, colours, failures)
-    found = findings(results, comparisons)
+    given, found = answers_by_cell(results), findings(results, comparisons)
     shown = shown_measures(results, measures)
     split = splits_of(results, shown, against, read)
     return (
@@ -80,7 +80,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
             headline=headline(found),
             findings=found,
             warnings=warnings(results, comparisons),
-            counts={one: _counts(results, answers, one) for one in comparisons.primary},
+            counts={one: _counts(results, given, answers, one) for one in comparisons.primary},
             support=support_rows(results, comparisons),
             agreement=list(agreement_lines(results)),
             seeds=seed_rows(results, comparisons),
@@ -163,9 +163,14 @@ def _legend(results: StudyResults) -> tuple[tuple[Cell, str], ...]:
     return tuple((cell, arm) for arm, cell in reversed(by_arm.items()))
 
 
-def _counts(results: StudyResults, answers: Answers, one: Comparison) -> Mapping[str, object]:
+def _counts(
+    results: StudyResults,
+    given: Mapping[str, Mapping[str, Answer]],
+    answers: Answers,
+    one: Comparison,
+) -> Mapping[str, object]:
     """How many items a cell lost and gained by more than δ, and the largest losses."""
-    margin, given = results.margin.get(one.measure, 0.0), answers_by_cell(results)
+    margin = results.margin.get(one.measure, 0.0)
     mine, theirs = given[one.cell], given[one.against]
     changes = [
         (difference_of(mine.get(item.id), theirs.get(item.id), one.measure), item)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tuneproof.analysis import RULES, Failures, Measures, answers_by_cell, score_of
 from tuneproof.report.answers.differences import mark
@@ -131,7 +132,7 @@ def answers_of(
     return Answers(blocks, order, anchors, strata, page.graded)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Page:
     results: StudyResults
     measures: Measures
@@ -141,12 +142,12 @@ class _Page:
     failures: Failures
     words: Words
 
-    @property
+    @cached_property
     def primary(self) -> tuple[str, ...]:
         """Measures of the primary comparisons."""
         return primary_measures(self.results)
 
-    @property
+    @cached_property
     def graded(self) -> tuple[str, ...]:
         """Every measure that the page has a score of for each answer."""
         shown = shown_measures(self.results, self.measures)

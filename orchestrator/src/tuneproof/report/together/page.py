@@ -26,7 +26,7 @@ from tuneproof.report.together.over import (
 SCHEMA = "tuneproof.reports/1"
 """Changes as that of a single report."""
 
-_STYLES = ("page.css", "questions.css")
+_STYLES = ("palette.css", "page.css", "questions.css")
 _SCRIPTS = ("theme.js",)
 _JSON: TypeAdapter[Over] = TypeAdapter(Over)
 
