@@ -102,6 +102,7 @@ FULL = condition("DisruptionTarget", "The node was low on memory", "TerminationB
         ([pod(ended=terminated(75))], failed(), ("retry", "exit code 75")),
         ([pod(ended=terminated(137))], failed(), ("retry", "was ended by SIGKILL")),
         ([pod(ended=terminated(130))], failed(), ("retry", "backoff limit")),
+        ([pod(ended=terminated(255, "Unknown"))], failed(), ("retry", r"code 255 \(Unknown\)")),
         (
             [pod(ended=terminated(137, "OOMKilled"))],
             failed(),

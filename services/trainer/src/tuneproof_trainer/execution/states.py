@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from tuneproof_trainer.execution.protocol import by_exit_code, by_signal
 from tuneproof_trainer.record import EXIT_CODES, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import last_words
 
+_SIGNALS = frozenset(signal.Signals)
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 _OWN_FAULT = "TerminationByKubelet"
 """The reason of an eviction because the node ran out of something, maybe by this very pod."""
@@ -75,8 +77,13 @@ def _ending_of(pod: Any, memory: str) -> WorkerResult | None:
         )
     if ended is None or ended.exit_code in (0, EXIT_CODES[WorkerEnding.STOPPED]):
         return None
-    if ended.exit_code > 128:
+    if ended.exit_code - 128 in _SIGNALS:
         return by_signal(ended.exit_code - 128)
+    if ended.exit_code > 128:  # No exit code of a worker; 255 where the node lost the container.
+        return WorkerResult(
+            ending=WorkerEnding.RETRY,
+            reason=f"its container ended with exit code {ended.exit_code} ({ended.reason})",
+        )
     return by_exit_code(ended.exit_code, last_words((ended.message or "").encode()))
 
 
