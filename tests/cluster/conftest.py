@@ -18,7 +18,13 @@ from .cluster import HOST, Cluster
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Started for these tests, and purged after them."""
+    """Started for these tests, and purged after them; or one that runs and stays.
+
+    The latter's folder is named by TUNEPROOF_CLUSTER, for whoever writes tests.
+    """
+    if running := os.environ.get("TUNEPROOF_CLUSTER"):
+        yield Cluster(Path(running))
+        return
     one = Cluster(tmp_path_factory.mktemp("cluster") / "c")
     try:
         one.up()
