@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from .cluster import HOST, Cluster
+from .embeddings import embeddings
+from .images import build, load
+from .installation import Installation, installation, make_weaviate
 from .training import IMAGE, write_root
+
+IMAGES = {
+    "tuneproof/judge:0.1.0": "judge",
+    "tuneproof/retriever:0.1.0-slim": "retriever-slim",
+    "tuneproof/trainer:0.1.0": "trainer",
+    "tuneproof/generator:0.1.0": "generator",
+}
+"""What the demo's installation runs, by name; each with its target of the Dockerfile."""
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +85,32 @@ def s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         finally:
             server.terminate()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The node has the images of the Dockerfile, and Weaviate's."""
+    folder = tmp_path_factory.mktemp("images")
+    make_weaviate(cluster, folder)
+    build(folder, *IMAGES.values())
+    for name in IMAGES:
+        load(cluster, name, folder)
+
+
+@pytest.fixture(scope="module")
+def installed(
+    cluster: Cluster,
+    images: None,
+    s3: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installation]:
+    """Overlay `cpu` with the demo's model, everything ready; deleted after the module's tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    with (
+        embeddings(HOST) as url,
+        installation(cluster, s3, url, folder) as one,
+    ):
+        yield one
 
 
 def _wait_for(address: str) -> None:
