@@ -46,7 +46,7 @@ for target in $images; do
     [ $tool = docker ] || set -- "$@" --layers
     # shellcheck disable=SC2086  # Several options.
     $tool build "$@" ${BUILD_FLAGS:-} .
-    [ -z "${SBOM:-}" ] || deploy/images/sbom.sh "$tool" "$image" "$SBOM/$target.cdx.json"
+    [ -z "${SBOM:-}" ] || deploy/images/sbom.sh "$image" "$SBOM/$target.cdx.json"
     built="${built:-} $image"
 done
 

@@ -15,17 +15,9 @@ import pytest
 
 from .cluster import HOST, Cluster
 from .embeddings import embeddings
-from .images import build, load
+from .images import INSTALLED, build, load
 from .installation import Installation, installation, make_weaviate
 from .training import IMAGE, write_root
-
-IMAGES = {
-    "tuneproof/judge:0.1.0": "judge",
-    "tuneproof/retriever:0.1.0-slim": "retriever-slim",
-    "tuneproof/trainer:0.1.0": "trainer",
-    "tuneproof/generator:0.1.0": "generator",
-}
-"""What the demo's installation runs, by name; each with its target of the Dockerfile."""
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +84,8 @@ def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The node has the images of the Dockerfile, and Weaviate's."""
     folder = tmp_path_factory.mktemp("images")
     make_weaviate(cluster, folder)
-    build(folder, *IMAGES.values())
-    for name in IMAGES:
+    build(folder, *INSTALLED.values())
+    for name in INSTALLED:
         load(cluster, name, folder)
 
 

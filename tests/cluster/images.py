@@ -16,6 +16,15 @@ from ..rendering import ROOT
 from .cluster import Cluster
 
 FOLDER = ROOT / "deploy/images"
+INSTALLED = {
+    "tuneproof/judge:0.1.0": "judge",
+    "tuneproof/orchestrator:0.1.0": "orchestrator",
+    "tuneproof/retriever:0.1.0-slim": "retriever-slim",
+    "tuneproof/trainer:0.1.0": "trainer",
+    "tuneproof/generator:0.1.0": "generator",
+}
+"""What the demo's installation runs, by name; each with its target of the Dockerfile."""
+ALL = {**INSTALLED, "tuneproof/retriever:0.1.0": "retriever"}
 BASE = "localhost/tuneproof-base:bookworm"
 """Made of Debian's packages: no registry answers where these tests run."""
 SLOW = 1800
