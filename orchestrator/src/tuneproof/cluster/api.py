@@ -8,20 +8,14 @@ without bound, so `forwarding` speaks that protocol itself.
 from __future__ import annotations
 
 import json
+import os
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable
-
-try:
-    from kubernetes import client, config
-    from urllib3.exceptions import HTTPError
-except ImportError:
-    raise InvalidInput(
-        "a cluster needs Kubernetes' client: install it with `pip install 'tuneproof[kubernetes]'`"
-    ) from None
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 
 Object = dict[str, Any]
 """An object of the API as JSON."""
@@ -51,6 +45,32 @@ class Refused(InvalidInput):
         self.status = status
 
 
+class _Library(NamedTuple):
+    """What of Kubernetes' client is used."""
+
+    client: Any
+    config: Any
+    HTTPError: type[Exception]
+
+
+@cache
+def _library() -> _Library:
+    """Kubernetes' client, which is an extra and slow to load.
+
+    Raises:
+        InvalidInput: it is not installed.
+    """
+    try:
+        from kubernetes import client, config  # noqa: PLC0415
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+    except ImportError:
+        raise InvalidInput(
+            "a cluster needs Kubernetes' client: install it with"
+            " `pip install 'tuneproof[kubernetes]'`"
+        ) from None
+    return _Library(client, config, HTTPError)
+
+
 class Cluster:
     """One namespace of a cluster. Its calls block.
 
@@ -58,20 +78,20 @@ class Cluster:
         context: of the kubeconfig.
 
     Raises:
-        InvalidInput: the kubeconfig cannot be read, or lacks the context.
+        InvalidInput: the kubeconfig cannot be read, or lacks the context; or Kubernetes' client is
+            not installed.
     """
 
     def __init__(self, context: str, namespace: str) -> None:
+        client, config, _ = _library()
         self.context, self.namespace = context, namespace
         known = contexts()
         if context not in known:
-            told = (
-                f"it has {', '.join(known)}" if known else "it has none, or there is no such file"
-            )
+            told = ", ".join(known) or "none, or there is no such file"
             raise InvalidInput(f"the kubeconfig lacks the context {context!r}: it has {told}")
         settings = client.Configuration()
         try:
-            config.load_kube_config(context=context, client_configuration=settings)
+            config.load_kube_config(_file(), context=context, client_configuration=settings)
         except (config.ConfigException, OSError, ValueError) as error:
             raise InvalidInput(f"the kubeconfig's context {context!r}: {error}") from None
         settings.retries = False
@@ -151,7 +171,7 @@ class Cluster:
         with self._reply("GET", path, query, seconds=None) as reply:
             try:
                 yield from reply.stream(2**16)
-            except HTTPError as error:
+            except _library().HTTPError as error:
                 raise Unavailable(f"the log of {pod} broke off: {error}") from None
 
     def ask(
@@ -203,7 +223,7 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-        except config.ConfigException as error:
+        except _library().config.ConfigException as error:
             raise Unavailable(f"the login of context {self.context!r} fails: {error}") from None
 
     def _reply(
@@ -219,7 +239,7 @@ class Cluster:
             request = self._request(method, path, query, body)
             limit = (_SECONDS, None) if seconds is None else seconds
             reply = self._api.call_api(*request, _request_timeout=limit).response
-        except (HTTPError, client.ApiException) as error:
+        except (_library().HTTPError, _library().client.ApiException) as error:
             raise Unavailable(
                 f"the cluster of context {self.context!r} cannot be reached at"
                 f" {self._settings.host}: {_cause(error)}"
@@ -234,22 +254,17 @@ class Cluster:
 
 def contexts() -> list[str]:
     """The names of the kubeconfig's contexts; none without a kubeconfig."""
+    config = _library().config
     try:
-        known, _ = config.list_kube_config_contexts()
+        known, _ = config.list_kube_config_contexts(_file())
     except (config.ConfigException, OSError, ValueError):
         return []
     return [each["name"] for each in known]
 
 
-def found(value: Object | None, what: str) -> Object:
-    """An object that must be there.
-
-    Raises:
-        NotFound: it is not.
-    """
-    if value is None:
-        raise NotFound(f"there is no {what}")
-    return value
+def _file() -> str | None:
+    """The kubeconfig; the client itself reads the variable when it is loaded."""
+    return os.environ.get("KUBECONFIG") or None
 
 
 def _words(reply: Any) -> str:

@@ -81,7 +81,7 @@ def _contract_of(target: str, tls: ClientTls | None, symbol: str, file: str) -> 
     with _channel(target, tls) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
-        calls = stub.ServerReflectionInfo(iter([request]), timeout=_SECONDS, wait_for_ready=True)
+        calls = stub.ServerReflectionInfo(iter([request]), timeout=_SECONDS)
         reply = next(iter(calls))
     for content in reply.file_descriptor_response.file_descriptor_proto:
         found = FileDescriptorProto.FromString(content)

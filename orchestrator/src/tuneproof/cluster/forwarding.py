@@ -94,6 +94,8 @@ class Forwarder:
 
     def __init__(self, cluster: Cluster, via: Via) -> None:
         self._cluster, self._via = cluster, via
+        self.refusals: dict[str, str] = {}
+        """The last pod that took no connection, and why, by selector."""
         self._connections: Counter[str] = Counter()
         self._seen: dict[str, tuple[float, list[Object]]] = {}
         self._serving: list[asyncio.Server] = []
@@ -161,7 +163,6 @@ class Forwarder:
                 writer.write(data)
                 await writer.drain()
 
-        self._connections[pod] += 1
         ways = [asyncio.ensure_future(there()), asyncio.ensure_future(back())]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +175,7 @@ class Forwarder:
                 await tunnel.close()
 
     async def _tunnel(self, selector: str, port: str | int) -> tuple[str, _Tunnel | None]:
-        """A connection to a Ready pod, and the pod's name; waits a little for one."""
+        """A connection to a Ready pod, which counts as one of it; waits a little for the pod."""
         end = self._loop.time() + _WAIT_SECONDS
         refused: set[str] = set()
         while self._loop.time() < end:
@@ -182,9 +183,12 @@ class Forwarder:
             names = {pod["metadata"]["name"]: pod for pod in ready}
             if left := [name for name in names if name not in refused]:
                 name = min(left, key=lambda each: self._connections[each])
+                self._connections[name] += 1
                 try:
                     return name, await self._dial(names[name], port)
-                except (OSError, aiohttp.ClientError, TuneproofError):
+                except (OSError, aiohttp.ClientError, TuneproofError) as error:
+                    self.refusals[selector] = f"{name}: {error}"
+                    self._connections[name] -= 1
                     refused.add(name)  # it has just ended, say
             else:
                 refused.clear()

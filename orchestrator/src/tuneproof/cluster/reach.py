@@ -151,11 +151,16 @@ class Reach:
         tls = self._tls if service.encrypted or self._via == "gateway" else None
         if tls is not None and not tls.server_name and self._via != "gateway":
             tls = tls.named(service.name)
-        check_contract(
-            *(_CONTRACTS[service.role], self.address(service), tls),
-            f"{service.name} in {self.cluster.place} ({images})",
-            own_version(),
-        )
+        try:
+            check_contract(
+                *(_CONTRACTS[service.role], self.address(service), tls),
+                f"{service.name} in {self.cluster.place} ({images})",
+                own_version(),
+            )
+        except Unavailable as error:
+            if refusal := self._forwarder.refusals.get(service.selector):
+                raise Unavailable(f"{error.message} ({refusal})") from None
+            raise
         self._checked.add(service.name)
 
     def token(self, given: str | None) -> Token | None:

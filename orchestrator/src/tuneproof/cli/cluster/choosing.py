@@ -42,9 +42,10 @@ def complete_contexts(incomplete: str) -> list[str]:
     """The kubeconfig's contexts that begin with what was typed."""
     try:
         from tuneproof.cluster import contexts  # noqa: PLC0415 - see above
+
+        return [name for name in contexts() if name.startswith(incomplete)]
     except TuneproofError:
         return []
-    return [name for name in contexts() if name.startswith(incomplete)]
 
 
 ContextOption = Annotated[
