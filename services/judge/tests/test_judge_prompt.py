@@ -89,5 +89,5 @@ def test_an_answer_that_copies_a_fence_gets_another() -> None:
 
 def test_the_schema_of_the_readme_is_a_rubric() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    example = readme.split("```yaml\n", 1)[1].split("```", 1)[0]
+    example = readme.split("## Rubric files\n\n```yaml\n", 1)[1].split("```", 1)[0]
     assert parse_rubric(textwrap.dedent(example).encode(), "README.md").criterion
