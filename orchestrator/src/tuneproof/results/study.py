@@ -339,7 +339,7 @@ class StudyResults:
     margin: Mapping[str, float]
     """δ by measure, in the measure's own units."""
     confidence: float
-    """Of the simultaneous intervals, as 0.95."""
+    """Of the primary comparisons together, as 0.95."""
     notes: tuple[str, ...]
     """Sentences for the report's head."""
     provenance: Mapping[str, str]
@@ -357,6 +357,8 @@ class StudyResults:
     """By criterion, in the order of `criteria`; empty without a probe."""
     looks: Looks | None = None
     """None where the study is read once, at its end."""
+    adjustment: str = "bonferroni"
+    """How the primary comparisons share the error: `bonferroni`, `holm` or `sequence`."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:
