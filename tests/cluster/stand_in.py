@@ -21,13 +21,20 @@ from tuneproof.servicekit.settings import ServiceSettings, settings_config
 sys.path.insert(0, str(Path(__file__).parents[2] / "orchestrator/tests"))
 
 
+class Declared(set[str]):
+    """Adapters of a pool whose replicas know nothing of one another: each is there."""
+
+    def __contains__(self, ref: object) -> bool:
+        return True
+
+
 @asynccontextmanager
 async def fakes(settings: ServiceSettings) -> AsyncIterator[Service]:
     from fakes import service_of
     from small_study import SmallStudy
 
     with TemporaryDirectory() as folder:
-        world = SmallStudy(Path(folder)).world(delay=0.01)
+        world = SmallStudy(Path(folder)).world(delay=0.01, adapters=Declared())
     yield service_of(world)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ..rendering import K8S, WORKLOADS, build, role
+from ..rendering import K8S, WORKLOADS, Manifest, build, role
 from .cluster import Cluster
 from .scene import Scene, scene
 from .training import IMAGE, ROOT, write_root
 
 NAMESPACE = "context"
 TOKENS = {"tokens": b"use a-token-of-role-use\nmanage a-token-of-role-manage\n"}
-KEPT = ("Service", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim")
+KEPT = ("Service", "ServiceAccount", "ConfigMap")
 SECONDS = 90
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -35,12 +35,12 @@ def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 program = str(Path(__file__).with_name("stand_in.py"))
                 workload = one.borrowing(each, program, role(each))
                 workload["spec"]["replicas"] = 2 if role(each) == "generator" else 1
-                objects.append(workload)
+                objects.append(without_claims(workload))
             elif each["kind"] in KEPT:
                 objects.append(one.moved(each))
         one.kubectl.apply(*objects)
         one.kubectl(
-            "wait", "--for=condition=Ready", "pod", "--all", "-n", NAMESPACE, "--timeout=60s"
+            "wait", "--for=condition=Ready", "pod", "--all", "-n", NAMESPACE, "--timeout=150s"
         )
         yield one
 
@@ -54,6 +54,18 @@ def study(tmp_path: Path) -> Path:
     finally:
         sys.path.pop(0)
     return SmallStudy(tmp_path).file
+
+
+def without_claims(workload: Manifest) -> Manifest:
+    """With folders of the pod in the place of volumes."""
+    for claim in workload["spec"].pop("volumeClaimTemplates", ()):
+        workload["spec"]["template"]["spec"]["volumes"].append({"name": claim["metadata"]["name"]})
+    for volume in workload["spec"]["template"]["spec"]["volumes"]:
+        if volume.get("persistentVolumeClaim", {}).get("claimName") in ("artifacts", "models"):
+            del volume["persistentVolumeClaim"]
+        if len(volume) == 1:
+            volume["emptyDir"] = {}
+    return workload
 
 
 async def tuneproof(
@@ -94,8 +106,7 @@ async def test_a_study_runs_through_forwarded_ports_while_its_pods_are_replaced(
     place.kubectl("delete", "pod", *gone, "-n", NAMESPACE, "--wait=false")
     out, err = await asyncio.wait_for(process.communicate(), SECONDS)
     assert process.returncode == 0, err.decode()
-    found = json.loads(out)
-    assert found["verdict"]["headline"], found.keys()
+    assert json.loads(out)["verdict"]["headline"].startswith("The tuned adapters answer worse")
 
 
 async def test_what_a_user_must_not_do_is_said_before_anything_starts(
