@@ -13,7 +13,7 @@ import pytest
 from tuneproof.adapters import Registry
 
 from ..conftest import COMMAND, ROOT
-from .cluster import Cluster
+from .cluster import RESTRICTED, Cluster
 from .installation import ARTIFACTS, NAMESPACE, Installation
 
 STUDY = ROOT / "studies/demo.yaml"
@@ -48,6 +48,23 @@ def on_one_machine() -> dict[str, Any]:
     """Of `make demo`, which finished work makes a matter of seconds."""
     tuneproof("study", "run", STUDY, "--up", "--state", HERE)
     return verdicts(HERE)
+
+
+def test_every_pod_is_ready_in_a_namespace_that_is_restricted(
+    cluster: Cluster, installed: Installation
+) -> None:
+    pods = cluster.get("pods", "--namespace", NAMESPACE)
+    ready = {
+        each["metadata"]["name"]: [
+            status["ready"] for status in each["status"]["containerStatuses"]
+        ]
+        for each in pods
+    }
+    judge = next(name for name in ready if name.startswith("judge-"))
+    names = ("generator-0", judge, "retriever-0", "retriever-1", "trainer-0", "weaviate-0")
+    assert ready == {name: [True] for name in names}
+    (space,) = cluster.get("namespace", NAMESPACE)
+    assert RESTRICTED.items() <= space["metadata"]["labels"].items()
 
 
 def test_the_demo_ends_with_the_same_verdicts_as_on_one_machine(
