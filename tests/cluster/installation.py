@@ -85,23 +85,22 @@ def clear(cluster: Cluster, *options: str) -> None:
 
 def overlay(cluster: Cluster, embedder: str, folder: Path) -> list[Manifest]:
     """Overlay `cpu` with corpora on Weaviate, artifacts in S3 and trainings as Jobs."""
-    shown = {"namespace": NAMESPACE, "behavior": "merge"}
     write(
-        folder / "overlay",
+        folder / "all",
         resources=[K8S / "overlays/cpu"],
         components=[K8S / "components" / name for name in ("weaviate", "training-jobs", "s3")],
+    )
+    merged = {"namespace": "tuneproof", "behavior": "merge"}
+    embedding = {"EMBEDDER": "tei", "EMBEDDER_URL": embedder}
+    literals = [f"TUNEPROOF_RETRIEVER_{name}={value}" for name, value in embedding.items()]
+    write(
+        folder / "overlay",
+        resources=[folder / "all"],
         namespace=NAMESPACE,
         images=[{"name": "tuneproof/retriever", "newTag": "0.1.0-slim"}],
         configMapGenerator=[
-            {"name": "store", **shown, "literals": [f"url={ARTIFACTS}"]},
-            {
-                "name": "retriever",
-                **shown,
-                "literals": [
-                    "TUNEPROOF_RETRIEVER_EMBEDDER=tei",
-                    f"TUNEPROOF_RETRIEVER_EMBEDDER_URL={embedder}",
-                ],
-            },
+            {"name": "store", **merged, "literals": [f"url={ARTIFACTS}"]},
+            {"name": "retriever", **merged, "literals": literals},
         ],
     )
     manifests = build(cluster.program, folder / "overlay")
@@ -113,9 +112,11 @@ def overlay(cluster: Cluster, embedder: str, folder: Path) -> list[Manifest]:
         for claim in _claims(each):
             claim["spec"] |= {"storageClassName": "lent", "resources": _SIZE}
             claim["spec"]["volumeName"] = f"{NAMESPACE}-{claim['metadata']['name']}"
+        for subject in each.get("subjects", ()):
+            subject["namespace"] = NAMESPACE
         if name.startswith("trainer-jobs-"):
             profiles = yaml.safe_load(each["data"]["profiles.yaml"])
-            small = {"cpu": "250m", "memory": "512Mi"}
+            small = {"cpu": "100m", "memory": "512Mi"}
             profiles["profiles"] = {"cpu": {"device": "cpu", "requests": small}}
             each["data"]["profiles.yaml"] = yaml.safe_dump(profiles)
     return manifests
