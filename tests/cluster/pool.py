@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -49,7 +49,9 @@ class Pool:
     async def until_ready(self) -> None:
         """Until both replicas are, and are those of the StatefulSet as it is now."""
         asked = ("rollout", "status", "statefulset/generator", "--timeout=100s")
-        await until(lambda: "timed out" not in self.say(*asked, fine=True), 400)
+        async with asyncio.timeout(400):
+            while "timed out" in await self.say(*asked, fine=True):
+                pass
 
     async def until_serving(self, client: GeneratorClient) -> None:
         """Until both replicas say that they serve the adapter."""
@@ -58,35 +60,31 @@ class Pool:
             while sorted(await self.states(client)) != ready:
                 await asyncio.sleep(0.5)
 
-    def say(self, *command: str, fine: bool = False) -> str:
-        """What kubectl says in the pool's namespace."""
-        return self.place.kubectl(*command, "--namespace", self.place.namespace, fine=fine)
+    async def say(self, *command: str, **more: Any) -> str:
+        """What kubectl says in the pool's namespace, while clients go on."""
+        at = ("--namespace", self.place.namespace)
+        return await asyncio.to_thread(self.place.kubectl, *command, *at, **more)
 
     async def states(self, client: GeneratorClient) -> list[tuple[str, str]]:
         replicas = (await client.adapter(self.ref)).replicas
         return [(name, one.state) for name, one in replicas.items()]
 
-    def kill(self, number: int) -> None:
-        """Ends the first process of a pod's container, as the kernel does without memory; returns
-        when the cluster has noticed."""
+    def process(self, number: int) -> int:
+        """The first process of a pod's container, by its number on this machine."""
         (container,) = self.pod(number)["status"]["containerStatuses"]
-        os.kill(first_process(container["containerID"].partition("://")[2]), signal.SIGKILL)
-        self.wait_until("{.status.disruptionsAllowed}=0", "poddisruptionbudget/generator")
+        return first_process(container["containerID"].partition("://")[2])
 
-    def wait_until(self, true: str, what: str) -> None:
-        self.say("wait", f"--for=jsonpath={true}", what, "--timeout=60s")
-
-    def evict(self, number: int) -> str:
+    async def evict(self, number: int) -> str:
         """As a drain of its node does; what the API server says."""
-        name, place = f"generator-{number}", self.place
+        name, namespace = f"generator-{number}", self.place.namespace
         eviction = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
-            "metadata": {"name": name, "namespace": place.namespace},
+            "metadata": {"name": name, "namespace": namespace},
         }
-        path = f"/api/v1/namespaces/{place.namespace}/pods/{name}/eviction"
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
         given = json.dumps(eviction)
-        return place.kubectl("create", "--raw", path, "-f", "-", given=given, fine=True)
+        return await self.say("create", "--raw", path, "-f", "-", given=given, fine=True)
 
 
 def first_process(container: str) -> int:
@@ -139,12 +137,33 @@ def manifests_of(place: Scene, folder: Path, artifacts: str) -> list[Manifest]:
 
 @dataclass
 class Load:
-    """What clients saw that asked all the time."""
+    """What clients ask, and what they see."""
 
+    pool: Pool
     answers: Counter[str] = field(default_factory=Counter)
     """By replica."""
+    begun: int = 0
+    """Answers of which a piece has come."""
     restarted: int = 0
     failures: list[str] = field(default_factory=list)
+
+    async def ask(self, client: GeneratorClient, tokens: int) -> None:
+        """One answer, which is restarted when its replica is lost."""
+        pieces = 0
+        sampling = Sampling(max_tokens=tokens)
+        answer = client.generate(self.pool.ref, CHAT, sampling, restart_on_loss=True)
+        try:
+            async for piece in answer:
+                if isinstance(piece, Restarted):
+                    self.restarted += 1
+                elif isinstance(piece, Generation):
+                    assert piece.adapter_ref == self.pool.ref
+                    self.answers[piece.replica] += 1
+                else:
+                    self.begun += pieces == 0
+                    pieces += 1
+        except TuneproofError as error:
+            self.failures.append(f"{type(error).__name__}: {error.message}")
 
     async def goes_on(self, replicas: int) -> None:
         """Until so many replicas have answered from now on."""
@@ -153,27 +172,16 @@ class Load:
 
 
 @asynccontextmanager
-async def load(pool: Pool, clients: int = 6) -> AsyncIterator[Load]:
-    """Has clients ask for long answers until the block ends."""
-    seen, ended = Load(), asyncio.Event()
+async def load(pool: Pool, clients: int = 3) -> AsyncIterator[Load]:
+    """Has clients ask, with short pauses, until the block ends."""
+    seen, ended = Load(pool), asyncio.Event()
 
     async def asks() -> None:
         async with pool.client() as client:
             while not ended.is_set():
-                try:
-                    await one(client)
-                except TuneproofError as error:
-                    seen.failures.append(f"{type(error).__name__}: {error.message}")
-
-    async def one(client: GeneratorClient) -> None:
-        sampling = Sampling(max_tokens=100)
-        answer = client.generate(pool.ref, CHAT, sampling, restart_on_loss=True)
-        async for piece in answer:
-            if isinstance(piece, Restarted):
-                seen.restarted += 1
-            elif isinstance(piece, Generation):
-                assert piece.adapter_ref == pool.ref
-                seen.answers[piece.replica] += 1
+                await seen.ask(client, tokens=50)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), 0.3)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):

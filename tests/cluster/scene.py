@@ -86,8 +86,9 @@ class Scene:
         container["env"] = container.get("env", []) + self.variables
         container["volumeMounts"] += self.mounts
         pod["volumes"] += self.volumes
-        for probe in ("startupProbe", "readinessProbe"):
-            container[probe]["periodSeconds"] = 1
+        for probe in (container["startupProbe"], container["readinessProbe"]):
+            probe["failureThreshold"] = probe.get("failureThreshold", 3) * probe["periodSeconds"]
+            probe["periodSeconds"] = 1
         return moved
 
     def secret(self, name: str, files: Mapping[str, bytes]) -> Manifest:

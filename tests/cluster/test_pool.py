@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from .cluster import Cluster
-from .pool import BASE, TOKEN, Pool, commit_adapter, load, manifests_of
+from .pool import BASE, TOKEN, Load, Pool, commit_adapter, load, manifests_of
 from .scene import scene
+from .training import until
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,23 @@ async def is_whole(pool: Pool) -> None:
 async def test_a_killed_replica_costs_no_request_and_no_other_may_go_meanwhile(
     pool: Pool,
 ) -> None:
-    async with load(pool) as seen:
-        await seen.goes_on(2)
-        await asyncio.to_thread(pool.kill, 1)
-        assert "violate the pod's disruption budget" in pool.evict(0)
+    process = pool.process(1)
+    long, short = Load(pool), Load(pool)
+    async with load(pool) as seen, pool.client() as client, asyncio.TaskGroup() as group:
+        while len(short.answers) < 2:  # Until this client's calls go to the replicas in turn.
+            await short.ask(client, tokens=1)
+        for _ in range(4):
+            group.create_task(long.ask(client, tokens=1000))
+        await until(lambda: long.begun == 4)
+        os.kill(process, signal.SIGKILL)
+        spent = "--for=jsonpath={.status.disruptionsAllowed}=0"
+        await pool.say("wait", spent, "poddisruptionbudget/generator", "--timeout=60s")
+        assert "violate the pod's disruption budget" in await pool.evict(0)
         await pool.until_ready()
         await seen.goes_on(1)
-    assert seen.failures == []
-    assert seen.restarted > 0
+    assert seen.failures == long.failures == []
+    assert long.restarted > 0
+    assert long.answers["generator-0"] == 4
     (container,) = pool.pod(1)["status"]["containerStatuses"]
     assert container["restartCount"] == 1
     assert container["lastState"]["terminated"]["exitCode"] == 128 + signal.SIGKILL
@@ -81,10 +92,10 @@ async def test_a_rolling_update_costs_no_request(pool: Pool, replaced: list[int]
     old = [pool.pod(number)["metadata"]["uid"] for number in (0, 1)]
     strategy = {"rollingUpdate": {"partition": min(replaced)}}
     change = json.dumps({"spec": {"updateStrategy": strategy}})
-    pool.say("patch", "statefulset/generator", "--patch", change)
+    await pool.say("patch", "statefulset/generator", "--patch", change)
     async with load(pool) as seen:
         await seen.goes_on(2)
-        pool.say("rollout", "restart", "statefulset/generator")
+        await pool.say("rollout", "restart", "statefulset/generator")
         await pool.until_ready()
         await seen.goes_on(1)
     assert seen.failures == []
@@ -98,9 +109,9 @@ async def test_a_drain_costs_no_request_and_takes_one_replica_at_a_time(pool: Po
     async with load(pool) as seen:
         await seen.goes_on(2)
         for number, other in ((0, 1), (1, 0)):
-            assert "Success" in pool.evict(number)
-            assert "violate the pod's disruption budget" in pool.evict(other)
-            pool.say("wait", "--for=delete", f"pod/generator-{number}", "--timeout=100s")
+            assert "Success" in await pool.evict(number)
+            assert "violate the pod's disruption budget" in await pool.evict(other)
+            await pool.say("wait", "--for=delete", f"pod/generator-{number}", "--timeout=100s")
             await pool.until_ready()
             await seen.goes_on(1)
     assert seen.failures == []
