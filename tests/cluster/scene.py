@@ -34,7 +34,6 @@ class Scene:
             {"name": name, "mountPath": str(folder), "readOnly": True}
             for name, folder in borrowed().items()
         ]
-
         variables = {"HOME": "/tmp", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         self.variables = [{"name": name, "value": value} for name, value in variables.items()]
 
