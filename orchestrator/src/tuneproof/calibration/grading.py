@@ -1,0 +1,196 @@
+"""The judge's grades of labelled answers, kept in a file so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
+from tuneproof.rubrics import Rubric
+from tuneproof.sdk import CompareInput, GradeInput, JudgeClient
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the judge is asked."""
+
+    rubric: Rubric
+    repeats: int = 10
+    seed: int = 1
+    temperature: float = 1.0
+    mode: str = "sampled"
+    in_flight: int = 32
+    """Answers that the judge has and has not graded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What the judge gave one answer, or one pair."""
+
+    judge_model: str
+    mean: float | None
+    """The grade; of a pair the preference for the second answer. None: unscored."""
+    lexical: Mapping[str, float]
+    position_bias: float | None = None
+    """Of a pair."""
+
+
+def askable(labelled: LabelledSet, rubric: Rubric) -> tuple[LabelledAnswer, ...]:
+    """The answers that have what the rubric reads."""
+    return tuple(
+        one
+        for one in labelled.answers
+        if (one.references or "reference" not in rubric.placeholders)
+        and (one.passages or "passages" not in rubric.placeholders)
+    )
+
+
+async def grade_set(
+    judge: JudgeClient,
+    labelled: LabelledSet,
+    asking: Asking,
+    kept: Path,
+    *,
+    tell: Callable[[int, int], None] = lambda _done, _all: None,
+) -> dict[str, Graded]:
+    """Grades by the answers' ids; those that the file has are not asked for again.
+
+    Args:
+        kept: lines of JSON, one for each grade.
+        tell: is given how many are done, of how many.
+
+    Raises:
+        WrongState: the file is of another judge.
+        TuneproofError: an answer could not be graded; those before it are kept.
+    """
+    inputs = {
+        one.id: GradeInput(
+            one.question, one.answer, one.references, one.passages, (asking.rubric.id,),
+            asking.repeats, asking.seed, asking.temperature, asking.mode,
+        )
+        for one in askable(labelled, asking.rubric)
+    }  # fmt: skip
+    keys = {name: _key(asking.rubric, given) for name, given in inputs.items()}
+    stream = judge.grade_many
+    return await _kept(inputs, keys, kept, tell, lambda some: stream(some, in_flight=asking.in_flight), _of_grade(asking.rubric))
+
+
+async def compare_set(
+    judge: JudgeClient,
+    labelled: LabelledSet,
+    asking: Asking,
+    kept: Path,
+    *,
+    tell: Callable[[int, int], None] = lambda _done, _all: None,
+) -> dict[str, Graded]:
+    """As `grade_set`, of the pairs, in both orders; by `first second`."""
+    answers = {one.id: one for one in labelled.answers}
+    inputs = {}
+    for pair in labelled.pairs:
+        first, second = answers[pair.first], answers[pair.second]
+        inputs[f"{pair.first} {pair.second}"] = CompareInput(
+            first.question, first.answer, second.answer, first.references, first.passages,
+            (asking.rubric.id,), asking.repeats, asking.seed, asking.temperature,
+        )  # fmt: skip
+    keys = {name: _key(asking.rubric, given) for name, given in inputs.items()}
+    return await _kept(
+        inputs,
+        keys,
+        kept,
+        tell,
+        lambda some: judge.compare_many(some, in_flight=asking.in_flight),
+        _of_pair(asking.rubric),
+    )
+
+
+async def _kept(
+    inputs: Mapping[str, Any],
+    keys: Mapping[str, str],
+    kept: Path,
+    tell: Callable[[int, int], None],
+    ask: Callable[[Mapping[str, Any]], AsyncIterator[tuple[str, Any]]],
+    read: Callable[[Any], Graded],
+) -> dict[str, Graded]:
+    had = _read(kept)
+    found = {name: had[key] for name, key in keys.items() if key in had}
+    models = {one.judge_model for one in found.values()}
+    missing = {name: one for name, one in inputs.items() if name not in found}
+    if not missing:
+        return found
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.open("a", encoding="utf-8") as file:
+        async for name, outcome in ask(missing):
+            if isinstance(outcome, TuneproofError):
+                raise outcome
+            graded = read(outcome)
+            if models - {graded.judge_model}:
+                raise WrongState(
+                    f"{kept} holds grades by {', '.join(sorted(models))}, and the judge now asks"
+                    f" {graded.judge_model}: give another file, or start that judge again"
+                )
+            models = {graded.judge_model}
+            found[name] = graded
+            line = {"key": keys[name], "id": name, **_values(graded)}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            tell(len(found), len(inputs))
+    return found
+
+
+def _key(rubric: Rubric, given: Any) -> str:
+    return sha256_of_json([rubric.digest, {name: getattr(given, name) for name in given.__slots__}])
+
+
+def _values(graded: Graded) -> dict[str, Any]:
+    return {
+        "judge_model": graded.judge_model,
+        "mean": graded.mean,
+        "lexical": dict(graded.lexical),
+        "position_bias": graded.position_bias,
+    }
+
+
+def _read(path: Path) -> dict[str, Graded]:
+    found: dict[str, Graded] = {}
+    if not path.exists():
+        return found
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            values = json.loads(line)
+            key = values.pop("key")
+            values.pop("id")
+            found[key] = Graded(**values)
+        except (ValueError, KeyError, TypeError):
+            if line.endswith("}"):
+                raise InvalidInput(f"{path}:{number}: is not a grade") from None
+            # A killed run ends in the middle of a line; that grade is asked for again.
+    return found
+
+
+def _of_grade(rubric: Rubric) -> Callable[[Any], Graded]:
+    def read(grade: Any) -> Graded:
+        criterion = grade.criteria[rubric.criterion]
+        _check(rubric, criterion.rubric_digest)
+        return Graded(grade.judge_model, criterion.mean, grade.lexical)
+
+    return read
+
+
+def _of_pair(rubric: Rubric) -> Callable[[Any], Graded]:
+    def read(found: Any) -> Graded:
+        pair = found.criteria[rubric.criterion]
+        # The judge's preference is for the first answer, people's labels are for the second.
+        preference = None if pair.preference is None else -pair.preference
+        return Graded(found.judge_model, preference, {}, pair.position_bias)
+
+    return read
+
+
+def _check(rubric: Rubric, digest: str) -> None:
+    if digest != rubric.digest:
+        raise WrongState(f"the judge's rubric {rubric.id} is another one now: {digest}")
