@@ -14,7 +14,7 @@ _MOST_GROUPS = 200
 
 
 def spearman(first: Floats, second: Floats) -> float:
-    """Spearman's ρ: the correlation of ranks, tied values sharing their mean rank.
+    """Spearman's rank correlation: the correlation of ranks, tied values sharing their mean rank.
 
     0.0 where one side has one value only: nothing was shown.
 

@@ -130,9 +130,7 @@ def figures_of(
             groups.group(name, np.array([one.system == name for one in known])) for name in systems
         ),
         tuple(
-            groups.group(name, thirds == n)
-            for n, name in enumerate(_THIRDS)
-            if (thirds == n).any()
+            groups.group(name, thirds == n) for n, name in enumerate(_THIRDS) if (thirds == n).any()
         ),
         _reliability(given, people),
     )
@@ -203,8 +201,7 @@ def _of_pairs(
     known = [
         (one, second - first)
         for one in asked
-        if (first := scores[one.first]) is not None
-        and (second := scores[one.second]) is not None
+        if (first := scores[one.first]) is not None and (second := scores[one.second]) is not None
     ]
     if not known:
         return None
@@ -250,18 +247,19 @@ def _orders(known: Sequence[LabelledAnswer], given: Floats) -> tuple[Floats, lis
         by_cluster.setdefault(one.cluster, []).append(place)
     right, clusters = [], []
     for cluster, places in by_cluster.items():
-        for one, other in combinations(places, 2):
-            labels = known[one].label, known[other].label
+        for left, other in combinations(places, 2):
+            labels = known[left].label, known[other].label
             if labels[0] == labels[1] or labels[0] is None or labels[1] is None:
                 continue
-            sign = np.sign(labels[0] - labels[1]) * np.sign(given[one] - given[other])
+            sign = np.sign(labels[0] - labels[1]) * np.sign(given[left] - given[other])
             right.append((1.0 + float(sign)) / 2.0)
             clusters.append(cluster)
     return np.array(right), clusters
 
 
 def _ranked(
-    correlation: Callable[[Floats, Floats], float], given: Floats, people: Floats, clusters: Codes) -> Figure:
+    correlation: Callable[[Floats, Floats], float], given: Floats, people: Floats, clusters: Codes
+) -> Figure:
 
     def at(places: Codes) -> float:
         return correlation(given[places], people[places])
@@ -271,9 +269,7 @@ def _ranked(
     return Figure(value, *((found.low, found.high) if found else ()))
 
 
-def _mean(
-    values: Floats, clusters: Codes, limits: tuple[float, float] = (0.0, 1.0)
-) -> Figure:
+def _mean(values: Floats, clusters: Codes, limits: tuple[float, float] = (0.0, 1.0)) -> Figure:
     found = estimate(values, clusters)
     interval = interval_of(found, _CONFIDENCE, limits)
     return Figure(found.difference, *((interval.low, interval.high) if interval else ()))
@@ -283,7 +279,11 @@ def _reliability(given: Floats, people: Floats) -> tuple[Bin, ...]:
     """Bins of equal width over the scores."""
     place = np.minimum((given * _BINS).astype(int), _BINS - 1)
     return tuple(
-        Bin(int((place == n).sum()), float(given[place == n].mean()), float(people[place == n].mean()))
+        Bin(
+            int((place == n).sum()),
+            float(given[place == n].mean()),
+            float(people[place == n].mean()),
+        )
         for n in range(_BINS)
         if (place == n).any()
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
+from tuneproof.results import Grade
 from tuneproof.rubrics import Rubric
-from tuneproof.sdk import CompareInput, GradeInput, JudgeClient
+from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairComparison
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 
@@ -26,6 +27,10 @@ class Asking:
     mode: str = "sampled"
     in_flight: int = 32
     """Answers that the judge has and has not graded."""
+
+
+Tell = Callable[[int, int], None]
+"""Is given how many are done, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ async def grade_set(
     asking: Asking,
     kept: Path,
     *,
-    tell: Callable[[int, int], None] = lambda _done, _all: None,
+    tell: Tell = lambda _done, _all: None,
 ) -> dict[str, Graded]:
     """Grades by the answers' ids; those that the file has are not asked for again.
 
@@ -75,9 +80,10 @@ async def grade_set(
         )
         for one in askable(labelled, asking.rubric)
     }  # fmt: skip
-    keys = {name: _key(asking.rubric, given) for name, given in inputs.items()}
-    stream = judge.grade_many
-    return await _kept(inputs, keys, kept, tell, lambda some: stream(some, in_flight=asking.in_flight), _of_grade(asking.rubric))
+    file = _Kept(kept, asking.rubric, _of_grade)
+    return await file.rest(
+        inputs, lambda some: judge.grade_many(some, in_flight=asking.in_flight), tell
+    )
 
 
 async def compare_set(
@@ -86,7 +92,7 @@ async def compare_set(
     asking: Asking,
     kept: Path,
     *,
-    tell: Callable[[int, int], None] = lambda _done, _all: None,
+    tell: Tell = lambda _done, _all: None,
 ) -> dict[str, Graded]:
     """As `grade_set`, of the pairs, in both orders; by `first second`."""
     answers = {one.id: one for one in labelled.answers}
@@ -97,53 +103,57 @@ async def compare_set(
             first.question, first.answer, second.answer, first.references, first.passages,
             (asking.rubric.id,), asking.repeats, asking.seed, asking.temperature,
         )  # fmt: skip
-    keys = {name: _key(asking.rubric, given) for name, given in inputs.items()}
-    return await _kept(
-        inputs,
-        keys,
-        kept,
-        tell,
-        lambda some: judge.compare_many(some, in_flight=asking.in_flight),
-        _of_pair(asking.rubric),
+    file = _Kept(kept, asking.rubric, _of_pair)
+    return await file.rest(
+        inputs, lambda some: judge.compare_many(some, in_flight=asking.in_flight), tell
     )
 
 
-async def _kept(
-    inputs: Mapping[str, Any],
-    keys: Mapping[str, str],
-    kept: Path,
-    tell: Callable[[int, int], None],
-    ask: Callable[[Mapping[str, Any]], AsyncIterator[tuple[str, Any]]],
-    read: Callable[[Any], Graded],
-) -> dict[str, Graded]:
-    had = _read(kept)
-    found = {name: had[key] for name, key in keys.items() if key in had}
-    models = {one.judge_model for one in found.values()}
-    missing = {name: one for name, one in inputs.items() if name not in found}
-    if not missing:
+@dataclass(frozen=True)
+class _Kept:
+    """The file of grades."""
+
+    path: Path
+    rubric: Rubric
+    read: Callable[[Rubric, Any], Graded]
+    """Makes a grade of what the judge said."""
+
+    async def rest(
+        self,
+        inputs: Mapping[str, Any],
+        ask: Callable[[Mapping[str, Any]], AsyncIterator[tuple[str, Any]]],
+        tell: Tell,
+    ) -> dict[str, Graded]:
+        """All grades, after asking for those that the file lacks."""
+        keys = {name: self._key(given) for name, given in inputs.items()}
+        had = _read(self.path)
+        found = {name: had[key] for name, key in keys.items() if key in had}
+        missing = {name: one for name, one in inputs.items() if name not in found}
+        if not missing:
+            return found
+        models = {one.judge_model for one in found.values()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            async for name, outcome in ask(missing):
+                if isinstance(outcome, TuneproofError):
+                    raise outcome
+                graded = self.read(self.rubric, outcome)
+                if models - {graded.judge_model}:
+                    raise WrongState(
+                        f"{self.path} holds grades by {', '.join(sorted(models))}, and the judge"
+                        f" now asks {graded.judge_model}: give another file, or start that judge"
+                        " again"
+                    )
+                models = {graded.judge_model}
+                found[name] = graded
+                line = {"key": keys[name], "id": name, **_values(graded)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                tell(len(found), len(inputs))
         return found
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with kept.open("a", encoding="utf-8") as file:
-        async for name, outcome in ask(missing):
-            if isinstance(outcome, TuneproofError):
-                raise outcome
-            graded = read(outcome)
-            if models - {graded.judge_model}:
-                raise WrongState(
-                    f"{kept} holds grades by {', '.join(sorted(models))}, and the judge now asks"
-                    f" {graded.judge_model}: give another file, or start that judge again"
-                )
-            models = {graded.judge_model}
-            found[name] = graded
-            line = {"key": keys[name], "id": name, **_values(graded)}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            tell(len(found), len(inputs))
-    return found
 
-
-def _key(rubric: Rubric, given: Any) -> str:
-    return sha256_of_json([rubric.digest, {name: getattr(given, name) for name in given.__slots__}])
+    def _key(self, given: Any) -> str:
+        return sha256_of_json([self.rubric.digest, asdict(given)])
 
 
 def _values(graded: Graded) -> dict[str, Any]:
@@ -156,41 +166,36 @@ def _values(graded: Graded) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Graded]:
-    found: dict[str, Graded] = {}
+    """The whole lines; what a killed run left of its last one is cut off."""
     if not path.exists():
-        return found
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        path.write_bytes(whole)
+    found: dict[str, Graded] = {}
+    for number, line in enumerate(whole.decode().splitlines(), 1):
         try:
             values = json.loads(line)
             key = values.pop("key")
             values.pop("id")
             found[key] = Graded(**values)
         except (ValueError, KeyError, TypeError):
-            if line.endswith("}"):
-                raise InvalidInput(f"{path}:{number}: is not a grade") from None
-            # A killed run ends in the middle of a line; that grade is asked for again.
+            raise InvalidInput(f"{path}:{number}: is not a grade") from None
     return found
 
 
-def _of_grade(rubric: Rubric) -> Callable[[Any], Graded]:
-    def read(grade: Any) -> Graded:
-        criterion = grade.criteria[rubric.criterion]
-        _check(rubric, criterion.rubric_digest)
-        return Graded(grade.judge_model, criterion.mean, grade.lexical)
-
-    return read
-
-
-def _of_pair(rubric: Rubric) -> Callable[[Any], Graded]:
-    def read(found: Any) -> Graded:
-        pair = found.criteria[rubric.criterion]
-        # The judge's preference is for the first answer, people's labels are for the second.
-        preference = None if pair.preference is None else -pair.preference
-        return Graded(found.judge_model, preference, {}, pair.position_bias)
-
-    return read
+def _of_grade(rubric: Rubric, grade: Grade) -> Graded:
+    criterion = grade.criteria[rubric.criterion]
+    if criterion.rubric_digest != rubric.digest:
+        raise WrongState(
+            f"the judge's rubric {rubric.id} is another one now: {criterion.rubric_digest}"
+        )
+    return Graded(grade.judge_model, criterion.mean, grade.lexical)
 
 
-def _check(rubric: Rubric, digest: str) -> None:
-    if digest != rubric.digest:
-        raise WrongState(f"the judge's rubric {rubric.id} is another one now: {digest}")
+def _of_pair(rubric: Rubric, found: PairComparison) -> Graded:
+    pair = found.criteria[rubric.criterion]
+    # The judge's preference is for the first answer, people's labels are for the second.
+    preference = None if pair.preference is None else -pair.preference
+    return Graded(found.judge_model, preference, {}, pair.position_bias)

@@ -1,10 +1,11 @@
 """Answers that people labelled.
 
-| set | labels | file below the data folder |
-|---|---|---|
-| evouna | five systems' answers to NQ questions, right or wrong (github.com/wangcunxiang/QA-Eval) | evouna/NQ.json |
-| nq301 | answers with two or three annotators each, right or wrong (OpenQA-eval) | nq301/NQ301_human.tsv |
-| ragchecker | pairs of answers, -2 to 2 for the second (github.com/amazon-science/RAGChecker) | ragchecker/human_labeled.json |
+    evouna      five systems' answers to NQ questions, right or wrong: evouna/NQ.json of
+                github.com/wangcunxiang/QA-Eval
+    nq301       answers with two or three annotators each, right or wrong:
+                nq301/NQ301_human.tsv of OpenQA-eval
+    ragchecker  pairs of answers, -2 to 2 for the second one: ragchecker/human_labeled.json of
+                github.com/amazon-science/RAGChecker
 
 Files whose name has `.half` before its ending are found as well. Labels that are missing are
 dropped, and counted.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ class LabelledSet:
     pairs: tuple[LabelledPair, ...] = ()
     dropped: int = 0
     """Labels that are missing."""
+    judges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What other judges said, as the set's authors publish it: by judge and answer."""
 
     @property
     def binary(self) -> bool:
@@ -100,7 +103,8 @@ def load_set(name: str, data: Path | None, criterion: str) -> LabelledSet:
         answers, pairs, dropped = read(content.decode(), criterion)
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{path} is not in the format of {name}: {error!r}") from None
-    return LabelledSet(name, sha256_of_bytes(content), tuple(answers), tuple(pairs), dropped)
+    whole = LabelledSet(name, sha256_of_bytes(content), tuple(answers), tuple(pairs), dropped)
+    return replace(whole, judges=_gpt_4(path, whole)) if name == "nq301" else whole
 
 
 _Read = tuple[list[LabelledAnswer], list[LabelledPair], int]
@@ -159,6 +163,21 @@ def _nq301(text: str, _: str) -> _Read:
             )
         )
     return answers, [], dropped
+
+
+def _gpt_4(people: Path, labelled: LabelledSet) -> dict[str, dict[str, float]]:
+    """GPT-4's verdicts on NQ301, where its file lies beside that of people."""
+    path = people.with_name(people.name.replace("_human", "_gpt-4"))
+    if not path.is_file():
+        return {}
+    rows = csv.DictReader(path.read_text("utf-8").splitlines(keepends=True), delimiter="\t")
+    said = {(row["id"], row["Model answer"]): row["Acceptable?"] == "Yes" for row in rows}
+    found = {
+        one.id: float(said[one.cluster, one.answer])
+        for one in labelled.answers
+        if (one.cluster, one.answer) in said
+    }
+    return {"GPT-4": found}
 
 
 def _ragchecker(text: str, criterion: str) -> _Read:
@@ -259,6 +278,8 @@ def _answer(row: Mapping[str, Any], line: int) -> LabelledAnswer:
 
 
 def _twice(names: list[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1}) if len(
-        set(names)
-    ) < len(names) else []
+    return (
+        sorted({name for name in names if names.count(name) > 1})
+        if len(set(names)) < len(names)
+        else []
+    )
