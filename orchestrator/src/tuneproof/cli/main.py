@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli import ask, doctor, gate, labels, loadtest, services, study
+from tuneproof.cli import ask, doctor, gate, labels, loadtest, operator, services, study
 from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
 from tuneproof.cli.console import behaviour, plain_errors
@@ -81,6 +81,7 @@ app.command("gate")(gate.gate_command)
 app.command("up")(services.up)
 app.command("down")(services.down)
 app.command("doctor")(doctor.doctor)
+app.command("operator")(operator.operator_command)
 
 
 def main() -> None:
