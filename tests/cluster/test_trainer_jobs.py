@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tuneproof.adapters import Registry, open_storage
-from tuneproof_trainer.execution.jobs import Placement, job_for
-from tuneproof_trainer.execution.profiles import load_pods
-from tuneproof_trainer.execution.protocol import Attempt
-from tuneproof_trainer.record import Job, RunState, RunStatus
 
 from ..rendering import Manifest, of_kind, together
 from .cluster import Cluster
@@ -22,6 +17,7 @@ from .training import (
     NAMESPACE,
     Ground,
     borrowed,
+    job_of,
     spec,
     trainer,
     until,
@@ -216,7 +212,7 @@ from tuneproof_trainer.execution.cluster import Cluster
 found = Cluster()
 print(found.namespace, found.own_image(), found.job("none"), found.pods("none"))
 """
-    pod = job_of(ground, "small")["spec"]["template"]["spec"]
+    pod = job_of(ground.profiles, "small")["spec"]["template"]["spec"]
     pod |= {"serviceAccountName": "trainer", "automountServiceAccountToken": True}
     pod["containers"][0] |= {"command": ["python", "-c", code], "args": []}
     name = {"name": "trainer-0", "namespace": NAMESPACE}
@@ -250,7 +246,7 @@ def test_queues_and_the_manifests_are_accepted(ground: Ground, manifests: list[M
     said = ground.cluster.kubectl.apply(*manifests, dry_run=True)
     assert "Warning" not in said
     assert "clusterqueue.kueue.x-k8s.io/training serverside-applied" in said
-    queued = job_of(ground, "h100", queue="training")
+    queued = job_of(ground.profiles, "h100", queue="training")
     assert queued["spec"]["suspend"] is True
     assert "Warning" not in ground.cluster.kubectl.apply(queued, dry_run=True)
 
@@ -258,7 +254,7 @@ def test_queues_and_the_manifests_are_accepted(ground: Ground, manifests: list[M
 def test_a_workers_pod_fits_into_a_train_job_of_kubeflow(ground: Ground) -> None:
     """The trainer makes Jobs alone (docs/runs.md says why); this is how one would be written."""
     ground.cluster.define("trainer.kubeflow.org")
-    pod = job_of(ground, "h100")["spec"]["template"]["spec"]
+    pod = job_of(ground.profiles, "h100")["spec"]["template"]["spec"]
     (worker,) = pod["containers"]
     kept = ("env", "securityContext", "volumeMounts")
     placed = ("nodeSelector", "securityContext", "serviceAccountName", "tolerations", "volumes")
@@ -292,11 +288,3 @@ def test_a_workers_pod_fits_into_a_train_job_of_kubeflow(ground: Ground) -> None
         dry_run=True,
     )
     assert "trainjob.trainer.kubeflow.org/a serverside-applied" in said
-
-
-def job_of(ground: Ground, profile: str, queue: str = "") -> Manifest:
-    """The Job of an attempt, as the trainer makes it."""
-    status = RunStatus(id="a", state=RunState.RUNNING, create_time=datetime.now(UTC))
-    work = Job(run_id="a", base_folder="/b", artifacts="s3://a", device="cpu", threads=1)
-    pods = load_pods(profile, ground.profiles)
-    return job_for(Attempt(status, work), Placement(IMAGE, pods, NAMESPACE, queue=queue))

@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from tuneproof.adapters import open_storage
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk.runs import RunInfo, RunSpec
 from tuneproof.sdk.trainer import TrainerClient
+from tuneproof_trainer.execution.jobs import Placement, job_for
+from tuneproof_trainer.execution.profiles import load_pods
+from tuneproof_trainer.execution.protocol import Attempt
+from tuneproof_trainer.record import Job, RunState, RunStatus
 
 from ..rendering import Manifest
 from .cluster import Cluster
@@ -105,6 +110,18 @@ def write_profiles(path: Path, volumes: list[Manifest]) -> Path:
     }
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def job_of(profiles: Path, profile: str, queue: str = "") -> Manifest:
+    """The Job of an attempt, as the trainer makes it.
+
+    Args:
+        profiles: the trainer's file of them.
+    """
+    status = RunStatus(id="a", state=RunState.RUNNING, create_time=datetime.now(UTC))
+    work = Job(run_id="a", base_folder="/b", artifacts="s3://a", device="cpu", threads=1)
+    placement = Placement(IMAGE, load_pods(profile, profiles), NAMESPACE, queue=queue)
+    return job_for(Attempt(status, work), placement)
 
 
 @asynccontextmanager

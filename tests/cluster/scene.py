@@ -1,0 +1,99 @@
+"""A namespace of one test, whose pods borrow their programs from this machine.
+
+What a Dockerfile makes is another test's subject. The namespace enforces *restricted*.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..rendering import Manifest
+from .cluster import RESTRICTED, Cluster
+from .training import IMAGE, borrowed
+
+PYTHON = f"{Path(sys.prefix).resolve()}/bin/python"
+
+
+class Scene:
+    """A namespace and what its pods borrow; see `scene`."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.kubectl = cluster.kubectl
+        self.namespace = namespace
+        self.volumes = cluster.lend(namespace, borrowed())
+        self.mounts = [
+            {"name": name, "mountPath": str(folder), "readOnly": True}
+            for name, folder in borrowed().items()
+        ]
+
+    def pod(
+        self, name: str, labels: Mapping[str, str], command: Sequence[str], **more: object
+    ) -> Manifest:
+        """A pod that runs a command, as *restricted* wants it.
+
+        Args:
+            more: of its container.
+        """
+        container = {
+            "name": "one",
+            "image": IMAGE,
+            "command": list(command),
+            "volumeMounts": self.mounts,
+            "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.namespace, "labels": dict(labels)},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 10001,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [container | more],
+                "volumes": self.volumes,
+            },
+        }
+
+    def moved(self, manifest: Manifest) -> Manifest:
+        """The same in this namespace."""
+        return manifest | {"metadata": manifest["metadata"] | {"namespace": self.namespace}}
+
+    def addresses(self) -> dict[str, str]:
+        """Of its pods, by their names."""
+        pods = self.cluster.get("pods", "--namespace", self.namespace)
+        return {each["metadata"]["name"]: each["status"].get("podIP", "") for each in pods}
+
+
+@contextmanager
+def scene(cluster: Cluster, namespace: str, labels: Mapping[str, str] = {}) -> Iterator[Scene]:
+    """Makes a namespace, anew where there is one, and deletes it with all that is in it.
+
+    Args:
+        labels: of the namespace.
+    """
+    volumes = [f"{namespace}-{each}" for each in borrowed()]
+
+    def clear(*options: str) -> None:
+        for what in (("namespace", namespace), ("persistentvolume", *volumes)):
+            cluster.kubectl("delete", *what, "--ignore-not-found", *options)
+
+    clear()
+    made = {"name": namespace, "labels": RESTRICTED | dict(labels)}
+    cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": made})
+    try:
+        yield Scene(cluster, namespace)
+    finally:
+        clear("--wait=false")
