@@ -60,13 +60,11 @@ def operator_command(
         if not namespace and not _NAMESPACE.exists():
             raise InvalidInput("give --namespace: this process is in no pod")
         configure_logging("operator", level="info", as_json=False)
-        known = Endpoints.discover(Path(os.devnull), {"token": token})
-        settings = OperatorSettings(
-            namespace or _NAMESPACE.read_text().strip(), seconds, health_bind
-        )
+        known = Endpoints.discover(STATE, {"token": token})
 
         def open_client(pool: str) -> GeneratorClient:
             address = target.replace("{pool}", pool)
             return GeneratorClient(address, token=known.token, tls=known.tls)
 
+        own = namespace or _NAMESPACE.read_text().strip()
         asyncio.run(run_operator(OperatorSettings(own, seconds, health_bind), open_client))
