@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
@@ -95,7 +95,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def _served() -> AsyncIterator[GeneratorClient]:
+async def _served() -> AsyncIterator[str]:
     pool = Pool()
 
     def register(server) -> None:
@@ -105,13 +105,13 @@ async def _served() -> AsyncIterator[GeneratorClient]:
     async def ready() -> None: ...
 
     service = Service(register, list(pb.DESCRIPTOR.services_by_name.values()), ready)
-    async with serving(service) as target, GeneratorClient(target) as client:
-        yield client
+    async with serving(service) as target:
+        yield target
 
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
-    async with _served() as client:
+    async with _served() as target, GeneratorClient(target) as client:
         made = Cluster(client)
         following = asyncio.create_task(made.follower.run())
         try:
@@ -246,12 +246,14 @@ async def test_deleting_does_not_take_what_others_moved_or_use(cluster: Cluster)
     assert await cluster.refs() == {B}
 
 
-async def test_a_pool_that_is_away_makes_ready_unknown(cluster: Cluster) -> None:
-    async with _served() as client:
-        alone = Cluster(client)
-        alone.apply("one", ref=A, alias="live")
+async def test_a_pool_that_is_away_makes_ready_unknown() -> None:
+    async with AsyncExitStack() as stack:
+        async with _served() as target:
+            alone = Cluster(await stack.enter_async_context(GeneratorClient(target)))
+            alone.apply("one", ref=A, alias="live")
+            await alone.look()
+            assert alone.bodies["one"]["status"]["ready"] == 0
         await alone.look()
-    await alone.look()
     assert alone.conditions("one") == {
         "Ready": ("Unknown", "PoolUnreachable"),
         "Aliased": ("Unknown", "PoolUnreachable"),

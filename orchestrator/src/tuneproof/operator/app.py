@@ -133,6 +133,7 @@ async def run_operator(
     async def changed(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002
         await operator.changed(type, body)
 
+    kopf.on.login(registry=registry)(kopf.login_via_client)
     kopf.on.startup(registry=registry)(start)
     # Not `on.create` and the like, which write their progress into the objects; and nothing that
     # needs a finalizer, by which `kubectl delete` would wait for an operator that is gone.
