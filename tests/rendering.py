@@ -135,5 +135,8 @@ def selects(selector: Manifest, labels: dict[str, str]) -> bool:
     if not selector.get("matchLabels", {}).items() <= labels.items():
         return False
     expressions = selector.get("matchExpressions", [])
-    assert all(each["operator"] == "In" for each in expressions)
-    return all(labels.get(each["key"]) in each["values"] for each in expressions)
+    wanted = {"In": True, "NotIn": False}
+    return all(
+        (labels.get(each["key"]) in each["values"]) == wanted[each["operator"]]
+        for each in expressions
+    )

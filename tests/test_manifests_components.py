@@ -202,8 +202,7 @@ def test_with_mtls_every_service_shows_and_wants_a_certificate_that_names_it(
             assert settings.endpoint_tls_dir == settings.tls_dir
             assert settings.endpoint_url.startswith("https://")
         assert "metrics.tuneproof" in shown["spec"]["dnsNames"]
-    (monitor,) = of_kind(manifests, "PodMonitor").values()
-    (page,) = monitor["spec"]["podMetricsEndpoints"]
+    (page,) = of_kind(manifests, "PodMonitor")["tuneproof"]["spec"]["podMetricsEndpoints"]
     assert page["scheme"] == "https"
     assert page["tlsConfig"]["serverName"] == "metrics.tuneproof"
     shown = certificates["prometheus"]["spec"]["secretName"]

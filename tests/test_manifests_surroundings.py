@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
-from .edges import EDGES, OUTSIDE
+from .edges import EDGES, OUTSIDE, SERVICES
 from .rendering import (
     COMPONENTS,
     EVERYTHING,
@@ -23,6 +24,7 @@ from .rendering import (
     role,
     selects,
     template,
+    together,
     variables_of,
 )
 
@@ -161,14 +163,38 @@ def test_keda_scales_the_pool_by_its_own_metrics(everything: list[Manifest]) -> 
     ]
 
 
-def test_prometheus_reads_every_page_of_metrics(everything: list[Manifest]) -> None:
-    (monitor,) = of_kind(everything, "PodMonitor").values()
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    for workload, _, container in pods(everything, *WORKLOADS):
-        assert selects(monitor["spec"]["selector"], template(workload)["metadata"]["labels"])
-        if role(workload) == "adapter-operator":  # What it knows is in its objects.
-            continue
-        assert endpoint["port"] in [port["name"] for port in container["ports"]]
+@pytest.fixture(scope="module")
+def encrypted(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """With mtls, and all components that go with it."""
+    names = [each for each in EVERYTHING if each not in {"gateway", "inference-pool"}]
+    folder = tmp_path_factory.mktemp("encrypted")
+    return together(kubectl, folder, [*names, "mtls", "mtls-pool"])
+
+
+def test_prometheus_reads_every_page_of_metrics_once_as_it_is_served(
+    everything: list[Manifest], encrypted: list[Manifest]
+) -> None:
+    for manifests in (everything, encrypted):
+        monitors = of_kind(manifests, "PodMonitor").values()
+        for workload, _, container in pods(manifests, *WORKLOADS):
+            labels = template(workload)["metadata"]["labels"]
+            (monitor,) = [each for each in monitors if selects(each["spec"]["selector"], labels)]
+            (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+            if role(workload) == "adapter-operator":  # What it knows is in its objects.
+                continue
+            assert endpoint["port"] in [port["name"] for port in container["ports"]]
+            variables = variables_of(manifests, container)
+            tls = any(name.endswith("_TLS_CLIENT_CERTIFICATES") for name in variables)
+            assert endpoint.get("scheme", "http") == ("https" if tls else "http")
+            assert tls == (manifests is encrypted and role(workload) in SERVICES)
+
+
+def test_the_gateway_which_speaks_plaintext_to_pods_is_refused_with_mtls(
+    kubectl: Path, tmp_path: Path
+) -> None:
+    for names in (("gateway", "mtls"), ("mtls", "gateway")):
+        with pytest.raises(AssertionError, match="mtls-excludes-gateway"):
+            together(kubectl, tmp_path, names)
 
 
 def test_rules_and_dashboard_are_those_of_the_folder(everything: list[Manifest]) -> None:

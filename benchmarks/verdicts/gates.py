@@ -1,16 +1,26 @@
 """S8, S9 and S11: families of comparisons, gates of several criteria, unscored answers.
 
-These go through whole studies, as `compare` and the gate see them.
+S9 goes through whole studies, as the gate sees them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
-from drawing import POINTS, Tally, alike
+from drawing import Tally
 
-from tuneproof.analysis import Verdict, compare
+from tuneproof.analysis import Verdict, read
+from tuneproof.analysis.comparisons import Pair
+from tuneproof.analysis.families import (
+    Adjustment,
+    IntervalAt,
+    family_tails,
+    joined,
+    read_tested,
+)
 from tuneproof.analysis.intervals import Floats
 from tuneproof.gate import Policy, decide
 from tuneproof.results import (
@@ -29,23 +39,56 @@ from tuneproof.results.testing import results_of
 Results = dict[str, float]
 
 FALSE = (Verdict.BETTER, Verdict.WORSE)
+CRITERIA = ("accuracy", "completeness")
 MARGIN = 0.25
-SHARE = 10
-"""A whole study takes many times as long as an interval: one in so many is made."""
+SCALE = Measure("accuracy", -1.0, 7.0, "points")
+"""Wide enough for every drawn value: nothing is cut, so that means are as drawn."""
 
 
 def s8(random: np.random.Generator, studies: int) -> Results:
-    """Families of 4 and 18 comparisons without any difference: any false word."""
-    found = {}
-    for arms in (2, 9):
-        false = Tally()
-        for _ in range(max(studies // SHARE, 10)):
-            items, clusters = 60, np.arange(60)
-            values = [0.7 * alike(random, clusters, 0.0) for _ in range(2 * arms)]
-            comparisons = compare(_study(values, items, arms))
-            false.add(any(one.verdict in FALSE for one in comparisons.primary))
-        found[f"s8_{2 * arms}"] = false.share
-    return {**found, "s8_max": max(found.values())}
+    """Families of 4 and 18 comparisons: any false word, however the error is shared.
+
+    Without any difference, and where half of the comparisons differ by so much that they leave
+    their share of the error to the others.
+    """
+    false = {}
+    for count in (4, 18):
+        shares = {one: replace(_without_arm(1), adjustment=one) for one in Adjustment}
+        for differing in (0, count // 2):
+            tallies = {adjustment: Tally() for adjustment in Adjustment}
+            for _ in range(studies):
+                noise = 0.7 * random.normal(size=(count, 60))
+                noise[:differing] += 1.0
+                intervals = [_interval_at(one) for one in noise]
+                for adjustment, tally in tallies.items():
+                    results = shares[adjustment]
+                    tails = family_tails(results, intervals)
+                    tally.add(
+                        any(
+                            read_tested(joined(results, at, ends), MARGIN, ends).verdict in FALSE
+                            for at, ends in list(zip(intervals, tails, strict=True))[differing:]
+                        )
+                    )
+            for adjustment, tally in tallies.items():
+                false[count, differing, adjustment] = tally.share
+    same = {key: share for key, share in false.items() if not key[1]}
+    return {
+        "s8_4": max(share for (family, *_), share in same.items() if family == 4),
+        "s8_18": max(share for (family, *_), share in same.items() if family == 18),
+        **{
+            f"s8_{adjustment}": max(
+                share for (*_, how), share in false.items() if how is adjustment
+            )
+            for adjustment in Adjustment
+        },
+        "s8_max": max(false.values()),
+    }
+
+
+def _interval_at(differences: Floats) -> IntervalAt:
+    """Of single items; each confidence is reckoned once."""
+    pair = Pair.of(differences, np.zeros(60), np.arange(60), SCALE)
+    return cache(pair.interval)
 
 
 def s9(random: np.random.Generator, studies: int) -> Results:
@@ -53,10 +96,9 @@ def s9(random: np.random.Generator, studies: int) -> Results:
     found = {}
     for name, shifts in (("s9_max", (-MARGIN, 1.0)), ("s9_pass", (0.1, 0.1))):
         passed = Tally()
-        for _ in range(max(studies // SHARE, 10)):
-            items, clusters = 200, np.arange(200)
-            values = [shift + 0.7 * alike(random, clusters, 0.0) for shift in shifts]
-            passed.add(decide(_study(values, items, 1), Policy(), "arm-0").passed)
+        for _ in range(studies):
+            values = np.array(shifts)[:, None] + 0.7 * random.normal(size=(2, 200))
+            passed.add(decide(_study(values), Policy(), "tuned").passed)
         found[name] = passed.share
     return found
 
@@ -67,69 +109,52 @@ def s11(random: np.random.Generator, studies: int) -> Results:
     for share in (0.01, 0.05):
         for items in (100, 400):
             words, same = Tally(), Tally()
-            for _ in range(max(studies // SHARE, 10)):
-                clusters = np.arange(items)
-                values = 0.7 * alike(random, clusters, 0.0)
-                results = _without_worst(_study([values, values], items, 1), values, share)
-                verdicts = [one.verdict for one in compare(results).primary]
-                words.add(any(verdict in FALSE for verdict in verdicts))
-                same.add(Verdict.EQUIVALENT in verdicts)
+            for _ in range(studies):
+                values = 0.7 * random.normal(size=items)
+                values[np.argsort(values)[: round(share * items)]] = np.nan
+                pair = Pair.of(3.0 + values, np.full(items, 3.0), np.arange(items), SCALE)
+                verdict = read(pair.interval(0.95), MARGIN).verdict
+                words.add(verdict in FALSE)
+                same.add(verdict is Verdict.EQUIVALENT)
             false.append(words.share)
             equivalent[share, items] = same.share
     rarer = max(equivalent[share, 100] - equivalent[share, 400] for share in (0.01, 0.05))
     return {"s11_max": max(false), "s11_rarer": max(0.0, rarer)}
 
 
-def _study(differences: list[Floats], items: int, arms: int) -> StudyResults:
-    """Each arm by two criteria; the baseline has 3 points always."""
-    names = ("accuracy", "completeness")
+def _study(differences: Floats) -> StudyResults:
+    """One arm by two criteria, a row each, shape (2, n); the baseline has 3 points always."""
+    empty = _without_arm(differences.shape[1])
+    answers = [
+        _answer("tuned", item.id, scores)
+        for item, scores in zip(empty.items, (3.0 + differences.T).tolist(), strict=True)
+    ]
+    return replace(empty, answers=empty.answers + tuple(answers))
+
+
+@cache
+def _without_arm(items: int) -> StudyResults:
+    """A study that has the baseline's answers only."""
     texts = [f"q{item}" for item in range(items)]
-    arm_names = [f"arm-{arm}" for arm in range(arms)]
-    answers = [_answer("baseline", name, dict.fromkeys(names, 3.0)) for name in texts]
-    for arm, cell in enumerate(arm_names):
-        answers += [
-            _answer(
-                cell,
-                name,
-                {
-                    criterion: float(3.0 + differences[2 * arm + place][item])
-                    for place, criterion in enumerate(names)
-                },
-            )
-            for item, name in enumerate(texts)
-        ]
     training = Training("r", "a@sha256:0", {}, (), {}, 1, 1.0)
     study = results_of(
         [ItemResult(name, "?", {}, name, ()) for name in texts],
         [
             Cell("baseline", "Baseline", "baseline", 0, 0, None, tuned=False),
-            *(Cell(name, name, name, 1, 1, training) for name in arm_names),
+            Cell("tuned", "Tuned", "tuned", 1, 1, training),
         ],
-        answers,
-        # Wide enough for every drawn value: nothing is cut, so that means are as drawn.
-        criteria=names,
+        [_answer("baseline", name, [3.0] * len(CRITERIA)) for name in texts],
+        criteria=CRITERIA,
         judge_checks=tuple(
-            JudgeCheck(name, 100, 0, 0, 0.9, 0.8, 0.2, ((1,),), (1,), 0.3) for name in names
+            JudgeCheck(name, 100, 0, 0, 0.9, 0.8, 0.2, ((1,),), (1,), 0.3) for name in CRITERIA
         ),
     )
-    low, high = 3.0 + POINTS[0] / 2 - 2.0, 3.0 + POINTS[1] / 2 + 2.0
-    return replace(study, criteria=tuple(Measure(name, low, high, "points") for name in names))
+    return replace(study, criteria=tuple(replace(SCALE, name=name) for name in CRITERIA))
 
 
-def _answer(cell: str, item: str, scores: dict[str, float | None]) -> Answer:
+def _answer(cell: str, item: str, scores: Sequence[float]) -> Answer:
     grades = {
-        name: CriterionGrade(name, "r@1", "", score, None, ()) for name, score in scores.items()
+        name: CriterionGrade(name, "r@1", "", score, None, ())
+        for name, score in zip(CRITERIA, scores, strict=True)
     }
-    return Answer(cell, item, f"{cell} {item}", "stop", 1, 1, 1.0, cell, Grade(grades, {}, "j"))
-
-
-def _without_worst(results: StudyResults, values: Floats, share: float) -> StudyResults:
-    """The judge could not score the cell's worst answers."""
-    lost = {f"q{item}" for item in np.argsort(values)[: round(share * len(values))]}
-    answers = tuple(
-        _answer(one.cell, one.item, {"accuracy": None, "completeness": None})
-        if one.cell != "baseline" and one.item in lost
-        else one
-        for one in results.answers
-    )
-    return replace(results, answers=answers)
+    return Answer(cell, item, cell, "stop", 1, 1, 1.0, cell, Grade(grades, {}, "j"))

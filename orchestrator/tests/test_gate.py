@@ -18,6 +18,7 @@ from tuneproof.gate import (
     assert_passes,
     choose,
     decide,
+    decide_all,
     junit,
     load_policy,
     markdown,
@@ -108,6 +109,30 @@ def test_a_choice_among_several_is_stricter() -> None:
     assert [one.tail for one in decisions] == [0.0125, 0.0125]
     assert choose(decisions) is decisions[1]
     assert choose([decide(judged(around(-1.0)), POLICY, "tuned")]) is None
+
+
+def test_several_adapters_share_the_tail_as_the_policy_says() -> None:
+    """One adapter passes at the whole tail, but not at half of it."""
+    results = judged(around(0.0))
+    named = ("good", "close")
+    cells = [replace(results.cells[1], name=name) for name in named]
+    centres = dict(zip(named, (0.0, -0.178), strict=True))
+    answers = [one for one in results.answers if one.cell == "baseline"]
+    for name, centre in centres.items():
+        mine = judged(around(centre)).answers
+        answers += [replace(one, cell=name) for one in mine if one.cell == "tuned"]
+    both = replace(results, cells=(results.cells[0], *cells), answers=tuple(answers), primary=())
+
+    def passing(choice: str, order=named) -> dict[str, bool]:
+        policy = Policy(choice=choice, guaranteed=False, severe_loss=None)
+        return {one.cell: one.passed for one in decide_all(both, policy, order)}
+
+    assert passing("bonferroni") == {"good": True, "close": False}
+    assert passing("holm") == {"good": True, "close": True}
+    assert passing("sequence") == {"good": True, "close": True}
+    lost = replace(both, answers=tuple(one for one in both.answers if one.cell != "good"))
+    untested = decide_all(lost, Policy(choice="sequence"), named)[1]
+    assert [check.name for check in untested.failed] == ["in its turn"]
 
 
 def test_a_study_that_stopped_early_is_tested_as_its_look_demands() -> None:

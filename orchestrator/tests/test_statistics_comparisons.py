@@ -153,7 +153,7 @@ def test_intervals_widen_with_the_number_of_named_comparisons() -> None:
     named = (*results.primary, PrimaryComparison("tuned", "baseline", "token_f1"))
     both = compare(replace(results, primary=named, margin={"accuracy": 0.25, "token_f1": 0.1}))
     assert (alone.adjusted_confidence, both.adjusted_confidence) == pytest.approx((0.95, 0.975))
-    assert both.adjustment == "Bonferroni"
+    assert both.adjustment == "bonferroni"
     assert alone.primary[0].interval is not None
     assert both.primary[0].interval is not None
     assert both.primary[0].interval.low < alone.primary[0].interval.low

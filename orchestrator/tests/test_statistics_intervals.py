@@ -220,6 +220,20 @@ def test_rare_severe_losses_are_covered(share: float) -> None:
     assert hits / 500 >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / 500)
 
 
+@pytest.mark.parametrize("clusters", [10, 13, 20, 40])
+def test_whole_clusters_that_lose_are_covered_whatever_their_share(clusters: int) -> None:
+    # The chance of each count of losing clusters is binomial: this is exact, not simulated.
+    counts, alone = np.arange(clusters + 1), np.arange(clusters)
+    found = [
+        interval_of(estimate(np.where(alone < count, -4.0, 0.0), alone), 0.95, POINTS)
+        for count in counts
+    ]
+    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+    for share in np.linspace(0.01, 0.5, 50):
+        held = (low <= -4.0 * share + 1e-9) & (-4.0 * share - 1e-9 <= high)
+        assert stats.binom.pmf(counts, clusters, share) @ held >= 0.90
+
+
 def test_equal_differences_give_no_interval_of_no_width() -> None:
     # 0 of 60 clusters differ: p <= 1 - .025^(1/60) = .0596, each by 4 points at most.
     found = estimate(np.zeros(60), np.arange(60))

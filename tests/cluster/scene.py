@@ -5,6 +5,9 @@ What a Dockerfile makes is another test's subject. The namespace enforces *restr
 
 from __future__ import annotations
 
+import base64
+import copy
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +18,8 @@ from .cluster import RESTRICTED, Cluster
 from .training import IMAGE, borrowed
 
 PYTHON = f"{Path(sys.prefix).resolve()}/bin/python"
+DNS = "10.90.128.10:53"
+"""The cluster's."""
 
 
 class Scene:
@@ -29,6 +34,9 @@ class Scene:
             {"name": name, "mountPath": str(folder), "readOnly": True}
             for name, folder in borrowed().items()
         ]
+
+        variables = {"HOME": "/tmp", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        self.variables = [{"name": name, "value": value} for name, value in variables.items()]
 
     def pod(
         self, name: str, labels: Mapping[str, str], command: Sequence[str], **more: object
@@ -67,9 +75,34 @@ class Scene:
             },
         }
 
+    def borrowing(self, workload: Manifest, *command: str) -> Manifest:
+        """A workload of the manifests in this namespace: its pods run a command on what they
+        borrow, ask for little, and are soon looked at."""
+        moved = copy.deepcopy(self.moved(workload))
+        pod = moved["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        container |= {"image": IMAGE, "command": [PYTHON, *command]}
+        container["resources"]["requests"] = {"cpu": "50m", "memory": "128Mi"}
+        container["env"] = container.get("env", []) + self.variables
+        container["volumeMounts"] += self.mounts
+        pod["volumes"] += self.volumes
+        for probe in ("startupProbe", "readinessProbe"):
+            container[probe]["periodSeconds"] = 1
+        return moved
+
+    def secret(self, name: str, files: Mapping[str, bytes]) -> Manifest:
+        data = {key: base64.b64encode(content).decode() for key, content in files.items()}
+        return self.moved(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+        )
+
     def moved(self, manifest: Manifest) -> Manifest:
         """The same in this namespace."""
         return manifest | {"metadata": manifest["metadata"] | {"namespace": self.namespace}}
+
+    def target(self, service: str, port: int) -> str:
+        """The address of a service's pods in gRPC's syntax, looked up as pods do."""
+        return f"dns://{DNS}/{service}.{self.namespace}.svc.cluster.local:{port}"
 
     def addresses(self) -> dict[str, str]:
         """Of its pods, by their names."""

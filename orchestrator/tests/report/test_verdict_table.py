@@ -25,7 +25,7 @@ def test_the_terminal_warns_as_the_report_does(study: StudyResults) -> None:
     for caveat in warnings(study, comparisons):
         assert f"{caveat.kind.capitalize()}: {caveat.text}\n" in text
     assert f"{headline(findings(study, comparisons))}\n" in text
-    assert "demo: verdicts by judge demo-model (95 % simultaneous intervals)" in text
+    assert "demo: verdicts by judge demo-model (95 % together, bonferroni)" in text
     assert "  short-references-200-seed1: 0 unscored, 6 of 1,600 repeats lost\n" in text
 
 

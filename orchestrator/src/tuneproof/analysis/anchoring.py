@@ -149,7 +149,7 @@ def anchored_interval(found: Anchored, confidence: float, limits: Limits | None)
     """The interval for the mean difference by people, or None where the labels support none.
 
     `intervals.interval_of` with the labelled clusters: below ten of them there is none, and where
-    fewer than five differ from the common value, the ends move out. What was not seen there is a
+    too few differ from the common value, the ends move out. What was not seen there is a
     correction p (H - λ J), which may be anything from p (low - λ high) to p (high - λ low). If all
     texts are identical, what was not seen is pairs that differ.
 

@@ -12,34 +12,36 @@ range: more items make it narrower, so a few unscored answers never undo what ma
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuneproof.analysis.families import (
+    Adjustment,
+    Tails,
+    at_this_look,
+    family_tails,
+    joined,
+    read_tested,
+)
 from tuneproof.analysis.intervals import (
+    Codes,
     Estimate,
+    Floats,
     Interval,
     Limits,
+    codes_of,
     estimate,
     interval_of,
     why_no_interval,
 )
-from tuneproof.analysis.looks import plan_looks
 from tuneproof.analysis.scores import Measures, answers_by_cell, measures_of, score_of
 from tuneproof.analysis.verdict import Reading, Verdict, read, words_of
 from tuneproof.results import Answer, Measure, PrimaryComparison, StudyResults
 from tuneproof.servicekit.errors import InvalidInput
 
-ADJUSTMENT = "Bonferroni"
-"""How the intervals of the primary comparisons are made simultaneous: each at the confidence
-1 - (1 - C)/m for m comparisons, so that all hold at once with confidence C at least, whatever
-their dependence (Dunn 1961, Journal of the American Statistical Association 56:52)."""
-
 WORD_OVERLAP = "word overlap"
-
-Scores = Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +96,19 @@ class Comparisons:
     """Every cell against its model's baseline by every other measure, each interval by itself at
     `confidence`, without verdicts."""
     confidence: float
-    """Of the primary intervals together."""
+    """Of the primary words together; with Bonferroni of the intervals, too."""
     adjusted_confidence: float
-    """Of each single primary interval."""
-    adjustment: str
+    """What each of as many intervals needs by itself so that all hold together."""
+    adjustment: Adjustment
+    look: str = ""
+    """Which of the planned looks this is, as `look 2 of 4`; empty without looks."""
 
     @property
     def decided(self) -> bool:
         """Every primary comparison has its conclusion: a study with interim looks may stop."""
         open_ = {Verdict.UNDECIDED, Verdict.UNSCORED, Verdict.TOO_FEW_CLUSTERS}
-        return bool(self.primary) and not any(one.verdict in open_ for one in self.primary)
+        tested = [one for one in self.primary if one.verdict is not Verdict.NOT_TESTED]
+        return bool(tested) and not any(one.verdict in open_ for one in tested)
 
     def of_cell(self, cell: str) -> tuple[Comparison, ...]:
         """The primary comparisons of one cell."""
@@ -121,27 +126,22 @@ def compare(results: StudyResults) -> Comparisons:
         raise InvalidInput(
             f"confidence must be between 0 and 1, got {results.confidence}", field="confidence"
         )
-    study = _Study(results, measures_of(results), answers_by_cell(results))
-    adjusted = 1.0 - (1.0 - results.confidence) / max(len(results.primary), 1)
-    adjustment = ADJUSTMENT
+    study = _Study.of(results)
+    adjustment, look = Adjustment(results.adjustment), ""
     if results.looks is not None:
-        adjusted = at_this_look(results, adjusted)
-        count = len(results.looks.fractions)
-        adjustment += f" and look {results.looks.taken} of {count} (Lan and DeMets)"
+        look = f"look {results.looks.taken} of {len(results.looks.fractions)}"
+    pairs = [study.named(one) for one in results.primary]
+    tails = family_tails(results, [one.interval for one in pairs])
     return Comparisons(
-        primary=tuple(study.primary(named, adjusted) for named in results.primary),
+        primary=tuple(map(study.primary, results.primary, pairs, tails)),
         exploratory=tuple(study.exploratory()),
         confidence=results.confidence,
-        adjusted_confidence=adjusted,
+        adjusted_confidence=at_this_look(
+            results, 1.0 - (1.0 - results.confidence) / max(len(pairs), 1)
+        ),
         adjustment=adjustment,
+        look=look,
     )
-
-
-def at_this_look(results: StudyResults, confidence: float) -> float:
-    """What one interval needs so that those of all planned looks hold together."""
-    if results.looks is None:
-        return confidence
-    return plan_looks(results.looks.fractions, confidence)[results.looks.taken - 1].confidence
 
 
 def compare_pair(results: StudyResults, named: PrimaryComparison, confidence: float) -> Comparison:
@@ -150,8 +150,55 @@ def compare_pair(results: StudyResults, named: PrimaryComparison, confidence: fl
     Raises:
         InvalidInput: it names a cell or measure that is not there, or a measure without margin.
     """
-    study = _Study(results, measures_of(results), answers_by_cell(results))
-    return study.primary(named, confidence)
+    study = _Study.of(replace(results, looks=None))
+    tail = (1.0 - confidence) / 2.0
+    return study.primary(named, study.named(named), Tails(tail, tail))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The scores of two cells by one measure, before a confidence is chosen."""
+
+    measure: Measure
+    mine: Floats
+    """Shape (n,): scores of the cell, NaN where there is none."""
+    theirs: Floats
+    """Shape (n,): of what it is compared with."""
+    found: Estimate
+    """Over the scored pairs."""
+    worst: Estimate | None = None
+    """Over all items, the unscored at their worst; None where all are scored, and where the measure
+    is unbounded, as is `best`."""
+    best: Estimate | None = None
+
+    @classmethod
+    def of(cls, mine: Floats, theirs: Floats, clusters: Codes, measure: Measure) -> Pair:
+        """Reads the scores of all items: shapes (n,)."""
+        scored = np.isfinite(mine) & np.isfinite(theirs)
+        found = estimate((mine - theirs)[scored], clusters[scored])
+        if measure.high is None or scored.all():
+            return cls(measure, mine, theirs, found)
+        worst, best = (
+            estimate(_filled(mine, own) - _filled(theirs, other), clusters)
+            for own, other in ((measure.low, measure.high), (measure.high, measure.low))
+        )
+        return cls(measure, mine, theirs, found, worst, best)
+
+    def scored(self, confidence: float) -> Interval | None:
+        """Over the scored pairs alone."""
+        return interval_of(self.found, confidence, self.measure.limits)
+
+    def interval(self, confidence: float) -> Interval | None:
+        """The hull over what the unscored could be."""
+        scored = self.scored(confidence)
+        if self.worst is None or self.best is None:
+            return scored
+        return _hull(scored, self.worst, self.best, confidence, self.measure.limits)
+
+    @property
+    def clusters(self) -> str:
+        """Why the clusters give no interval; empty where they do."""
+        return why_no_interval(self.worst or self.found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +208,23 @@ class _Study:
     results: StudyResults
     measures: Measures
     answers: Mapping[str, Mapping[str, Answer]]
+    clusters: Codes
+    """Shape (n,): of the study's items."""
+    scores: dict[tuple[str, str], Floats]
+    """Those that were read, by cell and measure: shape (n,), NaN where there is none."""
 
-    def primary(self, named: PrimaryComparison, confidence: float) -> Comparison:
-        """A comparison that the study file names, with its verdict."""
+    @classmethod
+    def of(cls, results: StudyResults) -> _Study:
+        """Reads a study."""
+        clusters = codes_of([item.cluster for item in results.items])
+        return cls(results, measures_of(results), answers_by_cell(results), clusters, {})
+
+    def named(self, named: PrimaryComparison) -> Pair:
+        """A comparison that the study file names.
+
+        Raises:
+            InvalidInput: it names a cell or measure that is not there, or one without a margin.
+        """
         for cell in (named.cell, named.against):
             if cell not in self.answers:
                 raise InvalidInput(
@@ -178,51 +239,60 @@ class _Study:
                 " the study file under comparison.margin",
                 field=f"comparison.margin.{named.measure}",
             )
-        found = self._compare(named, confidence)
-        reading = read(found.interval, margin)
-        if reading.verdict is Verdict.UNDECIDED and found.scored_interval != found.interval:
-            alone = read(found.scored_interval, margin).verdict
+        return self._pair(named)
+
+    def primary(self, named: PrimaryComparison, pair: Pair, tails: Tails) -> Comparison:
+        """It, with its verdict."""
+        margin = self.results.margin[named.measure]
+        interval = joined(self.results, pair.interval, tails)
+        scored = joined(self.results, pair.scored, tails)
+        reading = read_tested(interval, margin, tails)
+        if reading.verdict is Verdict.UNDECIDED and scored != interval:
+            alone = read(scored, margin).verdict
             if alone is not Verdict.UNDECIDED:
                 reading = Reading(Verdict.UNSCORED, within_margin=False)
+        safe = None if interval is None or tails.low is None else interval.low > -margin
         return replace(
-            found,
+            self._told(named, pair, interval, scored),
             margin=margin,
             verdict=reading.verdict,
             within_margin=reading.within_margin,
-            words=words_of(reading, clusters=found.words),
-            non_inferior=None if found.interval is None else found.interval.low > -margin,
+            words=words_of(reading, clusters=pair.clusters),
+            non_inferior=safe,
         )
 
     def exploratory(self) -> Iterator[Comparison]:
         """Every other pair of a cell and a measure."""
         named = {(one.cell, one.measure) for one in self.results.primary}
+        confidence = self.results.confidence
         for cell in self.results.compared:
             for measure in self.measures.names:
                 if (cell.name, measure) not in named:
                     against = self.results.baseline_of(cell)
-                    pair = PrimaryComparison(cell.name, against, measure)
-                    found = self._compare(pair, self.results.confidence)
+                    one = PrimaryComparison(cell.name, against, measure)
+                    pair = self._pair(one)
+                    intervals = pair.interval(confidence), pair.scored(confidence)
+                    found = self._told(one, pair, *intervals)
                     yield replace(found, words="exploratory")
 
-    def _compare(self, named: PrimaryComparison, confidence: float) -> Comparison:
-        """A comparison without margin and verdict; its words say why there is no interval."""
+    def _pair(self, named: PrimaryComparison) -> Pair:
         measure = self.measures.of(named.measure)
         mine, theirs = self._scores(named.cell, measure), self._scores(named.against, measure)
-        found = self._estimate(mine, theirs)
-        scored = interval_of(found, confidence, measure.limits)
-        interval, clusters = scored, why_no_interval(found)
+        return Pair.of(mine, theirs, self.clusters, measure)
+
+    def _told(
+        self,
+        named: PrimaryComparison,
+        pair: Pair,
+        interval: Interval | None,
+        scored: Interval | None,
+    ) -> Comparison:
+        """A comparison without margin and verdict."""
+        found, measure = pair.found, pair.measure
+        both = np.isfinite(pair.mine) & np.isfinite(pair.theirs)
         bounds = (found.difference, found.difference) if found.items else None
-        if measure.high is not None and found.items < len(self.results.items):
-            low, high = measure.low, measure.high
-            worst = self._estimate(_filled(mine, low), _filled(theirs, high))
-            best = self._estimate(_filled(mine, high), _filled(theirs, low))
-            interval = _hull(scored, worst, best, confidence, measure.limits)
-            bounds, clusters = (worst.difference, best.difference), why_no_interval(worst)
-        pairs = [
-            (score, other)
-            for item, score in mine.items()
-            if score is not None and (other := theirs[item]) is not None
-        ]
+        if pair.worst is not None and pair.best is not None:
+            bounds = (pair.worst.difference, pair.best.difference)
         judged = measure.name in self.measures.judged
         return Comparison(
             cell=named.cell,
@@ -232,32 +302,27 @@ class _Study:
             by=f"judge {self.results.judge_model}" if judged else WORD_OVERLAP,
             items=found.items,
             clusters=found.clusters,
-            mean=math.fsum(pair[0] for pair in pairs) / len(pairs) if pairs else None,
-            mean_against=math.fsum(pair[1] for pair in pairs) / len(pairs) if pairs else None,
+            mean=float(pair.mine[both].mean()) if both.any() else None,
+            mean_against=float(pair.theirs[both].mean()) if both.any() else None,
             difference=found.difference if found.items else None,
             standard_error=found.standard_error,
             degrees_of_freedom=found.degrees_of_freedom,
             interval=interval,
             scored_interval=scored,
-            words=clusters,
-            unscored=sum(score is None for score in mine.values()),
-            unscored_against=sum(score is None for score in theirs.values()),
+            words=pair.clusters,
+            unscored=int((~np.isfinite(pair.mine)).sum()),
+            unscored_against=int((~np.isfinite(pair.theirs)).sum()),
             bounds=bounds,
         )
 
-    def _scores(self, cell: str, measure: Measure) -> Scores:
-        answers = self.answers.get(cell, {})
-        return {one.id: score_of(answers.get(one.id), measure.name) for one in self.results.items}
-
-    def _estimate(self, mine: Scores, theirs: Scores) -> Estimate:
-        numbers: dict[str, int] = {}
-        differences, clusters = [], []
-        for item in self.results.items:
-            score, other = mine[item.id], theirs[item.id]
-            if score is not None and other is not None:
-                differences.append(score - other)
-                clusters.append(numbers.setdefault(item.cluster, len(numbers)))
-        return estimate(np.array(differences, dtype=np.float64), np.array(clusters, dtype=np.int64))
+    def _scores(self, cell: str, measure: Measure) -> Floats:
+        known = self.scores.get((cell, measure.name))
+        if known is None:
+            answers = self.answers.get(cell, {})
+            found = [score_of(answers.get(one.id), measure.name) for one in self.results.items]
+            known = np.array(found, dtype=np.float64)  # None becomes NaN
+            self.scores[cell, measure.name] = known
+        return known
 
 
 def _hull(
@@ -281,5 +346,5 @@ def _hull(
     )
 
 
-def _filled(scores: Scores, value: float) -> Scores:
-    return {item: value if score is None else score for item, score in scores.items()}
+def _filled(scores: Floats, value: float) -> Floats:
+    return np.where(np.isfinite(scores), scores, value)

@@ -53,8 +53,11 @@ def measures_of(results: StudyResults) -> Measures:
     lexical: dict[str, None] = {}
     for answer in results.answers:
         if answer.grade is not None:
-            judged.update(dict.fromkeys(answer.grade.criteria))
-            lexical.update(dict.fromkeys(answer.grade.lexical))
+            # Nearly every answer has the measures of the first one.
+            if not answer.grade.criteria.keys() <= judged.keys():
+                judged.update(dict.fromkeys(answer.grade.criteria))
+            if not answer.grade.lexical.keys() <= lexical.keys():
+                lexical.update(dict.fromkeys(answer.grade.lexical))
     if not judged and not lexical:
         overlap = {measure.name for measure in LEXICAL}
         for named in results.primary:

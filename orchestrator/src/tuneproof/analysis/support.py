@@ -14,6 +14,7 @@ import numpy as np
 
 from tuneproof.analysis.anchoring import Anchored, anchor, anchored_interval
 from tuneproof.analysis.comparisons import Comparison, Comparisons
+from tuneproof.analysis.families import family_tails, joined, read_tested
 from tuneproof.analysis.guarantees import SevereLoss, guaranteed_lower, severe_loss
 from tuneproof.analysis.intervals import Floats, Interval, Limits
 from tuneproof.analysis.judge_bias import tipping_point
@@ -66,26 +67,34 @@ class Support:
 
 
 def supports_of(results: StudyResults, comparisons: Comparisons) -> tuple[Support, ...]:
-    """What each primary comparison stands on, in their order."""
-    found, answers = [], answers_by_cell(results)
+    """What each primary comparison stands on, in their order.
+
+    The anchored verdicts share the error among themselves as the study file says.
+    """
+    answers = answers_by_cell(results)
     tail = tail_at_looks(results, (1.0 - results.confidence) / 2.0 / max(len(results.primary), 1))
-    for one in comparisons.primary:
-        named = PrimaryComparison(one.cell, one.against, one.measure)
-        pairs = paired(results, named, one.scale, answers)
-        confidence = comparisons.adjusted_confidence
-        margin = one.margin or 0.0
-        people = by_people(
-            results, named, pairs, scale=one.scale, margin=margin, confidence=confidence
-        )
-        found.append(
-            Support(
-                one,
-                people,
-                None if people else tipping_point(one.interval, margin),
-                guaranteed_of(pairs, one.scale, tail=tail),
-            )
-        )
+    pairs = [
+        paired(results, PrimaryComparison(one.cell, one.against, one.measure), one.scale, answers)
+        for one in comparisons.primary
+    ]
+    people = [
+        _labelled(results, PrimaryComparison(one.cell, one.against, one.measure), each, one.scale)
+        for one, each in zip(comparisons.primary, pairs, strict=True)
+    ]
+    tails = family_tails(results, [_nothing if one is None else one.interval for one in people])
+    found = []
+    for one, each, labelled, ends in zip(comparisons.primary, pairs, people, tails, strict=True):
+        margin, by = one.margin or 0.0, None
+        if labelled is not None:
+            interval = joined(results, labelled.interval, ends)
+            by = labelled.told(interval, read_tested(interval, margin, ends))
+        tipping = None if by else tipping_point(one.interval, margin)
+        found.append(Support(one, by, tipping, guaranteed_of(each, one.scale, tail=tail)))
     return tuple(found)
+
+
+def _nothing(_confidence: float) -> Interval | None:
+    return None
 
 
 def by_people(
@@ -97,10 +106,45 @@ def by_people(
     margin: float,
     confidence: float,
 ) -> ByPeople | None:
-    """The verdict by people of one comparison; None without labels in two clusters.
+    """The verdict by people of one comparison; None without labels in two clusters."""
+    found = _labelled(results, named, pairs, scale)
+    if found is None:
+        return None
+    interval = found.interval(confidence)
+    return found.told(interval, read(interval, margin))
 
-    Several raters' scores of a pair are averaged. Unscored pairs take no part in the estimate; the
-    interval holds whatever they could be worth.
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """A comparison by people before its confidence is known."""
+
+    found: Anchored
+    limits: Limits | None
+    unscored: float
+    """Share of the pairs without the judge's score."""
+    labels: int
+    raters: int
+
+    def interval(self, confidence: float) -> Interval | None:
+        """It holds whatever the unscored pairs could be worth."""
+        interval = anchored_interval(self.found, confidence, self.limits)
+        if interval is None or self.limits is None:
+            return interval
+        return _with_unscored(interval, self.unscored, self.limits)
+
+    def told(self, interval: Interval | None, reading: Reading) -> ByPeople:
+        """With its verdict."""
+        clusters = f"{self.found.estimate.clusters} labelled"
+        words = words_of(reading, clusters=clusters)
+        return ByPeople(self.found, interval, reading, words, self.labels, self.raters)
+
+
+def _labelled(
+    results: StudyResults, named: PrimaryComparison, pairs: Paired, scale: Measure
+) -> _Labelled | None:
+    """What labels say of one comparison; None without labels in two clusters.
+
+    Several raters' scores of a pair are averaged. Unscored pairs take no part in the estimate.
     """
     known = set(pairs.items)
     ratings = [
@@ -120,19 +164,8 @@ def by_people(
     found = anchor(
         pairs.differences[scored], human, clusters, inclusion=inclusion, identical=identical
     )
-    interval = anchored_interval(found, confidence, scale.limits)
-    if interval is not None and scale.limits is not None:
-        interval = _with_unscored(interval, float(np.mean(~scored)), scale.limits)
-    reading = read(interval, margin)
-    counts = f"{found.estimate.clusters} labelled"
-    return ByPeople(
-        found,
-        interval,
-        reading,
-        words_of(reading, clusters=counts),
-        int(labelled.sum()),
-        len({one.rater for one in ratings}),
-    )
+    raters = len({one.rater for one in ratings})
+    return _Labelled(found, scale.limits, float(np.mean(~scored)), int(labelled.sum()), raters)
 
 
 def tail_at_looks(results: StudyResults, tail: float) -> float:

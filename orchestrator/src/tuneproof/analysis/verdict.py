@@ -23,6 +23,8 @@ class Verdict(StrEnum):
     """Undecided only because of answers without a score: the scored ones alone would decide."""
     TOO_FEW_CLUSTERS = "too_few_clusters"
     """There is no interval: too few clusters, or too unequal ones."""
+    NOT_TESTED = "not_tested"
+    """The study reads its comparisons in a sequence, which ended before this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +69,7 @@ def words_of(reading: Reading, *, clusters: str) -> str:
             return "undecided (unscored)"
         case Verdict.TOO_FEW_CLUSTERS:
             return f"too few clusters ({clusters})"
+        case Verdict.NOT_TESTED:
+            return "not tested (the sequence ended before it)"
         case _:
             return str(reading.verdict)

@@ -88,10 +88,7 @@ def gate_command(
             f" among them: {', '.join(cells)}",
             field="cell",
         )
-    decisions = [
-        gate.decide(results, rules, each, among=len(cells), complete=found.complete)
-        for each in cells
-    ]
+    decisions = gate.decide_all(results, rules, cells, complete=found.complete)
     report = gate.report_of(results, rules, decisions)
     content = (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode()
     path = out_file or asked.state / "reports" / f"{results.name}.gate.json"

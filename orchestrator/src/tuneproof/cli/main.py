@@ -10,11 +10,20 @@ import typer
 from tuneproof.cli import ask, doctor, gate, labels, loadtest, operator, services, study
 from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
+from tuneproof.cli.cluster.choosing import (
+    NAMESPACE,
+    ContextOption,
+    NamespaceOption,
+    Root,
+    ViaOption,
+    chosen,
+)
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
+from tuneproof.cli.judge import commands as judge
 from tuneproof.cli.runs import commands as runs
 from tuneproof.cli.runs import comparing, planning
 from tuneproof.cli.runs import sweeping as sweeps
@@ -22,8 +31,10 @@ from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
     name="tuneproof",
+    cls=Root,
     help="Does fine-tuning help your RAG system? Prove it before you ship the adapter.",
-    epilog="Example: tuneproof study run studies/demo.yaml --up",
+    epilog="Examples: tuneproof study run studies/demo.yaml --up;"
+    " tuneproof --context my-cluster ask 'What is new?'",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,6 +55,9 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     *,
+    context: ContextOption = "",
+    namespace: NamespaceOption = NAMESPACE,
+    via: ViaOption = "forward",
     debug: Annotated[bool, typer.Option(help="Show the traceback of a failure.")] = False,
     version: Annotated[  # noqa: ARG001 - the callback prints it
         bool,
@@ -52,6 +66,7 @@ def root(
 ) -> None:
     """Does fine-tuning help your RAG system? Prove it before you ship the adapter."""
     behaviour.debug = debug
+    chosen.context, chosen.namespace, chosen.via = context, namespace, via
 
 
 study.app.command("diff")(differing.diff_command)
@@ -75,6 +90,7 @@ app.add_typer(runs.app, name="runs")
 corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
+app.add_typer(judge.app, name="judge")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("gate")(gate.gate_command)

@@ -80,7 +80,7 @@ def verdict_table(results: StudyResults, comparisons: Comparisons) -> Table:
     by = {one.by for one in comparisons.primary}
     title = (
         f"{results.name}: verdicts by {' and '.join(sorted(by)) or 'nobody'}"
-        f" ({confidence(comparisons.confidence)} simultaneous intervals)"
+        f" ({confidence(comparisons.confidence)} together, {comparisons.adjustment})"
     )
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("cell", overflow="fold")

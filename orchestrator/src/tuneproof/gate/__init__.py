@@ -9,7 +9,7 @@ In a test of your own:
     assert_passes(study.results, load_policy("gate.yaml"), "short-references-1000-s1")
 """
 
-from tuneproof.gate.deciding import Check, Decision, assert_passes, choose, decide
+from tuneproof.gate.deciding import Check, Decision, assert_passes, choose, decide, decide_all
 from tuneproof.gate.policy import Policy, load_policy
 from tuneproof.gate.writing import junit, markdown, report_of, rewrite
 
@@ -20,6 +20,7 @@ __all__ = [
     "assert_passes",
     "choose",
     "decide",
+    "decide_all",
     "junit",
     "load_policy",
     "markdown",

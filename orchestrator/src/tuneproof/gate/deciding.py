@@ -2,7 +2,7 @@
 
 Each check errs at the policy's one-sided tail without adjustment: the gate passes a bad adapter
 only if the check that it truly fails errs (an intersection-union test, Berger 1982, Technometrics
-24:295). The choice among K adapters is another matter: each is tested at the tail divided by K. A
+24:295). The choice among K adapters is another matter: `decide_all` shares the tail among them. A
 study that stopped at an interim look is tested as that look demands.
 """
 
@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tuneproof.analysis import costs_by_cell, measures_of
-from tuneproof.analysis.comparisons import Comparison, at_this_look, compare_pair
+from tuneproof.analysis.comparisons import Comparison, compare_pair
+from tuneproof.analysis.families import at_this_look
 from tuneproof.analysis.paired import paired
 from tuneproof.analysis.support import by_people, guaranteed_of, tail_at_looks
 from tuneproof.gate.policy import Policy
@@ -84,6 +85,51 @@ def decide(
     checks += [*gate.cost(), *gate.latency()]
     adapter = mine.training.adapter_ref if mine.training else ""
     return Decision(cell, mine.label, adapter, against, tuple(checks), tail, difference)
+
+
+def decide_all(
+    results: StudyResults, policy: Policy, cells: Sequence[str], *, complete: bool = True
+) -> list[Decision]:
+    """Checks several cells, one of which is to be chosen; the tail is shared as the policy says.
+
+    The chance that an adapter passes which should not is at most the tail, whichever is chosen:
+    by Bonferroni; by Holm, who gives the share of those that pass to the rest; or in a sequence,
+    where each has the whole tail until one does not pass.
+
+    Raises:
+        InvalidInput: as `decide`.
+    """
+    found: dict[str, Decision] = {}
+    left = list(cells)
+    if policy.choice == "sequence":
+        for place, cell in enumerate(cells):
+            found[cell] = decide(results, policy, cell, complete=complete)
+            if not found[cell].passed:
+                found |= {
+                    later: _untested(found[cell], results, later) for later in cells[place + 1 :]
+                }
+                break
+        return [found[cell] for cell in cells]
+    while left:
+        share = len(left)
+        found |= {
+            cell: decide(results, policy, cell, among=share, complete=complete) for cell in left
+        }
+        left = [cell for cell in left if not found[cell].passed]
+        if policy.choice == "bonferroni" or len(left) == share:
+            break
+    return [found[cell] for cell in cells]
+
+
+def _untested(before: Decision, results: StudyResults, cell: str) -> Decision:
+    """One that the sequence does not come to."""
+    mine = _tuned(results, cell)
+    told = Check(
+        "in its turn", False, f"{before.cell} before it does not pass", "all before it pass"
+    )
+    adapter = mine.training.adapter_ref if mine.training else ""
+    against = results.baseline_of(mine)
+    return Decision(cell, mine.label, adapter, against, (told,), before.tail, None)
 
 
 def choose(decisions: Sequence[Decision]) -> Decision | None:

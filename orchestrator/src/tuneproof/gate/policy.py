@@ -40,7 +40,10 @@ class Policy(_Section):
     """Kinds of questions in each of which it must not be worse; over all it must not in any
     case."""
     tail: float = Field(default=0.025, gt=0, lt=0.5)
-    """One-sided error of each single check. Among K adapters it is divided by K."""
+    """One-sided error of each single check; among K adapters `choice` divides it."""
+    choice: Literal["bonferroni", "holm", "sequence"] = "bonferroni"
+    """How K adapters share the tail: each has a K-th; what passes leaves its share to the others;
+    or each has it whole, in the order given, until one does not pass."""
     guaranteed: bool = True
     """The bound that holds for any distribution must be above -δ too."""
     severe_loss: SevereLossPolicy | None = SevereLossPolicy()

@@ -98,6 +98,7 @@ _VERBS = {
     Verdict.UNDECIDED: "is undecided in {}",
     Verdict.UNSCORED: "is undecided in {} because of unscored answers",
     Verdict.TOO_FEW_CLUSTERS: "cannot be compared in {} (too few clusters)",
+    Verdict.NOT_TESTED: "is not tested in {}",
 }
 
 _SUBJECTS = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuneproof.analysis import Comparison, read
+from tuneproof.analysis import Comparison, Comparisons, read
+from tuneproof.analysis.families import Adjustment
 from tuneproof.results import ANSWER_WORDS
 
 MINUS = "\N{MINUS SIGN}"
@@ -57,6 +58,29 @@ def percent(value: float | None) -> str:
 def confidence(value: float) -> str:
     """A confidence as `95 %` or `98.75 %`."""
     return f"{100.0 * value:.4f}".rstrip("0").rstrip(".") + " %"
+
+
+def shared(comparisons: Comparisons) -> str:
+    """How the primary comparisons share the error, in a sentence."""
+    count, together = len(comparisons.primary), confidence(comparisons.confidence)
+    look = f" at {comparisons.look}" if comparisons.look else ""
+    match comparisons.adjustment:
+        case Adjustment.HOLM:
+            text = (
+                f"All {count} words hold together at {together} (Holm{look}): what is better or"
+                " worse leaves its share of the error to the others, so intervals differ in"
+                " confidence"
+            )
+        case Adjustment.SEQUENCE:
+            text = (
+                f"All {count} words hold together at {together}, because they are read in this"
+                f" order{look} while each is better, or each worse; what comes later is not tested"
+            )
+        case _:
+            each = confidence(comparisons.adjusted_confidence)
+            text = f"Each interval at {each}{look}, so that all {count} hold together at {together}"
+            text += " (Bonferroni)"
+    return f"{text}."
 
 
 def duration(seconds: float) -> str:

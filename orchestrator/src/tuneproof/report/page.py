@@ -135,6 +135,7 @@ def templates() -> Environment:
         percent=numbers.percent,
         phrase=numbers.phrase_of,
         confidence=numbers.confidence,
+        shared=numbers.shared,
         duration=numbers.duration,
         measure=numbers.label_of,
         decimals=numbers.decimals_of,

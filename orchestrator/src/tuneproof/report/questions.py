@@ -179,6 +179,7 @@ _WORDS = {
     Verdict.UNDECIDED: "undecided",
     Verdict.UNSCORED: "undecided because of unscored answers",
     Verdict.TOO_FEW_CLUSTERS: "without an interval (too few clusters)",
+    Verdict.NOT_TESTED: "not tested",
 }
 
 

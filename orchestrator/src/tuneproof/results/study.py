@@ -26,6 +26,8 @@ class Repeat:
     """Kind of failure (`no_form`, `cut_off` …); empty when scored."""
     completion: str
     """The judge's whole text, its reasons included."""
+    expected: float | None = None
+    """In the mode `weighted`: the expectation over the score's probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class CriterionGrade:
     standard_deviation: float | None
     repeats: tuple[Repeat, ...]
     """All that were asked for, the lost ones included."""
+    mode: str = "sampled"
+    """`sampled` or `weighted`."""
 
     @property
     def lost_repeats(self) -> int:
@@ -335,7 +339,7 @@ class StudyResults:
     margin: Mapping[str, float]
     """δ by measure, in the measure's own units."""
     confidence: float
-    """Of the simultaneous intervals, as 0.95."""
+    """Of the primary comparisons together, as 0.95."""
     notes: tuple[str, ...]
     """Sentences for the report's head."""
     provenance: Mapping[str, str]
@@ -353,6 +357,8 @@ class StudyResults:
     """By criterion, in the order of `criteria`; empty without a probe."""
     looks: Looks | None = None
     """None where the study is read once, at its end."""
+    adjustment: str = "bonferroni"
+    """How the primary comparisons share the error: `bonferroni`, `holm` or `sequence`."""
 
     @property
     def compared(self) -> tuple[Cell, ...]:

@@ -72,6 +72,7 @@ def load_results(chain: Chain) -> StudyResults:
         primary=plan.primary(identities.measures),
         margin=dict(plan.spec.comparison.margin),
         confidence=plan.spec.comparison.confidence,
+        adjustment=plan.spec.comparison.adjustment,
         notes=(*_notes(chain, answers, models), *stale),
         provenance=_provenance(chain),
         stage_seconds=chain.state.seconds(plan.spec.study),

@@ -4,7 +4,7 @@ Secrets as Kubernetes mounts them."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,18 @@ async def serving(
         await server.stop(0.5)
 
 
-def certificate_files(ca: Any, name: str, *trusted: Any, **more: Any) -> dict[str, bytes]:
+def certificate_files(
+    ca: Any, names: str | Sequence[str], *trusted: Any, **more: Any
+) -> dict[str, bytes]:
     """A Secret as cert-manager writes it: a certificate, and the authorities to trust.
 
     Args:
         ca: a `trustme.CA` that signs.
+        names: DNS names, or one name or address.
         trusted: those in `ca.crt`; by default the one that signs.
         more: for `issue_cert`.
     """
-    leaf = ca.issue_cert(name, **more)
+    leaf = ca.issue_cert(*([names] if isinstance(names, str) else names), **more)
     return {
         "tls.crt": leaf.cert_chain_pems[0].bytes(),
         "tls.key": leaf.private_key_pem.bytes(),

@@ -129,6 +129,9 @@ class ComparisonSpec(Section):
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     """δ by measure, in the measure's own units."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    adjustment: Literal["bonferroni", "holm", "sequence"] = "bonferroni"
+    """How the primary comparisons share the error: all intervals hold together; what is decided
+    leaves its share to the rest; or they are read in the file's order until one does not decide."""
     primary: Annotated[tuple[PrimarySpec, ...] | None, BeforeValidator(_none_for("all"))] = ()
     """Empty: every tuned arm at its largest size; the word `all` (None here): every cell. Each
     by every judged criterion, or by `token_f1` where there is no judge."""
