@@ -213,6 +213,8 @@ class Cell:
     """Another system answered; the base model did not."""
     model: str = ""
     """Name of its `Model`."""
+    closed_book: bool = False
+    """The untuned base model answers the question alone, without passages and examples."""
 
 
 @dataclass(frozen=True, slots=True)

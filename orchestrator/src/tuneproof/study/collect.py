@@ -153,6 +153,7 @@ def _cells(chain: Chain) -> tuple[Cell, ...]:
             forgetting=scores_of(forgotten.get(cell.name)),
             imported=cell.arm.imported is not None,
             model=model_name(chain, cell.model),
+            closed_book=cell.arm.closed_book,
         )
         for cell in chain.plan.cells
     )
