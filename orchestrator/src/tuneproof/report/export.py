@@ -50,7 +50,9 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     criterion, raters, answers, judge_kappa, between_kappa or null, self_kappa or null, by_arm and
     by_length, each: group, bias, answers, interval or null; per_doubling {value, standard_error,
     degrees_of_freedom} or null); `contrasts` (each: kind slope | bend | models | passages |
-    by_heart | wins, name, measure, value, interval or null, items); `recipes` (each of several
+    by_heart | wins, name, measure, value, interval or null, items); `preferences` (each pair
+    that the judge compared: cell, against, criterion, net, interval or null, position,
+    position_interval or null, ties, reversed, items, unscored); `recipes` (each of several
     seeds: model, arm, size, measure, difference, standard_error, degrees_of_freedom,
     seed_means, seed_variance, interval and next_seed or null, verdict or null, words); `cells`
     (name, label, arm, size, seed, tuned, model, answers, errors, seconds_per_answer (in the

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from tuneproof.results.labels import Rating
 from tuneproof.results.measure import Measure
+from tuneproof.results.preferences import Preference
 
 StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
 STRATA: tuple[StratumName, ...] = get_args(StratumName)
@@ -355,6 +356,8 @@ class StudyResults:
     """By criterion, in the order of `criteria`; empty without a probe."""
     looks: Looks | None = None
     """None where the study is read once, at its end."""
+    preferences: tuple[Preference, ...] = ()
+    """Which of two answers the judge prefers; empty where it was not asked."""
     adjustment: str = "bonferroni"
     """How the primary comparisons share the error: `bonferroni`, `holm` or `sequence`."""
 
