@@ -9,7 +9,7 @@ from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
 from tuneproof.results import Repeat
 from tuneproof.rubrics import Rubric
-from tuneproof.sdk import GradeInput, JudgeClient
+from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairRepeat
 from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
 from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service
@@ -62,6 +62,19 @@ class _Judge(stubs.JudgeServiceServicer):
                 yield pb.GradeBatchResponse(id=request.id, result=self._grade(request.grade))
             except InvalidInput as error:
                 yield pb.GradeBatchResponse(id=request.id, error=status_of(error))
+
+    async def CompareBatch(self, request_iterator, context):
+        async for request in request_iterator:
+            found = pb.Comparison(judge_model="toy")
+            for rubric in request.compare.rubrics:
+                entry = found.criteria.add(rubric=rubric, criterion="accuracy", preference=0.5)
+                entry.repeats.add().in_order.choice = pb.CHOICE_FIRST
+                entry.repeats[0].reversed.choice = pb.CHOICE_TIE
+                entry.repeats.add().reversed.failure.kind = pb.FAILURE_KIND_NO_FORM
+            yield pb.CompareBatchResponse(id=request.id, result=found)
+
+    async def DraftSteps(self, request, context):
+        return pb.DraftStepsResponse(steps=[*request.scale.values()], judge_model="toy")
 
     async def GetRubric(self, request, context):
         if request.id != "accuracy@1":
@@ -141,6 +154,20 @@ async def test_many_answers_over_one_stream(client):
     assert isinstance(found.pop("both"), InvalidInput)
     means = {name: grade.criteria["accuracy"].mean for name, grade in found.items()}
     assert means == {f"a{n}": float(n) for n in range(1, 6)}
+
+
+async def test_pairs_are_compared_over_one_stream(client):
+    pair = CompareInput("What?", "x", "y", rubrics=("accuracy@1",))
+    ((name, found),) = [each async for each in client.compare_many({"p": pair})]
+    assert (name, found.judge_model) == ("p", "toy")
+    grade = found.criteria["accuracy"]
+    assert (grade.preference, grade.position_bias) == (0.5, None)
+    assert grade.repeats == (PairRepeat("first", "tie"), PairRepeat("", ""))
+
+
+async def test_steps_are_drafted(client):
+    draft = await client.draft_steps("tone", "Polite?", {1: "no", 2: "yes"})
+    assert (set(draft.steps), draft.judge_model) == ({"no", "yes"}, "toy")
 
 
 async def test_rubrics_are_told(client):

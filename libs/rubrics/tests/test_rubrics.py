@@ -17,6 +17,9 @@ MINIMAL = {
 }
 
 
+BUILT_IN = ["abstention@1", "accuracy@1", "completeness@1", "faithfulness@1", "relevance@1"]
+
+
 def rubric(**changes: object) -> Rubric:
     return Rubric.model_validate({**MINIMAL, **changes})
 
@@ -69,7 +72,8 @@ def test_the_digest_changes_with_every_field_and_not_with_the_order_of_the_file(
         ({"template": "{{answer}} {{anwser}}"}, "template", "anwser"),
         ({"template": "{{question}}"}, "template", "{{answer}}"),
         ({"max_tokens": 0}, "max_tokens", "greater"),
-        ({"reasoning": "after"}, "reasoning", "before"),
+        ({"reasoning": "aside"}, "reasoning", "before"),
+        ({"form": "Say a number."}, "form", "`Score:`"),
         ({"weight": 2}, "weight", "is not a key of"),
     ],
 )
@@ -105,7 +109,7 @@ def test_a_folder_adds_rubrics_and_may_not_redefine_one(tmp_path: Path) -> None:
     (tmp_path / "terse.yaml").write_bytes(written())
     (tmp_path / "notes.txt").write_text("no rubric")
     ids = [each.id for each in RubricShelf.load(tmp_path)]
-    assert ids == ["accuracy@1", "completeness@1", "terse@3"]
+    assert ids == [*BUILT_IN, "terse@3"]
     (tmp_path / "mine.yaml").write_bytes(written(id="accuracy@1"))
     with pytest.raises(InvalidInput, match=r"accuracy\.yaml.*accuracy@1|mine\.yaml"):
         RubricShelf.load(tmp_path)
@@ -152,8 +156,29 @@ def test_a_rubric_survives_json() -> None:
         assert (again, again.digest) == (each, each.digest)
 
 
+def test_the_form_follows_the_place_of_the_reasons() -> None:
+    for reasoning, first in (("before", "Reasons"), ("after", "Score"), ("none", "Score")):
+        form = rubric(reasoning=reasoning, scale={0: "a", 1: "b"}).form
+        assert "from 0 to 1" in " ".join(form.split())
+        assert form.split("form:\n\n")[1].startswith(first)
+    assert rubric(form="Score: n").form == "Score: n"
+
+
+def test_a_form_counts_in_the_digest_where_the_prompt_holds_it() -> None:
+    asked = {"template": "{{answer}} {{form}}"}
+    assert rubric(form="Score: n").digest == rubric().digest
+    digests = {
+        rubric(**asked, **more).digest for more in ({}, {"form": "Score: n"}, {"form": "Score: m"})
+    }
+    assert len(digests) == 3
+    assert rubric(**asked, form=rubric().form).digest == rubric(**asked).digest
+
+
 def test_the_built_in_rubrics_are_known_by_content() -> None:
     assert [(each.id, each.digest[:15]) for each in RubricShelf.load()] == [
+        ("abstention@1", "sha256:98140201"),
         ("accuracy@1", "sha256:f8237231"),
         ("completeness@1", "sha256:b2ca2468"),
+        ("faithfulness@1", "sha256:8bb18d5f"),
+        ("relevance@1", "sha256:3cebda49"),
     ]

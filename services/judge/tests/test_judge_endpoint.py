@@ -18,7 +18,7 @@ from tuneproof.servicekit.testing import MountedSecret, certificate_files
 from tuneproof.servicekit.tls import ServerTls
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import FailureKind
-from tuneproof_judge.main import endpoint_of as endpoint_of_settings
+from tuneproof_judge.main import endpoints_of
 from tuneproof_judge.replies import CallFailed, Completion
 from tuneproof_judge.settings import JudgeSettings
 
@@ -369,7 +369,7 @@ async def test_an_endpoint_behind_mtls_is_asked_with_a_key_and_certificates_that
 
 @asynccontextmanager
 async def closing_endpoint(settings: JudgeSettings) -> AsyncIterator[OpenAIEndpoint]:
-    endpoint = endpoint_of_settings(settings)
+    (endpoint,) = endpoints_of(settings)
     yield endpoint
     await endpoint.close()
 

@@ -13,9 +13,10 @@ from tuneproof.rubrics import RubricShelf
 from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable, WrongState
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat
-from tuneproof_judge.grading import Grader, seeds
+from tuneproof_judge.grading import Grader
 from tuneproof_judge.metrics import GRADES
 from tuneproof_judge.prompt import Subject
+from tuneproof_judge.reading import seeds
 from tuneproof_judge.task import GradeTask
 
 pytestmark = pytest.mark.timeout(30)
@@ -31,7 +32,7 @@ def task(*rubrics: str, subject: Subject = SUBJECT, **more: object) -> GradeTask
 
 
 async def graded(endpoint: OpenAIEndpoint | None, asked: GradeTask) -> Grade:
-    return await Grader(SHELF, endpoint).grade(asked)
+    return await Grader(SHELF, *([endpoint] if endpoint else [])).grade(asked)
 
 
 async def test_the_mean_and_spread_are_those_of_the_sampled_scores(

@@ -60,8 +60,13 @@ async def test_a_grade_says_all_that_is_known(fake, judge, reply) -> None:
     assert failed.failure.kind == pb.FAILURE_KIND_OUT_OF_RANGE
     assert len({one.seed for one in criterion.repeats}) == 4
     assert grade.judge_model == "fake"
-    assert grade.usage.requests == 4
-    assert grade.usage.cached_tokens == 4 * 64
+    assert grade.usage.requests == 5  # the failed one was asked again
+    assert [each.kind for each in failed.earlier] == [pb.FAILURE_KIND_OUT_OF_RANGE]
+    assert [(each.kind, each.count) for each in criterion.failures] == [
+        (pb.FAILURE_KIND_OUT_OF_RANGE, 2)
+    ]
+    assert criterion.judge_model == "fake"
+    assert grade.usage.cached_tokens == 5 * 64
     assert grade.lexical.token_f1 == pytest.approx(2 / 3)
     assert {time.stage for time in grade.stage_times} == {"lexical", "judge"}
 
@@ -98,7 +103,7 @@ async def test_a_rubric_of_another_scale_works_from_file_to_grade(
     async with judge(rubrics=tmp_path) as target, client(target) as stub:
         rubric = (await stub.GetRubric(pb.GetRubricRequest(id="tone@1"))).rubric
         listed = (await stub.ListRubrics(pb.ListRubricsRequest())).rubrics
-        grade = (await stub.Grade(asked("Please.", "tone@1", repeats=4))).grade
+        grade = (await stub.Grade(asked("Please.", "tone@1", repeats=4, retries=0))).grade
     assert (rubric.low, rubric.high) == range_
     assert (rubric.unit, rubric.decimals) == (("stars", 2) if "stars" in scale else ("points", 1))
     assert rubric in listed
@@ -253,18 +258,19 @@ async def test_rubrics_are_listed_in_pages(judge, tmp_path: Path) -> None:
         "steps: [Count.]\ntemplate: '{{answer}}'\nmax_tokens: 9\n"
     )
     async with judge(rubrics=tmp_path) as target, client(target) as stub:
-        first = await stub.ListRubrics(pb.ListRubricsRequest(page_size=2))
+        first = await stub.ListRubrics(pb.ListRubricsRequest(page_size=3))
         second = await stub.ListRubrics(
-            pb.ListRubricsRequest(page_size=2, page_token=first.next_page_token)
+            pb.ListRubricsRequest(page_size=3, page_token=first.next_page_token)
         )
         with pytest.raises(InvalidInput, match="page_token"), typed_errors():
             await stub.ListRubrics(pb.ListRubricsRequest(page_token="!"))
         with pytest.raises(NotFound, match="brief@2"), typed_errors():
             await stub.GetRubric(pb.GetRubricRequest(id="brief@1"))
-    assert [each.id for each in first.rubrics] == ["accuracy@1", "brief@2"]
-    assert [each.id for each in second.rubrics] == ["completeness@1"]
+    assert [each.id for each in first.rubrics] == ["abstention@1", "accuracy@1", "brief@2"]
+    last = ["completeness@1", "faithfulness@1", "relevance@1"]
+    assert [each.id for each in second.rubrics] == last
     assert second.next_page_token == ""
-    own = first.rubrics[1]
+    own = first.rubrics[2]
     assert (dict(own.scale), own.max_tokens) == ({1: "long", 2: "short"}, 9)
     assert own.digest.startswith("sha256:")
 

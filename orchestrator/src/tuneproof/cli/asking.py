@@ -11,7 +11,7 @@ import typer
 
 from tuneproof.cli.console import give
 from tuneproof.cli.options import STATE, JsonOption, StateOption, TokenOption
-from tuneproof.sdk import Endpoints, GeneratorClient, RetrieverClient, TrainerClient
+from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient, RetrieverClient, TrainerClient
 from tuneproof.sdk.client import Client
 
 T = TypeVar("T")
@@ -76,6 +76,25 @@ class AskedTrainer:
         """Does some work with a client of that trainer."""
         targets = {"trainer": self.trainer, "token": self.token}
         return _run(TrainerClient, Endpoints.discover(self.state, targets), work)
+
+    def give(self, value: Any, shown: str | Callable[[], None]) -> None:
+        """Prints the result as `console.give` does."""
+        give(value, shown, as_json=self.as_json)
+
+
+@dataclass(frozen=True)
+class AskedJudge:
+    """As `Asked`, of commands that call a judge."""
+
+    judge: Annotated[str, typer.Option(help="host:port of the judge.")] = ""
+    token: TokenOption = ""
+    state: StateOption = STATE
+    as_json: JsonOption = False
+
+    def run(self, work: Callable[[JudgeClient], Awaitable[T]]) -> T:
+        """Does some work with a client of that judge."""
+        targets = {"judge": self.judge, "token": self.token}
+        return _run(JudgeClient, Endpoints.discover(self.state, targets), work)
 
     def give(self, value: Any, shown: str | Callable[[], None]) -> None:
         """Prints the result as `console.give` does."""

@@ -15,6 +15,7 @@ from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
+from tuneproof.cli.judge import commands as judge
 from tuneproof.cli.runs import commands as runs
 from tuneproof.cli.runs import comparing, planning
 from tuneproof.cli.runs import sweeping as sweeps
@@ -75,6 +76,7 @@ app.add_typer(runs.app, name="runs")
 corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
+app.add_typer(judge.app, name="judge")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
 app.command("gate")(gate.gate_command)

@@ -27,6 +27,8 @@ class Repeat:
     """Kind of failure (`no_form`, `cut_off` …); empty when scored."""
     completion: str
     """The judge's whole text, its reasons included."""
+    expected: float | None = None
+    """In the mode `weighted`: the expectation over the score's probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class CriterionGrade:
     standard_deviation: float | None
     repeats: tuple[Repeat, ...]
     """All that were asked for, the lost ones included."""
+    mode: str = "sampled"
+    """`sampled` or `weighted`."""
 
     @property
     def lost_repeats(self) -> int:

@@ -20,17 +20,22 @@ from tuneproof.sdk.runs import RunInfo, RunProgress, RunSpec
 from tuneproof.sdk.trainer import TrainerClient
 from tuneproof.sdk.values import (
     Chunking,
+    CompareInput,
     CorpusInfo,
     DamagedCorpus,
     GenerateInput,
     Generation,
     GradeInput,
     IngestResult,
+    PairComparison,
+    PairGrade,
+    PairRepeat,
     Passage,
     RejectedDocument,
     Rerank,
     Restarted,
     Sampling,
+    StepsDraft,
 )
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "AdapterInfo",
     "AliasInfo",
     "Chunking",
+    "CompareInput",
     "CorpusInfo",
     "DamagedCorpus",
     "Endpoints",
@@ -48,6 +54,9 @@ __all__ = [
     "Hyperparameters",
     "IngestResult",
     "JudgeClient",
+    "PairComparison",
+    "PairGrade",
+    "PairRepeat",
     "Passage",
     "PoolInfo",
     "RejectedDocument",
@@ -60,6 +69,7 @@ __all__ = [
     "RunProgress",
     "RunSpec",
     "Sampling",
+    "StepsDraft",
     "TrainerClient",
     "Transition",
 ]

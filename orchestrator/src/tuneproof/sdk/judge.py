@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from pydantic import ValidationError
 
@@ -12,7 +12,14 @@ from tuneproof.results import CriterionGrade, Grade, Repeat
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk.client import Client
 from tuneproof.sdk.streams import Inputs
-from tuneproof.sdk.values import GradeInput
+from tuneproof.sdk.values import (
+    CompareInput,
+    GradeInput,
+    PairComparison,
+    PairGrade,
+    PairRepeat,
+    StepsDraft,
+)
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
 
@@ -38,6 +45,45 @@ class JudgeClient(Client):
     async def grade(self, one: GradeInput, *, timeout: float = 600.0) -> Grade:
         """Grades one answer."""
         return _grade((await self._call(message_of(pb.GradeRequest, one), timeout)).grade)
+
+    async def compare(self, one: CompareInput, *, timeout: float = 600.0) -> PairComparison:
+        """Says which of two answers is better, asked in both orders."""
+        message = await self._call(message_of(pb.CompareRequest, one), timeout)
+        return _comparison(message.comparison)
+
+    def compare_many(
+        self,
+        inputs: Inputs[CompareInput],
+        *,
+        in_flight: int = 16,
+        timeout: float = 24 * 3600.0,
+        stall: float = 900.0,
+    ) -> AsyncIterator[tuple[str, PairComparison | TuneproofError]]:
+        """Compares many pairs over one stream; as `grade_many`."""
+        return self._outcomes(
+            pb.CompareBatchRequest,
+            inputs,
+            lambda one: {"compare": message_of(pb.CompareRequest, one)},
+            _comparison,
+            in_flight=in_flight,
+            timeout=timeout,
+            stall=stall,
+        )
+
+    async def draft_steps(
+        self,
+        criterion: str,
+        description: str,
+        scale: Mapping[int, str],
+        *,
+        seed: int = 0,
+        timeout: float = 300.0,
+    ) -> StepsDraft:
+        """Has the judge model write evaluation steps."""
+        request = pb.DraftStepsRequest(criterion=criterion, description=description, seed=seed)
+        request.scale.update(scale)
+        found = await self._call(request, timeout)
+        return StepsDraft(tuple(found.steps), found.judge_model)
 
     def grade_many(
         self,
@@ -73,7 +119,8 @@ def _grade(message: pb.Grade) -> Grade:
             )
         repeats = tuple(_repeat(repeat) for repeat in entry.repeats)
         criteria[entry.criterion] = value_from(CriterionGrade, entry, repeats=repeats)
-    return Grade(criteria, values_of(message.lexical), message.judge_model)
+    words = values_of(message.lexical) if message.HasField("lexical") else {}
+    return Grade(criteria, words, message.judge_model)
 
 
 def _repeat(message: pb.Repeat) -> Repeat:
@@ -83,6 +130,29 @@ def _repeat(message: pb.Repeat) -> Repeat:
         score=message.score if scored else None,
         failure="" if scored else word_of(pb.FailureKind, message.failure.kind),
         completion=message.completion,
+        expected=message.weights.expectation if message.HasField("weights") else None,
+    )
+
+
+def _comparison(message: pb.Comparison) -> PairComparison:
+    return PairComparison(
+        {
+            entry.criterion: value_from(
+                PairGrade, entry, repeats=tuple(map(_pair_repeat, entry.repeats))
+            )
+            for entry in message.criteria
+        },
+        message.judge_model,
+    )
+
+
+def _pair_repeat(message: pb.PairRepeat) -> PairRepeat:
+    orders = {"in_order": message.in_order, "reversed": message.reversed}
+    return PairRepeat(
+        **{
+            name: word_of(pb.Choice, order.choice) if order.choice else ""
+            for name, order in orders.items()
+        }
     )
 
 

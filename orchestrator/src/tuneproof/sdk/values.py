@@ -180,3 +180,70 @@ class GradeInput:
     seed: int = 0
     temperature: float | None = None
     """None: the service's default, 1.0."""
+    mode: str = "sampled"
+    """`sampled` or `weighted`."""
+    retries: int | None = None
+    """How often a repeat without a score is asked again; None: the service's default, 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareInput:
+    """Two answers to compare."""
+
+    question: str
+    first: str
+    second: str
+    references: tuple[str, ...] = ()
+    passages: tuple[str, ...] = ()
+    rubrics: tuple[str, ...] = ()
+    """Ids, at least one."""
+    repeats: int = 10
+    """Each asks twice: in both orders."""
+    seed: int = 0
+    temperature: float | None = None
+    """None: the service's default, 1.0."""
+    retries: int | None = None
+    """As in `GradeInput`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairRepeat:
+    """One repeat of a comparison: `first`, `second` or `tie`; empty where the order failed."""
+
+    in_order: str
+    """Where the first answer was shown first."""
+    reversed: str
+    """Where the second one was."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairGrade:
+    """One pair's comparison by one criterion."""
+
+    criterion: str
+    rubric: str
+    rubric_digest: str
+    preference: float | None
+    """1 for the first answer in all repeats and orders, -1 for the second; None: unscored."""
+    consistency: float | None
+    """Share of the scored repeats whose orders agree."""
+    position_bias: float | None
+    """How much more often the judge chose what it was shown first; 0 is fair."""
+    repeats: tuple[PairRepeat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairComparison:
+    """Everything that the judge found about a pair."""
+
+    criteria: Mapping[str, PairGrade]
+    """By criterion."""
+    judge_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepsDraft:
+    """Evaluation steps that a judge model wrote."""
+
+    steps: tuple[str, ...]
+    judge_model: str

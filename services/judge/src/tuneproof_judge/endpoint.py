@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx2
@@ -26,6 +26,8 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 20.0
 _LONGEST_RETRY_AFTER_SECONDS = 120.0
 _PROBE_SECONDS = 5.0
+_ALTERNATIVES = 20
+"""The most that OpenAI allows, and vLLM by default."""
 
 
 class ChatEndpoint(Protocol):
@@ -47,11 +49,15 @@ class ChatEndpoint(Protocol):
         temperature: float,
         max_tokens: int,
         deadline: float | None,
+        probabilities: bool = False,
+        begun: str = "",
     ) -> Completion:
         """One sampled completion of one user message.
 
         Args:
             deadline: the event loop's time after which no further attempt begins.
+            probabilities: whether to tell the most probable alternatives of each token.
+            begun: how the completion begins; it goes on from there, where the endpoint can.
 
         Raises:
             CallFailed: after all attempts that may help.
@@ -136,19 +142,24 @@ class OpenAIEndpoint:
         temperature: float,
         max_tokens: int,
         deadline: float | None,
+        probabilities: bool = False,
+        begun: str = "",
     ) -> Completion:
         requests = 0
+        asked = _body(prompt, seed, temperature, max_tokens)
+        asked |= {"logprobs": True, "top_logprobs": _ALTERNATIVES} if probabilities else {}
+        asked |= _going_on(prompt, begun) if begun else {}
 
         async def attempt() -> Completion:
             nonlocal requests
             async with self._slot():
                 requests += 1
                 name, attributes = f"chat {self._model}", self._attributes(seed)
-                with span(name, attributes, kind=SpanKind.CLIENT) as asked:
-                    completion = await self._ask(prompt, seed, temperature, max_tokens)
+                with span(name, attributes, kind=SpanKind.CLIENT) as call:
+                    completion = await self._ask(asked)
                     used = completion.usage
-                    asked.set_attribute("gen_ai.usage.input_tokens", used.prompt_tokens)
-                    asked.set_attribute("gen_ai.usage.output_tokens", used.completion_tokens)
+                    call.set_attribute("gen_ai.usage.input_tokens", used.prompt_tokens)
+                    call.set_attribute("gen_ai.usage.output_tokens", used.completion_tokens)
                     return completion
 
         left = None if deadline is None else deadline - asyncio.get_running_loop().time()
@@ -201,19 +212,12 @@ class OpenAIEndpoint:
             return Unavailable(f"the judge's endpoint {self.url} {what}")
         return None
 
-    async def _ask(self, prompt: str, seed: int, temperature: float, max_tokens: int) -> Completion:
+    async def _ask(self, asked: Mapping[str, Any]) -> Completion:
         try:
             # The client's own time-out is per read; a server that drips never reaches it.
             async with asyncio.timeout(self._limits.request_timeout):
                 raw = await self._client.chat.completions.with_raw_response.create(
-                    model=self._model,
-                    messages=[{"role": "user", "content": prompt}],
-                    seed=seed,
-                    temperature=temperature,
-                    # Servers have other defaults: vLLM takes the model's generation config.
-                    top_p=1.0,
-                    max_tokens=max_tokens,
-                    extra_headers=headers(),
+                    model=self._model, **asked, extra_headers=headers()
                 )
             completion = read_reply(raw.content)
         except TimeoutError:
@@ -246,6 +250,28 @@ class OpenAIEndpoint:
         async with self._slots:
             with IN_FLIGHT.track_inprogress():
                 yield
+
+
+def _body(prompt: str, seed: int, temperature: float, max_tokens: int) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": prompt}],
+        "seed": seed,
+        "temperature": temperature,
+        # Servers have other defaults: vLLM takes the model's generation config.
+        "top_p": 1.0,
+        "max_tokens": max_tokens,
+    }
+
+
+def _going_on(prompt: str, begun: str) -> dict[str, Any]:
+    """As vLLM names it; others refuse it, or ignore it (`weighting` notices)."""
+    return {
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": begun},
+        ],
+        "extra_body": {"continue_final_message": True, "add_generation_prompt": False},
+    }
 
 
 def _outcome_of(error: openai.APIError) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
+from itertools import combinations
 
 
 class FailureKind(StrEnum):
@@ -52,6 +54,25 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """How probable each score was where a completion holds its score."""
+
+    probabilities: Mapping[int, float]
+    """By score of the scale; together above 0 and at most 1."""
+
+    @property
+    def outside(self) -> float:
+        """What is left of 1: other tokens, and scores that the endpoint did not tell."""
+        return max(0.0, 1.0 - sum(self.probabilities.values()))
+
+    @property
+    def expectation(self) -> float:
+        """Σ p(s)·s over the scale, by Σ p(s) (G-Eval, Liu et al. 2023, section 2.3)."""
+        total = sum(self.probabilities.values())
+        return sum(score * share for score, share in self.probabilities.items()) / total
+
+
+@dataclass(frozen=True)
 class Repeat:
     """One sampled judgement."""
 
@@ -66,6 +87,22 @@ class Repeat:
     usage: Usage = Usage()
     outage: bool = False
     """Whether the endpoint accepted none of the attempts."""
+    earlier: tuple[Failure, ...] = ()
+    """Readings without a score that came before, each with another seed."""
+    weights: Weights | None = None
+    """In the mode `weighted`, unless it failed."""
+
+    @property
+    def value(self) -> float | None:
+        """What goes into the mean: the score, or the expected score; None where it failed."""
+        if isinstance(self.outcome, Failure):
+            return None
+        return self.weights.expectation if self.weights else float(self.outcome)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """All readings without a score."""
+        return (*self.earlier, *([self.outcome] if isinstance(self.outcome, Failure) else ()))
 
 
 @dataclass(frozen=True)
@@ -79,11 +116,37 @@ class CriterionGrade:
     criterion: str
     repeats: Sequence[Repeat]
     """In the order of their index, the lost ones included."""
+    mode: str = "sampled"
+    """`sampled` or `weighted`."""
+    conditional: bool = False
+    """The weights hold for the reasons that came before them."""
+    judge_model: str = ""
+    """Its name at the endpoint."""
 
     @property
     def scores(self) -> list[int]:
         """Of the repeats that could be scored."""
         return [repeat.outcome for repeat in self.repeats if isinstance(repeat.outcome, int)]
+
+    @property
+    def scored_repeats(self) -> int:
+        """How many could be scored."""
+        return len(self.scores)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """All readings without a score, by kind, those that were asked again included."""
+        return Counter(one.kind.value for each in self.repeats for one in each.failures)
+
+    @property
+    def outside(self) -> float | None:
+        """Mean probability outside the scale, over the weighted repeats."""
+        found = [each.weights.outside for each in self.repeats if each.weights]
+        return statistics.fmean(found) if found else None
+
+    @property
+    def _values(self) -> list[float]:
+        return [each.value for each in self.repeats if each.value is not None]
 
     @property
     def lost_repeats(self) -> int:
@@ -102,12 +165,96 @@ class CriterionGrade:
     @property
     def mean(self) -> float | None:
         """Over the scored repeats; None where the grade is unscored, which is not 0."""
-        return statistics.fmean(self.scores) if self.scored else None
+        return statistics.fmean(self._values) if self.scored else None
 
     @property
     def standard_deviation(self) -> float | None:
         """Sample standard deviation (n - 1); None where unscored, or with one scored repeat."""
-        return statistics.stdev(self.scores) if self.scored and len(self.scores) > 1 else None
+        return statistics.stdev(self._values) if self.scored and len(self.scores) > 1 else None
+
+
+@dataclass(frozen=True)
+class JuryGrade:
+    """One criterion's grade on one answer by several judges."""
+
+    jurors: Sequence[CriterionGrade]
+    """In the jury's order, all by one rubric."""
+    width: int
+    """Of the rubric's scale: its highest score less its lowest."""
+
+    @property
+    def rubric(self) -> str:
+        """Of all jurors, as the next four."""
+        return self.jurors[0].rubric
+
+    @property
+    def rubric_digest(self) -> str:
+        """Of its content."""
+        return self.jurors[0].rubric_digest
+
+    @property
+    def criterion(self) -> str:
+        """As the report's column."""
+        return self.jurors[0].criterion
+
+    @property
+    def mode(self) -> str:
+        """`sampled` or `weighted`."""
+        return self.jurors[0].mode
+
+    @property
+    def conditional(self) -> bool:
+        """The weights hold for the reasons that came before them."""
+        return self.jurors[0].conditional
+
+    @property
+    def repeats(self) -> list[Repeat]:
+        """Of all jurors, one after the other."""
+        return [repeat for each in self.jurors for repeat in each.repeats]
+
+    @property
+    def means(self) -> list[float]:
+        """Of the jurors that have one."""
+        return [each.mean for each in self.jurors if each.mean is not None]
+
+    @property
+    def scored(self) -> bool:
+        """Whether at least half of the jurors have a grade."""
+        return 2 * len(self.means) >= len(self.jurors)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the jurors' means; None where the grade is unscored."""
+        return statistics.fmean(self.means) if self.scored else None
+
+    @property
+    def standard_deviation(self) -> float | None:
+        """Of the jurors' means; None where unscored, or with one scored juror."""
+        return statistics.stdev(self.means) if self.scored and len(self.means) > 1 else None
+
+    @property
+    def agreement(self) -> float | None:
+        """1 less the mean distance of two jurors' means, as a share of the scale."""
+        apart = [abs(one - other) for one, other in combinations(self.means, 2)]
+        return 1.0 - statistics.fmean(apart) / self.width if apart and self.scored else None
+
+    @property
+    def scored_repeats(self) -> int:
+        """Of all jurors."""
+        return sum(each.scored_repeats for each in self.jurors)
+
+    @property
+    def lost_repeats(self) -> int:
+        """Of all jurors."""
+        return sum(each.lost_repeats for each in self.jurors)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Of all jurors."""
+        counts: Counter[str] = Counter()
+        for each in self.jurors:
+            counts.update(each.failures)
+        return counts
 
 
 @dataclass(frozen=True)
@@ -123,9 +270,10 @@ class LexicalScores:
 class Grade:
     """Everything that the judge says about one answer."""
 
-    criteria: Sequence[CriterionGrade]
+    criteria: Sequence[CriterionGrade | JuryGrade]
     """In the order of the request's rubrics."""
-    lexical: LexicalScores
+    lexical: LexicalScores | None
+    """None without references."""
     judge_model: str
     """Its name at the endpoint; empty when no model was asked."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -134,4 +282,13 @@ class Grade:
     @property
     def usage(self) -> Usage:
         """Over all criteria and repeats."""
-        return Usage.total(repeat.usage for each in self.criteria for repeat in each.repeats)
+        return Usage.total(used for _, used in self.usage_by_model)
+
+    @property
+    def usage_by_model(self) -> list[tuple[str, Usage]]:
+        """Over the repeats of each criterion and judge, with the judge's model."""
+        return [
+            (one.judge_model, Usage.total(repeat.usage for repeat in one.repeats))
+            for each in self.criteria
+            for one in (each.jurors if isinstance(each, JuryGrade) else (each,))
+        ]

@@ -1,4 +1,4 @@
-"""Grading one answer: lexical scores, and n sampled repeats for every rubric.
+"""Grading one answer, or comparing two: n repeats for every rubric, by one judge or a jury.
 
 When does grading fail as a whole, and when does it only lose repeats? That depends on whether the
 endpoint ever accepted a request:
@@ -16,22 +16,32 @@ A criterion whose lost repeats are more than half is unscored.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from tuneproof.rubrics import Rubric, RubricShelf
 from tuneproof.servicekit.errors import Unavailable, WrongState
 from tuneproof.servicekit.timing import Stages
 from tuneproof_judge import lexical
+from tuneproof_judge.drafting import MAX_TOKENS, Draft, StepsTask, read_steps
 from tuneproof_judge.endpoint import ChatEndpoint
-from tuneproof_judge.form import read_score
-from tuneproof_judge.grade import CriterionGrade, Failure, FailureKind, Grade, Repeat, Usage
+from tuneproof_judge.grade import CriterionGrade, Failure, Grade, JuryGrade, LexicalScores, Repeat
 from tuneproof_judge.metrics import GRADES, REPEATS
-from tuneproof_judge.prompt import render
-from tuneproof_judge.replies import CallFailed, Completion
-from tuneproof_judge.task import GradeTask
+from tuneproof_judge.pairs import (
+    Comparison,
+    PairGrade,
+    PairReading,
+    PairRepeat,
+    digest_of,
+    render_pair,
+)
+from tuneproof_judge.prompt import Subject, render
+from tuneproof_judge.reading import Reader
+from tuneproof_judge.replies import CallFailed
+from tuneproof_judge.task import CompareTask, GradeTask
 
-_SEED_BITS = 31
+T = TypeVar("T")
+
 _RETRY_SECONDS = 5.0
 
 
@@ -39,12 +49,18 @@ class Grader:
     """Grades answers by the rubrics of a shelf.
 
     Args:
-        endpoint: the judge model; without one the grader computes lexical scores only.
+        endpoints: the judge model, or those of a jury; without any the grader computes lexical
+            scores only.
     """
 
-    def __init__(self, rubrics: RubricShelf, endpoint: ChatEndpoint | None) -> None:
+    def __init__(self, rubrics: RubricShelf, *endpoints: ChatEndpoint) -> None:
         self._rubrics = rubrics
-        self._endpoint = endpoint
+        self._endpoints = endpoints
+
+    @property
+    def model(self) -> str:
+        """The judge model's name; of a jury, all names."""
+        return " + ".join(each.model for each in self._endpoints)
 
     async def grade(self, task: GradeTask, *, deadline: float | None = None) -> Grade:
         """Grades one answer.
@@ -55,30 +71,102 @@ class Grader:
         Raises:
             InvalidInput: the task breaks a limit, or lacks what a rubric reads.
             NotFound: a rubric is unknown.
-            WrongState: there is no endpoint, or its set-up is broken.
-            Unavailable: the endpoint accepted none of the requests.
+            WrongState: there is no endpoint, its set-up is broken, or it gives no probabilities
+                where the mode needs them.
+            Unavailable: an endpoint accepted none of the requests.
+        """
+        rubrics = [self._rubrics.get(rubric_id) for rubric_id in task.rubrics]
+        task.check(rubrics)
+        if rubrics:
+            self._need_endpoint()
+        stages = Stages("judge")
+        with stages.measure("lexical"):
+            words = await _words(task.subject)
+        if not rubrics:
+            return Grade((), words, "", stages.seconds)
+        with stages.measure("judge"):
+            by_judge = await _all(
+                self._judge(endpoint, rubrics, task, deadline) for endpoint in self._endpoints
+            )
+        if len(by_judge) == 1:
+            return Grade(by_judge[0], words, self.model, stages.seconds)
+        jury = [
+            JuryGrade(jurors, rubric.high - rubric.low)
+            for rubric, *jurors in zip(rubrics, *by_judge, strict=True)
+        ]
+        return Grade(jury, words, self.model, stages.seconds)
+
+    async def compare(self, task: CompareTask, *, deadline: float | None = None) -> Comparison:
+        """Compares two answers; as `grade`.
+
+        Raises:
+            WrongState: there is no endpoint, or a jury: let each judge compare alone.
+        """
+        rubrics = [self._rubrics.get(rubric_id) for rubric_id in task.rubrics]
+        task.check(rubrics)
+        self._need_endpoint()
+        if len(self._endpoints) > 1:
+            raise WrongState("a jury does not compare pairs: start a judge for each model")
+        (endpoint,) = self._endpoints
+        reader = Reader(endpoint, task.sampling, deadline)
+
+        async def both(rubric: Rubric, prompts: tuple[str, str], index: int) -> PairRepeat:
+            in_order, reverse = await _all(
+                reader.compare(rubric, prompt, index, reversed_order=is_reversed)
+                for prompt, is_reversed in zip(prompts, (False, True), strict=True)
+            )
+            return PairRepeat(index, in_order, reverse)
+
+        found = await _all(
+            _all(
+                both(rubric, prompts, index)
+                for prompts in [
+                    (
+                        render_pair(rubric, task.first, task.second),
+                        render_pair(rubric, task.second, task.first),
+                    )
+                ]
+                for index in range(task.repeats)
+            )
+            for rubric in rubrics
+        )
+        grades = [
+            PairGrade(rubric.id, digest_of(rubric), rubric.criterion, repeats)
+            for rubric, repeats in zip(rubrics, found, strict=True)
+        ]
+        _raise_if_down(endpoint, [one for each in grades for one in each.readings])
+        return Comparison(grades, endpoint.model)
+
+    async def draft(self, task: StepsTask, *, deadline: float | None = None) -> Draft:
+        """Has the judge model, of a jury the first, write evaluation steps.
+
+        Raises:
+            WrongState: there is no endpoint, its set-up is broken, or it wrote no list of steps.
+            Unavailable: the endpoint failed.
         """
         task.check()
-        rubrics = [self._rubrics.get(rubric_id) for rubric_id in task.rubrics]
-        for rubric in rubrics:
-            task.check_for(rubric)
-        if rubrics and self._endpoint is None:
+        self._need_endpoint()
+        endpoint = self._endpoints[0]
+        try:
+            completion = await endpoint.complete(
+                task.prompt,
+                seed=task.seed,
+                temperature=0.0,
+                max_tokens=MAX_TOKENS,
+                deadline=deadline,
+            )
+        except CallFailed as failed:
+            raise Unavailable(f"no steps: {failed.failure.detail}") from None
+        return Draft(read_steps(completion.text), endpoint.model, completion.usage)
+
+    def _need_endpoint(self) -> None:
+        if not self._endpoints:
             raise WrongState(
                 "this judge was started without a model: start it with --endpoint-url and"
                 " --endpoint-model (any OpenAI-compatible endpoint), or name no rubric to get"
                 " lexical scores",
                 reason="NO_ENDPOINT",
             )
-        stages = Stages("judge")
-        with stages.measure("lexical"):
-            words = await asyncio.to_thread(
-                lexical.score, task.subject.answer, task.subject.references
-            )
-        if not rubrics or self._endpoint is None:
-            return Grade((), words, "", stages.seconds)
-        with stages.measure("judge"):
-            criteria = await self._judge(self._endpoint, rubrics, task, deadline)
-        return Grade(criteria, words, self._endpoint.model, stages.seconds)
 
     async def _judge(
         self,
@@ -87,73 +175,45 @@ class Grader:
         task: GradeTask,
         deadline: float | None,
     ) -> list[CriterionGrade]:
-        async def repeat(rubric: Rubric, prompt: str, index: int, seed: int) -> Repeat:
-            try:
-                completion = await endpoint.complete(
-                    prompt,
-                    seed=seed,
-                    temperature=task.temperature,
-                    max_tokens=rubric.max_tokens,
-                    deadline=deadline,
-                )
-            except CallFailed as failed:
-                usage = Usage(requests=failed.requests)
-                return Repeat(index, seed, failed.failure, usage=usage, outage=failed.outage)
-            outcome = outcome_of(completion, rubric)
-            return Repeat(index, seed, outcome, completion.text, completion.usage)
+        async def one(rubric: Rubric) -> CriterionGrade:
+            sampling = task.sampling.of(rubric)
+            reader = Reader(endpoint, sampling, deadline)
+            prompt = render(rubric, task.subject)
+            repeats = await _all(
+                reader.repeat(rubric, prompt, index) for index in range(sampling.repeats)
+            )
+            return CriterionGrade(
+                rubric.id,
+                rubric.digest,
+                rubric.criterion,
+                repeats,
+                task.mode,
+                task.mode == "weighted" and rubric.reasoning == "before",
+                endpoint.model,
+            )
 
         # Repeats of one rubric follow each other, so that the endpoint has their prompt cached.
-        running: list[list[asyncio.Task[Repeat]]] = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                for rubric in rubrics:
-                    prompt = render(rubric, task.subject)
-                    own_seeds = seeds(task.seed, rubric.digest, task.repeats)
-                    running.append(
-                        [
-                            group.create_task(repeat(rubric, prompt, index, seed))
-                            for index, seed in enumerate(own_seeds)
-                        ]
-                    )
-        except ExceptionGroup as failed:
-            # The first one; the group has cancelled the others.
-            raise failed.exceptions[0] from None
-        repeats = [[one.result() for one in each] for each in running]
-        _raise_if_down(endpoint, [one for each in repeats for one in each])
-        grades = [
-            CriterionGrade(rubric.id, rubric.digest, rubric.criterion, tuple(found))
-            for rubric, found in zip(rubrics, repeats, strict=True)
-        ]
+        grades = await _all(one(rubric) for rubric in rubrics)
+        _raise_if_down(endpoint, [repeat for each in grades for repeat in each.repeats])
         _count(grades)
         return grades
 
 
-def seeds(seed: int, rubric_digest: str, count: int) -> list[int]:
-    """The repeats' seeds: 31 bits, all different, and equal for equal arguments.
-
-    More repeats begin with the seeds of fewer. The rubric is part of the seed, so that two criteria
-    do not share their luck.
-    """
-    found: list[int] = []
-    for index in range(count):
-        digest = hashlib.sha256(f"{seed}\n{rubric_digest}\n{index}".encode()).digest()
-        value = int.from_bytes(digest[:4], "big") >> (32 - _SEED_BITS)
-        while value in found:
-            value = (value + 1) % (1 << _SEED_BITS)
-        found.append(value)
-    return found
+async def _words(subject: Subject) -> LexicalScores | None:
+    if not subject.references:
+        return None
+    return await asyncio.to_thread(lexical.score, subject.answer, subject.references)
 
 
-def outcome_of(completion: Completion, rubric: Rubric) -> int | Failure:
-    """The score of a completion, or why it has none."""
-    if completion.refusal or completion.finish_reason == "content_filter":
-        said = completion.refusal or "stopped by the endpoint's content filter"
-        return Failure(FailureKind.REFUSED, said[:300])
-    if completion.finish_reason == "length":
-        return Failure(
-            FailureKind.CUT_OFF, f"cut off at the rubric's max_tokens of {rubric.max_tokens}"
-        )
-    return read_score(completion.text, rubric.scores)
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results of coroutines that run together, in their order; the first failure ends all."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(each) for each in work]
+    except ExceptionGroup as failed:
+        # The first one; the group has cancelled the others.
+        raise failed.exceptions[0] from None
+    return [each.result() for each in running]
 
 
 def _count(grades: Sequence[CriterionGrade]) -> None:
@@ -165,13 +225,13 @@ def _count(grades: Sequence[CriterionGrade]) -> None:
             REPEATS.labels(grade.rubric, kind).inc()
 
 
-def _raise_if_down(endpoint: ChatEndpoint, repeats: Sequence[Repeat]) -> None:
-    if not all(repeat.outage for repeat in repeats):
+def _raise_if_down(endpoint: ChatEndpoint, asked: Sequence[Repeat | PairReading]) -> None:
+    if not all(each.outage for each in asked):
         return
-    last = repeats[-1].outcome
+    last = asked[-1].outcome
     detail = last.detail if isinstance(last, Failure) else ""
     raise Unavailable(
-        f"the judge's endpoint {endpoint.url} accepted none of {len(repeats)} requests, after"
+        f"the judge's endpoint {endpoint.url} accepted none of {len(asked)} requests, after"
         f" retries ({detail}); see that it is up and that --endpoint-url is right",
         retry_after=_RETRY_SECONDS,
         reason="ENDPOINT_DOWN",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import structlog
@@ -15,6 +16,8 @@ from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.tls import ClientTls
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
+from tuneproof_judge.jury import load_jury
+from tuneproof_judge.prices import load_prices
 from tuneproof_judge.servicer import JudgeServicer
 from tuneproof_judge.settings import JudgeSettings
 
@@ -31,45 +34,60 @@ _log = structlog.get_logger(__name__)
 async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
     """The judge as the kit serves it."""
     rubrics = RubricShelf.load(settings.rubrics)
-    endpoint = endpoint_of(settings)
+    prices = load_prices(settings.prices) if settings.prices else None
+    endpoints = endpoints_of(settings)
     _log.info(
-        "rubrics", ids=[rubric.id for rubric in rubrics], endpoint=endpoint.url if endpoint else ""
+        "rubrics",
+        ids=[rubric.id for rubric in rubrics],
+        endpoint=", ".join(each.url for each in endpoints),
     )
-    grader = Grader(rubrics, endpoint)
-    servicer = JudgeServicer(grader, rubrics, batch_concurrency=settings.concurrency)
+    servicer = JudgeServicer(
+        Grader(rubrics, *endpoints),
+        rubrics,
+        batch_concurrency=settings.concurrency,
+        prices=prices,
+    )
 
     def register(server: grpc.aio.Server) -> None:
         judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
 
     async def check_ready() -> None:
-        if endpoint is not None:
+        for endpoint in endpoints:
             await endpoint.check_ready()
 
     try:
         yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=check_ready)
     finally:
-        if endpoint is not None:
+        for endpoint in endpoints:
             await endpoint.close()
 
 
-def endpoint_of(settings: JudgeSettings) -> OpenAIEndpoint | None:
-    """The judge's endpoint, if the settings name one."""
-    if not settings.endpoint_url:
-        return None
+def endpoints_of(settings: JudgeSettings) -> list[OpenAIEndpoint]:
+    """The judge's endpoint, if the settings name one, or those of its jury."""
     limits = EndpointLimits(settings.concurrency, settings.request_timeout, settings.max_attempts)
+    if settings.jury:
+        return [
+            OpenAIEndpoint(each.url, each.model, _key_of(each.api_key_file), limits)
+            for each in load_jury(settings.jury).judges
+        ]
+    if not settings.endpoint_url:
+        return []
     folder = settings.endpoint_tls_dir
-    return OpenAIEndpoint(
-        settings.endpoint_url,
-        settings.endpoint_model,
-        _key_of(settings),
-        limits,
-        context=ClientTls(folder).context() if folder else None,
-    )
+    key = _key_of(settings.api_key_file, settings.api_key.get_secret_value())
+    return [
+        OpenAIEndpoint(
+            settings.endpoint_url,
+            settings.endpoint_model,
+            key,
+            limits,
+            context=ClientTls(folder).context() if folder else None,
+        )
+    ]
 
 
-def _key_of(settings: JudgeSettings) -> str | Callable[[], Awaitable[str]]:
-    if (path := settings.api_key_file) is None:
-        return settings.api_key.get_secret_value()
+def _key_of(path: Path | None, given: str = "") -> str | Callable[[], Awaitable[str]]:
+    if path is None:
+        return given
     file = Reloaded([path], lambda: read_secret(path, "the endpoint's key"))
 
     async def key() -> str:

@@ -18,8 +18,13 @@ class Subject:
     question: str
     answer: str
     references: tuple[str, ...]
-    """At least one; the judge reads the first."""
+    """The judge reads the first, if there is one and the rubric asks for it."""
     passages: tuple[str, ...] = ()
+
+    @property
+    def numbered_passages(self) -> str:
+        """As a prompt shows them."""
+        return "\n\n".join(f"[{n}] {text}" for n, text in enumerate(self.passages, 1))
 
 
 def render(rubric: Rubric, subject: Subject) -> str:
@@ -30,17 +35,23 @@ def render(rubric: Rubric, subject: Subject) -> str:
     """
     given = {
         "question": subject.question,
-        "reference": subject.references[0],
+        "reference": subject.references[0] if subject.references else "",
         "answer": subject.answer,
-        "passages": "\n\n".join(f"[{n}] {text}" for n, text in enumerate(subject.passages, 1)),
+        "passages": subject.numbered_passages,
     }
-    values = {**_own_words(rubric), **given}
+    values = {**own_words(rubric), **given}
     if "fence" in rubric.placeholders:
-        values["fence"] = _fence(rubric, given)
-    return PLACEHOLDER.sub(lambda match: values[match[1]], rubric.template)
+        values["fence"] = fence_of(rubric.digest, given)
+    return filled(rubric.template, values)
 
 
-def _own_words(rubric: Rubric) -> Mapping[str, str]:
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """A template with its placeholders replaced."""
+    return PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def own_words(rubric: Rubric) -> Mapping[str, str]:
+    """What the rubric itself puts into its template."""
     return {
         "criterion": rubric.criterion,
         "description": rubric.description.strip(),
@@ -48,16 +59,17 @@ def _own_words(rubric: Rubric) -> Mapping[str, str]:
         "low": str(rubric.low),
         "high": str(rubric.high),
         "steps": "\n".join(f"{n}. {step.strip()}" for n, step in enumerate(rubric.steps, 1)),
+        "form": rubric.form.strip(),
     }
 
 
-def _fence(rubric: Rubric, given: Mapping[str, str]) -> str:
+def fence_of(rubric_digest: str, given: Mapping[str, str]) -> str:
     """A word that none of the given texts contains.
 
     It depends on all of them, so that an answer that closes its own frame must contain a digest of
     itself. It is the same for all repeats, so that these share the whole prompt.
     """
-    digest = sha256_of_json([rubric.digest, given])
+    digest = sha256_of_json([rubric_digest, given])
     while any(_word(digest) in text for text in given.values()):
         digest = sha256_of_json(digest)
     return _word(digest)

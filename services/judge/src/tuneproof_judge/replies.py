@@ -8,6 +8,9 @@ changes nothing.
 
 from __future__ import annotations
 
+import builtins
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import openai
@@ -24,6 +27,15 @@ _SHOWN = 300
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token of a completion, with what the model might have written instead."""
+
+    content: bytes
+    alternatives: Mapping[bytes, float]
+    """Probability by content, the token's own included; the most probable ones only."""
+
+
+@dataclass(frozen=True)
 class Completion:
     """A completion that arrived, whole or not."""
 
@@ -33,6 +45,8 @@ class Completion:
     refusal: str
     """The endpoint's words when it refused, else empty."""
     usage: Usage
+    tokens: tuple[Token, ...] = ()
+    """Empty unless probabilities were asked for, and given."""
 
 
 class CallFailed(Exception):
@@ -64,8 +78,28 @@ class _Message(BaseModel):
     refusal: str | None = None
 
 
+class _Alternative(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+    @property
+    def content(self) -> builtins.bytes:
+        """Some servers give no bytes."""
+        return builtins.bytes(self.bytes) if self.bytes else self.token.encode()
+
+
+class _TokenLog(_Alternative):
+    top_logprobs: list[_Alternative] = Field(default_factory=list)
+
+
+class _Logprobs(BaseModel):
+    content: list[_TokenLog] | None = None
+
+
 class _Choice(BaseModel):
     message: _Message
+    logprobs: _Logprobs | None = None
     finish_reason: str | None = None
 
 
@@ -109,7 +143,19 @@ def read_reply(body: bytes) -> Completion:
             max(0, details.cached_tokens or 0),
             requests=1,
         ),
+        tokens=tuple(map(_token, (choice.logprobs and choice.logprobs.content) or ())),
     )
+
+
+def _token(log: _TokenLog) -> Token:
+    # Different tokens may be one text; some servers list the token itself among the others.
+    told: dict[tuple[str, float], _Alternative] = {}
+    for each in (log, *log.top_logprobs):
+        told[each.token, each.logprob] = each
+    alternatives: dict[bytes, float] = {}
+    for each in told.values():
+        alternatives[each.content] = alternatives.get(each.content, 0.0) + math.exp(each.logprob)
+    return Token(log.content, alternatives)
 
 
 def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
@@ -128,6 +174,8 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
         return CallFailed(FailureKind.ENDPOINT, f"the endpoint's answer cannot be read: {error}")
     code = error.status_code
     _raise_if_set_up_is_broken(error, url, model)
+    if code == 400 and "logprob" in error.message.lower():
+        raise no_probabilities(url)
     if error.code in _CONTENT_CODES:
         return CallFailed(FailureKind.REFUSED, f"HTTP {code}, {error.code}", passing=False)
     said = f"the endpoint answered HTTP {code}: {error.message}"
@@ -137,6 +185,25 @@ def failure_of(error: openai.APIError, *, url: str, model: str) -> CallFailed:
         passing=code in _NOT_ACCEPTED or code in _PASSING or code >= 500,
         outage=code in _NOT_ACCEPTED,
         retry_after=retry_after(error.response.headers.get("retry-after", "")),
+    )
+
+
+def no_probabilities(url: str) -> WrongState:
+    """The endpoint gives no probabilities of tokens, which the mode `weighted` needs."""
+    return WrongState(
+        f"the judge's endpoint {url} gives no probabilities of tokens (logprobs), which the mode"
+        " weighted needs: ask for the mode sampled, or use an endpoint that gives them",
+        reason="NO_PROBABILITIES",
+    )
+
+
+def cannot_go_on(url: str) -> WrongState:
+    """The endpoint refuses a begun completion, which scores of several tokens need."""
+    return WrongState(
+        f"the judge's endpoint {url} does not go on from a begun completion, which the mode"
+        " weighted needs for scores of several tokens: ask for the mode sampled, or use a scale"
+        " whose scores are one token each",
+        reason="NO_CONTINUATION",
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.rpc import status_pb2
@@ -16,14 +16,18 @@ from tuneproof.servicekit.batch import answer_each
 from tuneproof.servicekit.errors import AlreadyExists, InvalidInput
 from tuneproof.servicekit.messages import message_of, value_from
 from tuneproof.servicekit.paging import page
-from tuneproof_judge.grade import CriterionGrade, Failure, Grade, Repeat
+from tuneproof_judge.drafting import StepsTask
+from tuneproof_judge.grade import Grade as GradeValue
+from tuneproof_judge.grade import Usage
 from tuneproof_judge.grading import Grader
-from tuneproof_judge.prompt import Subject
-from tuneproof_judge.task import GradeTask
+from tuneproof_judge.messages import comparison_to_proto, grade_to_proto, pair_of, task_of
+from tuneproof_judge.pairs import Comparison
+from tuneproof_judge.prices import Prices
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_DEFAULT_REPEATS = 10
+RequestT = TypeVar("RequestT", pb.GradeBatchRequest, pb.CompareBatchRequest)
+ResponseT = TypeVar("ResponseT", pb.GradeBatchResponse, pb.CompareBatchResponse)
 
 
 class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
@@ -31,24 +35,48 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
 
     Args:
         batch_concurrency: most items of one stream in flight.
+        prices: what tokens cost; without it no reply tells a price.
     """
 
-    def __init__(self, grader: Grader, rubrics: RubricShelf, *, batch_concurrency: int) -> None:
+    def __init__(
+        self,
+        grader: Grader,
+        rubrics: RubricShelf,
+        *,
+        batch_concurrency: int,
+        prices: Prices | None = None,
+    ) -> None:
         self._grader = grader
+        self._prices = prices
         self._rubrics = rubrics
         self._batch_concurrency = batch_concurrency
 
     async def Grade(self, request: pb.GradeRequest, context: Context) -> pb.GradeResponse:
         grade = await self._grader.grade(task_of(request), deadline=_deadline(context))
-        return pb.GradeResponse(grade=grade_to_proto(grade))
+        return pb.GradeResponse(grade=self._graded(grade))
 
     async def GradeBatch(
         self, request_iterator: AsyncIterator[pb.GradeBatchRequest], context: Context
     ) -> AsyncIterator[pb.GradeBatchResponse]:
         deadline = _deadline(context)
+
+        async def grade(request: pb.GradeBatchRequest) -> pb.GradeBatchResponse:
+            found = await self._grader.grade(task_of(request.grade), deadline=deadline)
+            return pb.GradeBatchResponse(id=request.id, result=self._graded(found))
+
+        async for response in self._each(request_iterator, grade, pb.GradeBatchResponse):
+            yield response
+
+    def _each(
+        self,
+        requests: AsyncIterator[RequestT],
+        answer: Callable[[RequestT], Awaitable[ResponseT]],
+        response: Callable[..., ResponseT],
+    ) -> AsyncIterator[ResponseT]:
+        """Answers each item of a stream, which must have an id of its own."""
         seen: set[str] = set()
 
-        async def answer(request: pb.GradeBatchRequest) -> pb.GradeBatchResponse:
+        async def checked(request: RequestT) -> ResponseT:
             if not request.id:
                 raise InvalidInput(
                     "id is empty: give each item one, since answers come in any order", field="id"
@@ -56,19 +84,48 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
             if request.id in seen:
                 raise AlreadyExists(f"the id {request.id[:100]!r} came before in this stream")
             seen.add(request.id)
-            grade = await self._grader.grade(task_of(request.grade), deadline=deadline)
-            return pb.GradeBatchResponse(id=request.id, result=grade_to_proto(grade))
+            return await answer(request)
 
-        def refuse(
-            request: pb.GradeBatchRequest, status: status_pb2.Status
-        ) -> pb.GradeBatchResponse:
-            return pb.GradeBatchResponse(id=request.id, error=status)
+        def refuse(request: RequestT, status: status_pb2.Status) -> ResponseT:
+            return response(id=request.id, error=status)
 
-        responses = answer_each(
-            request_iterator, answer, refuse, concurrency=self._batch_concurrency
-        )
-        async for response in responses:
+        return answer_each(requests, checked, refuse, concurrency=self._batch_concurrency)
+
+    async def Compare(self, request: pb.CompareRequest, context: Context) -> pb.CompareResponse:
+        found = await self._grader.compare(pair_of(request), deadline=_deadline(context))
+        return pb.CompareResponse(comparison=self._compared(found))
+
+    async def CompareBatch(
+        self, request_iterator: AsyncIterator[pb.CompareBatchRequest], context: Context
+    ) -> AsyncIterator[pb.CompareBatchResponse]:
+        deadline = _deadline(context)
+
+        async def compare(request: pb.CompareBatchRequest) -> pb.CompareBatchResponse:
+            found = await self._grader.compare(pair_of(request.compare), deadline=deadline)
+            return pb.CompareBatchResponse(id=request.id, result=self._compared(found))
+
+        async for response in self._each(request_iterator, compare, pb.CompareBatchResponse):
             yield response
+
+    async def DraftSteps(
+        self, request: pb.DraftStepsRequest, context: Context
+    ) -> pb.DraftStepsResponse:
+        task = value_from(StepsTask, request, scale=dict(request.scale))
+        draft = await self._grader.draft(task, deadline=_deadline(context))
+        usage = self._usage(draft.usage, [(draft.judge_model, draft.usage)])
+        return message_of(pb.DraftStepsResponse, draft, usage=usage)
+
+    def _graded(self, grade: GradeValue) -> pb.Grade:
+        return grade_to_proto(grade, self._usage(grade.usage, grade.usage_by_model))
+
+    def _compared(self, found: Comparison) -> pb.Comparison:
+        usage = self._usage(found.usage, [(found.judge_model, found.usage)])
+        return comparison_to_proto(found, usage)
+
+    def _usage(self, total: Usage, by_model: Sequence[tuple[str, Usage]]) -> pb.Usage:
+        price = self._prices.of(by_model) if self._prices else None
+        currency = self._prices.currency if self._prices and price is not None else ""
+        return message_of(pb.Usage, total, price=price, currency=currency)
 
     async def GetRubric(self, request: pb.GetRubricRequest, _: Context) -> pb.GetRubricResponse:
         return pb.GetRubricResponse(rubric=message_of(pb.Rubric, self._rubrics.get(request.id)))
@@ -80,38 +137,6 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
             list(self._rubrics), request.page_size, request.page_token, lambda rubric: rubric.id
         )
         return message_of(pb.ListRubricsResponse, rubrics=rubrics, next_page_token=token)
-
-
-def task_of(request: pb.GradeRequest) -> GradeTask:
-    """The domain's task, with the contract's defaults."""
-    return value_from(
-        GradeTask,
-        request,
-        subject=value_from(Subject, request),
-        repeats=request.repeats or _DEFAULT_REPEATS,
-        temperature=request.temperature if request.HasField("temperature") else 1.0,
-    )
-
-
-def grade_to_proto(grade: Grade) -> pb.Grade:
-    """The grade as a message; what is None stays absent."""
-    criteria = map(_criterion_to_proto, grade.criteria)
-    return message_of(pb.Grade, grade, criteria=criteria, stage_times=grade.seconds)
-
-
-def _criterion_to_proto(grade: CriterionGrade) -> pb.CriterionGrade:
-    return message_of(
-        pb.CriterionGrade,
-        grade,
-        mode=pb.MODE_SAMPLED,
-        scored_repeats=len(grade.scores),
-        repeats=map(_repeat_to_proto, grade.repeats),
-    )
-
-
-def _repeat_to_proto(repeat: Repeat) -> pb.Repeat:
-    case = "failure" if isinstance(repeat.outcome, Failure) else "score"
-    return message_of(pb.Repeat, repeat, **{case: repeat.outcome})
 
 
 def _deadline(context: Context) -> float | None:

@@ -41,7 +41,16 @@ class JudgeSettings(ServiceSettings):
     )
     rubrics: Path | None = Field(
         None,
-        description="Folder of rubric files (*.yaml), added to accuracy@1 and completeness@1.",
+        description="Folder of rubric files (*.yaml), added to those that come with the judge.",
+    )
+    jury: Path | None = Field(
+        None,
+        description="File that names several judges instead of one endpoint; a grade is then the"
+        " mean of theirs, and tells how far they agree.",
+    )
+    prices: Path | None = Field(
+        None,
+        description="File with the prices of tokens by model; replies then tell what they cost.",
     )
     concurrency: int = Field(
         32,
@@ -76,6 +85,8 @@ class JudgeSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _url_and_model_go_together(self) -> JudgeSettings:
+        if self.jury and (self.endpoint_url or self.endpoint_model):
+            raise ValueError("jury and endpoint_url or endpoint_model are both set: leave one out")
         if bool(self.endpoint_url) != bool(self.endpoint_model):
             given, missing = "endpoint_url", "endpoint_model"
             if not self.endpoint_url:

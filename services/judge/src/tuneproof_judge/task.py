@@ -1,9 +1,15 @@
-"""What a caller asks the judge for, and its limits."""
+"""What a caller asks the judge for, and its limits.
+
+Sampling     how often and how a rubric is asked
+GradeTask    one answer to grade
+CompareTask  two answers, of which one may be better
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.errors import InvalidInput
@@ -15,6 +21,58 @@ MAX_TEXTS = 100
 """Most references, and most passages."""
 MAX_RUBRICS = 20
 MAX_REPEATS = 100
+MAX_RETRIES = 5
+MODES = ("sampled", "weighted")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a rubric is asked."""
+
+    repeats: int = 10
+    """1 to 100, for each rubric."""
+    seed: int = 0
+    """Each repeat's seed is derived from it."""
+    temperature: float = 1.0
+    """0 to 2."""
+    retries: int = 0
+    """0 to 5: how often a repeat without a score is asked again."""
+    mode: str = "sampled"
+    """`sampled` or `weighted`."""
+
+    @property
+    def attempts(self) -> int:
+        """Most readings for one repeat; at temperature 0 another seed changes nothing."""
+        return 1 + (self.retries if self.temperature > 0 else 0)
+
+    def of(self, rubric: Rubric) -> Sampling:
+        """As one rubric needs it: probabilities that hang on no sampled reasons are asked once."""
+        if self.mode == "weighted" and rubric.reasoning != "before":
+            return replace(self, repeats=1, temperature=0.0)
+        return self
+
+    def check(self) -> None:
+        """Checks all limits.
+
+        Raises:
+            InvalidInput: naming the field and the limit.
+        """
+        if not 1 <= self.repeats <= MAX_REPEATS:
+            raise InvalidInput(
+                f"repeats is {self.repeats}, not 1 to {MAX_REPEATS}", field="repeats"
+            )
+        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 2):
+            raise InvalidInput(
+                f"temperature is {self.temperature}, not 0 to 2", field="temperature"
+            )
+        if not 0 <= self.retries <= MAX_RETRIES:
+            raise InvalidInput(
+                f"retries is {self.retries}, not 0 to {MAX_RETRIES}", field="retries"
+            )
+        if self.mode not in MODES:
+            raise InvalidInput(
+                f"mode is {self.mode!r}, not one of {', '.join(MODES)}", field="mode"
+            )
 
 
 @dataclass(frozen=True)
@@ -25,67 +83,101 @@ class GradeTask:
     rubrics: tuple[str, ...] = ()
     """Ids. None means lexical scores only."""
     repeats: int = 10
-    """1 to 100, for each rubric."""
     seed: int = 0
-    """Each repeat's seed is derived from it."""
     temperature: float = 1.0
-    """0 to 2."""
+    retries: int = 0
+    mode: str = "sampled"
 
-    def check(self) -> None:
-        """Checks all limits.
+    @property
+    def sampling(self) -> Sampling:
+        """The last five fields."""
+        return Sampling(self.repeats, self.seed, self.temperature, self.retries, self.mode)
+
+    def check(self, rubrics: Sequence[Rubric]) -> None:
+        """Checks all limits, and that what the rubrics read is there.
 
         Raises:
             InvalidInput: naming the field and the limit.
         """
-        self._check_texts()
-        if len(self.rubrics) > MAX_RUBRICS or len(set(self.rubrics)) < len(self.rubrics):
-            raise InvalidInput(
-                f"rubrics must be at most {MAX_RUBRICS} different ids", field="rubrics"
-            )
-        if not 1 <= self.repeats <= MAX_REPEATS:
-            raise InvalidInput(
-                f"repeats is {self.repeats}, not 1 to {MAX_REPEATS}", field="repeats"
-            )
-        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 2):
-            raise InvalidInput(
-                f"temperature is {self.temperature}, not 0 to 2", field="temperature"
-            )
-
-    def check_for(self, rubric: Rubric) -> None:
-        """Checks that what a rubric reads is there.
-
-        Raises:
-            InvalidInput: naming the field and the rubric.
-        """
-        subject = self.subject
-        read = {"question": subject.question, "passages": "".join(subject.passages)}
-        for name, given in read.items():
-            if name in rubric.placeholders and not given.strip():
-                raise InvalidInput(
-                    f"{name} is blank, but the rubric {rubric.id} reads it", field=name
-                )
-
-    def _check_texts(self) -> None:
-        subject = self.subject
-        if not subject.references:
+        _check_rubrics(self.rubrics)
+        self.sampling.check()
+        if not rubrics and not self.subject.references:
             raise InvalidInput("references is empty; give at least one", field="references")
-        for number, reference in enumerate(subject.references):
-            if not reference.strip():
-                raise InvalidInput(f"references[{number}] is blank", field="references")
-        for name, texts in (
-            ("question", (subject.question,)),
-            ("answer", (subject.answer,)),
-            ("references", subject.references),
-            ("passages", subject.passages),
+        check_subject(self.subject, rubrics)
+
+
+@dataclass(frozen=True)
+class CompareTask:
+    """Two answers to compare."""
+
+    first: Subject
+    second: Subject
+    """As the first, with another answer."""
+    rubrics: tuple[str, ...]
+    """Ids, at least one."""
+    repeats: int = 10
+    seed: int = 0
+    temperature: float = 1.0
+    retries: int = 0
+
+    @property
+    def sampling(self) -> Sampling:
+        """The last four fields."""
+        return Sampling(self.repeats, self.seed, self.temperature, self.retries)
+
+    def check(self, rubrics: Sequence[Rubric]) -> None:
+        """As `GradeTask.check`."""
+        _check_rubrics(self.rubrics)
+        if not rubrics:
+            raise InvalidInput("rubrics is empty; name at least one", field="rubrics")
+        self.sampling.check()
+        check_subject(self.first, rubrics, answer="first")
+        check_subject(self.second, rubrics, answer="second")
+
+
+def check_subject(subject: Subject, rubrics: Sequence[Rubric], *, answer: str = "answer") -> None:
+    """Checks the texts' limits, and that what the rubrics read is there.
+
+    Args:
+        answer: what the caller calls the answer.
+
+    Raises:
+        InvalidInput: naming the field, and the limit or the rubric.
+    """
+    for number, reference in enumerate(subject.references):
+        if not reference.strip():
+            raise InvalidInput(f"references[{number}] is blank", field="references")
+    for name, texts in (
+        ("question", (subject.question,)),
+        (answer, (subject.answer,)),
+        ("references", subject.references),
+        ("passages", subject.passages),
+    ):
+        if len(texts) > MAX_TEXTS:
+            raise InvalidInput(
+                f"{name} holds {len(texts)} texts; the most is {MAX_TEXTS}", field=name
+            )
+        longest = max(map(len, texts), default=0)
+        if longest > MAX_CHARACTERS:
+            raise InvalidInput(
+                f"{name} has {longest:,} characters; the most is {MAX_CHARACTERS:,}."
+                " The judge refuses longer texts and never cuts them: a cut text is another",
+                field=name,
+            )
+    for rubric in rubrics:
+        for placeholder, field, given in (
+            ("question", "question", subject.question),
+            ("passages", "passages", "".join(subject.passages)),
+            ("reference", "references", "".join(subject.references)),
         ):
-            if len(texts) > MAX_TEXTS:
+            if placeholder in rubric.placeholders and not given.strip():
+                state = "empty" if field == "references" else "blank"
+                more = "; give at least one" if field == "references" else ""
                 raise InvalidInput(
-                    f"{name} holds {len(texts)} texts; the most is {MAX_TEXTS}", field=name
+                    f"{field} is {state}, but the rubric {rubric.id} reads it{more}", field=field
                 )
-            longest = max(map(len, texts), default=0)
-            if longest > MAX_CHARACTERS:
-                raise InvalidInput(
-                    f"{name} has {longest:,} characters; the most is {MAX_CHARACTERS:,}."
-                    " The judge refuses longer texts and never cuts them: a cut text is another",
-                    field=name,
-                )
+
+
+def _check_rubrics(ids: Sequence[str]) -> None:
+    if len(ids) > MAX_RUBRICS or len(set(ids)) < len(ids):
+        raise InvalidInput(f"rubrics must be at most {MAX_RUBRICS} different ids", field="rubrics")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from tuneproof.rubrics.forms import Reasoning, standard_form
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.yamlfile import FileKind
 
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-FROM_RUBRIC = frozenset({"criterion", "description", "scale", "low", "high", "steps"})
+FROM_RUBRIC = frozenset({"criterion", "description", "scale", "low", "high", "steps", "form"})
 FROM_REQUEST = frozenset({"question", "reference", "answer", "passages", "fence"})
 HIGHEST = 100
 """No scale goes further."""
 
 _ID = r"^[a-z][a-z0-9-]{0,62}@[1-9][0-9]{0,5}$"
-_SHOWN_ONLY = frozenset({"stated_low", "stated_high", "unit", "decimals"})
-"""Fields that change no score; the scale holds both ends of the range."""
+_SHOWN_ONLY = frozenset({"stated_low", "stated_high", "unit", "decimals", "stated_form"})
+"""Fields that change no score; the scale holds both ends of the range, and a form counts where the
+template has a place for it."""
 
 
 def _not_blank(text: str) -> str:
@@ -60,8 +62,10 @@ class Rubric(BaseModel):
     """Digits after the point of a mean score."""
     steps: tuple[_Text, ...] = Field(min_length=1)
     """How to get from the answer to the score."""
-    reasoning: Literal["before"] = "before"
-    """Where the chain of thought goes. The form ends the completion."""
+    reasoning: Reasoning = "before"
+    """Where the chain of thought goes: before the score, after it, or nowhere."""
+    stated_form: _Text | None = Field(None, alias="form")
+    """In a file `form`; see the property."""
     template: _Text
     """The user message; `{{name}}` stands for a value (`FROM_RUBRIC`, `FROM_REQUEST`)."""
     max_tokens: int = Field(400, ge=1, le=32768)
@@ -99,6 +103,19 @@ class Rubric(BaseModel):
             raise ValueError("lacks {{answer}}, so it would judge nothing")
         return template
 
+    @field_validator("stated_form")
+    @classmethod
+    def _asks_for_a_score(cls, form: str | None) -> str | None:
+        if form is not None and "Score:" not in form:
+            raise ValueError("lacks `Score:`, by which a completion is read")
+        return form
+
+    @property
+    def form(self) -> str:
+        """What `{{form}}` stands for: how a completion must look. The standard one of where the
+        reasons go, unless the file has its own."""
+        return self.stated_form or standard_form(self.reasoning, self.low, self.high)
+
     @property
     def low(self) -> int:
         """The lowest score."""
@@ -122,7 +139,10 @@ class Rubric(BaseModel):
     @cached_property
     def digest(self) -> str:
         """`sha256:<hex>` over the canonical JSON of all fields that can change a score."""
-        return sha256_of_json(self.model_dump(mode="json", exclude=set(_SHOWN_ONLY)))
+        content = self.model_dump(mode="json", exclude=set(_SHOWN_ONLY))
+        if "form" in self.placeholders:
+            content["form"] = self.form
+        return sha256_of_json(content)
 
 
 _RUBRIC_FILE = FileKind(

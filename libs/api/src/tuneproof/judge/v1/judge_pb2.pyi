@@ -42,6 +42,48 @@ MODE_WEIGHTED: Mode.ValueType  # 2
 """The expectation over the score token's probabilities."""
 Global___Mode: _TypeAlias = Mode  # noqa: Y015
 
+class _Reasoning:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReasoningEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reasoning.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REASONING_UNSPECIFIED: _Reasoning.ValueType  # 0
+    REASONING_NONE: _Reasoning.ValueType  # 1
+    REASONING_BEFORE: _Reasoning.ValueType  # 2
+    """Before the score, which then depends on them."""
+    REASONING_AFTER: _Reasoning.ValueType  # 3
+
+class Reasoning(_Reasoning, metaclass=_ReasoningEnumTypeWrapper):
+    """Where a rubric asks for reasons."""
+
+REASONING_UNSPECIFIED: Reasoning.ValueType  # 0
+REASONING_NONE: Reasoning.ValueType  # 1
+REASONING_BEFORE: Reasoning.ValueType  # 2
+"""Before the score, which then depends on them."""
+REASONING_AFTER: Reasoning.ValueType  # 3
+Global___Reasoning: _TypeAlias = Reasoning  # noqa: Y015
+
+class _Choice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Choice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHOICE_UNSPECIFIED: _Choice.ValueType  # 0
+    CHOICE_FIRST: _Choice.ValueType  # 1
+    CHOICE_SECOND: _Choice.ValueType  # 2
+    CHOICE_TIE: _Choice.ValueType  # 3
+
+class Choice(_Choice, metaclass=_ChoiceEnumTypeWrapper):
+    """The better one of two answers."""
+
+CHOICE_UNSPECIFIED: Choice.ValueType  # 0
+CHOICE_FIRST: Choice.ValueType  # 1
+CHOICE_SECOND: Choice.ValueType  # 2
+CHOICE_TIE: Choice.ValueType  # 3
+Global___Choice: _TypeAlias = Choice  # noqa: Y015
+
 class _FailureKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,6 +133,8 @@ class GradeRequest(_message.Message):
     REPEATS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     answer: _builtins.str
     """The answer under judgement: data, never instructions. May be empty."""
@@ -100,9 +144,15 @@ class GradeRequest(_message.Message):
     """Repeat i samples with a seed derived from this, the rubric and i."""
     temperature: _builtins.float
     """0 to 2. Absent means 1.0."""
+    mode: Global___Mode.ValueType
+    """0 means sampled."""
+    retries: _builtins.int
+    """0 to 5: how often a repeat without a score is asked again, with another seed. Absent means 1."""
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is right, at least one. The judge reads the first; lexical scores take the best."""
+        """What is right. The judge reads the first; lexical scores take the best. Without any there are
+        no lexical scores, and no rubric may read one.
+        """
 
     @_builtins.property
     def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -123,13 +173,20 @@ class GradeRequest(_message.Message):
         repeats: _builtins.int = ...,
         seed: _builtins.int = ...,
         temperature: _builtins.float | None = ...,
+        mode: Global___Mode.ValueType = ...,
+        retries: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "retries", b"retries", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "answer", b"answer", "passages", b"passages", "question", b"question", "references", b"references", "repeats", b"repeats", "rubrics", b"rubrics", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "answer", b"answer", "mode", b"mode", "passages", b"passages", "question", b"question", "references", b"references", "repeats", b"repeats", "retries", b"retries", "rubrics", b"rubrics", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___GradeRequest: _TypeAlias = GradeRequest  # noqa: Y015
@@ -165,6 +222,8 @@ class Repeat(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     COMPLETION_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """From 0."""
     seed: _builtins.int
@@ -173,6 +232,14 @@ class Repeat(_message.Message):
     """The judge's whole completion with its reasons."""
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___Failure]:
+        """Why it was asked again: readings without a score that came before."""
+
+    @_builtins.property
+    def weights(self) -> Global___Weights:
+        """With MODE_WEIGHTED: the expected score, and what it is computed from."""
+
     def __init__(
         self,
         *,
@@ -181,16 +248,94 @@ class Repeat(_message.Message):
         score: _builtins.int = ...,
         failure: Global___Failure | None = ...,
         completion: _builtins.str = ...,
+        earlier: _abc.Iterable[Global___Failure] | None = ...,
+        weights: Global___Weights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "score", b"score", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "failure", b"failure", "index", b"index", "outcome", b"outcome", "score", b"score", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "earlier", b"earlier", "failure", b"failure", "index", b"index", "outcome", b"outcome", "score", b"score", "seed", b"seed", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["score", "failure"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___Repeat: _TypeAlias = Repeat  # noqa: Y015
+
+@_typing.final
+class Weights(_message.Message):
+    """The probabilities of the scores where the completion holds its score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ProbabilitiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXPECTATION_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    expectation: _builtins.float
+    """The sum of score times probability, over the sum of the probabilities."""
+    outside: _builtins.float
+    """What is left of 1: other tokens than scores, and scores beyond the endpoint's alternatives."""
+    @_builtins.property
+    def probabilities(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """By score; those that are 0 may be missing."""
+
+    def __init__(
+        self,
+        *,
+        expectation: _builtins.float = ...,
+        probabilities: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
+        outside: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expectation", b"expectation", "outside", b"outside", "probabilities", b"probabilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Weights: _TypeAlias = Weights  # noqa: Y015
+
+@_typing.final
+class FailureCount(_message.Message):
+    """How often repeats failed in one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    kind: Global___FailureKind.ValueType
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: Global___FailureKind.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureCount: _TypeAlias = FailureCount  # noqa: Y015
 
 @_typing.final
 class CriterionGrade(_message.Message):
@@ -207,6 +352,12 @@ class CriterionGrade(_message.Message):
     SCORED_REPEATS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
     LOST_REPEATS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    CONDITIONAL_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_FIELD_NUMBER: _builtins.int
+    JURORS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     """The rubric's id, as `accuracy@1`, and the digest `sha256:<hex>` of its content."""
     rubric_digest: _builtins.str
@@ -222,9 +373,29 @@ class CriterionGrade(_message.Message):
     """How many repeats could be scored."""
     lost_repeats: _builtins.int
     """How many repeats could not be scored."""
+    conditional: _builtins.bool
+    """With MODE_WEIGHTED: the score's probabilities depend on the reasons that come before it, so the
+    mean is one over the reasons that were sampled.
+    """
+    outside: _builtins.float
+    """With MODE_WEIGHTED: the mean over the repeats of what lies outside the scale."""
+    judge_model: _builtins.str
+    """The judge model; empty for a jury."""
+    agreement: _builtins.float
+    """Of a jury: 1 less the mean distance between two jurors' means, as a share of the scale."""
     @_builtins.property
     def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repeat]:
         """All repeats asked for, the lost ones included."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]:
+        """All readings without a score, those that were asked again included."""
+
+    @_builtins.property
+    def jurors(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionGrade]:
+        """Of a jury: each judge's grade, in the jury's order. The mean is over those that are scored, if
+        these are at least half.
+        """
 
     def __init__(
         self,
@@ -238,17 +409,31 @@ class CriterionGrade(_message.Message):
         scored_repeats: _builtins.int = ...,
         repeats: _abc.Iterable[Global___Repeat] | None = ...,
         lost_repeats: _builtins.int = ...,
+        failures: _abc.Iterable[Global___FailureCount] | None = ...,
+        conditional: _builtins.bool = ...,
+        outside: _builtins.float | None = ...,
+        judge_model: _builtins.str = ...,
+        jurors: _abc.Iterable[Global___CriterionGrade] | None = ...,
+        agreement: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "mean", b"mean", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "mean", b"mean", "outside", b"outside", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_standard_deviation", b"_standard_deviation", "criterion", b"criterion", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "conditional", b"conditional", "criterion", b"criterion", "failures", b"failures", "judge_model", b"judge_model", "jurors", b"jurors", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "outside", b"outside", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agreement: _TypeAlias = _typing.Literal["agreement"]  # noqa: Y015
+    _WhichOneofArgType__agreement: _TypeAlias = _typing.Literal["_agreement", b"_agreement"]  # noqa: Y015
     _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
     _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__outside: _TypeAlias = _typing.Literal["outside"]  # noqa: Y015
+    _WhichOneofArgType__outside: _TypeAlias = _typing.Literal["_outside", b"_outside"]  # noqa: Y015
     _WhichOneofReturnType__standard_deviation: _TypeAlias = _typing.Literal["standard_deviation"]  # noqa: Y015
     _WhichOneofArgType__standard_deviation: _TypeAlias = _typing.Literal["_standard_deviation", b"_standard_deviation"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agreement) -> _WhichOneofReturnType__agreement | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__outside) -> _WhichOneofReturnType__outside | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_deviation) -> _WhichOneofReturnType__standard_deviation | None: ...
 
@@ -292,11 +477,17 @@ class Usage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
     cached_tokens: _builtins.int
     """Prompt tokens that the endpoint reports as cached."""
     requests: _builtins.int
+    price: _builtins.float
+    """What they cost by the judge's table of prices; absent where the table lacks the model."""
+    currency: _builtins.str
+    """Of the price, as `USD`."""
     def __init__(
         self,
         *,
@@ -304,12 +495,16 @@ class Usage(_message.Message):
         completion_tokens: _builtins.int = ...,
         cached_tokens: _builtins.int = ...,
         requests: _builtins.int = ...,
+        price: _builtins.float | None = ...,
+        currency: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "currency", b"currency", "price", b"price", "prompt_tokens", b"prompt_tokens", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__price: _TypeAlias = _typing.Literal["price"]  # noqa: Y015
+    _WhichOneofArgType__price: _TypeAlias = _typing.Literal["_price", b"_price"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price) -> _WhichOneofReturnType__price | None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
@@ -355,7 +550,9 @@ class Grade(_message.Message):
         """In the order of the request's rubrics."""
 
     @_builtins.property
-    def lexical(self) -> Global___LexicalScores: ...
+    def lexical(self) -> Global___LexicalScores:
+        """Absent where the request has no references."""
+
     @_builtins.property
     def usage(self) -> Global___Usage: ...
     @_builtins.property
@@ -451,6 +648,382 @@ class GradeBatchResponse(_message.Message):
 Global___GradeBatchResponse: _TypeAlias = GradeBatchResponse  # noqa: Y015
 
 @_typing.final
+class CompareRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    RUBRICS_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    first: _builtins.str
+    """The two answers: data, never instructions. Either may be empty."""
+    second: _builtins.str
+    repeats: _builtins.int
+    """1 to 100; 0 means 10. Each repeat asks twice: in both orders."""
+    seed: _builtins.int
+    temperature: _builtins.float
+    """0 to 2. Absent means 1.0."""
+    retries: _builtins.int
+    """As in GradeRequest."""
+    @_builtins.property
+    def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def rubrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        first: _builtins.str = ...,
+        second: _builtins.str = ...,
+        references: _abc.Iterable[_builtins.str] | None = ...,
+        passages: _abc.Iterable[_builtins.str] | None = ...,
+        rubrics: _abc.Iterable[_builtins.str] | None = ...,
+        repeats: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        temperature: _builtins.float | None = ...,
+        retries: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "retries", b"retries", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "first", b"first", "passages", b"passages", "question", b"question", "references", b"references", "repeats", b"repeats", "retries", b"retries", "rubrics", b"rubrics", "second", b"second", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___CompareRequest: _TypeAlias = CompareRequest  # noqa: Y015
+
+@_typing.final
+class PairReading(_message.Message):
+    """What the judge said in one order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    COMPLETION_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    choice: Global___Choice.ValueType
+    """In the request's terms, whichever was shown first."""
+    completion: _builtins.str
+    @_builtins.property
+    def failure(self) -> Global___Failure: ...
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int = ...,
+        choice: Global___Choice.ValueType = ...,
+        failure: Global___Failure | None = ...,
+        completion: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "failure", b"failure", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "completion", b"completion", "failure", b"failure", "outcome", b"outcome", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["choice", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___PairReading: _TypeAlias = PairReading  # noqa: Y015
+
+@_typing.final
+class PairRepeat(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    IN_ORDER_FIELD_NUMBER: _builtins.int
+    REVERSED_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """From 0."""
+    @_builtins.property
+    def in_order(self) -> Global___PairReading:
+        """The request's first answer is shown first."""
+
+    @_builtins.property
+    def reversed(self) -> Global___PairReading:
+        """The request's second answer is shown first."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        in_order: Global___PairReading | None = ...,
+        reversed: Global___PairReading | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_order", b"in_order", "reversed", b"reversed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_order", b"in_order", "index", b"index", "reversed", b"reversed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairRepeat: _TypeAlias = PairRepeat  # noqa: Y015
+
+@_typing.final
+class PairGrade(_message.Message):
+    """One pair's comparison by one criterion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUBRIC_FIELD_NUMBER: _builtins.int
+    RUBRIC_DIGEST_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
+    SCORED_REPEATS_FIELD_NUMBER: _builtins.int
+    LOST_REPEATS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    POSITION_BIAS_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    rubric: _builtins.str
+    rubric_digest: _builtins.str
+    """Of the rubric's content and of the words that ask for a comparison."""
+    criterion: _builtins.str
+    preference: _builtins.float
+    """1: the first is better in all repeats and orders; -1: the second; ties count as 0. Over the
+    repeats with a choice in both orders. Absent when these are fewer than half of those asked for.
+    """
+    scored_repeats: _builtins.int
+    """How many repeats have a choice in both orders."""
+    lost_repeats: _builtins.int
+    consistency: _builtins.float
+    """Share of the scored repeats whose two orders agree."""
+    position_bias: _builtins.float
+    """Share of the scored readings that choose what is shown first, less the share that choose what
+    is shown second: 0 is fair.
+    """
+    @_builtins.property
+    def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairRepeat]: ...
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]: ...
+    def __init__(
+        self,
+        *,
+        rubric: _builtins.str = ...,
+        rubric_digest: _builtins.str = ...,
+        criterion: _builtins.str = ...,
+        preference: _builtins.float | None = ...,
+        scored_repeats: _builtins.int = ...,
+        lost_repeats: _builtins.int = ...,
+        consistency: _builtins.float | None = ...,
+        position_bias: _builtins.float | None = ...,
+        repeats: _abc.Iterable[Global___PairRepeat] | None = ...,
+        failures: _abc.Iterable[Global___FailureCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "position_bias", b"position_bias", "preference", b"preference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "criterion", b"criterion", "failures", b"failures", "lost_repeats", b"lost_repeats", "position_bias", b"position_bias", "preference", b"preference", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__consistency: _TypeAlias = _typing.Literal["consistency"]  # noqa: Y015
+    _WhichOneofArgType__consistency: _TypeAlias = _typing.Literal["_consistency", b"_consistency"]  # noqa: Y015
+    _WhichOneofReturnType__position_bias: _TypeAlias = _typing.Literal["position_bias"]  # noqa: Y015
+    _WhichOneofArgType__position_bias: _TypeAlias = _typing.Literal["_position_bias", b"_position_bias"]  # noqa: Y015
+    _WhichOneofReturnType__preference: _TypeAlias = _typing.Literal["preference"]  # noqa: Y015
+    _WhichOneofArgType__preference: _TypeAlias = _typing.Literal["_preference", b"_preference"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__consistency) -> _WhichOneofReturnType__consistency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position_bias) -> _WhichOneofReturnType__position_bias | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preference) -> _WhichOneofReturnType__preference | None: ...
+
+Global___PairGrade: _TypeAlias = PairGrade  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    judge_model: _builtins.str
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairGrade]: ...
+    @_builtins.property
+    def usage(self) -> Global___Usage: ...
+    def __init__(
+        self,
+        *,
+        criteria: _abc.Iterable[Global___PairGrade] | None = ...,
+        judge_model: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "judge_model", b"judge_model", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
+
+@_typing.final
+class CompareResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> Global___Comparison: ...
+    def __init__(
+        self,
+        *,
+        comparison: Global___Comparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareResponse: _TypeAlias = CompareResponse  # noqa: Y015
+
+@_typing.final
+class CompareBatchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COMPARE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def compare(self) -> Global___CompareRequest: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        compare: Global___CompareRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compare", b"compare"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compare", b"compare", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareBatchRequest: _TypeAlias = CompareBatchRequest  # noqa: Y015
+
+@_typing.final
+class CompareBatchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def result(self) -> Global___Comparison: ...
+    @_builtins.property
+    def error(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        result: Global___Comparison | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___CompareBatchResponse: _TypeAlias = CompareBatchResponse  # noqa: Y015
+
+@_typing.final
+class DraftStepsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ScaleEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CRITERION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    criterion: _builtins.str
+    description: _builtins.str
+    seed: _builtins.int
+    @_builtins.property
+    def scale(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """Anchors by score."""
+
+    def __init__(
+        self,
+        *,
+        criterion: _builtins.str = ...,
+        description: _builtins.str = ...,
+        scale: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "description", b"description", "scale", b"scale", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftStepsRequest: _TypeAlias = DraftStepsRequest  # noqa: Y015
+
+@_typing.final
+class DraftStepsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    judge_model: _builtins.str
+    """The model that wrote them."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def usage(self) -> Global___Usage: ...
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+        judge_model: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge_model", b"judge_model", "steps", b"steps", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftStepsResponse: _TypeAlias = DraftStepsResponse  # noqa: Y015
+
+@_typing.final
 class Rubric(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,6 +1059,8 @@ class Rubric(_message.Message):
     HIGH_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     DECIMALS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<name>@<version>`."""
     digest: _builtins.str
@@ -494,7 +1069,7 @@ class Rubric(_message.Message):
     template: _builtins.str
     """The prompt, with {{question}}, {{reference}}, {{answer}}, {{passages}} and {{fence}} (a word
     that none of these texts contains), and the rubric's own {{criterion}}, {{description}},
-    {{scale}}, {{low}}, {{high}} and {{steps}}.
+    {{scale}}, {{low}}, {{high}}, {{steps}} and {{form}}.
     """
     max_tokens: _builtins.int
     """Longest completion in tokens."""
@@ -505,6 +1080,9 @@ class Rubric(_message.Message):
     """What scores are counted in, as `points`."""
     decimals: _builtins.int
     """Digits after the point with which a mean score is shown."""
+    reasoning: Global___Reasoning.ValueType
+    form: _builtins.str
+    """What {{form}} stands for: how a completion must look."""
     @_builtins.property
     def scale(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """What scores mean, by score; both ends of the scale are there."""
@@ -528,12 +1106,16 @@ class Rubric(_message.Message):
         high: _builtins.int = ...,
         unit: _builtins.str = ...,
         decimals: _builtins.int = ...,
+        reasoning: Global___Reasoning.ValueType = ...,
+        form: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_form", b"_form", "form", b"form"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "decimals", b"decimals", "description", b"description", "digest", b"digest", "high", b"high", "id", b"id", "low", b"low", "max_tokens", b"max_tokens", "scale", b"scale", "steps", b"steps", "template", b"template", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_form", b"_form", "criterion", b"criterion", "decimals", b"decimals", "description", b"description", "digest", b"digest", "form", b"form", "high", b"high", "id", b"id", "low", b"low", "max_tokens", b"max_tokens", "reasoning", b"reasoning", "scale", b"scale", "steps", b"steps", "template", b"template", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__form: _TypeAlias = _typing.Literal["form"]  # noqa: Y015
+    _WhichOneofArgType__form: _TypeAlias = _typing.Literal["_form", b"_form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__form) -> _WhichOneofReturnType__form | None: ...
 
 Global___Rubric: _TypeAlias = Rubric  # noqa: Y015
 

@@ -46,6 +46,21 @@ class JudgeServiceStub(object):
                 request_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.GradeBatchRequest.SerializeToString,
                 response_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.GradeBatchResponse.FromString,
                 _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/tuneproof.judge.v1.JudgeService/Compare',
+                request_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareRequest.SerializeToString,
+                response_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareResponse.FromString,
+                _registered_method=True)
+        self.CompareBatch = channel.stream_stream(
+                '/tuneproof.judge.v1.JudgeService/CompareBatch',
+                request_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareBatchRequest.SerializeToString,
+                response_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareBatchResponse.FromString,
+                _registered_method=True)
+        self.DraftSteps = channel.unary_unary(
+                '/tuneproof.judge.v1.JudgeService/DraftSteps',
+                request_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.DraftStepsRequest.SerializeToString,
+                response_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.DraftStepsResponse.FromString,
+                _registered_method=True)
         self.GetRubric = channel.unary_unary(
                 '/tuneproof.judge.v1.JudgeService/GetRubric',
                 request_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.GetRubricRequest.SerializeToString,
@@ -77,6 +92,27 @@ class JudgeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compare(self, request, context):
+        """Says which of two answers is better, by each of the named rubrics, asked in both orders.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareBatch(self, request_iterator, context):
+        """Compares many pairs over one stream. Replies come in any order, each with its caller's id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DraftSteps(self, request, context):
+        """Has the judge model write evaluation steps for a criterion, to be kept in a rubric's file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRubric(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -102,6 +138,21 @@ def add_JudgeServiceServicer_to_server(servicer, server):
                     servicer.GradeBatch,
                     request_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.GradeBatchRequest.FromString,
                     response_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.GradeBatchResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareRequest.FromString,
+                    response_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareResponse.SerializeToString,
+            ),
+            'CompareBatch': grpc.stream_stream_rpc_method_handler(
+                    servicer.CompareBatch,
+                    request_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareBatchRequest.FromString,
+                    response_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareBatchResponse.SerializeToString,
+            ),
+            'DraftSteps': grpc.unary_unary_rpc_method_handler(
+                    servicer.DraftSteps,
+                    request_deserializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.DraftStepsRequest.FromString,
+                    response_serializer=tuneproof_dot_judge_dot_v1_dot_judge__pb2.DraftStepsResponse.SerializeToString,
             ),
             'GetRubric': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRubric,
@@ -170,6 +221,87 @@ class JudgeService(object):
             '/tuneproof.judge.v1.JudgeService/GradeBatch',
             tuneproof_dot_judge_dot_v1_dot_judge__pb2.GradeBatchRequest.SerializeToString,
             tuneproof_dot_judge_dot_v1_dot_judge__pb2.GradeBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneproof.judge.v1.JudgeService/Compare',
+            tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareRequest.SerializeToString,
+            tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tuneproof.judge.v1.JudgeService/CompareBatch',
+            tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareBatchRequest.SerializeToString,
+            tuneproof_dot_judge_dot_v1_dot_judge__pb2.CompareBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DraftSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneproof.judge.v1.JudgeService/DraftSteps',
+            tuneproof_dot_judge_dot_v1_dot_judge__pb2.DraftStepsRequest.SerializeToString,
+            tuneproof_dot_judge_dot_v1_dot_judge__pb2.DraftStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class JudgeServiceStub:
     """Grades one answer by each of the named rubrics."""
     GradeBatch: _grpc.StreamStreamMultiCallable[_judge_pb2.GradeBatchRequest, _judge_pb2.GradeBatchResponse]
     """Grades many answers over one stream. Replies come in any order, each with its caller's id."""
+    Compare: _grpc.UnaryUnaryMultiCallable[_judge_pb2.CompareRequest, _judge_pb2.CompareResponse]
+    """Says which of two answers is better, by each of the named rubrics, asked in both orders."""
+    CompareBatch: _grpc.StreamStreamMultiCallable[_judge_pb2.CompareBatchRequest, _judge_pb2.CompareBatchResponse]
+    """Compares many pairs over one stream. Replies come in any order, each with its caller's id."""
+    DraftSteps: _grpc.UnaryUnaryMultiCallable[_judge_pb2.DraftStepsRequest, _judge_pb2.DraftStepsResponse]
+    """Has the judge model write evaluation steps for a criterion, to be kept in a rubric's file."""
     GetRubric: _grpc.UnaryUnaryMultiCallable[_judge_pb2.GetRubricRequest, _judge_pb2.GetRubricResponse]
     ListRubrics: _grpc.UnaryUnaryMultiCallable[_judge_pb2.ListRubricsRequest, _judge_pb2.ListRubricsResponse]
     """Lists rubrics by id, in pages."""
@@ -54,6 +60,12 @@ class JudgeServiceAsyncStub(JudgeServiceStub):
     """Grades one answer by each of the named rubrics."""
     GradeBatch: _aio.StreamStreamMultiCallable[_judge_pb2.GradeBatchRequest, _judge_pb2.GradeBatchResponse]  # type: ignore[assignment]
     """Grades many answers over one stream. Replies come in any order, each with its caller's id."""
+    Compare: _aio.UnaryUnaryMultiCallable[_judge_pb2.CompareRequest, _judge_pb2.CompareResponse]  # type: ignore[assignment]
+    """Says which of two answers is better, by each of the named rubrics, asked in both orders."""
+    CompareBatch: _aio.StreamStreamMultiCallable[_judge_pb2.CompareBatchRequest, _judge_pb2.CompareBatchResponse]  # type: ignore[assignment]
+    """Compares many pairs over one stream. Replies come in any order, each with its caller's id."""
+    DraftSteps: _aio.UnaryUnaryMultiCallable[_judge_pb2.DraftStepsRequest, _judge_pb2.DraftStepsResponse]  # type: ignore[assignment]
+    """Has the judge model write evaluation steps for a criterion, to be kept in a rubric's file."""
     GetRubric: _aio.UnaryUnaryMultiCallable[_judge_pb2.GetRubricRequest, _judge_pb2.GetRubricResponse]  # type: ignore[assignment]
     ListRubrics: _aio.UnaryUnaryMultiCallable[_judge_pb2.ListRubricsRequest, _judge_pb2.ListRubricsResponse]  # type: ignore[assignment]
     """Lists rubrics by id, in pages."""
@@ -78,6 +90,30 @@ class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_judge_pb2.GradeBatchResponse], _abc.AsyncIterator[_judge_pb2.GradeBatchResponse]]:
         """Grades many answers over one stream. Replies come in any order, each with its caller's id."""
+
+    @_abc_1.abstractmethod
+    def Compare(
+        self,
+        request: _judge_pb2.CompareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_judge_pb2.CompareResponse, _abc.Awaitable[_judge_pb2.CompareResponse]]:
+        """Says which of two answers is better, by each of the named rubrics, asked in both orders."""
+
+    @_abc_1.abstractmethod
+    def CompareBatch(
+        self,
+        request_iterator: _MaybeAsyncIterator[_judge_pb2.CompareBatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_judge_pb2.CompareBatchResponse], _abc.AsyncIterator[_judge_pb2.CompareBatchResponse]]:
+        """Compares many pairs over one stream. Replies come in any order, each with its caller's id."""
+
+    @_abc_1.abstractmethod
+    def DraftSteps(
+        self,
+        request: _judge_pb2.DraftStepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_judge_pb2.DraftStepsResponse, _abc.Awaitable[_judge_pb2.DraftStepsResponse]]:
+        """Has the judge model write evaluation steps for a criterion, to be kept in a rubric's file."""
 
     @_abc_1.abstractmethod
     def GetRubric(

@@ -1,0 +1,1 @@
+"""`tuneproof judge …`: rubrics, and whether a judge can be believed."""
