@@ -29,15 +29,15 @@ def named(items, criterion="accuracy"):
 @pytest.mark.parametrize(
     ("asked", "score", "position"),
     [
-        ([("first", "second")], 1.0, 0.0),  # the cell's answer in both orders
-        ([("second", "first")], -1.0, 0.0),
-        ([("first", "first")], 0.0, 1.0),  # the first one, whichever it is
-        ([("second", "second")], 0.0, -1.0),
+        ([("first", "first")], 1.0, 0.0),  # the cell's answer in both orders
+        ([("second", "second")], -1.0, 0.0),
+        ([("first", "second")], 0.0, 1.0),  # what is shown first, whichever it is
+        ([("second", "first")], 0.0, -1.0),
         ([("tie", "tie")], 0.0, 0.0),
         ([("first", "tie")], 0.5, 0.5),
-        ([("first", "second"), ("tie", "tie")], 0.5, 0.0),
-        ([("first", None), ("first", "second")], 1.0, 0.0),  # one order alone does not count
-        ([("first", None), (None, "second"), ("first", "second")], None, None),
+        ([("first", "first"), ("tie", "tie")], 0.5, 0.0),
+        ([("first", None), ("first", "first")], 1.0, 0.0),  # one order alone does not count
+        ([("first", None), (None, "second"), ("first", "first")], None, None),
         ([], None, None),
     ],
 )
@@ -49,18 +49,18 @@ def test_both_orders_make_the_score(asked, score, position) -> None:
 @given(repeats)
 def test_the_other_cell_gets_the_opposite_score_and_the_same_position(asked) -> None:
     found = item_preference(asked)
-    other = item_preference([(second, first) for first, second in asked])
+    other = item_preference([(SWAPPED[second], SWAPPED[first]) for first, second in asked])
     assert other.score == pytest.approx(-found.score)
     assert other.position == pytest.approx(found.position)
-    mirrored = item_preference([(SWAPPED[a], SWAPPED[b]) for a, b in asked])
-    assert mirrored.position == pytest.approx(-found.position)
+    mirrored = item_preference([(second, first) for first, second in asked])
+    assert (mirrored.score, mirrored.position) == pytest.approx((found.score, -found.position))
 
 
 @pytest.mark.parametrize("pull", [0.0, 0.6])
 def test_a_judge_drawn_to_the_first_answer_does_not_move_the_score(pull: float) -> None:
     quality = np.random.default_rng(4).normal(0.2, 1.0, 300)
     items = [
-        [("first" if better + pull > 0 else "second", "first" if pull > better else "second")]
+        [("first" if better + pull > 0 else "second", "second" if pull > better else "first")]
         for better in quality
     ]
     results = replace(judged(around(0.0, count=300)), preferences=named(items))
@@ -78,7 +78,7 @@ def test_a_judge_drawn_to_the_first_answer_does_not_move_the_score(pull: float) 
 
 def test_net_preference_of_single_items_is_a_t_interval() -> None:
     random = np.random.default_rng(9)
-    items = [[(("first", "second"), ("second", "first"), ("tie", "tie"))[k]] for k in
+    items = [[(("first", "first"), ("second", "second"), ("tie", "tie"))[k]] for k in
              random.integers(0, 3, 200)]  # fmt: skip
     results = replace(judged(around(0.0)), preferences=named(items))
     (found,) = preferences_of(results)
@@ -90,7 +90,7 @@ def test_net_preference_of_single_items_is_a_t_interval() -> None:
 
 
 def test_the_report_shows_preferences_and_where_they_contradict_the_scores() -> None:
-    items = [[("second", "first")]] * 150 + [[("first", "first")]] * 40 + [[("first", None)]] * 10
+    items = [[("second", "second")]] * 150 + [[("first", "second")]] * 40 + [[("first", None)]] * 10
     results = replace(judged(around(0.8)), preferences=named(items))
     comparisons = compare(results)
     page = build_report(results, comparisons)

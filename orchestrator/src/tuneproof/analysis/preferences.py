@@ -16,7 +16,7 @@ from tuneproof.results import Choice, Preference, StudyResults
 
 LIMITS = (-1.0, 1.0)
 
-_FOR_FIRST: dict[Choice, float] = {"first": 1.0, "tie": 0.0, "second": -1.0}
+_FOR_CELL: dict[Choice, float] = {"first": 1.0, "tie": 0.0, "second": -1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +33,24 @@ class ItemPreference:
 def item_preference(repeats: Sequence[tuple[Choice | None, Choice | None]]) -> ItemPreference:
     """What both orders show of one item.
 
-    With a and b what the judge chose in the two orders, 1 for the first answer, -1 for the second
-    and 0 for a tie, a repeat's score is (a - b)/2, because the cell's answer is first in the one
-    and second in the other, and its pull of the position is (a + b)/2. A judge that looks at the
-    position alone says the same in both, and gets score 0. Each is the mean over the repeats that
-    have both orders: one order alone would let the position into the score.
+    With a and b what the judge chose in the two orders, 1 for the cell's answer, -1 for the other
+    and 0 for a tie, a repeat's score is (a + b)/2, and the pull of the position (a - b)/2: the
+    cell's answer is shown first in the one, second in the other. A judge that looks at the position
+    alone chooses once each, and gives a score of 0. Each is the mean over the repeats that have
+    both orders: one order alone would let the position into the score.
 
     Args:
-        repeats: the choice with the cell's answer first, and with it second.
+        repeats: the choice with the cell's answer shown first, and with it shown second.
     """
     both = [
-        (_FOR_FIRST[first], _FOR_FIRST[second])
-        for first, second in repeats
-        if first is not None and second is not None
+        (_FOR_CELL[shown_first], _FOR_CELL[shown_second])
+        for shown_first, shown_second in repeats
+        if shown_first is not None and shown_second is not None
     ]
     if not both or 2 * len(both) < len(repeats):
         return ItemPreference(None, None)
     chosen = np.array(both)
-    return ItemPreference(float((chosen[:, 0] - chosen[:, 1]).mean() / 2.0), float(chosen.mean()))
+    return ItemPreference(float(chosen.mean()), float((chosen[:, 0] - chosen[:, 1]).mean() / 2.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,7 @@ def _preferred(
         position,
         interval_of(position, results.confidence, LIMITS),
         ties=float(np.mean([choice == "tie" for both in chosen for choice in both])),
-        # The same place in both orders is another answer.
-        reversed=float(np.mean([one == other != "tie" for one, other in chosen])),
+        reversed=float(np.mean([{one, other} == {"first", "second"} for one, other in chosen])),
         items=len(scores),
         unscored=len(given) - len(scores),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Choice = Literal["first", "second", "tie"]
-"""Of the two answers in the order in which the judge saw them."""
+"""The better one of a cell's answer, `first`, and what it is compared with, `second`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +18,5 @@ class Preference:
     item: str
     criterion: str
     repeats: tuple[tuple[Choice | None, Choice | None], ...]
-    """Of each repeat, what the judge chose with the cell's answer first, and with it second; None
-    where its reply could not be read."""
+    """Of each repeat, what the judge chose with the cell's answer shown first, and with it shown
+    second; None where its reply could not be read."""

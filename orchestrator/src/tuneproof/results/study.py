@@ -275,7 +275,7 @@ class JudgeCheck:
 
 @dataclass(frozen=True, slots=True)
 class LengthProbe:
-    """What a judge gives for length alone: the same content said once and said twice."""
+    """What a judge gives for length alone: the same content in two lengths."""
 
     criterion: str
     answers: int
@@ -286,6 +286,9 @@ class LengthProbe:
     standard_error: float | None
     """By CR2; None where all are in one cluster."""
     clusters: int
+    kind: str = "padded"
+    """`padded`: said once and said twice; `trimmed`: with an empty opening and close, and without
+    them."""
 
 
 @dataclass(frozen=True, slots=True)
