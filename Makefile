@@ -78,13 +78,13 @@ test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m 'not (faults or engines or e2e or slow or lint_k8s or cluster)'
 
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own, or are slow
-	$(BIN)/pytest -m '(engines or e2e or slow) and not (faults or cluster)' services tests
+	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
 	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
-	$(BIN)/pytest -m 'faults and not cluster'
+	$(PYTEST) -m 'faults and not cluster'
 
 test-cluster: $(STAMP)  ## Run the tests on a real Kubernetes cluster, which they start and purge (root)
 	$(BIN)/pytest -m cluster tests/cluster
