@@ -20,6 +20,7 @@ import yaml
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
+from tuneproof.cli.cluster.choosing import to_front
 from tuneproof.cli.main import app
 from tuneproof.data.telecom_grammar import Fact
 from tuneproof.sdk import SERVICES
@@ -131,11 +132,12 @@ def test_the_head_of_the_compose_file_names_what_exists() -> None:
 def check_command(arguments: list[str]) -> None:
     """Parses the arguments as the program would, without running anything."""
     command: Any = COMMAND
-    left = list(arguments)
+    left = to_front(arguments)
     while hasattr(command, "commands"):
-        options = {name for each in command.params for name in each.opts}
-        while left[0].startswith("-"):
-            assert left.pop(0) in options, arguments
+        options = {name: each for each in command.params for name in each.opts}
+        while left and left[0].startswith("-"):
+            assert left[0] in options, arguments
+            left = left[1 if options[left[0]].is_flag else 2 :]
         assert left[0] in command.commands, arguments
         command = command.commands[left.pop(0)]
     command.make_context("tuneproof", list(left))

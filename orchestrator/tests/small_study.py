@@ -143,7 +143,7 @@ class SmallStudy:
         """Writes the state folder's endpoints, as services started here do."""
         self.state.mkdir(exist_ok=True)
         names = ("retriever", "generator", "trainer", "judge")
-        content = {name: {"grpc": target} for name in names}
+        content = {name: {"grpc": target, "health": target} for name in names}
         (self.state / "endpoints.json").write_text(json.dumps(content))
 
     async def run(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from tuneproof.cli.asking import Asked
+from tuneproof.cli.cluster.choosing import endpoints_of
 from tuneproof.cli.console import out, say
 from tuneproof.cli.options import takes_options
 from tuneproof.prompts import rag_messages
@@ -58,11 +59,13 @@ def ask(
       tuneproof ask "What is the Alder 40 transmit power?"
 
       tuneproof ask "..." --corpus manual --adapter short@sha256:... --json
+
+      tuneproof ask "..." --context my-cluster --generator mistral-7b
     """
     if not question.strip():
         raise InvalidInput("the question is empty: give it in quotes after `tuneproof ask`")
     targets = {"retriever": retriever, "generator": asked.generator, "token": asked.token}
-    endpoints = Endpoints.discover(asked.state, targets)
+    endpoints = endpoints_of(asked.state, targets, ["retriever", "generator"])
 
     async def run() -> None:
         with span("ask"):

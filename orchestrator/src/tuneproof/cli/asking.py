@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from tuneproof.cli.cluster.choosing import endpoints_of
 from tuneproof.cli.console import give
 from tuneproof.cli.options import STATE, JsonOption, StateOption, TokenOption
 from tuneproof.sdk import Endpoints, GeneratorClient, JudgeClient, RetrieverClient, TrainerClient
@@ -24,7 +25,10 @@ class Asked:
 
     generator: Annotated[
         str,
-        typer.Option(help="host:port of the generator, or dns:///host:port for all its replicas."),
+        typer.Option(
+            help="host:port of the generator, or dns:///host:port for all its replicas; of a"
+            " cluster the name of a pool."
+        ),
     ] = ""
     token: TokenOption = ""
     state: StateOption = STATE
@@ -33,7 +37,8 @@ class Asked:
     @property
     def endpoints(self) -> Endpoints:
         """The addresses from options, environment and state folder."""
-        return Endpoints.discover(self.state, {"generator": self.generator, "token": self.token})
+        targets = {"generator": self.generator, "token": self.token}
+        return endpoints_of(self.state, targets, ["generator"])
 
     def run(self, work: Callable[[GeneratorClient], Awaitable[T]]) -> T:
         """Does some work with a client of that generator."""
@@ -56,7 +61,7 @@ class AskedRetriever:
     def run(self, work: Callable[[RetrieverClient], Awaitable[T]]) -> T:
         """Does some work with a client of that retriever."""
         targets = {"retriever": self.retriever, "token": self.token}
-        return _run(RetrieverClient, Endpoints.discover(self.state, targets), work)
+        return _run(RetrieverClient, endpoints_of(self.state, targets, ["retriever"]), work)
 
     def give(self, value: Any, shown: str | Callable[[], None]) -> None:
         """Prints the result as `console.give` does."""
@@ -75,7 +80,7 @@ class AskedTrainer:
     def run(self, work: Callable[[TrainerClient], Awaitable[T]]) -> T:
         """Does some work with a client of that trainer."""
         targets = {"trainer": self.trainer, "token": self.token}
-        return _run(TrainerClient, Endpoints.discover(self.state, targets), work)
+        return _run(TrainerClient, endpoints_of(self.state, targets, ["trainer"]), work)
 
     def give(self, value: Any, shown: str | Callable[[], None]) -> None:
         """Prints the result as `console.give` does."""

@@ -7,9 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tuneproof.cli import ask, doctor, gate, labels, loadtest, services, study
+from tuneproof.cli import ask, doctor, gate, labels, loadtest, operator, services, study
 from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
+from tuneproof.cli.cluster.choosing import (
+    NAMESPACE,
+    ContextOption,
+    NamespaceOption,
+    Root,
+    ViaOption,
+    chosen,
+)
 from tuneproof.cli.console import behaviour, plain_errors
 from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
@@ -24,8 +32,10 @@ from tuneproof.servicekit.tracing import tracing
 
 app = typer.Typer(
     name="tuneproof",
+    cls=Root,
     help="Does fine-tuning help your RAG system? Prove it before you ship the adapter.",
-    epilog="Example: tuneproof study run studies/demo.yaml --up",
+    epilog="Examples: tuneproof study run studies/demo.yaml --up;"
+    " tuneproof --context my-cluster ask 'What is new?'",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,6 +56,9 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     *,
+    context: ContextOption = "",
+    namespace: NamespaceOption = NAMESPACE,
+    via: ViaOption = "forward",
     debug: Annotated[bool, typer.Option(help="Show the traceback of a failure.")] = False,
     version: Annotated[  # noqa: ARG001 - the callback prints it
         bool,
@@ -54,6 +67,7 @@ def root(
 ) -> None:
     """Does fine-tuning help your RAG system? Prove it before you ship the adapter."""
     behaviour.debug = debug
+    chosen.context, chosen.namespace, chosen.via = context, namespace, via
 
 
 study.app.command("diff")(differing.diff_command)
@@ -85,6 +99,7 @@ app.command("gate")(gate.gate_command)
 app.command("up")(services.up)
 app.command("down")(services.down)
 app.command("doctor")(doctor.doctor)
+app.command("operator")(operator.operator_command)
 
 
 def main() -> None:

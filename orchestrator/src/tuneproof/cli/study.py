@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tuneproof.cli.cluster.choosing import in_cluster
+from tuneproof.cli.cluster.studying import reach_for
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
 from tuneproof.cli.options import (
     STATE,
@@ -80,7 +82,9 @@ MlflowOption = Annotated[
         help="Log the study to MLflow too: its tracking URI, such as http://127.0.0.1:5000.",
     ),
 ]
-TargetOption = Annotated[str, typer.Option(help="host:port of a running service.")]
+TargetOption = Annotated[
+    str, typer.Option(help="host:port of a running service; of a cluster's generator its pool.")
+]
 
 
 @app.command("run")
@@ -99,7 +103,10 @@ def run_command(
     rubric: RubricOption = None,
     artifacts: Annotated[
         str,
-        typer.Option(help="Artifact store of trainer and generator; by default <state>/artifacts."),
+        typer.Option(
+            help="Artifact store of trainer and generator; by default <state>/artifacts, of a"
+            " cluster that of its trainer."
+        ),
     ] = "",
     retriever: TargetOption = "",
     generator: TargetOption = "",
@@ -130,6 +137,8 @@ def run_command(
       tuneproof study run studies/bioasq.yaml --up --data 12B1_golden.json --looks 4
 
       tuneproof study run study.yaml --generator gpu1:47802 --trainer gpu1:47803 ...
+
+      tuneproof study run studies/pools.yaml --context my-cluster
     """
     targets = {"retriever": retriever, "generator": generator, "trainer": trainer, "judge": judge}
     request = Request(
@@ -295,6 +304,7 @@ def plan_command(
 def _check_flags(request: Request, artifacts: str, *, up: bool) -> None:
     named = [f"--{name}" for name in SERVICES if request.targets.get(name)]
     named += ["--artifacts"] if artifacts else []
+    named += ["--context"] if in_cluster() else []
     if up and named:
         raise InvalidInput(
             f"--up starts the services on this machine, which contradicts {', '.join(named)}:"
@@ -312,9 +322,13 @@ async def _run(
     keep_up: bool,
     planned: int,
 ) -> Chain:
-    external = not up and is_external(request, os.environ, prepared.sources)
+    external = not up and (in_cluster() or is_external(request, os.environ, prepared.sources))
     check_keys(prepared.spec, request.file, os.environ)
-    endpoints = Endpoints() if up else Endpoints.discover(request.state, request.targets)
+    if in_cluster():
+        reached = reach_for(prepared, request.targets, artifacts)
+        prepared, endpoints, artifacts = reached
+    else:
+        endpoints = Endpoints() if up else Endpoints.discover(request.state, request.targets)
     if not up:
         check_addresses(prepared, endpoints)
     identities = await identities_for(prepared, request, endpoints, external=external)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tuneproof.analysis.strata import KindName
 from tuneproof.servicekit.yamlfile import FileKind
 
 
@@ -40,7 +41,7 @@ class Policy(_Section):
 
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """δ by measure, in the measure's own units; without it, those of the study."""
-    strata: tuple[Literal["retrieved", "missed", "unanswerable", "unknown"], ...] = ()
+    strata: tuple[KindName, ...] = ()
     """Kinds of questions in each of which it must not be worse; over all it must not in any
     case."""
     tail: float = Field(default=0.025, gt=0, lt=0.5)

@@ -48,7 +48,7 @@ class Client:
             Unavailable: no address is known.
         """
         address = target or endpoints.target(cls.service)
-        return cls(address, token=endpoints.token, tls=endpoints.tls_of(cls.service))
+        return cls(address, token=endpoints.token, tls=endpoints.tls_of(cls.service, address))
 
     async def __aenter__(self) -> Self:
         return self

@@ -32,7 +32,9 @@ class Endpoints:
     health: Mapping[str, str] = field(default_factory=dict)
     """Health addresses of the services that this machine started, by service."""
     openai: str = ""
-    """Base URL of the OpenAI API of a generator that this machine started."""
+    """Base URL of the OpenAI API of a generator that this machine started, or forwards."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What a service is called where its address, the key, is a port that this machine forwards."""
 
     def target(self, service: str) -> str:
         """The address of a service.
@@ -48,9 +50,16 @@ class Endpoints:
             )
         return address
 
-    def tls_of(self, service: str) -> ClientTls | None:
-        """How to encrypt calls to a service."""
-        return None if service in self.health else self.tls
+    def name_of(self, address: str) -> str:
+        """What stays the same of an address: itself, or the name of what is forwarded."""
+        return self.names.get(address, address)
+
+    def tls_of(self, service: str, target: str = "") -> ClientTls | None:
+        """How to encrypt calls to a service, or to another target of its kind."""
+        if service in self.health or self.tls is None:
+            return None
+        name = self.names.get(target or getattr(self, service), "")
+        return self.tls.named(name) if name and not self.tls.server_name else self.tls
 
     @classmethod
     def discover(
@@ -94,7 +103,7 @@ class Endpoints:
         tls = ClientTls(Path(folder), server_name=name) if folder else None
         mine = local.get("generator", {})
         openai = mine.get("openai", "") if found["generator"] == mine.get("grpc") else ""
-        return cls(**found, token=token, tls=tls, health=health, openai=openai)
+        return cls(**found, token=token, tls=tls, health=health, openai=openai, names={})
 
 
 def variable_of(service: str) -> str:

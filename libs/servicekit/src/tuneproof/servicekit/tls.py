@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -192,6 +193,12 @@ class ClientTls:
         self._files = CertificateFolder(
             folder, ssl.PROTOCOL_TLS_CLIENT, needed={AUTHORITIES}, verified=True
         )
+
+    def named(self, server_name: str) -> ClientTls:
+        """The same with another name in the server's certificate."""
+        found = copy(self)
+        found.server_name = server_name
+        return found
 
     def now(self) -> Pem:
         """The files as they are; the same object until they change."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import typer
 
+from tuneproof.cli.cluster.choosing import endpoints_of
 from tuneproof.cli.options import STATE
-from tuneproof.sdk import Endpoints, RunInfo, TrainerClient
+from tuneproof.sdk import RunInfo, TrainerClient
 from tuneproof.servicekit.errors import TuneproofError
 
 _SECONDS = 2.0
@@ -21,7 +22,7 @@ def complete_run_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
     targets = {"trainer": given.get("trainer"), "token": given.get("token")}
 
     async def ask() -> list[RunInfo]:
-        found = Endpoints.discover(Path(given.get("state") or STATE), targets)
+        found = endpoints_of(Path(given.get("state") or STATE), targets, ["trainer"])
         async with TrainerClient.of(found) as client:
             return await client.list(timeout=_SECONDS)
 

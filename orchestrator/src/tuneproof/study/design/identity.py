@@ -159,7 +159,7 @@ async def identify_services(spec: StudySpec, endpoints: Endpoints, sources: Sour
         digest = sha256_of_json([*content, pool.chat_template_digest, pool.dtype])
         bases.append(ModelIdentity(base.name, pool.base_model, digest))
     judged = spec.judge is not None
-    target = endpoints.target("judge")
+    target = endpoints.name_of(endpoints.target("judge"))
     return Identities(
         model_name=bases[0].served,
         model=bases[0].content,

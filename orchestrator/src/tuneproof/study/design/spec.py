@@ -155,7 +155,7 @@ class JudgeCheckSpec(Section):
 
 
 class LengthCheckSpec(Section):
-    """The judge, on the same content said once and said twice."""
+    """The judge, on the same content padded and trimmed."""
 
     answers: int = Field(default=50, ge=2)
 

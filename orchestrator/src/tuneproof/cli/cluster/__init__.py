@@ -1,0 +1,1 @@
+"""Commands on a cluster, and the flags that send every other command there."""

@@ -1,0 +1,99 @@
+"""Why a pod is not Ready, in the words of scheduler, kubelet and container."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tuneproof.cluster.api import Cluster, Object, Refused
+from tuneproof.cluster.pods import is_ready
+
+_PULLS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_LAST_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a pod from being Ready."""
+
+    pod: str
+    reason: str
+    """One word: `Unschedulable`, `OOMKilled`, `ImagePullBackOff`, `FailedMount`, `NotReady` …"""
+    detail: str
+    """In words, with the pod's name."""
+    advice: str = ""
+
+
+def troubles_of(cluster: Cluster, pods: Iterable[Object]) -> list[Trouble]:
+    """One for each pod that is not Ready; of a Job's pods that has ended, none."""
+    return [
+        _trouble_of(cluster, pod)
+        for pod in pods
+        if not is_ready(pod) and pod["status"].get("phase") != "Succeeded"
+    ]
+
+
+def _trouble_of(cluster: Cluster, pod: Object) -> Trouble:
+    name, status = pod["metadata"]["name"], pod.get("status", {})
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            reason = condition.get("reason", "Unschedulable")
+            detail = f"{name} is not scheduled: {condition.get('message', reason)}"
+            return Trouble(name, reason, detail, "free resources, or change its requests")
+    states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    for one in states:
+        if trouble := _of_container(cluster, name, one):
+            return trouble
+    if mount := next(_mounts(cluster, name), ""):
+        return Trouble(name, "FailedMount", f"{name} waits: {mount}", "make what it mounts")
+    if "deletionTimestamp" in pod["metadata"]:
+        return Trouble(name, "Terminating", f"{name} ends")
+    return Trouble(
+        name,
+        "NotReady",
+        f"{name} is {status.get('phase', 'Pending')}, and its service is not ready yet",
+        f"kubectl --namespace {cluster.namespace} logs {name}",
+    )
+
+
+def _of_container(cluster: Cluster, pod: str, status: Object) -> Trouble | None:
+    state, before = status.get("state", {}), status.get("lastState", {})
+    waiting = state.get("waiting", {})
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in _PULLS:
+        advice = "build or push the image, or correct `images:` in the overlay"
+        return Trouble(pod, reason, f"{pod}: the image {status['image']} is not there", advice)
+    if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return Trouble(pod, reason, f"{pod}: {message}", "make it, or correct the overlay")
+    ended = state.get("terminated") or before.get("terminated")
+    if not ended or status.get("ready") or not ended.get("exitCode"):
+        return None
+    if ended.get("reason") == "OOMKilled":
+        advice = "raise its memory limit, or lower what it holds: docs/operations.md"
+        detail = f"{pod} was ended for its memory (OOMKilled), {status['restartCount']} restarts"
+        return Trouble(pod, "OOMKilled", detail, advice)
+    said = _last_words(cluster, pod, status["name"], previous="terminated" not in state)
+    detail = f"{pod} ended with {ended['exitCode']}, {status['restartCount']} restarts"
+    return Trouble(pod, reason or "Error", f"{detail}{f': {said}' if said else ''}")
+
+
+def _mounts(cluster: Cluster, pod: str) -> Iterator[str]:
+    """What the kubelet could not mount."""
+    try:
+        path = f"{cluster.path('events')}"
+        chosen = {"fieldSelector": f"involvedObject.name={pod},type=Warning"}
+        events = cluster.ask("GET", path, chosen)["items"]
+    except Refused:
+        return
+    for event in reversed(events):
+        if event["reason"] in ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"):
+            yield event["message"]
+
+
+def _last_words(cluster: Cluster, pod: str, container: str, *, previous: bool) -> str:
+    """The end of what a container said before it ended."""
+    try:
+        lines = cluster.log(pod, container, last=_LAST_LINES, previous=previous).splitlines()
+    except Refused:
+        return ""
+    return lines[-1].strip() if lines else ""
