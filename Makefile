@@ -33,7 +33,7 @@ GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURD
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer[kubernetes,tensorboard] services/judge orchestrator[api,datasets,kubernetes,pdf,sweep,tokens]
+    services/generator[cpu] services/trainer[kubernetes,tensorboard] services/judge orchestrator[api,datasets,kubernetes,operator,pdf,sweep,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
@@ -78,13 +78,13 @@ test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m 'not (faults or engines or e2e or slow or lint_k8s or cluster)'
 
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own, or are slow
-	$(BIN)/pytest -m '(engines or e2e or slow) and not (faults or cluster)' services tests
+	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
 	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
-	$(BIN)/pytest -m 'faults and not cluster'
+	$(PYTEST) -m 'faults and not cluster'
 
 test-cluster: $(STAMP)  ## Run the tests on a real Kubernetes cluster, which they start and purge (root)
 	$(BIN)/pytest -m 'cluster and not slow' tests/cluster
