@@ -19,7 +19,7 @@ OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-po
 """Components for a pool's folder; the others are for an overlay."""
 EVERYTHING = (
     *("training-jobs", "kueue", "s3", "tei-gpu", "weaviate"),
-    *("gateway", "network-policies", "observability"),
+    *("gateway", "network-policies", "observability", "adapters-crd"),
     *("gpu-dra", "inference-pool", "keda"),
 )
 """Components that go together."""

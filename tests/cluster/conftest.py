@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .cluster import HOST, Cluster
+from .control_plane import ControlPlane
 from .embeddings import embeddings
 from .images import INSTALLED, build, load
 from .installation import Installation, installation, make_weaviate
@@ -35,6 +36,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield one
     finally:
         one.purge()
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    kubectl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
+    """Kubernetes' own server, controllers and scheduler, with the custom resources of others."""
+    one = ControlPlane(kubectl, tmp_path_factory.mktemp("control-plane"))
+    try:
+        one.start()
+        definitions = Path(os.environ["TUNEPROOF_TOOLS"]) / "kubernetes/crds"
+        one.kubectl("apply", "--server-side", "-f", definitions)
+        one.until_defined()
+        yield one
+    finally:
+        one.stop()
 
 
 @pytest.fixture(scope="session")
