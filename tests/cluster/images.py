@@ -24,6 +24,7 @@ INSTALLED = {
     "tuneproof/generator:0.1.0": "generator",
 }
 """What the demo's installation runs, by name; each with its target of the Dockerfile."""
+LARGE = ("tuneproof/trainer:0.1.0", "tuneproof/generator:0.1.0")
 ALL = {**INSTALLED, "tuneproof/retriever:0.1.0": "retriever"}
 BASE = "localhost/tuneproof-base:bookworm"
 """Made of Debian's packages: no registry answers where these tests run."""
@@ -42,7 +43,7 @@ def build(folder: Path, *targets: str) -> None:
     known = ["buildah", "inspect", "--type", "image", BASE]
     if subprocess.run(known, capture_output=True, check=False).returncode:
         _run(FOLDER / "base.sh", BASE)
-    configuration, mounts = pip_here(folder)
+    configuration, mounts = pip_here(folder / f"pip-{targets[0]}.conf")
     flags = ["--isolation chroot", "--network host", "--quiet"]
     flags += [f"--volume {each}:{each}:ro" for each in mounts]
     settings = {
@@ -56,7 +57,7 @@ def build(folder: Path, *targets: str) -> None:
 
 def load(cluster: Cluster, name: str, folder: Path) -> None:
     """Gives a cluster's node an image, through a pipe: archives of them take gigabytes."""
-    pipe = folder / "image.tar"
+    pipe = folder / f"{name.replace('/', '-').replace(':', '-')}.tar"
     os.mkfifo(pipe)
     target = f"docker-archive:{pipe}:docker.io/{name}"
     pushed = ["buildah", "push", "--quiet", "--disable-compression", f"localhost/{name}", target]
@@ -66,7 +67,7 @@ def load(cluster: Cluster, name: str, folder: Path) -> None:
     pipe.unlink()
 
 
-def pip_here(folder: Path) -> tuple[Path, list[Path]]:
+def pip_here(path: Path) -> tuple[Path, list[Path]]:
     """How pip is configured on this machine, as one file, and what it names of the machine."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -75,7 +76,6 @@ def pip_here(folder: Path) -> tuple[Path, list[Path]]:
     for key, value in re.findall(r"^[\w:]+\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
         found.setdefault(key, value.replace(r"\n", " ").strip())
     lines = [f"{key} = {value}\n" for key, value in found.items()]
-    path = folder / "pip.conf"
     path.write_text("[global]\n" + "".join(lines))
     return path, sorted(_named(" ".join(found.values())))
 
