@@ -62,7 +62,11 @@ def load(cluster: Cluster, name: str, folder: Path) -> None:
     target = f"docker-archive:{pipe}:docker.io/{name}"
     pushed = ["buildah", "push", "--quiet", "--disable-compression", f"localhost/{name}", target]
     with subprocess.Popen(pushed, stdout=subprocess.DEVNULL) as pushing:
-        cluster.load(pipe)
+        try:
+            cluster.load(pipe)
+        except BaseException:
+            pushing.kill()  # It may wait for who reads the pipe.
+            raise
     assert pushing.returncode == 0
     pipe.unlink()
 
