@@ -102,7 +102,7 @@ def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The node has the images of the Dockerfile, and Weaviate's."""
     folder = tmp_path_factory.mktemp("images")
     # What all builds start with is made once; then one core has the small images, one the large.
-    build(folder, "judge")
+    build("judge")
     small = [name for name in INSTALLED if name not in LARGE]
     with ThreadPoolExecutor(2) as pool:
         for done in (
@@ -114,7 +114,7 @@ def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def _give(cluster: Cluster, names: Iterable[str], folder: Path) -> None:
     for name in names:
-        build(folder, INSTALLED[name])
+        build(INSTALLED[name])
         load(cluster, name, folder)
 
 

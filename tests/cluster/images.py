@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -32,27 +34,22 @@ SLOW = 1800
 """Seconds that the largest build may take where others use the machine too."""
 
 
-def build(folder: Path, *targets: str) -> None:
-    """Builds targets of the Dockerfile, of which buildah keeps the layers.
-
-    Args:
-        folder: for files.
-    """
+@cache
+def build(target: str) -> None:
+    """Builds a target of the Dockerfile, once in a session; buildah keeps the layers."""
     if shutil.which("buildah") is None or shutil.which("mmdebstrap") is None:
         pytest.skip("needs the Debian packages buildah and mmdebstrap")
     known = ["buildah", "inspect", "--type", "image", BASE]
     if subprocess.run(known, capture_output=True, check=False).returncode:
         _run(FOLDER / "base.sh", BASE)
-    configuration, mounts = pip_here(folder / f"pip-{targets[0]}.conf")
+    configuration, mounts = pip_here()
     flags = ["--isolation chroot", "--network host", "--quiet"]
     flags += [f"--volume {each}:{each}:ro" for each in mounts]
-    settings = {
-        "BASE": BASE,
-        "IMAGES": " ".join(targets),
-        "PIP_CONF": str(configuration),
-        "BUILD_FLAGS": " ".join(flags),
-    }
-    _run(FOLDER / "build.sh", **settings)
+    with NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(configuration)
+        file.flush()
+        settings = {"BASE": BASE, "IMAGES": target, "PIP_CONF": file.name}
+        _run(FOLDER / "build.sh", **settings, BUILD_FLAGS=" ".join(flags))
 
 
 def load(cluster: Cluster, name: str, folder: Path) -> None:
@@ -71,7 +68,7 @@ def load(cluster: Cluster, name: str, folder: Path) -> None:
     pipe.unlink()
 
 
-def pip_here(path: Path) -> tuple[Path, list[Path]]:
+def pip_here() -> tuple[str, list[Path]]:
     """How pip is configured on this machine, as one file, and what it names of the machine."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -80,8 +77,7 @@ def pip_here(path: Path) -> tuple[Path, list[Path]]:
     for key, value in re.findall(r"^[\w:]+\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
         found.setdefault(key, value.replace(r"\n", " ").strip())
     lines = [f"{key} = {value}\n" for key, value in found.items()]
-    path.write_text("[global]\n" + "".join(lines))
-    return path, sorted(_named(" ".join(found.values())))
+    return "[global]\n" + "".join(lines), sorted(_named(" ".join(found.values())))
 
 
 def _named(values: str) -> set[Path]:
