@@ -38,7 +38,6 @@ SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retr
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
 TORCH    := torch==2.13.0+cpu
-VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
 # How setup ends where a package is not to be had for this Python.
 no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could not reach its index." \
@@ -173,11 +172,8 @@ check-proto: proto  ## Fail when the committed stubs are not what proto/ gives
 	@test -z "$$(git status --porcelain libs/api/src)" || \
 	    { git status --short libs/api/src; echo "The stubs differ from proto/: run make proto and commit."; exit 1; }
 
-images:  ## Build the container images (needs docker; BASE=… is their base image)
-	for folder in services/retriever services/generator services/trainer services/judge orchestrator; do \
-	    docker build --file $$folder/Dockerfile --tag tuneproof/$${folder##*/}:$(VERSION) \
-	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
-	done
+images:  ## Build the container images; deploy/images/build.sh lists the variables
+	deploy/images/build.sh
 
 up: $(STAMP)  ## Start the four services on this machine and stay
 	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)
