@@ -122,7 +122,7 @@ async def test_an_endpoint_that_answers_429_gets_fewer_at_once(
     found = await asyncio.gather(*(ask(endpoint) for _ in range(100)))
     assert all(each.text == "Score: 3" for each in found)
     refused = sum(each.usage.requests - 1 for each in found)
-    assert refused < len(found)  # With 32 at once seven of eight are.
+    assert refused < 4 * len(found)  # With 32 at once, seven of eight are.
 
 
 def test_less_at_once_after_429_and_slowly_more_after_answers() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneproof.rubrics import Rubric, RubricShelf
+from tuneproof_judge.joint import render_joint
 from tuneproof_judge.material import MARK, cleaned
 from tuneproof_judge.pairs import render_pair
 from tuneproof_judge.prompt import Subject, render
@@ -89,6 +90,12 @@ def test_nor_in_a_comparison(subject: Subject, other: str) -> None:
         return render_pair(RUBRICS[1], each, second)
 
     check(make, subject)
+
+
+@settings(max_examples=max(1, EXAMPLES // 5))
+@given(subject=SUBJECTS)
+def test_nor_in_a_form_of_several_criteria(subject: Subject) -> None:
+    check(lambda each: render_joint(RUBRICS[1:4], each), subject)
 
 
 @given(text=st.text(alphabet="<>|/[]\\uff5csINT im_\\u200b\\u200d", max_size=40))

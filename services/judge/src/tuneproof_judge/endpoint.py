@@ -43,6 +43,10 @@ class ChatEndpoint(Protocol):
     def model(self) -> str:
         """Its name there."""
 
+    @property
+    def structured(self) -> bool:
+        """Whether forms are asked for by their JSON schema."""
+
     async def complete(
         self,
         prompt: str,
@@ -137,6 +141,10 @@ class OpenAIEndpoint:
     def model(self) -> str:
         return self._model
 
+    @property
+    def structured(self) -> bool:
+        return self._limits.structured
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
@@ -155,7 +163,7 @@ class OpenAIEndpoint:
     ) -> Completion:
         requests = 0
         asked = _body(prompt, seed, temperature, max_tokens)
-        asked |= _by_schema(form) if form and self._limits.structured else {}
+        asked |= _by_schema(form) if form else {}
         asked |= {"logprobs": True, "top_logprobs": _ALTERNATIVES} if probabilities else {}
         asked |= _going_on(prompt, begun) if begun else {}
 

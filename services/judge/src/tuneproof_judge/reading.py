@@ -158,7 +158,8 @@ class Reader:
             return more
 
         try:
-            form = schema_of(rubric.scores, rubric.reasoning)
+            by_schema = self.endpoint.structured
+            form = schema_of(rubric.scores, rubric.reasoning) if by_schema else None
             completion = await ask(max_tokens=rubric.max_tokens, form=form)
             spent.append(completion.usage)
             outcome = problem_of(completion, rubric.max_tokens) or find_score(
