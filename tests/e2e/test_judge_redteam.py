@@ -13,7 +13,7 @@ from tuneproof.data.telecom_grammar import draw_entity, draw_fact, draw_paramete
 
 from ..conftest import Running, tuneproof
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ITEMS = 10
 
