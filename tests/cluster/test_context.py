@@ -212,7 +212,11 @@ def test_the_doctor_tells_why_pods_are_not_ready(place: Scene) -> None:
     place.kubectl.apply(
         broken("unscheduled", container={"resources": huge}),
         broken("no-image", container={"image": "localhost/absent:1"}),
-        broken("no-secret", volumes=[*spec["volumes"], secret]),
+        broken(
+            "no-secret",
+            volumes=[*spec["volumes"], secret],
+            container={"volumeMounts": [{"name": "absent", "mountPath": "/absent"}]},
+        ),
         broken(
             "too-large",
             container={

@@ -73,7 +73,9 @@ def _of_container(cluster: Cluster, pod: str, status: Object) -> Trouble | None:
         advice = "raise its memory limit, or lower what it holds: docs/operations.md"
         detail = f"{pod} was ended for its memory (OOMKilled), {status['restartCount']} restarts"
         return Trouble(pod, "OOMKilled", detail, advice)
-    said = _last_words(cluster, pod, status["name"], previous="terminated" not in state)
+    said = ended.get("message", "") or _last_words(
+        cluster, pod, status["name"], previous="terminated" not in state
+    )
     detail = f"{pod} ended with {ended['exitCode']}, {status['restartCount']} restarts"
     return Trouble(pod, reason or "Error", f"{detail}{f': {said}' if said else ''}")
 

@@ -17,7 +17,7 @@ from tuneproof.cluster.forwarding import Forwarder
 from tuneproof.cluster.pods import is_ready
 from tuneproof.cluster.submission.bundle import unpack
 from tuneproof.cluster.submission.manifests import PREFIX, READER, Plan, reader_of
-from tuneproof.cluster.submission.progress import pods_of
+from tuneproof.cluster.submission.progress import progress_of
 from tuneproof.cluster.troubles import troubles_of
 from tuneproof.servicekit.errors import NotFound, Unavailable
 from tuneproof.study.state.snapshots import NAME, PORT
@@ -41,10 +41,7 @@ def fetch(cluster: Cluster, plan: Plan, folder: Path) -> Path:
     unpack(plan.bundle.packed, folder / "study")
     forwarder = Forwarder(cluster, "forward")
     try:
-        if any(is_ready(pod) for pod in pods_of(cluster, plan.name)):
-            selector = f"batch.kubernetes.io/job-name={PREFIX}{plan.name}"
-            _copy(cluster, forwarder, selector, folder / NAME)
-        else:
+        if not _from_its_pod(cluster, forwarder, plan, folder / NAME):
             _by_reader(cluster, forwarder, plan, folder / NAME)
     finally:
         forwarder.close()
@@ -63,6 +60,20 @@ def _move_data(state: Path, data: Path) -> None:
         )
 
 
+def _from_its_pod(cluster: Cluster, forwarder: Forwarder, plan: Plan, target: Path) -> bool:
+    """Whether the study runs, or will: then from its pod."""
+    if progress_of(cluster, plan.name).ended:
+        return False
+    try:
+        selector = f"batch.kubernetes.io/job-name={PREFIX}{plan.name}"
+        _copy(cluster, forwarder, selector, target)
+    except Unavailable:
+        if progress_of(cluster, plan.name).ended:  # meanwhile
+            return False
+        raise
+    return True
+
+
 def _by_reader(cluster: Cluster, forwarder: Forwarder, plan: Plan, target: Path) -> None:
     name = f"{PREFIX}{plan.name}-{secrets.token_hex(3)}"
     cluster.create("pods", reader_of(plan, name, _READER_SECONDS))
@@ -74,13 +85,14 @@ def _by_reader(cluster: Cluster, forwarder: Forwarder, plan: Plan, target: Path)
 
 def _copy(cluster: Cluster, forwarder: Forwarder, selector: str, target: Path) -> None:
     end = time.monotonic() + _SECONDS
-    while not any(is_ready(pod) for pod in cluster.list("pods", selector)):
-        if time.monotonic() > end:
-            why = "; ".join(
-                one.detail for one in troubles_of(cluster, cluster.list("pods", selector))
-            )
-            raise Unavailable(f"the state cannot be read: {why or 'its pod is gone'}")
+    pods = cluster.list("pods", selector)
+    while not any(is_ready(pod) for pod in pods):
+        phases = {pod["status"].get("phase") for pod in pods}
+        if time.monotonic() > end or (phases and phases <= {"Succeeded", "Failed"}):
+            why = "; ".join(one.detail for one in troubles_of(cluster, pods))
+            raise Unavailable(f"the state cannot be read yet: {why or 'its pod has ended'}")
         time.sleep(_PAUSE)
+        pods = cluster.list("pods", selector)
     (address,) = forwarder.open(selector, PORT)
     part = target.with_suffix(f".{os.getpid()}")
     while True:
