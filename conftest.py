@@ -1,7 +1,7 @@
 """For every test: its marks and its group by the fixtures that it uses, and two checks.
 
-`make test` runs two workers. Tests of one group run in one worker, one after the other, so that
-what a session fixture starts is started once. The longest groups start first.
+Two workers run the tests, but those on a cluster. Tests of one group run in one worker, one after
+the other, so that what a session fixture starts is started once. The longest groups start first.
 
 A test that starts a Python process without a mark that says so fails: `make test-quick` picks by
 marks. With TUNEPROOF_REQUIRE_ALL set, as in CI, a skipped test fails.

@@ -25,7 +25,7 @@ SCALE = Measure("accuracy", 1, 5, "points")
 
 def probe(item: int, cluster: str) -> Probe:
     asked = Question(f"q{item}", "?", ("a b c d",), ())
-    return Probe(asked, "a b", "a b In other words: a b", cluster)
+    return Probe(asked, "padded", "a b", "a b In other words: a b", cluster)
 
 
 def grade(score: float | None) -> Grade:
@@ -54,12 +54,20 @@ def test_a_study_probes_its_judge(tmp_path, capsys, monkeypatch) -> None:
             return await small.run(target)
 
     results = asyncio.run(run())
-    assert [one.criterion for one in results.length_probes] == ["accuracy", "completeness"]
+    assert [(one.criterion, one.kind) for one in results.length_probes] == [
+        (criterion, kind)
+        for criterion in ("accuracy", "completeness")
+        for kind in ("padded", "trimmed")
+    ]
     assert {one.answers for one in results.length_probes} == {5}
     # This judge counts words of the reference; it does not care how often they come.
     assert {one.points for one in results.length_probes} == {0.0}
     texts = [text for _, text in world.graded if "In other words:" in text]
     assert len(texts) >= 5
+    # Trimming takes away what it put there, and nothing else: what is left is judged too.
+    wrapped = [text for _, text in world.graded if text.startswith("Thank you")]
+    assert len(wrapped) == 5
+    assert {text.split("\n\n")[1] for text in wrapped} <= {text for _, text in world.graded}
     assert all(one.forms for one in results.judge_checks)
     asked = sum(world.grades.values())
     assert asyncio.run(run()).length_probes == results.length_probes
@@ -68,7 +76,7 @@ def test_a_study_probes_its_judge(tmp_path, capsys, monkeypatch) -> None:
     report = ["study", "report", str(small.file), "--state", str(small.state), "--json"]
     code, out, _ = invoke(capsys, monkeypatch, *report)
     assert code == 0
-    assert len(json.loads(out)["checks"]["length"]) == 2
+    assert len(json.loads(out)["checks"]["length"]) == 4
     shown = replace(
         results, length_probes=(LengthProbe("accuracy", 5, 0, 0.123, 0.04, 5),), judge_checks=()
     )

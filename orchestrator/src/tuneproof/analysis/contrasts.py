@@ -1,4 +1,4 @@
-"""Contrasts between comparisons: dose, model by arm, found or missed, wins beside means.
+"""Contrasts between comparisons: dose, model by arm, kinds of questions, wins beside means.
 
 All are exploratory: each interval holds by itself, and none gives a verdict.
 """
@@ -25,6 +25,7 @@ from tuneproof.analysis.intervals import (
 )
 from tuneproof.analysis.paired import paired
 from tuneproof.analysis.scores import answers_by_cell, measures_of
+from tuneproof.analysis.strata import known_by_heart
 from tuneproof.results import Answer, Cell, Measure, PrimaryComparison, StudyResults
 
 
@@ -33,7 +34,7 @@ class Contrast:
     """One number that several comparisons make together."""
 
     kind: str
-    """`slope`, `bend`, `models`, `passages` or `wins`."""
+    """`slope`, `bend`, `models`, `passages`, `by_heart` or `wins`."""
     name: str
     """For people, as `short: slope over log2 of the pairs`."""
     measure: str
@@ -45,12 +46,13 @@ class Contrast:
 
 def contrasts_of(results: StudyResults) -> tuple[Contrast, ...]:
     """Every contrast that the study's tuned cells allow, by the measures it compares by."""
-    known, answers = measures_of(results), answers_by_cell(results)
+    measures, answers = measures_of(results), answers_by_cell(results)
+    known = known_by_heart(results)
     names = dict.fromkeys(one.measure for one in results.primary)
     return tuple(
         contrast
         for name in names
-        for contrast in _Contrasts(results, known.of(name), answers).all()
+        for contrast in _Contrasts(results, measures.of(name), answers, known).all()
     )
 
 
@@ -126,6 +128,8 @@ class _Contrasts:
     results: StudyResults
     scale: Measure
     answers: Mapping[str, Mapping[str, Answer]]
+    known: Mapping[str, Mapping[str, bool]]
+    """`strata.known_by_heart`."""
 
     def all(self) -> Iterator[Contrast]:
         recipes: dict[tuple[str, str], dict[int, list[Cell]]] = {}
@@ -139,6 +143,7 @@ class _Contrasts:
             largest = sizes[max(sizes)]
             values = self._mean(largest)
             yield from self._passages(name, values)
+            yield from self._by_heart(model, name, values)
             yield from self._one("wins", f"{name}: net win rate", np.sign(values), None)
         for arm in dict.fromkeys(arm for _, arm in recipes):
             models = [model for model, other in recipes if other == arm]
@@ -174,20 +179,24 @@ class _Contrasts:
 
     def _passages(self, name: str, values: Floats) -> Iterator[Contrast]:
         """Questions whose evidence was found minus those whose evidence was missed."""
-        kinds = np.array([item.stratum for item in self.results.items])
-        known = np.isfinite(values) & np.isin(kinds, ("retrieved", "missed"))
-        found = between_groups(values[known], self._clusters()[known], kinds[known] == "retrieved")
+        names = {"retrieved": 1.0, "missed": 0.0}
+        group = np.array([names.get(item.stratum, np.nan) for item in self.results.items])
+        yield from self._groups("passages", f"{name}: evidence found minus missed", values, group)
+
+    def _by_heart(self, model: str, name: str, values: Floats) -> Iterator[Contrast]:
+        """Questions that the base model answers without passages minus the others."""
+        known = self.known.get(model, {})
+        group = np.array([known.get(item.id, np.nan) for item in self.results.items], dtype=float)
+        yield from self._groups("by_heart", f"{name}: known by heart minus not", values, group)
+
+    def _groups(self, kind: str, name: str, values: Floats, group: Floats) -> Iterator[Contrast]:
+        """The items whose group is 1 minus those whose group is 0; NaN is in neither."""
+        known = np.isfinite(values) & np.isfinite(group)
+        found = between_groups(values[known], self._clusters()[known], group[known] == 1.0)
         if found is not None:
             # The median of the clusters says nothing of two groups: no bound from what they share.
             interval = interval_of(found, self.results.confidence, None)
-            yield Contrast(
-                "passages",
-                f"{name}: evidence found minus missed",
-                self.scale.name,
-                found.difference,
-                interval,
-                found.items,
-            )
+            yield Contrast(kind, name, self.scale.name, found.difference, interval, found.items)
 
     def _one(self, kind: str, name: str, values: Floats, times: float | None) -> Iterator[Contrast]:
         known = np.isfinite(values)

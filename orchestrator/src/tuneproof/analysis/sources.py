@@ -1,4 +1,4 @@
-"""Did a cell stop using the passages? Scores and sources by what retrieval gave the prompt."""
+"""Did a cell stop using the passages? Scores and sources by kind of question (`strata`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from tuneproof.analysis.intervals import Estimate, Interval, Limits, estimate, interval_of
 from tuneproof.analysis.refusals import is_refusal
 from tuneproof.analysis.scores import answers_by_cell, measures_of, score_of
+from tuneproof.analysis.strata import KindName, kinds_of
 from tuneproof.analysis.wording import ItemWords
-from tuneproof.results import STRATA, Answer, ItemResult, StratumName, StudyResults
+from tuneproof.results import Answer, ItemResult, StudyResults
 
 SHARE_LIMITS = (-1.0, 1.0)
 """Lowest and highest difference of two shares."""
@@ -47,11 +48,13 @@ class SplitCell:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The questions of one stratum."""
+    """The questions of one kind."""
 
-    stratum: StratumName
+    stratum: KindName
     items: int
     cells: tuple[SplitCell, ...]
+    model: str = ""
+    """Whose knowledge decides; empty where retrieval does."""
 
 
 def splits_of(
@@ -60,7 +63,7 @@ def splits_of(
     against: Mapping[str, str],
     read: Sequence[ItemWords] | None = None,
 ) -> tuple[Split, ...]:
-    """The strata that have items, each with every cell.
+    """The kinds that have items, each with its cells.
 
     Args:
         measures: whose scores are compared.
@@ -71,12 +74,9 @@ def splits_of(
     limits = {name: measures_of(results).of(name).limits for name in measures}
     shares = _shares(answers, ItemWords.of_study(results) if read is None else read)
     found = []
-    for stratum in STRATA:
-        items = [item for item in results.items if item.stratum == stratum]
-        if not items:
-            continue
-        cells = []
-        for cell in results.cells:
+    for kind in kinds_of(results):
+        items, cells = kind.items, []
+        for cell in kind.cells:
             other = against.get(cell.name, "")
             mine, theirs = answers[cell.name], answers.get(other, {})
             texts = [mine[item.id].text for item in items if _is_there(mine.get(item.id))]
@@ -107,7 +107,7 @@ def splits_of(
                     refused=sum(map(is_refusal, texts)),
                 )
             )
-        found.append(Split(stratum, len(items), tuple(cells)))
+        found.append(Split(kind.name, len(items), tuple(cells), kind.model))
     return tuple(found)
 
 

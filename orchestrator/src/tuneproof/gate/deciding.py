@@ -8,16 +8,18 @@ study that stopped at an interim look is tested as that look demands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneproof.analysis import costs_by_cell, measures_of
 from tuneproof.analysis.comparisons import Comparison, compare_pair
 from tuneproof.analysis.families import at_this_look
 from tuneproof.analysis.paired import paired
+from tuneproof.analysis.strata import KindName, kinds_of
 from tuneproof.analysis.support import by_people, guaranteed_of, tail_at_looks
 from tuneproof.gate.policy import Policy
-from tuneproof.results import STRATA, Cell, PrimaryComparison, StudyResults
+from tuneproof.results import Cell, ItemResult, PrimaryComparison, StudyResults
+from tuneproof.results.certificate import read_certificate, why_not_certified
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -75,7 +77,8 @@ def decide(
     mine = _tuned(results, cell)
     margins = dict(policy.margin) or dict(results.margin)
     against, tail = results.baseline_of(mine), policy.tail / among
-    gate = _Gate(replace(results, margin=margins), policy, mine, against, tail)
+    items = {one.name: one.items for one in kinds_of(results) if one.model in ("", mine.model)}
+    gate = _Gate(replace(results, margin=margins), policy, mine, against, tail, items)
     checks = [] if complete else [Check("complete", False, "work is missing", "a finished study")]
     difference: float | None = None
     for measure in margins:
@@ -155,14 +158,15 @@ class _Gate:
     cell: Cell
     against: str
     tail: float
+    items: Mapping[KindName, tuple[ItemResult, ...]]
+    """By kind; without the kinds that have none."""
 
     def measure(self, measure: str) -> tuple[float | None, list[Check]]:
         """Not worse over all and in each stratum, rare losses, the judge."""
         everything, checks = self._over(self.results, measure, "")
-        for stratum in (name for name in STRATA if name in self.policy.strata):
-            items = tuple(one for one in self.results.items if one.stratum == stratum)
-            part = replace(self.results, items=items)
-            checks += self._over(part, measure, f", {stratum}")[1]
+        for stratum in self.policy.strata:
+            part = replace(self.results, items=self.items.get(stratum, ()))
+            checks += self._over(part, measure, f", {stratum.replace('_', ' ')}")[1]
         return everything, checks
 
     def _over(
@@ -216,9 +220,31 @@ class _Gate:
             return Check(f"{measure}: anchored in people", False, told, "labels")
         known = [one for one in self.results.judge_checks if one.criterion == measure]
         least = self.policy.judge.kappa
+        if not known and self.policy.judge.certificates:
+            return self._certified(measure)
         told = f"{known[0].weighted_kappa:.2f}" if known else "not tested, no labels"
         passed = bool(known) and known[0].weighted_kappa >= least
         return Check(f"{measure}: the judge's kappa", passed, told, f"{least:g} or more")
+
+    def _certified(self, measure: str) -> Check:
+        """The judge's certificate for the rubric by which the study was judged."""
+        digest = next(
+            (
+                answer.grade.criteria[measure].rubric_digest
+                for answer in self.results.answers
+                if answer.grade is not None and measure in answer.grade.criteria
+            ),
+            "",
+        )
+        problem = why_not_certified(
+            [read_certificate(path) for path in self.policy.judge.certificates],
+            judge_model=self.results.judge_model,
+            rubric_digest=digest,
+            kappa=self.policy.judge.kappa,
+        )
+        wanted = f"{self.policy.judge.kappa:g} or more"
+        name = f"{measure}: the judge's certificate"
+        return Check(name, not problem, problem or "certified", wanted)
 
     def cost(self) -> Iterator[Check]:
         """Of an answer, by that of what it is compared with."""

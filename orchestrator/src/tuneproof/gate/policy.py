@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tuneproof.analysis.strata import KindName
 from tuneproof.servicekit.yamlfile import FileKind
 
 
@@ -28,7 +30,10 @@ class JudgePolicy(_Section):
     require: Literal["certificate", "anchored"] = "certificate"
     """`certificate`: labels, or the judge's agreement with known scores; `anchored`: labels."""
     kappa: float = Field(default=0.6, gt=0, le=1)
-    """Least weighted κ of the judge with known scores."""
+    """Least κ of the judge with known scores, or in its certificate."""
+    certificates: tuple[Path, ...] = ()
+    """Files of `tuneproof judge calibrate`, relative to the policy's file: they count where the
+    study knows no right scores."""
 
 
 class Policy(_Section):
@@ -36,7 +41,7 @@ class Policy(_Section):
 
     margin: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """δ by measure, in the measure's own units; without it, those of the study."""
-    strata: tuple[Literal["retrieved", "missed", "unanswerable", "unknown"], ...] = ()
+    strata: tuple[KindName, ...] = ()
     """Kinds of questions in each of which it must not be worse; over all it must not in any
     case."""
     tail: float = Field(default=0.025, gt=0, lt=0.5)
@@ -57,9 +62,16 @@ class Policy(_Section):
     """The same, by that of what it is compared with."""
 
 
-load_policy = FileKind(
+_POLICY_FILE = FileKind(
     Policy,
     noun="a gate's policy",
     expected="a policy such as `margin: {accuracy: 0.25}`",
-).load
-"""Reads a policy's file; one message lists all its mistakes."""
+)
+
+
+def load_policy(path: Path) -> Policy:
+    """Reads a policy's file; one message lists all its mistakes."""
+    found = _POLICY_FILE.load(path)
+    paths = tuple(path.parent / each for each in found.judge.certificates)
+    judge = found.judge.model_copy(update={"certificates": paths})
+    return found.model_copy(update={"judge": judge})

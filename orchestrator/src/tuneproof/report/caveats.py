@@ -9,7 +9,7 @@ from typing import Literal
 from tuneproof.analysis import Comparisons, Verdict, measures_of, repeats_by_cell
 from tuneproof.report.findings import RECIPE_SEEDS, findings, speaks_of_the_recipe
 from tuneproof.report.numbers import confidence, percent, phrase_of, plain
-from tuneproof.report.support import disagreements, wins_apart
+from tuneproof.report.support import disagreements, preferences_apart, wins_apart
 from tuneproof.results import CriterionGrade, StudyResults
 
 WEAK_KAPPA = 0.6
@@ -49,6 +49,7 @@ def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, .
     """All caveats, the gravest first; the same on the terminal, in the JSON and in the report."""
     cautions = [*disagreements(results, comparisons), *_nature(results), *_quality(results)]
     notes = [*results.notes, *wins_apart(results, comparisons)]
+    notes += preferences_apart(results, comparisons)
     share, text = _lost_repeats(results)
     if 0.0 < share < FEW:
         notes.append(text)

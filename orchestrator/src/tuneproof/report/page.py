@@ -39,7 +39,13 @@ from tuneproof.report.findings import findings, headline, sentence_of
 from tuneproof.report.forgetting import forgetting_rows
 from tuneproof.report.plots import SCATTER_HEIGHT, forests, scatter, sparkline
 from tuneproof.report.questions import questions_of
-from tuneproof.report.support import agreement_lines, contrast_rows, seed_rows, support_rows
+from tuneproof.report.support import (
+    agreement_lines,
+    contrast_rows,
+    preference_rows,
+    seed_rows,
+    support_rows,
+)
 from tuneproof.results import Answer, Cell, StudyResults
 
 COLOURS = 8
@@ -85,6 +91,7 @@ def build_report(results: StudyResults, comparisons: Comparisons) -> str:
             agreement=list(agreement_lines(results)),
             seeds=seed_rows(results, comparisons),
             contrasts=contrast_rows(results),
+            preferences=preference_rows(results),
             measures=measures,
             sentence_of=sentence_of,
             primary_measures=primary_measures(results),

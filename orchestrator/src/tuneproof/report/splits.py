@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuneproof.analysis import Change, Split, SplitCell
+from tuneproof.analysis.strata import KindName
 from tuneproof.report.findings import NAMED_CELLS, join
 from tuneproof.report.numbers import NONE, plain, signed
-from tuneproof.results import Cell, StratumName, StudyResults
+from tuneproof.results import Cell, StudyResults
 
-TITLES: Mapping[StratumName, str] = {
+TITLES: Mapping[KindName, str] = {
     "retrieved": "A gold passage was retrieved",
     "missed": "No gold passage was retrieved",
     "unanswerable": "The documents do not answer",
     "unknown": "Gold not known",
+    "by_heart": "The base model knows the answer without passages",
+    "not_by_heart": "It does not know the answer without passages",
 }
 
 _READ = ("retrieved", "unknown")

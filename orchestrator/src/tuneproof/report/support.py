@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneproof.analysis import Comparison, Comparisons
+from tuneproof.analysis import Comparison, Comparisons, Verdict
 from tuneproof.analysis.contrasts import against_wins, contrasts_of
 from tuneproof.analysis.intervals import Interval
+from tuneproof.analysis.preferences import Preferred, preferences_of
 from tuneproof.analysis.raters import Agreement, Bias, agreements_of
 from tuneproof.analysis.seeds import OverSeeds, over_seeds_of
 from tuneproof.analysis.support import ByPeople, Guaranteed, Support, supports_of
-from tuneproof.report.numbers import decimals_of, label_of, plain, signed
+from tuneproof.report.numbers import decimals_of, label_of, percent, plain, signed
 from tuneproof.results import StudyResults
 
 
@@ -88,6 +89,40 @@ def contrast_rows(results: StudyResults) -> tuple[tuple[str, str], ...]:
     )
 
 
+def preference_rows(results: StudyResults) -> tuple[tuple[str, str], ...]:
+    """Each pair of cells that the judge compared: its name and criterion, and what it preferred."""
+    labels = {cell.name: cell.label for cell in results.cells}
+    return tuple(
+        (
+            f"{labels[one.cell]} or {labels[one.against]} \N{MIDDLE DOT} {label_of(one.criterion)}",
+            f"net preference {signed(one.net.difference)}{_span(one.interval, 2)} over"
+            f" {one.items} questions, {percent(one.ties)} ties; the first answer's advantage"
+            f" {signed(one.position.difference)}{_span(one.position_interval, 2)}, in"
+            f" {percent(one.reversed)} of the repeats the order decided"
+            + (f"; {one.unscored} questions unscored" if one.unscored else ""),
+        )
+        for one in preferences_of(results)
+    )
+
+
+def preferences_apart(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
+    """A sentence for each verdict that the same judge's preferences surely contradict."""
+    found = {(one.cell, one.against, one.criterion): one for one in preferences_of(results)}
+    for one in comparisons.primary:
+        other = found.get((one.cell, one.against, one.measure))
+        if other is None or other.interval is None:
+            continue
+        low, high = other.interval.low, other.interval.high
+        if (one.verdict is Verdict.BETTER and high < 0.0) or (
+            one.verdict is Verdict.WORSE and low > 0.0
+        ):
+            yield (
+                f"{one.cell}, {label_of(one.measure)}: {one.words} by the judge's scores, but asked"
+                " which answer is better the judge prefers the other"
+                f" ({signed(other.net.difference)}{_span(other.interval, 2)})."
+            )
+
+
 def disagreements(results: StudyResults, comparisons: Comparisons) -> Iterator[str]:
     """A sentence for each verdict of the judge that people do not bear out."""
     if not results.labels:
@@ -108,6 +143,7 @@ def support_json(results: StudyResults, comparisons: Comparisons) -> dict[str, A
         "support": [_support(one) for one in supports_of(results, comparisons)],
         "agreement": [_agreement(one) for one in agreements_of(results)],
         "contrasts": contrasts_of(results),
+        "preferences": [_preferred(one) for one in preferences_of(results)],
         "recipes": [_recipe(one) for one in over_seeds_of(results, comparisons)],
     }
 
@@ -207,6 +243,22 @@ def _support(one: Support) -> dict[str, Any]:
         },
         "guaranteed": bounds
         and {"lower": bounds.lower, "points": bounds.points, "severe_loss": bounds.severe},
+    }
+
+
+def _preferred(one: Preferred) -> dict[str, Any]:
+    return {
+        "cell": one.cell,
+        "against": one.against,
+        "criterion": one.criterion,
+        "net": one.net.difference,
+        "interval": one.interval,
+        "position": one.position.difference,
+        "position_interval": one.position_interval,
+        "ties": one.ties,
+        "reversed": one.reversed,
+        "items": one.items,
+        "unscored": one.unscored,
     }
 
 

@@ -2,6 +2,7 @@
 
 from tuneproof.results.labels import Rating, pair_digest
 from tuneproof.results.measure import ANSWER_WORDS, LEXICAL, Measure
+from tuneproof.results.preferences import Choice, Preference
 from tuneproof.results.study import (
     STRATA,
     Alone,
@@ -33,6 +34,7 @@ __all__ = [
     "Alone",
     "Answer",
     "Cell",
+    "Choice",
     "CriterionGrade",
     "Grade",
     "ItemResult",
@@ -41,6 +43,7 @@ __all__ = [
     "Looks",
     "Measure",
     "Model",
+    "Preference",
     "Prices",
     "PrimaryComparison",
     "Rating",

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from tuneproof.results.labels import Rating
 from tuneproof.results.measure import Measure
+from tuneproof.results.preferences import Preference
 
 StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
 STRATA: tuple[StratumName, ...] = get_args(StratumName)
@@ -217,6 +218,8 @@ class Cell:
     """Another system answered; the base model did not."""
     model: str = ""
     """Name of its `Model`."""
+    closed_book: bool = False
+    """The untuned base model answers the question alone, without passages and examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +275,7 @@ class JudgeCheck:
 
 @dataclass(frozen=True, slots=True)
 class LengthProbe:
-    """What a judge gives for length alone: the same content said once and said twice."""
+    """What a judge gives for length alone: the same content in two lengths."""
 
     criterion: str
     answers: int
@@ -283,6 +286,9 @@ class LengthProbe:
     standard_error: float | None
     """By CR2; None where all are in one cluster."""
     clusters: int
+    kind: str = "padded"
+    """`padded`: said once and said twice; `trimmed`: with an empty opening and close, and without
+    them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +363,8 @@ class StudyResults:
     """By criterion, in the order of `criteria`; empty without a probe."""
     looks: Looks | None = None
     """None where the study is read once, at its end."""
+    preferences: tuple[Preference, ...] = ()
+    """Which of two answers the judge prefers; empty where it was not asked."""
     adjustment: str = "bonferroni"
     """How the primary comparisons share the error: `bonferroni`, `holm` or `sequence`."""
 

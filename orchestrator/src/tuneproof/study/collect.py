@@ -34,7 +34,7 @@ from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
 from tuneproof.study.steps.forgetting import failures_of, forgetting_tasks, scores_of
-from tuneproof.study.steps.probing import length_probe
+from tuneproof.study.steps.probing import length_probes
 from tuneproof.study.steps.timing import alone_of, timed_tasks
 
 
@@ -153,6 +153,7 @@ def _cells(chain: Chain) -> tuple[Cell, ...]:
             forgetting=scores_of(forgotten.get(cell.name)),
             imported=cell.arm.imported is not None,
             model=model_name(chain, cell.model),
+            closed_book=cell.arm.closed_book,
         )
         for cell in chain.plan.cells
     )
@@ -267,8 +268,8 @@ def _length_probes(chain: Chain) -> tuple[LengthProbe, ...]:
     tasks = dict(enumerate(chain.form_grades()[len(chain.forms) :]))
     found = {at: grade_from_json(output) for at, output in chain.state.outputs(tasks).items()}
     both = [(found.get(2 * at), found.get(2 * at + 1)) for at in range(len(chain.probes))]
-    probed = [length_probe(one, chain.probes, both) for one in chain.identities.measures]
-    return tuple(one for one in probed if one is not None)
+    measures = chain.identities.measures
+    return tuple(one for each in measures for one in length_probes(each, chain.probes, both))
 
 
 def _notes(chain: Chain, answers: tuple[Answer, ...], models: list[str]) -> tuple[str, ...]:

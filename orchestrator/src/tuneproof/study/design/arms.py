@@ -140,6 +140,12 @@ class ArmSpec(Section):
     models: SomeModels = ()
     """The bases that have this arm; empty: every base."""
 
+    @property
+    def closed_book(self) -> bool:
+        """Whether the untuned base model is asked, without passages and examples."""
+        others = (self.tune, self.examples, self.imported)
+        return self.context == "none" and others == (None, None, None)
+
     def recipes(self, study: Hyperparameters) -> list[tuple[str, Hyperparameters]]:
         """The arm under its name, or, with a grid, each of its combinations under its own."""
         if self.tune is None:

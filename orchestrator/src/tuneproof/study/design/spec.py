@@ -105,6 +105,10 @@ class JudgeSpec(Section):
     repeats: int = Field(default=10, ge=1, le=100)
     seed: int = Field(default=1, ge=0, le=LARGEST_SEED)
     temperature: float = Field(default=1.0, ge=0, le=2)
+    certificates: tuple[Path, ...] = ()
+    """Files of `tuneproof judge calibrate`, relative to the study file; with any, the study does
+    not begin unless each rubric has one by this judge with at least `kappa`."""
+    kappa: float = Field(default=0.6, gt=0, le=1)
 
 
 class PrimarySpec(Section):
@@ -151,7 +155,7 @@ class JudgeCheckSpec(Section):
 
 
 class LengthCheckSpec(Section):
-    """The judge, on the same content said once and said twice."""
+    """The judge, on the same content padded and trimmed."""
 
     answers: int = Field(default=50, ge=2)
 

@@ -1,10 +1,17 @@
-"""The judge's taste for length: the same content, said once and said twice."""
+"""The judge's taste for length: the same content, shorter and longer.
+
+Padding and trimming are measured apart, for a judge may reward the one and not punish the other.
+Neither changes the content. A padded answer says all of it a second time. A trimmed one is an
+answer with an empty opening and close, as models write them, of which both are taken away. What a
+study's own answers say is never cut: a program cannot tell which of their words carry content.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,6 +23,10 @@ _FEWEST_WORDS = 4
 """Of the part of a reference that is judged; shorter references are judged whole."""
 
 _AGAIN = "In other words:"
+_OPENING = "Thank you for your question. Here is the answer that you asked for:"
+_CLOSE = "I hope that this answers your question. Please ask again if you need anything else."
+
+ProbeKind = Literal["padded", "trimmed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +34,14 @@ class Probe:
     """One content in two lengths."""
 
     asked: Question
+    kind: ProbeKind
     short: str
     long: str
     cluster: str
 
 
 def probes_of(plan: Plan) -> tuple[Probe, ...]:
-    """The first half of each of the first references, once and twice.
+    """The first half of each of the first references: bare, said twice, and in empty words.
 
     Half of a right answer is neither right nor wrong throughout, so the scale leaves room on both
     sides. No passage is shown: what is said alone shall count. Empty without a judge or a probe.
@@ -43,8 +55,29 @@ def probes_of(plan: Plan) -> tuple[Probe, ...]:
         words = references[0].split()
         half = " ".join(words[: max(len(words) // 2, min(len(words), _FEWEST_WORDS))])
         asked = Question(item.id, item.question, references, ())
-        found.append(Probe(asked, half, f"{half}\n\n{_AGAIN} {half}", plan.clusters[item.id]))
+        longer: dict[ProbeKind, str] = {
+            "padded": f"{half}\n\n{_AGAIN} {half}",
+            "trimmed": f"{_OPENING}\n\n{half}\n\n{_CLOSE}",
+        }
+        found += [
+            Probe(asked, kind, half, text, plan.clusters[item.id]) for kind, text in longer.items()
+        ]
     return tuple(found)
+
+
+def length_probes(
+    measure: Measure, probes: Sequence[Probe], grades: Sequence[tuple[Grade | None, Grade | None]]
+) -> list[LengthProbe]:
+    """`length_probe` of each kind that has answers."""
+    found = []
+    for kind in get_args(ProbeKind):
+        of_kind = [place for place, probe in enumerate(probes) if probe.kind == kind]
+        one = length_probe(
+            measure, [probes[place] for place in of_kind], [grades[place] for place in of_kind]
+        )
+        if one is not None:
+            found.append(replace(one, kind=kind))
+    return found
 
 
 def length_probe(
