@@ -34,6 +34,7 @@ ACCURACY = RubricShelf.load().get("accuracy@1")
 LEVELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(LEVELS)
 def test_agreement_equals_scikit_learns_and_scipys(pairs: list[tuple[int, int]]) -> None:
@@ -66,6 +67,7 @@ def test_of_a_mean_the_jackknife_is_the_textbooks_variance() -> None:
     assert jackknife(lambda at: 0.0, np.arange(9), 0.95) is None
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_widen_with_clusters() -> None:
     random = np.random.default_rng(5)
     covered = 0
@@ -95,6 +97,7 @@ def real(name: str, criterion: str = "accuracy") -> calibration.LabelledSet:
         pytest.skip(f"no data: {error}")
 
 
+@pytest.mark.slow
 def test_lexical_match_on_evouna() -> None:
     labelled = real("evouna")
     (words,) = calibration.beside(labelled)
