@@ -10,6 +10,7 @@ import typer
 from tuneproof.cli import ask, doctor, gate, labels, loadtest, operator, services, study
 from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
+from tuneproof.cli.cluster import submitting
 from tuneproof.cli.cluster.choosing import (
     NAMESPACE,
     ContextOption,
@@ -74,6 +75,10 @@ study.app.command("diff")(differing.diff_command)
 study.app.command("export")(exporting.export_command)
 study.app.command("import")(importing.import_command)
 study.app.command("gc")(sweeping.gc_command)
+study.app.command("submit")(submitting.submit_command)
+study.app.command("submitted")(submitting.submitted_command)
+study.app.command("logs")(submitting.logs_command)
+study.app.command("cancel")(submitting.cancel_command)
 study.app.add_typer(labels.app, name="label")
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
