@@ -49,7 +49,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images verify-images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster bench-retrieve verify-retrieve bench-judge bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images verify-images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -77,7 +77,7 @@ test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m 'not (faults or engines or e2e or slow or lint_k8s or cluster)'
 
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own, or are slow
-	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services tests
+	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services orchestrator tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
 	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'
@@ -123,6 +123,9 @@ bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its st
 
 verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
 	$(BIN)/python benchmarks/retrieve_scale.py
+
+bench-judge: $(STAMP)  ## Measure what the judge saves of prompts and time, and what it costs beside its engine
+	$(BIN)/python benchmarks/judge.py
 
 bench-report: $(STAMP)  ## Measure the size of a report of 10,000 answers, and how soon a browser shows it
 	$(BIN)/python benchmarks/report.py

@@ -26,7 +26,7 @@ from .cluster import HOST, Cluster
 from .scene import PYTHON, Scene, scene
 from .training import job_of
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 Labels = Mapping[str, str]
 Edge = tuple[str, str, int]
