@@ -95,7 +95,12 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         },
         **_fields(results, "retrieval", "provenance", "stage_seconds", "prices"),
     }
-    plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
+    return json_values(value)
+
+
+def json_values(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Dataclasses and enums among the values as what JSON has."""
+    plain: dict[str, Any] = _JSON.dump_python(dict(value), mode="json")
     return plain
 
 
