@@ -20,16 +20,9 @@ from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Wro
 
 N = TypeVar("N", bound=Hashable)
 Kind = Literal[
-    "corpus",
-    "retrieval",
-    "training",
-    "answer",
-    "grade",
-    "comparison",
-    "pool",
-    "timing",
+    "corpus", "retrieval", "training", "answer", "grade", "comparison", "pool", "timing",
     "forgetting",
-]
+]  # fmt: skip
 """The reader's and the judge's checks are answers and grades too."""
 
 FILE_NAME = "study.sqlite"
