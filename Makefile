@@ -33,12 +33,11 @@ GPU_PATH    = $(shell ls -d $(CURDIR)/libs/*/src $(CURDIR)/services/*/src $(CURD
 STATISTICS_FLAGS ?=
 
 PROJECTS := libs/api libs/servicekit[otel] libs/adapters[s3] libs/rubrics services/retriever[lancedb,local-embed,openai,tei,weaviate] \
-    services/generator[cpu] services/trainer[kubernetes,tensorboard] services/judge orchestrator[api,datasets,kubernetes,pdf,sweep,tokens]
+    services/generator[cpu] services/trainer[kubernetes,tensorboard] services/judge orchestrator[api,datasets,kubernetes,operator,pdf,sweep,tokens]
 SOURCES  := libs/servicekit/src libs/adapters/src libs/rubrics/src services/retriever/src services/generator/src \
     services/trainer/src services/judge/src orchestrator/src demo
 PROTOS   := $(shell cd proto && find tuneproof -name '*.proto' | sort)
 TORCH    := torch==2.13.0+cpu
-VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' orchestrator/pyproject.toml)
 
 # How setup ends where a package is not to be had for this Python.
 no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could not reach its index." \
@@ -50,7 +49,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap bench-retrieve verify-retrieve bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster bench-retrieve verify-retrieve bench-judge bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -78,7 +77,7 @@ test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m 'not (faults or engines or e2e or slow or lint_k8s or cluster)'
 
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own, or are slow
-	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services tests
+	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services orchestrator tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
 	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'
@@ -87,7 +86,10 @@ test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment th
 	$(PYTEST) -m 'faults and not cluster'
 
 test-cluster: $(STAMP)  ## Run the tests on a real Kubernetes cluster, which they start and purge (root)
-	$(BIN)/pytest -m cluster tests/cluster
+	$(BIN)/pytest -m 'cluster and not slow' tests/cluster
+
+verify-cluster: $(STAMP)  ## Update and drain all generators of a pool on a real cluster under load (root)
+	$(BIN)/pytest -m cluster tests/cluster/test_pool.py
 
 bench-doors: $(STAMP)  ## Measure the generator's two doors against vLLM's own server
 	$(BIN)/python benchmarks/doors.py
@@ -121,6 +123,9 @@ bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its st
 
 verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
 	$(BIN)/python benchmarks/retrieve_scale.py
+
+bench-judge: $(STAMP)  ## Measure what the judge saves of prompts and time, and what it costs beside its engine
+	$(BIN)/python benchmarks/judge.py
 
 bench-report: $(STAMP)  ## Measure the size of a report of 10,000 answers, and how soon a browser shows it
 	$(BIN)/python benchmarks/report.py
@@ -167,11 +172,8 @@ check-proto: proto  ## Fail when the committed stubs are not what proto/ gives
 	@test -z "$$(git status --porcelain libs/api/src)" || \
 	    { git status --short libs/api/src; echo "The stubs differ from proto/: run make proto and commit."; exit 1; }
 
-images:  ## Build the container images (needs docker; BASE=… is their base image)
-	for folder in services/retriever services/generator services/trainer services/judge orchestrator; do \
-	    docker build --file $$folder/Dockerfile --tag tuneproof/$${folder##*/}:$(VERSION) \
-	        $(if $(BASE),--build-arg BASE=$(BASE)) . || exit 1; \
-	done
+images:  ## Build the container images; deploy/images/build.sh lists the variables
+	deploy/images/build.sh
 
 up: $(STAMP)  ## Start the four services on this machine and stay
 	$(BIN)/tuneproof up $(STUDY) --state $(STATE) $(filter-out --rubric accuracy@1 completeness@1,$(STUDY_FLAGS)) $(STORE_FLAGS)

@@ -120,3 +120,11 @@ def _free_ports() -> tuple[int, int]:
             other.bind(("127.0.0.1", port + 1))
             return port, port + 1
     sys.exit("no free ports")
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port

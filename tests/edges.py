@@ -17,6 +17,7 @@ EDGES = frozenset(
         *(("a client", service, 50051) for service in SERVICES),
         ("a client", "generator", 8000),
         ("judge", "generator", 8000),
+        ("adapter-operator", "generator", 50051),
         ("retriever", "weaviate", 8080),
         ("retriever", "weaviate", 50051),
         ("retriever", "tei", 8080),
@@ -25,3 +26,6 @@ EDGES = frozenset(
     }
 )
 """Source, target and TCP port."""
+
+OF_API = ("trainer", "picker", "adapter-operator")
+"""Who calls the cluster's API."""

@@ -19,7 +19,7 @@ OF_POOLS = ("gpu", "gpu-dra", "gateway-pool", "keda", "inference-pool", "mtls-po
 """Components for a pool's folder; the others are for an overlay."""
 EVERYTHING = (
     *("training-jobs", "kueue", "s3", "tei-gpu", "weaviate"),
-    *("gateway", "network-policies", "observability"),
+    *("gateway", "network-policies", "observability", "adapters-crd"),
     *("gpu-dra", "inference-pool", "keda"),
 )
 """Components that go together."""
@@ -86,7 +86,7 @@ def write(folder: Path, **content: Any) -> None:
     """A folder's kustomization; the paths of resources and components are made relative to it."""
     folder.mkdir(parents=True, exist_ok=True)
     for key in ("resources", "components"):
-        content[key] = [os.path.relpath(path, folder) for path in content[key]]
+        content[key] = [os.path.relpath(path, folder) for path in content.get(key, ())]
     content = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **content}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
 

@@ -80,7 +80,7 @@ def test_each_service_runs_the_image_of_this_version_and_can_be_built() -> None:
     for name, service in found.items():
         assert service["image"] == f"tuneproof/{name}:{project['version']}"
         assert service["pull_policy"] == "build"
-        assert service["build"]["dockerfile"] == f"services/{name}/Dockerfile"
+        assert service["build"]["target"] == name
         declared = (ROOT / service["build"]["dockerfile"]).read_text("utf-8")
         for argument, value in service["build"]["args"].items():
             assert f"\nARG {argument}={value}\n" in declared

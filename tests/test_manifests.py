@@ -31,7 +31,8 @@ SERVICES = ("retriever", "generator", "trainer", "judge")
 USER = 10001
 GPU = "nvidia.com/gpu"
 
-CLUSTERWIDE = {"Namespace", "ClusterQueue", "ResourceFlavor"}
+CLUSTERWIDE = {"Namespace", "ClusterQueue", "ResourceFlavor", "CustomResourceDefinition"}
+CLUSTERWIDE |= {"ClusterRole", "ClusterRoleBinding"}
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -207,10 +208,20 @@ def test_a_pod_with_gpus_finds_its_node_and_never_waits_for_the_one_that_it_repl
             assert sum(counts.values()) == wanted
 
 
+def test_connections_end_so_that_clients_find_new_pods_and_certificates(
+    manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for workload, _, container in pods(manifests, *WORKLOADS):
+        if (service := role(workload)) in SERVICES:
+            settings = settings_with(service, variables_of(manifests, container), monkeypatch)
+            assert settings.max_connection_age_seconds == 300
+            assert settings.max_connection_age_grace_seconds == 0  # Calls under way end.
+
+
 def test_a_budget_lets_one_pod_of_each_workload_go(manifests: list[Manifest]) -> None:
     budgets = of_kind(manifests, "PodDisruptionBudget").values()
     for workload, _, _ in pods(manifests, *WORKLOADS):
-        if role(workload) == "picker":  # One, by design.
+        if role(workload) in {"picker", "adapter-operator"}:  # One, by design.
             continue
         labels = template(workload)["metadata"]["labels"]
         (budget,) = [each for each in budgets if selects(each["spec"]["selector"], labels)]

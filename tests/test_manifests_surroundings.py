@@ -180,6 +180,8 @@ def test_prometheus_reads_every_page_of_metrics_once_as_it_is_served(
             labels = template(workload)["metadata"]["labels"]
             (monitor,) = [each for each in monitors if selects(each["spec"]["selector"], labels)]
             (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+            if role(workload) == "adapter-operator":  # What it knows is in its objects.
+                continue
             assert endpoint["port"] in [port["name"] for port in container["ports"]]
             variables = variables_of(manifests, container)
             tls = any(name.endswith("_TLS_CLIENT_CERTIFICATES") for name in variables)

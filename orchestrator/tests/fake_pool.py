@@ -104,7 +104,8 @@ class Pool(stubs.GeneratorServiceServicer, stubs.AdapterServiceServicer):
         return adapter
 
     def _aliases_of(self, ref: str) -> list[str]:
-        return [name for name, versions in self._versions.items() if versions[0].ref == ref]
+        aliases = self._versions.items()
+        return [name for name, versions in aliases if versions and versions[0].ref == ref]
 
     async def ListAdapters(self, request, context):
         adapters = [self._known(ref) for ref in sorted(self._adapters)]

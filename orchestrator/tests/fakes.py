@@ -53,6 +53,9 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
         self._world.calls["IngestDocuments"] += added
         return ret.IngestDocumentsResponse(documents_added=added, passages_added=added)
 
+    async def ListCorpora(self, request, context):
+        return ret.ListCorporaResponse(corpora=self._world.corpora.values())
+
     async def FreezeCorpus(self, request, context):
         if self._world.lost_freezes:
             self._world.lost_freezes -= 1
@@ -104,6 +107,9 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
 
     def __init__(self, world: World) -> None:
         self._world = world
+
+    async def ListRuns(self, request, context):
+        return tra.ListRunsResponse(runs=self._world.runs.values())
 
     async def CreateRun(self, request, context):
         known = self._world.runs.get(request.run_id)
@@ -269,6 +275,7 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
     async def _one(self, request):
         asked = request.grade
         self._world.graded.append((asked.question, asked.answer))
+        self._world.modes.append(asked.mode)
         await asyncio.sleep(self._world.delay)
         self._world.calls["GradeBatch"] += 1
         self._world.events.append("graded")

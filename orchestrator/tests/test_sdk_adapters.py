@@ -42,6 +42,7 @@ class _Adapters(stubs.AdapterServiceServicer):
         self.script: list[pb.Adapter] = []
         self.looks = 0
         self.watches_fail = 0
+        self.unknown = 0
         self.removed: list[pb.RemoveAdapterRequest] = []
         self.aliases: dict[str, pb.Alias] = {}
         self.versions: list[pb.Alias] = []
@@ -60,6 +61,9 @@ class _Adapters(stubs.AdapterServiceServicer):
         return pb.DeclareAdapterResponse(adapter=adapter)
 
     async def GetAdapter(self, request, context):
+        if self.unknown:
+            self.unknown -= 1
+            raise NotFound("not declared")
         return pb.GetAdapterResponse(adapter=self._look())
 
     async def WatchAdapters(self, request, context):
@@ -202,6 +206,16 @@ async def test_a_replica_that_keeps_failing_is_not_waited_for():
 
     with pytest.raises(WrongState, match=r"NaN in a tensor \(on r2\)"):
         await until_ready(REF, looks, timeout=5, away_seconds=5, on_change=None, stale_seconds=0.1)
+
+
+async def test_another_replica_may_not_know_yet_what_was_just_declared(client, adapters):
+    adapters.script, adapters.unknown = [_adapter("ready")], 2
+    await client.declare(REF)
+    assert (await client.wait_ready(REF, timeout=5)).ready
+    adapters.unknown = 1
+    client.unknown_seconds = 0
+    with pytest.raises(NotFound, match="not declared"):
+        await client.wait_ready(REF, timeout=5)
 
 
 async def test_a_failure_from_before_the_declaration_passes(client, adapters):

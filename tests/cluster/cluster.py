@@ -62,10 +62,14 @@ class Cluster:
         """Gives the node an image, as `docker save` or `mkimage.sh` writes it."""
         self._run("load", str(archive))
 
-    def make_image(self, name: str, root: Path) -> None:
-        """Makes an image of a folder with all its files, and gives it to the node."""
+    def make_image(self, name: str, root: Path, *, entry: str = "/bin/sh") -> None:
+        """Makes an image of a folder with all its files, and gives it to the node.
+
+        Args:
+            entry: its entry point.
+        """
         archive = self._folder / "image.tar"
-        _run(self._script.with_name("mkimage.sh"), name, root, archive, '["/bin/sh"]')
+        _run(self._script.with_name("mkimage.sh"), name, root, archive, f'["{entry}"]')
         self.load(archive)
 
     def get(self, *arguments: str) -> list[Manifest]:

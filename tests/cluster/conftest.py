@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 
 from .cluster import HOST, Cluster
+from .control_plane import ControlPlane
+from .embeddings import embeddings
+from .images import INSTALLED, build, load
+from .installation import Installation, installation, make_weaviate
 from .training import IMAGE, write_root
 
 
@@ -32,6 +36,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield one
     finally:
         one.purge()
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    kubectl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
+    """Kubernetes' own server, controllers and scheduler, with the custom resources of others."""
+    one = ControlPlane(kubectl, tmp_path_factory.mktemp("control-plane"))
+    try:
+        one.start()
+        definitions = Path(os.environ["TUNEPROOF_TOOLS"]) / "kubernetes/crds"
+        one.kubectl("apply", "--server-side", "-f", definitions)
+        one.until_defined()
+        yield one
+    finally:
+        one.stop()
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +94,32 @@ def s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         finally:
             server.terminate()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The node has the images of the Dockerfile, and Weaviate's."""
+    folder = tmp_path_factory.mktemp("images")
+    make_weaviate(cluster, folder)
+    build(folder, *INSTALLED.values())
+    for name in INSTALLED:
+        load(cluster, name, folder)
+
+
+@pytest.fixture(scope="module")
+def installed(
+    cluster: Cluster,
+    images: None,
+    s3: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installation]:
+    """Overlay `cpu` with the demo's model, everything ready; deleted after the module's tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    with (
+        embeddings(HOST) as url,
+        installation(cluster, s3, url, folder) as one,
+    ):
+        yield one
 
 
 def _wait_for(address: str) -> None:

@@ -63,6 +63,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.99.0.0/24",
             f"--token-auth-file={tokens}",
+            "--authorization-mode=RBAC",
         )
         self._until(lambda: self.kubectl("get", "--raw", "/readyz", fine=True) == "ok")
         self._run(
@@ -98,6 +99,20 @@ class ControlPlane:
         # The server has tainted it as not ready.
         taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
         self._patch(name, {"spec": {"taints": [taint] if product else []}})
+
+    def until_defined(self) -> None:
+        """Waits until every custom resource is served. `kubectl wait` stumbles over new ones."""
+        every = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        self._until(lambda: "error" not in self.kubectl(*every, fine=True))
+
+    def kubeconfig_of(self, account: str, namespace: str) -> Path:
+        """A kubeconfig with the token of a service account, and its rights."""
+        token = self.kubectl("create", "token", account, "--namespace", namespace).strip()
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        path = self._folder / f"{account}.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
 
     def pods(self, namespace: str) -> list[Manifest]:
         found = json.loads(self.kubectl("get", "pods", "-n", namespace, "-o", "json"))

@@ -34,7 +34,6 @@ class Scene:
             {"name": name, "mountPath": str(folder), "readOnly": True}
             for name, folder in borrowed().items()
         ]
-
         variables = {"HOME": "/tmp", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         self.variables = [{"name": name, "value": value} for name, value in variables.items()]
 
@@ -86,8 +85,9 @@ class Scene:
         container["env"] = container.get("env", []) + self.variables
         container["volumeMounts"] += self.mounts
         pod["volumes"] += self.volumes
-        for probe in ("startupProbe", "readinessProbe"):
-            container[probe]["periodSeconds"] = 1
+        for probe in (container["startupProbe"], container["readinessProbe"]):
+            probe["failureThreshold"] = probe.get("failureThreshold", 3) * probe["periodSeconds"]
+            probe["periodSeconds"] = 1
         return moved
 
     def secret(self, name: str, files: Mapping[str, bytes]) -> Manifest:
@@ -111,13 +111,16 @@ class Scene:
 
 
 @contextmanager
-def scene(cluster: Cluster, namespace: str, labels: Mapping[str, str] = {}) -> Iterator[Scene]:
+def scene(
+    cluster: Cluster, namespace: str, labels: Mapping[str, str] = {}, **lent: Path
+) -> Iterator[Scene]:
     """Makes a namespace, anew where there is one, and deletes it with all that is in it.
 
     Args:
         labels: of the namespace.
+        lent: more folders for its pods to read, by the names of their claims.
     """
-    volumes = [f"{namespace}-{each}" for each in borrowed()]
+    volumes = [f"{namespace}-{each}" for each in {**borrowed(), **lent}]
 
     def clear(*options: str) -> None:
         for what in (("namespace", namespace), ("persistentvolume", *volumes)):
@@ -127,6 +130,7 @@ def scene(cluster: Cluster, namespace: str, labels: Mapping[str, str] = {}) -> I
     made = {"name": namespace, "labels": RESTRICTED | dict(labels)}
     cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": made})
     try:
+        cluster.lend(namespace, lent)
         yield Scene(cluster, namespace)
     finally:
         clear("--wait=false")

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from ..edges import EDGES, OUTSIDE, SERVICES
+from ..edges import EDGES, OF_API, OUTSIDE, SERVICES
 from ..rendering import EVERYTHING, Manifest, of_kind, pods, role, template, together
 from . import connections
 from .cluster import HOST, Cluster
 from .scene import PYTHON, Scene, scene
 from .training import job_of
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 Labels = Mapping[str, str]
 Edge = tuple[str, str, int]
@@ -170,7 +170,7 @@ def test_every_pair_reaches_each_other_by_the_listed_edges_and_no_others(field: 
             for port in field.ports
             if one != other
         ),
-        *product({"trainer", "picker"}, NAMESPACES, [443, 6443]),
+        *product(OF_API, NAMESPACES, [443, 6443]),
         *product(https, NAMESPACES, [443]),
     }
     found = {edge for edge in field.reached["tcp"] if edge[1] in kinds}
@@ -189,8 +189,8 @@ def test_everybody_finds_names_and_few_the_clusters_api_or_what_is_outside(field
         edge for edge in field.reached["tcp"] if edge[1:] in API | OUT and edge[0] in field.labels
     }
     assert outward == {
-        *((kind, *address) for kind in ("trainer", "picker") for address in API),
-        *product({"trainer", "picker"}, [HOST], [443]),
+        *((kind, *address) for kind in OF_API for address in API),
+        *product(OF_API, [HOST], [443]),
         # Behind the service of the API is port 6443.
         *product(field.labelled("tuneproof.dev/egress", "https"), [HOST], [443]),
     }

@@ -33,7 +33,7 @@ from .cluster import Cluster
 from .scene import PYTHON, Scene, scene
 from .training import until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 TOKEN = "of-a-study-of-this-test"
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)

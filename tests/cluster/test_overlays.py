@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +17,6 @@ GPUS = {"h100": 4, "a100": 2}
 ANY_VOLUME = "any-volume"
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
-
-
-@pytest.fixture(scope="module")
-def control_plane(
-    kubectl: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ControlPlane]:
-    one = ControlPlane(kubectl, tmp_path_factory.mktemp("control-plane"))
-    try:
-        one.start()
-        definitions = Path(os.environ["TUNEPROOF_TOOLS"]) / "kubernetes/crds"
-        one.kubectl("apply", "--server-side", "-f", definitions)
-        one.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        yield one
-    finally:
-        one.stop()
 
 
 def test_the_server_takes_everything_to_the_letter_and_warns_of_nothing(

@@ -285,6 +285,30 @@ async def test_a_restarted_replica_serves_the_same_set_and_aliases(tmp_path: Pat
     await second.pool.close()
 
 
+async def test_a_restarted_replica_settles_before_it_is_asked(tmp_path: Path) -> None:
+    async with _replica(tmp_path) as first:
+        await _declare(first, A)
+        await _declare(first, B)
+    second = Replica(tmp_path)
+    second.registry.lost.add(B)
+    # What it does not know yet may be declared: another replica knows.
+    with pytest.raises(Unavailable, match="not read yet"):
+        await second.ask(str(A))
+    following = asyncio.create_task(second.pool.reconciler.follow(60))
+    await second.pool.settle(10)
+    states = {view.record.ref: view.record.state for view in second.pool.views.list()}
+    assert states == {str(A): AdapterState.READY, str(B): AdapterState.FAILED}
+    with pytest.raises(NotFound):
+        await second.ask("nobody")
+    following.cancel()
+    await second.pool.close()
+
+
+async def test_a_restarted_replica_does_not_wait_for_ever_to_settle(tmp_path: Path) -> None:
+    second = Replica(tmp_path)
+    await second.pool.settle(0.01)  # Nobody reads the pool's folder.
+
+
 async def test_replicas_of_one_pool_follow_each_other(tmp_path: Path) -> None:
     async with _replica(tmp_path) as first:
         second = Replica(tmp_path, cache="other")

@@ -61,3 +61,19 @@ def weighted_kappa(truth: Sequence[int], given: Sequence[int], levels: Sequence[
     if by_chance == 0.0:
         return 0.0
     return float(1.0 - (weight * observed).sum() / by_chance)
+
+
+def cohen_kappa(truth: Sequence[int], given: Sequence[int], levels: Sequence[int]) -> float:
+    """Cohen's κ without weights, -1 to 1: agreement beyond chance on named levels (Cohen 1960,
+    Educational and Psychological Measurement 20:37).
+
+    As `weighted_kappa`, also where it is 0/0.
+    """
+    observed = confusion_matrix(truth, given, levels).astype(np.float64)
+    total = observed.sum()
+    if total == 0:
+        raise InvalidInput("κ needs at least one pair of levels, got none")
+    by_chance = float(observed.sum(axis=1) @ observed.sum(axis=0)) / total**2
+    if by_chance == 1.0:
+        return 0.0
+    return float((np.trace(observed) / total - by_chance) / (1.0 - by_chance))

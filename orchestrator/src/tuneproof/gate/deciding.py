@@ -19,6 +19,7 @@ from tuneproof.analysis.strata import KindName, kinds_of
 from tuneproof.analysis.support import by_people, guaranteed_of, tail_at_looks
 from tuneproof.gate.policy import Policy
 from tuneproof.results import Cell, ItemResult, PrimaryComparison, StudyResults
+from tuneproof.results.certificate import read_certificate, why_not_certified
 from tuneproof.servicekit.errors import InvalidInput
 
 
@@ -219,9 +220,31 @@ class _Gate:
             return Check(f"{measure}: anchored in people", False, told, "labels")
         known = [one for one in self.results.judge_checks if one.criterion == measure]
         least = self.policy.judge.kappa
+        if not known and self.policy.judge.certificates:
+            return self._certified(measure)
         told = f"{known[0].weighted_kappa:.2f}" if known else "not tested, no labels"
         passed = bool(known) and known[0].weighted_kappa >= least
         return Check(f"{measure}: the judge's kappa", passed, told, f"{least:g} or more")
+
+    def _certified(self, measure: str) -> Check:
+        """The judge's certificate for the rubric by which the study was judged."""
+        digest = next(
+            (
+                answer.grade.criteria[measure].rubric_digest
+                for answer in self.results.answers
+                if answer.grade is not None and measure in answer.grade.criteria
+            ),
+            "",
+        )
+        problem = why_not_certified(
+            [read_certificate(path) for path in self.policy.judge.certificates],
+            judge_model=self.results.judge_model,
+            rubric_digest=digest,
+            kappa=self.policy.judge.kappa,
+        )
+        wanted = f"{self.policy.judge.kappa:g} or more"
+        name = f"{measure}: the judge's certificate"
+        return Check(name, not problem, problem or "certified", wanted)
 
     def cost(self) -> Iterator[Check]:
         """Of an answer, by that of what it is compared with."""

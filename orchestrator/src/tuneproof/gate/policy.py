@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,7 +30,10 @@ class JudgePolicy(_Section):
     require: Literal["certificate", "anchored"] = "certificate"
     """`certificate`: labels, or the judge's agreement with known scores; `anchored`: labels."""
     kappa: float = Field(default=0.6, gt=0, le=1)
-    """Least weighted κ of the judge with known scores."""
+    """Least κ of the judge with known scores, or in its certificate."""
+    certificates: tuple[Path, ...] = ()
+    """Files of `tuneproof judge calibrate`, relative to the policy's file: they count where the
+    study knows no right scores."""
 
 
 class Policy(_Section):
@@ -58,9 +62,16 @@ class Policy(_Section):
     """The same, by that of what it is compared with."""
 
 
-load_policy = FileKind(
+_POLICY_FILE = FileKind(
     Policy,
     noun="a gate's policy",
     expected="a policy such as `margin: {accuracy: 0.25}`",
-).load
-"""Reads a policy's file; one message lists all its mistakes."""
+)
+
+
+def load_policy(path: Path) -> Policy:
+    """Reads a policy's file; one message lists all its mistakes."""
+    found = _POLICY_FILE.load(path)
+    paths = tuple(path.parent / each for each in found.judge.certificates)
+    judge = found.judge.model_copy(update={"certificates": paths})
+    return found.model_copy(update={"judge": judge})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 from tuneproof.generator.v1 import generator_pb2 as pb
@@ -12,11 +15,19 @@ from tuneproof.sdk.client import Client
 from tuneproof.sdk.connection import seconds_of
 from tuneproof.sdk.pools import AdapterInfo, AliasInfo, ReplicaInfo
 from tuneproof.sdk.readiness import until_ready
+from tuneproof.servicekit.errors import NotFound, Unavailable
 from tuneproof.servicekit.messages import message_of, value_from
 
 
 class AdapterCalls(Client):
     """Declares, watches and removes adapters, and points aliases to them."""
+
+    unknown_seconds = 15.0
+    """How long a replica may not know what this client declared at another one."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._declared: dict[str, float] = {}
 
     async def declare(
         self,
@@ -47,7 +58,9 @@ class AdapterCalls(Client):
             on_full=on_full,
             allow_no_effect=allow_no_effect,
         )
-        return _adapter((await self._call(request, timeout)).adapter)
+        declared = _adapter((await self._call(request, timeout)).adapter)
+        self._declared[ref] = time.monotonic()
+        return declared
 
     async def wait_ready(
         self,
@@ -79,7 +92,13 @@ class AdapterCalls(Client):
 
     async def _changes(self, ref: str, timeout: float) -> AsyncGenerator[AdapterInfo, None]:
         """The adapter as it is, then each change."""
-        yield await self.adapter(ref)
+        try:
+            now = await self.adapter(ref)
+        except NotFound as error:
+            if time.monotonic() - self._declared.get(ref, -math.inf) > self.unknown_seconds:
+                raise
+            raise Unavailable(error.message) from None
+        yield now
         async with aclosing(self.watch([ref], timeout=timeout)) as changes:
             async for change in changes:
                 yield change

@@ -184,6 +184,10 @@ class GradeInput:
     """`sampled` or `weighted`."""
     retries: int | None = None
     """How often a repeat without a score is asked again; None: the service's default, 1."""
+    settled_after: int = 0
+    """Once so many first repeats have one score, no more are asked; 0: all are."""
+    joint: bool = False
+    """All rubrics in one form, whose grades have digests of their own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ _EXAMPLES = (
     " --openai-bind 127.0.0.1:8000"
 )
 _BATCH_ITEMS_PER_SEQUENCE = 2
+_SETTLE_SECONDS = 30.0
 
 
 def main() -> int:
@@ -90,6 +91,8 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
         pool = await held.enter_async_context(
             _pool(settings, engine, traffic, replicas, folder=folder, cache=cache)
         )
+        # Clients that know this address call again as soon as it answers, whatever its readiness.
+        await pool.settle(_SETTLE_SECONDS)
         await held.enter_async_context(
             door_module.openai_door(
                 engine,

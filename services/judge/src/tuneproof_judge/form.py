@@ -24,27 +24,31 @@ from tuneproof_judge.grade import Failure, FailureKind
 _SOFT = r"[\s*_`]*"
 _PLAIN = r"[^\s*_`<>\[\](){}\"'$\\]+"
 # Only in pairs: `<4` and `(4 or 5)` say something else than 4.
-_VALUE = "(?:{})".format(
-    "|".join(
-        opens + rf"(?P<v{number}>{_PLAIN})" + closes
-        for number, (opens, closes) in enumerate(
-            [
-                ("", ""),
-                ("<", ">"),
-                (r"\[", r"\]"),
-                (r"\[\[", r"\]\]"),
-                (r"\(", r"\)"),
-                ('"', '"'),
-                ("'", "'"),
-                (r"\$?\\boxed\{", r"\}\$?"),
-            ]
-        )
-    )
-)
+_PAIRS = [
+    ("", ""),
+    ("<", ">"),
+    (r"\[", r"\]"),
+    (r"\[\[", r"\]\]"),
+    (r"\(", r"\)"),
+    ('"', '"'),
+    ("'", "'"),
+    (r"\$?\\boxed\{", r"\}\$?"),
+]
+
+
+def value_pattern(name: str) -> str:
+    """What stands where a score belongs, in one of the groups `<name>0`, `<name>1` …"""
+    ways = [
+        f"{opens}(?P<{name}{number}>{_PLAIN}){closes}"
+        for number, (opens, closes) in enumerate(_PAIRS)
+    ]
+    return f"{_SOFT}(?:{'|'.join(ways)})"
+
+
 _NAME = r"(?:(?<!\w)Score|(?m:^)[*_#>\s-]*(?i:(?:final|overall|my)\s+)?(?i:score))"
 _COLON = r"[*_`]{0,3}\s?:"
 
-_SCORE = _NAME + _COLON + _SOFT + _VALUE
+_SCORE = _NAME + _COLON + value_pattern("v")
 _AT_END = re.compile(rf"{_SCORE}{_SOFT}\.?{_SOFT}\Z")
 _AT_START = re.compile(rf"\A[\s*_`#>-]*{_SCORE}[*_` \t]*\.?[*_` \t]*(?:\n|\Z)")
 _ALONE = re.compile(rf"\A[\s*_`#>-]*{_SCORE}{_SOFT}\.?{_SOFT}\Z")
@@ -92,11 +96,17 @@ def find_score(
     if isinstance(found, Failure):
         return found
     value, start = found
+    score = score_of(value, scale)
+    return score if isinstance(score, Failure) else Found(score, skipped + start)
+
+
+def score_of(value: str, scale: Collection[int]) -> int | Failure:
+    """The score that stands where it belongs, or why it is none."""
     value = value[:-1] if value.endswith(".") else value
     # Compared as text: int() would also take "05", "1_0" and digits of other scripts.
     for score in scale:
         if value == str(score):
-            return Found(score, skipped + start)
+            return score
     return _not_a_score(value, scale)
 
 

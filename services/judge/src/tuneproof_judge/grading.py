@@ -16,7 +16,7 @@ A criterion whose lost repeats are more than half is unscored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tuneproof.rubrics import Rubric, RubricShelf
@@ -26,6 +26,7 @@ from tuneproof_judge import lexical
 from tuneproof_judge.drafting import MAX_TOKENS, Draft, StepsTask, read_steps
 from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.grade import CriterionGrade, Failure, Grade, JuryGrade, LexicalScores, Repeat
+from tuneproof_judge.joint import joint_digest, render_joint
 from tuneproof_judge.metrics import GRADES, REPEATS
 from tuneproof_judge.pairs import (
     Comparison,
@@ -175,28 +176,77 @@ class Grader:
         task: GradeTask,
         deadline: float | None,
     ) -> list[CriterionGrade]:
-        async def one(rubric: Rubric) -> CriterionGrade:
-            sampling = task.sampling.of(rubric)
-            reader = Reader(endpoint, sampling, deadline)
-            prompt = render(rubric, task.subject)
-            repeats = await _all(
-                reader.repeat(rubric, prompt, index) for index in range(sampling.repeats)
+        if task.joint and len(rubrics) > 1:
+            grades = await _jointly(Reader(endpoint, task.sampling, deadline), rubrics, task)
+        else:
+            # Repeats of one rubric follow each other, so that the endpoint has their prompt cached.
+            grades = await _all(
+                _alone(Reader(endpoint, task.sampling.of(rubric), deadline), rubric, task)
+                for rubric in rubrics
             )
-            return CriterionGrade(
-                rubric.id,
-                rubric.digest,
-                rubric.criterion,
-                repeats,
-                task.mode,
-                task.mode == "weighted" and rubric.reasoning == "before",
-                endpoint.model,
-            )
-
-        # Repeats of one rubric follow each other, so that the endpoint has their prompt cached.
-        grades = await _all(one(rubric) for rubric in rubrics)
         _raise_if_down(endpoint, [repeat for each in grades for repeat in each.repeats])
         _count(grades)
         return grades
+
+
+async def _alone(reader: Reader, rubric: Rubric, task: GradeTask) -> CriterionGrade:
+    prompt = render(rubric, task.subject)
+    repeats = await _settling(
+        lambda index: reader.repeat(rubric, prompt, index),
+        lambda found: [found],
+        reader.sampling.repeats,
+        task.settled_after,
+    )
+    weighted = task.mode == "weighted"
+    return CriterionGrade(
+        rubric.id,
+        rubric.digest,
+        rubric.criterion,
+        repeats,
+        task.mode,
+        weighted and rubric.reasoning == "before",
+        reader.endpoint.model,
+    )
+
+
+async def _jointly(
+    reader: Reader, rubrics: Sequence[Rubric], task: GradeTask
+) -> list[CriterionGrade]:
+    prompt = render_joint(rubrics, task.subject)
+    readings = await _settling(
+        lambda index: reader.joint(rubrics, prompt, index),
+        lambda found: found,
+        task.repeats,
+        task.settled_after,
+    )
+    return [
+        CriterionGrade(
+            rubric.id,
+            joint_digest(rubric, rubrics),
+            rubric.criterion,
+            repeats,
+            judge_model=reader.endpoint.model,
+        )
+        for rubric, *repeats in zip(rubrics, *readings, strict=True)
+    ]
+
+
+async def _settling(
+    ask: Callable[[int], Coroutine[Any, Any, T]],
+    repeats_of: Callable[[T], Sequence[Repeat]],
+    count: int,
+    settled_after: int,
+) -> list[T]:
+    """All repeats, or only the first ones if they have one score by each criterion."""
+    first = min(count, settled_after or count)
+    found = await _all(ask(index) for index in range(first))
+    outcomes = [[repeat.outcome for repeat in repeats_of(each)] for each in found]
+    settled = all(
+        each == outcomes[0] and all(isinstance(one, int) for one in each) for each in outcomes
+    )
+    if settled:
+        return found
+    return [*found, *await _all(ask(index) for index in range(first, count))]
 
 
 async def _words(subject: Subject) -> LexicalScores | None:

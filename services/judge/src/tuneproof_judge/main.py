@@ -14,6 +14,7 @@ from tuneproof.rubrics import RubricShelf
 from tuneproof.servicekit.reloading import Reloaded, read_secret
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.tls import ClientTls
+from tuneproof_judge.cache import Cache, CachedEndpoint
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.jury import load_jury
@@ -41,8 +42,10 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
         ids=[rubric.id for rubric in rubrics],
         endpoint=", ".join(each.url for each in endpoints),
     )
+    cache = Cache(settings.cache) if settings.cache else None
+    asked = [CachedEndpoint(each, cache) for each in endpoints] if cache else endpoints
     servicer = JudgeServicer(
-        Grader(rubrics, *endpoints),
+        Grader(rubrics, *asked),
         rubrics,
         batch_concurrency=settings.concurrency,
         prices=prices,
@@ -60,6 +63,8 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
     finally:
         for endpoint in endpoints:
             await endpoint.close()
+        if cache is not None:
+            cache.close()
 
 
 def endpoints_of(settings: JudgeSettings) -> list[OpenAIEndpoint]:

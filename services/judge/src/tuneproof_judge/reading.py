@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,18 +12,38 @@ from tuneproof.rubrics import Rubric
 from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.form import find_score
 from tuneproof_judge.grade import Failure, FailureKind, Repeat, Usage, Weights
+from tuneproof_judge.joint import joint_digest, read_joint
 from tuneproof_judge.pairs import PairReading, digest_of, read_choice
 from tuneproof_judge.replies import CallFailed, Completion, cannot_go_on, no_probabilities
 from tuneproof_judge.task import Sampling
 from tuneproof_judge.weighting import weigh
-
-R = TypeVar("R", Repeat, PairReading)
 
 _SEED_BITS = 31
 _OF_CONTENT = frozenset(
     {FailureKind.NO_FORM, FailureKind.OUT_OF_RANGE, FailureKind.CUT_OFF, FailureKind.REFUSED}
 )
 """Failures that another seed may not have; the endpoint's own were asked again already."""
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """One reading of a form with several rubrics."""
+
+    seed: int
+    outcomes: Sequence[int | Failure]
+    completion: str = ""
+    usage: Usage = field(default_factory=Usage)
+    outage: bool = False
+    earlier: tuple[Failure, ...] = ()
+
+    @property
+    def outcome(self) -> int | Failure:
+        """A failure where one of them is."""
+        failed = [each for each in self.outcomes if isinstance(each, Failure)]
+        return failed[0] if failed else self.outcomes[0]
+
+
+R = TypeVar("R", Repeat, PairReading, _Joint)
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,39 @@ class Reader:
         return await self._again(
             rubric.digest, index, lambda seed: self._read(rubric, prompt, index, seed)
         )
+
+    async def joint(self, rubrics: Sequence[Rubric], prompt: str, index: int) -> Sequence[Repeat]:
+        """One repeat of a form with several rubrics, one for each; as `repeat`.
+
+        What was spent stands with the first.
+        """
+        limit = sum(rubric.max_tokens for rubric in rubrics)
+
+        async def read(seed: int) -> _Joint:
+            try:
+                completion = await self._ask(prompt, seed, max_tokens=limit)
+            except CallFailed as failed:
+                usage = Usage(requests=failed.requests)
+                outcomes: list[int | Failure] = [failed.failure] * len(rubrics)
+                return _Joint(seed, outcomes, usage=usage, outage=failed.outage)
+            problem = problem_of(completion, limit)
+            outcomes = [problem] * len(rubrics) if problem else read_joint(completion.text, rubrics)
+            return _Joint(seed, outcomes, completion.text, completion.usage)
+
+        digest = joint_digest(rubrics[0], rubrics)
+        found = await self._again(digest, index, read)
+        return [
+            Repeat(
+                index,
+                found.seed,
+                outcome,
+                found.completion,
+                found.usage if number == 0 else Usage(),
+                found.outage,
+                found.earlier,
+            )
+            for number, outcome in enumerate(found.outcomes)
+        ]
 
     async def compare(
         self, rubric: Rubric, prompt: str, index: int, *, reversed_order: bool

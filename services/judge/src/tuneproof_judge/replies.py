@@ -45,6 +45,8 @@ class Completion:
     refusal: str
     """The endpoint's words when it refused, else empty."""
     usage: Usage
+    prompt_tokens: int = 0
+    """How long the prompt was, also where a cache spared it."""
     tokens: tuple[Token, ...] = ()
     """Empty unless probabilities were asked for, and given."""
 
@@ -143,6 +145,7 @@ def read_reply(body: bytes) -> Completion:
             max(0, details.cached_tokens or 0),
             requests=1,
         ),
+        prompt_tokens=max(0, used.prompt_tokens or 0),
         tokens=tuple(map(_token, (choice.logprobs and choice.logprobs.content) or ())),
     )
 

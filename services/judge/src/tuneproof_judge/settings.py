@@ -48,6 +48,11 @@ class JudgeSettings(ServiceSettings):
         description="File that names several judges instead of one endpoint; a grade is then the"
         " mean of theirs, and tells how far they agree.",
     )
+    cache: Path | None = Field(
+        None,
+        description="SQLite file that keeps completions, so that nothing is paid for twice;"
+        " several judges of one machine may share it.",
+    )
     prices: Path | None = Field(
         None,
         description="File with the prices of tokens by model; replies then tell what they cost.",

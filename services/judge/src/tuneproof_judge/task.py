@@ -87,10 +87,14 @@ class GradeTask:
     temperature: float = 1.0
     retries: int = 0
     mode: str = "sampled"
+    settled_after: int = 0
+    """Once so many first repeats have one score, no more are asked; 0: all are."""
+    joint: bool = False
+    """All rubrics in one form."""
 
     @property
     def sampling(self) -> Sampling:
-        """The last five fields."""
+        """How each rubric is asked."""
         return Sampling(self.repeats, self.seed, self.temperature, self.retries, self.mode)
 
     def check(self, rubrics: Sequence[Rubric]) -> None:
@@ -101,6 +105,13 @@ class GradeTask:
         """
         _check_rubrics(self.rubrics)
         self.sampling.check()
+        if self.settled_after == 1 or not 0 <= self.settled_after <= MAX_REPEATS:
+            raise InvalidInput(
+                f"settled_after is {self.settled_after}, not 0, or 2 to {MAX_REPEATS}",
+                field="settled_after",
+            )
+        if self.joint and self.mode != "sampled":
+            raise InvalidInput("joint goes with the mode sampled only", field="joint")
         if not rubrics and not self.subject.references:
             raise InvalidInput("references is empty; give at least one", field="references")
         check_subject(self.subject, rubrics)

@@ -88,8 +88,8 @@ class _Tree:
             own, alternatives = token.content, token.alternatives
         else:
             answer = await self.go_on(self.completion.text[: self.start] + digits)
-            wanted = self.completion.usage.prompt_tokens + index
-            if not answer.tokens or answer.usage.prompt_tokens != wanted:
+            wanted = self.completion.prompt_tokens + index
+            if not answer.tokens or answer.prompt_tokens != wanted:
                 return Failure(
                     FailureKind.ENDPOINT,
                     "the endpoint did not go on from a begun completion, which scores of several"

@@ -6,6 +6,7 @@ models           its models: bases, which are tuned, and API models, which are o
 plan             the grid of cells over the split data
 sources          where models, judge and rubrics come from: file and flags
 identity         models, judge and rubrics as content: from files, or as running services say
+certifying       whether the judge has the certificates that the file asks for
 looks            which questions are asked before each interim look
 prepare          file, data and flags together
 """

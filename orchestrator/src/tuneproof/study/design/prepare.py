@@ -13,6 +13,7 @@ from tuneproof.sdk import SERVICES, Endpoints
 from tuneproof.sdk.endpoints import variable_of
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.http import without_credentials
+from tuneproof.study.design.certifying import check_certificates
 from tuneproof.study.design.identity import (
     Identities,
     identify,
@@ -175,11 +176,16 @@ async def identities_for(
     else:
         found = identify(spec, sources)
     prepared.plan.primary(found.measures)
+    check_certificates(spec, found)
     return found
 
 
 def _located(spec: StudySpec, folder: Path) -> StudySpec:
-    """With the paths of `forgetting`, which are relative to the study file's folder."""
+    """With the paths of certificates and `forgetting`, relative to the study file's folder."""
+    if spec.judge is not None and spec.judge.certificates:
+        paths = tuple(folder / path for path in spec.judge.certificates)
+        judge = spec.judge.model_copy(update={"certificates": paths})
+        spec = spec.model_copy(update={"judge": judge})
     forgetting = spec.forgetting
     if forgetting is None:
         return spec

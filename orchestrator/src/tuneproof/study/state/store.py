@@ -20,8 +20,7 @@ from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, Wro
 
 N = TypeVar("N", bound=Hashable)
 Kind = Literal[
-    "corpus", "retrieval", "training", "answer", "grade", "comparison", "pool", "timing",
-    "forgetting",
+    "corpus", "retrieval", "training", "answer", "grade", "choice", "pool", "timing", "forgetting",
 ]  # fmt: skip
 """The reader's and the judge's checks are answers and grades too."""
 

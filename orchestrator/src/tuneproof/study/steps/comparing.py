@@ -80,7 +80,7 @@ def _task(chain: Chain, work: AnswerWork, mine: str, theirs: str) -> Task:
         "seed": seed_of(judge.seed, asked.question),
         "temperature": judge.temperature,
     }
-    return task("comparison", inputs)
+    return task("choice", inputs)
 
 
 async def compare_answers(chain: Chain, services: Services, tally: Tally) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -82,7 +83,7 @@ class AdapterPool:
             order=self._order,
             draw=draw,
         )
-        self.resolver = Resolver(base_model, self._held, self.routes)
+        self.resolver = Resolver(base_model, self._held, self.routes, self._check_known)
         self.views = AdapterViews(
             self._held,
             traffic,
@@ -120,6 +121,19 @@ class AdapterPool:
             views=self.views,
             order=self._order,
         )
+
+    def _check_known(self) -> None:
+        self.reconciler.check()
+
+    async def settle(self, seconds: float) -> None:
+        """Waits until all that was declared when this replica started is READY or FAILED; no
+        longer than `seconds`, and not while the artifact store does not answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.reconciler.looked.wait()
+                loading = [one.loading for one in self._held.values() if one.loading is not None]
+                if loading:
+                    await asyncio.wait(loading)
 
     def check_ready(self) -> None:
         """Raises Unavailable while the declared set is unknown, a required adapter is not READY, or

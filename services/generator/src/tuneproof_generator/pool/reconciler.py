@@ -54,6 +54,8 @@ class Reconciler:
         self._fleet = fleet
         self._views = views
         self._order = order
+        self.looked = asyncio.Event()
+        """Set after the first pass, whatever came of it."""
         self._is_done = False
         self._obstacle = "the pool's folder in the artifact store was not read yet"
 
@@ -107,6 +109,7 @@ class Reconciler:
                 if not self._is_done:
                     self._obstacle = f"the pool's folder was not read yet: {error}"
                 _log.warning("pool's folder not read", error=str(error), exc_info=not is_ours)
+            self.looked.set()
             await asyncio.sleep(failed.pause_of(failures) if failures else seconds)
 
     def _served(self) -> list[Declaration]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tuneproof.servicekit.errors import NotFound, Unavailable
 from tuneproof_generator.adapters.lifecycle import AdapterState
@@ -17,12 +17,20 @@ class Resolver:
     Args:
         base_model: the name under which the base is served.
         held: the adapters of this replica, by reference.
+        check_known: raises Unavailable until what the pool declares is known here.
     """
 
-    def __init__(self, base_model: str, held: Mapping[str, LocalAdapter], routes: Routes) -> None:
+    def __init__(
+        self,
+        base_model: str,
+        held: Mapping[str, LocalAdapter],
+        routes: Routes,
+        check_known: Callable[[], None],
+    ) -> None:
         self._base_model = base_model
         self._held = held
         self._routes = routes
+        self._check_known = check_known
 
     def serving(self, model: str) -> LoadedAdapter | None:
         """What serves a request for a model; None for the base model, which never stands in for an
@@ -30,12 +38,14 @@ class Resolver:
 
         Raises:
             NotFound: for a name that is neither base, nor adapter, nor alias.
-            Unavailable: for an adapter that is not READY.
+            Unavailable: for an adapter that is not READY, or when it is not known yet which are
+                declared.
         """
         if model in ("", self._base_model):
             return None
         local = self._held.get(ref := self._routes.pick(model))
         if local is None:
+            self._check_known()
             raise NotFound(self._unknown(model, ref), model=model)
         record = local.record
         if record.state is not AdapterState.READY or local.loaded is None:

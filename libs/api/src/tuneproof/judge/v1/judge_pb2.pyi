@@ -135,6 +135,8 @@ class GradeRequest(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
+    SETTLED_AFTER_FIELD_NUMBER: _builtins.int
+    JOINT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     answer: _builtins.str
     """The answer under judgement: data, never instructions. May be empty."""
@@ -148,6 +150,14 @@ class GradeRequest(_message.Message):
     """0 means sampled."""
     retries: _builtins.int
     """0 to 5: how often a repeat without a score is asked again, with another seed. Absent means 1."""
+    settled_after: _builtins.int
+    """Once so many first repeats have one and the same score, no more are asked: 2 or more. 0: all
+    repeats are asked.
+    """
+    joint: _builtins.bool
+    """All rubrics in one form, which is another instrument: the grades' digests are of their own. Not
+    with MODE_WEIGHTED.
+    """
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is right. The judge reads the first; lexical scores take the best. Without any there are
@@ -175,10 +185,12 @@ class GradeRequest(_message.Message):
         temperature: _builtins.float | None = ...,
         mode: Global___Mode.ValueType = ...,
         retries: _builtins.int | None = ...,
+        settled_after: _builtins.int = ...,
+        joint: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "retries", b"retries", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "answer", b"answer", "mode", b"mode", "passages", b"passages", "question", b"question", "references", b"references", "repeats", b"repeats", "retries", b"retries", "rubrics", b"rubrics", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "_temperature", b"_temperature", "answer", b"answer", "joint", b"joint", "mode", b"mode", "passages", b"passages", "question", b"question", "references", b"references", "repeats", b"repeats", "retries", b"retries", "rubrics", b"rubrics", "seed", b"seed", "settled_after", b"settled_after", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
     _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015

@@ -1,0 +1,38 @@
+"""Whether a judge can be believed: its scores beside people's verdicts.
+
+loading    answers with people's labels: EVOUNA-NQ, NQ301, RAGChecker, your own CSV
+   │
+grading    the judge's grades of them, kept in a file so that a killed run goes on
+   │
+figures    agreement and order; by system, by length; beside people and words (`words`)
+   │
+running    one calibration, and what it will take
+   │
+writing    the certificate, the table, the plot
+"""
+
+from tuneproof.calibration.figures import Figures, Scale, figures_of
+from tuneproof.calibration.grading import Asking
+from tuneproof.calibration.loading import SETS, LabelledAnswer, LabelledPair, LabelledSet, load_set
+from tuneproof.calibration.running import Found, beside, calibrate, first_of, forecast
+from tuneproof.calibration.writing import certificate_of, plot, table
+
+__all__ = [
+    "SETS",
+    "Asking",
+    "Figures",
+    "Found",
+    "LabelledAnswer",
+    "LabelledPair",
+    "LabelledSet",
+    "Scale",
+    "beside",
+    "calibrate",
+    "certificate_of",
+    "figures_of",
+    "first_of",
+    "forecast",
+    "load_set",
+    "plot",
+    "table",
+]

@@ -1,0 +1,185 @@
+"""Completions that were paid for, kept in SQLite.
+
+The key holds everything that can change a completion: where it was asked for and of which model,
+the prompt, with the rubric's and the answer's words, and the sampling with the repeat's seed. The
+value is the completion, not a score: a score is read of it each time, so that a better parser or a
+retry finds what there is.
+
+Several processes may share a file. What two of them asked for at once is kept once, and both go on
+with what is kept, so that they give the same grades.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+import structlog
+
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_judge.endpoint import ChatEndpoint
+from tuneproof_judge.grade import Usage
+from tuneproof_judge.replies import Completion, Token
+
+_BUSY_SECONDS = 30.0
+_WHOLE = frozenset({"stop", "length"})
+"""A completion that ended otherwise may end well the next time."""
+_FORMAT = 1
+
+_log = structlog.get_logger(__name__)
+
+
+class Cache:
+    """Completions by key, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file, or makes it.
+
+        Raises:
+            InvalidInput: it is of something else, or cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock()
+        try:
+            self._database = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # A crash of the machine may lose the last completions, never the file.
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS completions"
+                " (key TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID"
+            )
+            self._database.execute("SELECT key, content FROM completions LIMIT 1")
+        except sqlite3.Error as error:
+            raise InvalidInput(
+                f"--cache {path} cannot be used: {error}; name a file that the judge may write",
+                field="cache",
+            ) from None
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def get(self, key: str) -> str | None:
+        """What is kept."""
+        with (
+            self._lock,
+            closing(
+                self._database.execute("SELECT content FROM completions WHERE key = ?", (key,))
+            ) as rows,
+        ):
+            row: tuple[str] | None = rows.fetchone()
+        return row[0] if row else None
+
+    def keep(self, key: str, content: str) -> str:
+        """Keeps what is not there yet; what is there afterwards."""
+        with self._lock:
+            self._database.execute(
+                "INSERT OR IGNORE INTO completions VALUES (?, ?)", (key, content)
+            )
+        return self.get(key) or content
+
+
+class CachedEndpoint:
+    """A `ChatEndpoint` that asks another one for what the cache lacks."""
+
+    def __init__(self, endpoint: ChatEndpoint, cache: Cache) -> None:
+        self._endpoint = endpoint
+        self._cache = cache
+
+    @property
+    def url(self) -> str:
+        """As the endpoint's."""
+        return self._endpoint.url
+
+    @property
+    def model(self) -> str:
+        """As the endpoint's."""
+        return self._endpoint.model
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        temperature: float,
+        max_tokens: int,
+        deadline: float | None,
+        probabilities: bool = False,
+        begun: str = "",
+    ) -> Completion:
+        """As the endpoint's; from the cache it takes no tokens and no request."""
+        asked = {
+            "format": _FORMAT,
+            "url": self.url,
+            "model": self.model,
+            "prompt": prompt,
+            "seed": seed,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "probabilities": probabilities,
+            "begun": begun,
+        }
+        key = sha256_of_json(asked)
+        kept = await self._try(self._cache.get, key)
+        if kept is not None:
+            return _completion(kept)
+        made = await self._endpoint.complete(
+            prompt,
+            seed=seed,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            deadline=deadline,
+            probabilities=probabilities,
+            begun=begun,
+        )
+        if made.refusal or made.finish_reason not in _WHOLE:
+            return made
+        now = await self._try(self._cache.keep, key, _text(made))
+        return made if now is None else replace(_completion(now), usage=made.usage)
+
+    @staticmethod
+    async def _try(work: Callable[..., str | None], *given: str) -> str | None:
+        """A cache that fails (a full disk, a lock that lasts) costs requests, and no grade."""
+        try:
+            return await asyncio.to_thread(work, *given)
+        except sqlite3.Error as error:
+            _log.warning("cache failed", error=str(error))
+            return None
+
+
+def _text(completion: Completion) -> str:
+    tokens = [
+        [
+            token.content.hex(),
+            {content.hex(): share for content, share in token.alternatives.items()},
+        ]
+        for token in completion.tokens
+    ]
+    values = {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": completion.prompt_tokens,
+        "tokens": tokens,
+    }
+    return json.dumps(values, ensure_ascii=True)
+
+
+def _completion(content: str) -> Completion:
+    values = json.loads(content)
+    tokens = tuple(
+        Token(bytes.fromhex(text), {bytes.fromhex(each): share for each, share in others.items()})
+        for text, others in values["tokens"]
+    )
+    return Completion(
+        values["text"], values["finish_reason"], "", Usage(), values["prompt_tokens"], tokens
+    )
