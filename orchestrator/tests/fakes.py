@@ -275,6 +275,7 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
     async def _one(self, request):
         asked = request.grade
         self._world.graded.append((asked.question, asked.answer))
+        self._world.modes.append(asked.mode)
         await asyncio.sleep(self._world.delay)
         self._world.calls["GradeBatch"] += 1
         self._world.events.append("graded")

@@ -359,8 +359,10 @@ def _judge_words(chain: Chain) -> str:
     if judge is None:
         return "none: lexical scores only"
     name = chain.identities.judge_name
+    mode = "" if judge.mode == "sampled" else f"{judge.mode}, "
     return (
-        f"{name}, {judge.repeats} repeats at temperature {judge.temperature:g}, seed {judge.seed}"
+        f"{name}, {mode}{judge.repeats} repeats at temperature {judge.temperature:g}, seed"
+        f" {judge.seed}"
     )
 
 
