@@ -24,7 +24,7 @@ from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
-from tuneproof.cli.judge import calibrating
+from tuneproof.cli.judge import calibrating, redteam
 from tuneproof.cli.judge import commands as judge
 from tuneproof.cli.runs import commands as runs
 from tuneproof.cli.runs import comparing, planning
@@ -97,6 +97,7 @@ corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
 judge.app.command("calibrate")(calibrating.calibrate_command)
+judge.app.command("redteam")(redteam.redteam_command)
 app.add_typer(judge.app, name="judge")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tuneproof.rubrics import Rubric
 from tuneproof_judge.endpoint import ChatEndpoint
-from tuneproof_judge.form import find_score
+from tuneproof_judge.form import find_score, schema_of
 from tuneproof_judge.grade import Failure, FailureKind, Repeat, Usage, Weights
 from tuneproof_judge.joint import joint_digest, read_joint
 from tuneproof_judge.pairs import PairReading, digest_of, read_choice
@@ -160,7 +160,9 @@ class Reader:
             return more
 
         try:
-            completion = await ask(max_tokens=rubric.max_tokens)
+            by_schema = self.endpoint.structured
+            form = schema_of(rubric.scores, rubric.reasoning) if by_schema else None
+            completion = await ask(max_tokens=rubric.max_tokens, form=form)
             spent.append(completion.usage)
             outcome = problem_of(completion, rubric.max_tokens) or find_score(
                 completion.text, rubric.scores, rubric.reasoning
