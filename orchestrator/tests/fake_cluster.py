@@ -84,6 +84,7 @@ class FakeCluster:
         app.router.add_post("/apis/authentication.k8s.io/v1/{_}", self._who)
         app.router.add_post("/{path:.*}", self._make)
         app.router.add_delete("/{path:.*}", self._delete)
+        app.router.add_get("/version", self._version)
         app.router.add_get("/{path:.*}", self._get)
         return app
 
@@ -109,6 +110,9 @@ class FakeCluster:
             and all(label in each["metadata"]["labels"] for label in labelled)
         ]
         return web.json_response({"items": chosen})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"gitVersion": "v1.36.3"})
 
     async def _make(self, request: web.Request) -> web.Response:
         body = await request.json()

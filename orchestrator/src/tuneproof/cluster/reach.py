@@ -180,7 +180,8 @@ class Reach:
                 own_version(),
             )
         except Unavailable as error:
-            if refusal := self._forwarder.refusals.get(service.selector):
+            refusals = {} if self._via == "gateway" else self._forwarder.refusals
+            if refusal := refusals.get(service.selector):
                 raise Unavailable(f"{error.message} ({refusal})") from None
             raise
         self._checked.add(service.name)
