@@ -98,7 +98,7 @@ class _World:
         return {
             f"{number}-{index}": GradeInput(
                 _words(draw, 40),
-                _words(draw, 200),
+                _words(draw, 230),
                 (_words(draw, 160),),
                 rubrics=ids,
                 repeats=self._repeats,
@@ -278,7 +278,7 @@ def _engine(model: Path, scratch: Path, *, cached: bool) -> Iterator[str]:
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--served-model-name", "bench", "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-model-len", "1024", "--block-size", "32", flag),
-        *("--max-num-seqs", str(AT_ONCE), "--max-num-batched-tokens", "32768"),
+        *("--max-num-seqs", str(AT_ONCE), "--max-num-batched-tokens", "8192"),
         # A seed in a chunked prefill ends vLLM's engine on a CPU (0.32.0).
         *("--no-enable-chunked-prefill", "--enforce-eager", "--uvicorn-log-level", "error"),
     ]

@@ -30,6 +30,7 @@ class FakeCluster:
         self.kubeconfig = folder / "kubeconfig"
         self.objects: dict[str, list[Object]] = {}
         """By the plural of their kind."""
+        self.user = "guest"
         self.refused: set[str] = set()
         """Kinds that the user must not see; `forward`: ports."""
         self.behind: dict[str, str] = {}
@@ -80,6 +81,10 @@ class FakeCluster:
         app = web.Application()
         app.router.add_get("/{api:apis?}/{group:.*}/pods/{name}/portforward", self._forward)
         app.router.add_post("/apis/authorization.k8s.io/v1/{_}", self._may)
+        app.router.add_post("/apis/authentication.k8s.io/v1/{_}", self._who)
+        app.router.add_post("/{path:.*}", self._make)
+        app.router.add_delete("/{path:.*}", self._delete)
+        app.router.add_get("/version", self._version)
         app.router.add_get("/{path:.*}", self._get)
         return app
 
@@ -94,10 +99,39 @@ class FakeCluster:
             one = next((each for each in found if each["metadata"]["name"] == name), None)
             status = 200 if one else 404
             return web.json_response(one or {"message": f"{name} not found"}, status=status)
-        selector = request.query.get("labelSelector", "").split(",")
+        asked = request.query.get("labelSelector", "")
+        selector = [] if " in " in asked else asked.split(",")
         wanted = dict(pair.split("=") for pair in selector if "=" in pair)
-        chosen = [each for each in found if wanted.items() <= each["metadata"]["labels"].items()]
+        labelled = [label for label in selector if label and "=" not in label]
+        chosen = [
+            each
+            for each in found
+            if wanted.items() <= each["metadata"]["labels"].items()
+            and all(label in each["metadata"]["labels"] for label in labelled)
+        ]
         return web.json_response({"items": chosen})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"gitVersion": "v1.36.3"})
+
+    async def _make(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        made = self.objects.setdefault(request.path.rpartition("/")[2], [])
+        if any(each["metadata"]["name"] == body["metadata"]["name"] for each in made):
+            return web.json_response({"message": "already exists"}, status=409)
+        body["metadata"]["creationTimestamp"] = "2026-11-28T12:00:00Z"
+        made.append(body | {"status": {}})
+        return web.json_response(body, status=201)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        *_, kind, name = request.path.split("/")
+        if not any(each["metadata"]["name"] == name for each in self.objects.get(kind, ())):
+            return web.json_response({"message": f"{name} not found"}, status=404)
+        self.remove(kind, name)
+        return web.json_response({})
+
+    async def _who(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": {"userInfo": {"username": self.user}}}, status=201)
 
     async def _may(self, request: web.Request) -> web.Response:
         asked = (await request.json())["spec"]["resourceAttributes"]

@@ -66,6 +66,8 @@ class World:
     """Model and prompt, in the order in which the generator takes them."""
     graded: list[tuple[str, str]] = field(default_factory=list)
     """Question and answer, in the order in which the judge takes them."""
+    modes: list[int] = field(default_factory=list)
+    """In the same order."""
     streams: Counter[str] = field(default_factory=Counter)
     """By call."""
     on_grade: Callable[[], None] = lambda: None

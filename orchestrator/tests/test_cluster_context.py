@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -143,6 +144,24 @@ def test_what_is_wrong_with_a_cluster_is_said_in_one_line(
     said = fails("--namespace", "b", "runs", "list", code=4)
     assert "cannot be reached at http://127.0.0.1:1" in said
     assert "contradicts --context" in fails("study", "run", "x.yaml", "--up")
+
+
+def test_the_doctor_tells_what_an_empty_namespace_lacks(cluster: FakeCluster, run: Run) -> None:
+    cluster.refused = {"forward", "nodes"}
+    choosing._reach.cache_clear()
+    code, out, err = run("doctor", "--json")
+    found = {each["what"]: each for each in json.loads(out)["findings"]}
+    assert (code, err) == (1, "")
+    assert found["cluster"]["detail"] == "Kubernetes v1.36.3, the namespace tuneproof of here"
+    missing = {what for what, each in found.items() if each["state"] == "missing"}
+    assert missing == {
+        "right to get pods/portforward",
+        "right to create pods/portforward",
+        "secret tuneproof-tokens",
+        "services",
+    }
+    assert found["GPUs"]["detail"] == "nodes are not for this user to see"
+    assert all(each["advice"] for each in found.values() if each["state"] == "missing")
 
 
 def test_without_kubernetes_client_the_extra_is_named(

@@ -10,6 +10,7 @@ from small_study import SmallStudy
 
 from tuneproof.analysis import compare
 from tuneproof.cli.verdict_table import verdict_table
+from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.report import build_report, report_json
 from tuneproof.report.plots import forests, scatter
 from tuneproof.results import Measure, StudyResults
@@ -69,3 +70,16 @@ async def test_the_scales_of_the_rubrics_reach_intervals_plots_and_tables(result
 async def test_a_judge_is_not_examined_on_another_scale(results) -> None:
     # The data set knows right scores from 1 to 5; on other scales they would be wrong.
     assert results.judge_checks == ()
+
+
+async def test_a_study_in_the_mode_weighted_asks_for_it(tmp_path) -> None:
+    small = SmallStudy(tmp_path)
+    small.edit("repeats: 2,", "repeats: 2, mode: weighted,")
+    small.edit("  - {name: closed, tune: {references: full, context: none}}\n", "")
+    small.edit("checks: {reader: {facts: 4, items: 5}, judge: {forms: 6}}\n", "")
+    small.edit("test_items: 12", "test_items: 2")
+    world = small.world()
+    async with served(world) as target:
+        results = await small.run(target)
+    assert set(world.modes) == {pb.MODE_WEIGHTED}
+    assert ", weighted, 2 repeats" in results.provenance["judge"]

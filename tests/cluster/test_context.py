@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from tuneproof.sdk import SERVICES
 
 from ..rendering import K8S, WORKLOADS, Manifest, build, role
-from .cluster import Cluster
-from .scene import Scene, scene
+from .cluster import NODE, Cluster
+from .scene import PYTHON, Scene, scene
 from .training import IMAGE, ROOT, write_root
 
-NAMESPACE = "context"
-TOKENS = {"tokens": b"use a-token-of-role-use\nmanage a-token-of-role-manage\n"}
+NAMESPACE = CLASS = "context"
+VOLUMES = ("artifacts", "state")
+USER, MANAGE = "researcher", "a-token-of-role-manage"
+TOKENS = {"tokens": f"use a-token-of-role-use\nmanage {MANAGE}\n".encode()}
 KEPT = ("Service", "ServiceAccount", "ConfigMap")
 SECONDS = 90
 
@@ -28,7 +37,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The overlay cpu with stand-ins, two generators among them."""
     cluster.make_image(IMAGE, write_root(tmp_path_factory.mktemp("image") / "root"))
-    with scene(cluster, NAMESPACE) as one:
+    with scene(cluster, NAMESPACE) as one, volumes(one, tmp_path_factory.mktemp("volumes")):
         objects = [one.secret("tuneproof-tokens", TOKENS | {"judge-api-key": b"a-token"})]
         for each in build(cluster.program, K8S / "overlays/cpu"):
             if each["kind"] in WORKLOADS:
@@ -38,84 +47,228 @@ def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 objects.append(without_claims(workload))
             elif each["kind"] in KEPT:
                 objects.append(one.moved(each))
-        one.kubectl.apply(*objects)
-        one.kubectl(
-            "wait", "--for=condition=Ready", "pod", "--all", "-n", NAMESPACE, "--timeout=150s"
-        )
+            elif each["metadata"]["name"] == "artifacts":
+                each["spec"] |= {"storageClassName": CLASS}
+                each["spec"]["resources"] = {"requests": {"storage": "1Gi"}}
+                objects.append(one.moved(each))
+        one.kubectl.apply(*objects, *rights_of_a_user(one))
+        wait_until_ready(one)
         yield one
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a small study."""
     sys.path.insert(0, str(ROOT / "orchestrator/tests"))
     try:
         from small_study import SmallStudy
     finally:
         sys.path.pop(0)
-    return SmallStudy(tmp_path).file
+    return SmallStudy(tmp_path_factory.mktemp("study")).file
+
+
+def rights_of_a_user(place: Scene) -> list[Manifest]:
+    """The account that runs the commands of these tests, with the roles of the component users."""
+    roles = list(yaml.safe_load_all((K8S / "components/users/roles.yaml").read_text("utf-8")))
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": USER}}
+    found = [place.moved(each) for each in (*roles, account)]
+    for each in roles:
+        name = each["metadata"]["name"]
+        group = each["apiVersion"].split("/")[0]
+        binding = {
+            "apiVersion": each["apiVersion"],
+            "kind": "RoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": USER, "namespace": NAMESPACE}],
+        }
+        found.append(place.moved(binding))
+    return found
+
+
+def wait_until_ready(place: Scene) -> None:
+    for workload in ("statefulset/generator", "statefulset/retriever", "statefulset/trainer"):
+        place.kubectl("rollout", "status", workload, "-n", NAMESPACE, "--timeout=110s")
+    place.kubectl("rollout", "status", "deployment/judge", "-n", NAMESPACE, "--timeout=110s")
+
+
+@contextmanager
+def volumes(place: Scene, folder: Path) -> Iterator[None]:
+    """Volumes of this machine that pods write to: one for artifacts, one for a study's state."""
+    names = [f"{NAMESPACE}-{each}" for each in VOLUMES]
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
+    place.kubectl("delete", "persistentvolume", *names, "--ignore-not-found")
+    for name in names:
+        (folder / name).mkdir(mode=0o777)
+        place.kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    "capacity": {"storage": "1Gi"},
+                    "accessModes": ["ReadWriteOnce"],
+                    "storageClassName": CLASS,
+                    "local": {"path": str(folder / name)},
+                    "nodeAffinity": {
+                        "required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}
+                    },
+                },
+            }
+        )
+    try:
+        yield
+    finally:
+        place.kubectl("delete", "persistentvolume", *names, "--wait=false")
 
 
 def without_claims(workload: Manifest) -> Manifest:
-    """With folders of the pod in the place of volumes."""
-    for claim in workload["spec"].pop("volumeClaimTemplates", ()):
-        workload["spec"]["template"]["spec"]["volumes"].append({"name": claim["metadata"]["name"]})
-    for volume in workload["spec"]["template"]["spec"]["volumes"]:
-        if volume.get("persistentVolumeClaim", {}).get("claimName") in ("artifacts", "models"):
+    """With folders of the pod in the place of volumes, but for the artifacts."""
+    pod = workload["spec"]["template"]["spec"]
+    pod["volumes"] += [
+        {"name": claim["metadata"]["name"], "emptyDir": {}}
+        for claim in workload["spec"].pop("volumeClaimTemplates", ())
+    ]
+    for volume in pod["volumes"]:
+        if volume.get("persistentVolumeClaim", {}).get("claimName") == "models":
             del volume["persistentVolumeClaim"]
-        if len(volume) == 1:
             volume["emptyDir"] = {}
     return workload
 
 
-async def tuneproof(
-    place: Scene, *arguments: str, env: Mapping[str, str] = {}
-) -> tuple[int, str, str]:
+def borrowed_parts(place: Scene) -> Manifest:
+    """What a pod needs in the place of an image."""
+    path = {"name": "PATH", "value": f"{Path(PYTHON).parent}:/usr/bin:/bin"}
+    variables = [each for each in place.variables if each["name"] == "PYTHONPATH"]
+    return {"env": [path, *variables], "volumes": place.volumes, "volumeMounts": place.mounts}
+
+
+def tuneproof(place: Scene, *arguments: str) -> tuple[int, str, str]:
     """Runs the command: exit code, standard output, standard error."""
-    process = await started(place, *arguments, env=env)
-    out, err = await asyncio.wait_for(process.communicate(), SECONDS)
-    assert process.returncode is not None
-    assert "Traceback" not in err.decode()
-    return process.returncode, out.decode(), err.decode()
+    process = started(place, *arguments)
+    out, err = process.communicate(timeout=SECONDS)
+    assert "Traceback" not in err
+    return process.returncode, out, err
 
 
-async def started(
-    place: Scene, *arguments: str, env: Mapping[str, str] = {}
-) -> asyncio.subprocess.Process:
-    variables = {"KUBECONFIG": str(place.cluster.kubeconfig), "TUNEPROOF_NAMESPACE": NAMESPACE}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tuneproof.cli.main", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | variables | env,
+def started(place: Scene, *arguments: str) -> subprocess.Popen[str]:
+    config = place.cluster.kubeconfig_of(USER, NAMESPACE)
+    variables = {"KUBECONFIG": str(config), "TUNEPROOF_NAMESPACE": NAMESPACE}
+    variables["TUNEPROOF_TOKEN"] = MANAGE
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuneproof.cli.main", "--context", "c", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | variables,
     )
 
 
-async def test_a_study_runs_through_forwarded_ports_while_its_pods_are_replaced(
-    place: Scene, study: Path, tmp_path: Path
-) -> None:
-    process = await started(
-        *(place, "study", "run", str(study), "--state", str(tmp_path / "state")),
-        *("--artifacts", str(tmp_path / "artifacts"), "--context", "c", "--json"),
-        env={"TUNEPROOF_NAMESPACE": NAMESPACE},
+@pytest.fixture(scope="module")
+def outside(place: Scene, study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a study finds through forwarded ports, while pods of its services are replaced."""
+    folder = tmp_path_factory.mktemp("outside")
+    process = started(
+        *(place, "study", "run", str(study), "--state", str(folder / "state")),
+        *("--artifacts", str(folder / "artifacts"), "--json"),
     )
     assert process.stderr
-    while b"training" not in (line := await process.stderr.readline()):
+    while "training" not in (line := process.stderr.readline()):
         assert line, "the study ended early"
     gone = [name for name in place.addresses() if name.startswith(("generator-0", "judge"))]
     place.kubectl("delete", "pod", *gone, "-n", NAMESPACE, "--wait=false")
-    out, err = await asyncio.wait_for(process.communicate(), SECONDS)
-    assert process.returncode == 0, err.decode()
-    assert json.loads(out)["verdict"]["headline"].startswith("The tuned adapters answer worse")
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    wait_until_ready(place)
+    found: dict[str, Any] = json.loads(out)
+    return found
 
 
-async def test_what_a_user_must_not_do_is_said_before_anything_starts(
-    place: Scene, tmp_path: Path
+def test_a_study_runs_through_forwarded_ports_while_its_pods_are_replaced(
+    outside: dict[str, Any],
 ) -> None:
-    config = place.cluster.kubeconfig_of("retriever", NAMESPACE)
-    code, _, err = await tuneproof(
-        place, "--context", "c", "corpus", "list", env={"KUBECONFIG": str(config)}
+    assert outside["verdict"]["headline"].startswith("The tuned adapters answer worse")
+
+
+def test_a_submitted_study_ends_with_the_verdicts_of_one_from_outside(
+    place: Scene, study: Path, tmp_path: Path, outside: dict[str, Any]
+) -> None:
+    pod = tmp_path / "pod.yaml"
+    pod.write_text(yaml.safe_dump(borrowed_parts(place)))
+    flags = (*("--image", IMAGE, "--pod", str(pod), "--storage", "1Gi"), "--storage-class", CLASS)
+    code, out, err = tuneproof(place, "study", "submit", str(study), *flags, "--json")
+    assert code == 0, err
+    name = json.loads(out)["name"]
+    # Two that follow at once; one is interrupted, which ends nothing.
+    reading = started(place, "study", "logs", name, "--follow")
+    code, _, err = tuneproof(place, "study", "logs", str(study), "--follow")
+    assert (code, f"{name}: done" in err) == (0, True), err
+    reading.send_signal(signal.SIGINT)
+    reading.wait(SECONDS)
+    read = ("study", "report", name, "--submitted", "--state", str(tmp_path / "here"), "--json")
+    code, out, err = tuneproof(place, *read)
+    assert code == 0, err
+    assert json.loads(out)["verdict"] == outside["verdict"]
+    code, out, err = tuneproof(place, "study", "submit", str(study), *flags)
+    assert (code, "has run" in out) == (0, True), err
+    code, out, err = tuneproof(place, "study", "cancel", str(study), "--purge")
+    assert code == 0, err
+    kept = place.kubectl("get", "jobs,configmaps,pvc,secrets", "-n", NAMESPACE, "--output", "name")
+    assert name not in kept
+
+
+def test_the_doctor_tells_why_pods_are_not_ready(place: Scene) -> None:
+    labels = {"app.kubernetes.io/name": "judge"}
+    one = place.pod("plain", labels, ["/bin/sleep", "1000"])
+    spec = one["spec"]
+    (container,) = spec["containers"]
+
+    def broken(name: str, **more: Any) -> Manifest:
+        parts = {"containers": [container | {"name": "judge"} | more.pop("container", {})]} | more
+        return one | {"metadata": one["metadata"] | {"name": name}, "spec": spec | parts}
+
+    huge = {"requests": {"cpu": "1000"}}
+    secret = {"name": "absent", "secret": {"secretName": "absent"}}
+    lacks = "/models/base lacks config.json"
+    waste = "x = []\nwhile True: x.append(bytearray(2**20))"
+    place.kubectl.apply(
+        broken("unscheduled", container={"resources": huge}),
+        broken("no-image", container={"image": "localhost/absent:1"}),
+        broken(
+            "no-secret",
+            volumes=[*spec["volumes"], secret],
+            container={"volumeMounts": [{"name": "absent", "mountPath": "/absent"}]},
+        ),
+        broken(
+            "too-large",
+            container={
+                "command": [PYTHON, "-c", waste],
+                "resources": {"limits": {"memory": "48Mi"}, "requests": {"cpu": "5m"}},
+            },
+        ),
+        broken("fails", container={"command": ["/bin/sh", "-c", f"echo {lacks}; exit 1"]}),
     )
-    assert code == 2
-    assert "refuses" in err
-    assert "pods is forbidden" in err
+    wanted = {
+        "pod unscheduled": "Insufficient cpu",
+        "pod no-image": "the image localhost/absent:1 is not there",
+        "pod no-secret": 'secret "absent" not found',
+        "pod too-large": "OOMKilled",
+        "pod fails": lacks,
+    }
+    try:
+        end = time.monotonic() + SECONDS
+        while True:
+            code, out, err = tuneproof(place, "doctor", "--json")
+            found = {each["what"]: each for each in json.loads(out)["findings"]}
+            said = {what: found[what]["detail"] for what in wanted if what in found}
+            if all(text in said.get(what, "") for what, text in wanted.items()):
+                break
+            assert time.monotonic() < end, said
+    finally:
+        names = [what.removeprefix("pod ") for what in wanted]
+        place.kubectl("delete", "pod", *names, "-n", NAMESPACE, "--wait=false")
+    assert code == 0, err
+    assert {found[f"calls to {role}"]["state"] for role in SERVICES} == {"ok"}
+    assert found["service generator"]["detail"].startswith("2 of 2 pods Ready")
+    # What this user must not see is no mistake.
+    assert {found[what]["state"] for what in ("secret tuneproof-tokens", "GPUs")} == {"note"}

@@ -142,6 +142,7 @@ class FakeEndpoint:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 gone.cancel()
+                await asyncio.wait({gone})
                 return answering.result()
             answering.cancel()
             self.left_early += 1
@@ -222,13 +223,15 @@ async def endpoint_of(
 
     def make(
         url: str = "",
+        *,
         concurrency: int = 16,
         timeout: float = 20.0,
         attempts: int = 3,
+        structured: bool = False,
         key: str = "sk-very-secret",
         **more: Any,
     ) -> OpenAIEndpoint:
-        limits = EndpointLimits(concurrency, timeout, attempts)
+        limits = EndpointLimits(concurrency, timeout, attempts, structured=structured)
         endpoint = OpenAIEndpoint(url or fake.url, "fake", key, limits, sleep=pauses, **more)
         made.append(endpoint)
         return endpoint

@@ -20,7 +20,7 @@ from tuneproof_judge.prompt import Subject
 from tuneproof_judge.replies import Completion
 from tuneproof_judge.task import GradeTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 SHELF = RubricShelf.load()
@@ -124,6 +124,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 async def test_two_at_once_go_on_with_what_is_kept(tmp_path: Path) -> None:
     class Model:
         url = model = "same"
+        structured = False
 
         def __init__(self, says: str) -> None:
             self.says = says

@@ -16,7 +16,7 @@ from tuneproof_judge.pairs import PairGrade, PairReading, PairRepeat, read_choic
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import CompareTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 SHELF = RubricShelf.load()
@@ -32,7 +32,7 @@ async def compared(endpoint: OpenAIEndpoint, **more: object) -> PairGrade:
 
 
 def shown_first(asked) -> str:
-    return asked.prompt.split("begins -----\n", 1)[1].split("\n", 1)[0]
+    return asked.prompt.split("begins -----\n> ", 1)[1].split("\n", 1)[0]
 
 
 async def test_a_fair_judge_prefers_the_right_answer_in_both_orders(

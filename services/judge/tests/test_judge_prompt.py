@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tuneproof.rubrics import Rubric, RubricShelf, parse_rubric
 from tuneproof_judge import prompt
+from tuneproof_judge.material import cleaned, quoted
 from tuneproof_judge.prompt import Subject, render
 
 MINIMAL = {
@@ -70,7 +71,7 @@ def test_an_answer_never_holds_its_own_fence(answer: str) -> None:
     fenced = rubric(template="{{fence}}\n{{answer}}\n{{fence}}")
     text = render(fenced, Subject("Q", answer, ("R",)))
     fence = text.split("\n", 1)[0]
-    assert text == f"{fence}\n{answer}\n{fence}"
+    assert text == f"{fence}\n{quoted(cleaned(answer))}\n{fence}"
     assert fence not in answer
 
 

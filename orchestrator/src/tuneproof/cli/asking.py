@@ -99,7 +99,7 @@ class AskedJudge:
     def run(self, work: Callable[[JudgeClient], Awaitable[T]]) -> T:
         """Does some work with a client of that judge."""
         targets = {"judge": self.judge, "token": self.token}
-        return _run(JudgeClient, Endpoints.discover(self.state, targets), work)
+        return _run(JudgeClient, endpoints_of(self.state, targets, ["judge"]), work)
 
     def give(self, value: Any, shown: str | Callable[[], None]) -> None:
         """Prints the result as `console.give` does."""

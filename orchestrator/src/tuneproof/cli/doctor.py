@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tuneproof.cli import checkup
 from tuneproof.cli.checkup import Finding, checked
+from tuneproof.cli.cluster.choosing import in_cluster, reach
 from tuneproof.cli.console import ExitCode, give, out, plain_errors
 from tuneproof.cli.options import STATE, JsonOption, StateOption
 from tuneproof.sdk import SERVICES, Endpoints
@@ -19,14 +20,23 @@ from tuneproof.servicekit.client import is_ready
 def doctor(*, state: StateOption = STATE, as_json: JsonOption = False) -> None:
     """Examine Python, packages, ports, disk, memory, data, tools and services.
 
-    Exits with 1 when something is missing that the services need to run here.
+    Exits with 1 when something is missing that the services need to run here. With --context it
+    examines a cluster instead: rights, secrets, volumes, pods that are not Ready and why, versions,
+    calls, GPUs and policies.
 
-    Example:
+    Examples:
 
       tuneproof doctor --json
+
+      tuneproof doctor --context my-cluster
     """
     with plain_errors():
-        findings = [*checkup.findings(state), *asyncio.run(_services(state))]
+        if in_cluster():
+            from tuneproof.cli.cluster import checkup as of_cluster  # noqa: PLC0415 - an extra
+
+            findings = list(of_cluster.findings(reach()))
+        else:
+            findings = [*checkup.findings(state), *asyncio.run(_services(state))]
         value = {"findings": [asdict(finding) for finding in findings]}
         give(value, lambda: _show(findings), as_json=as_json)
     if any(finding.state == "missing" for finding in findings):

@@ -10,6 +10,7 @@ import typer
 from tuneproof.cli import ask, doctor, gate, labels, loadtest, operator, services, study
 from tuneproof.cli.adapters import aliases, merging, moving, pairs, stored
 from tuneproof.cli.adapters import commands as adapters
+from tuneproof.cli.cluster import submitting
 from tuneproof.cli.cluster.choosing import (
     NAMESPACE,
     ContextOption,
@@ -23,7 +24,7 @@ from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
-from tuneproof.cli.judge import calibrating
+from tuneproof.cli.judge import calibrating, redteam
 from tuneproof.cli.judge import commands as judge
 from tuneproof.cli.runs import commands as runs
 from tuneproof.cli.runs import comparing, planning
@@ -74,6 +75,10 @@ study.app.command("diff")(differing.diff_command)
 study.app.command("export")(exporting.export_command)
 study.app.command("import")(importing.import_command)
 study.app.command("gc")(sweeping.gc_command)
+study.app.command("submit")(submitting.submit_command)
+study.app.command("submitted")(submitting.submitted_command)
+study.app.command("logs")(submitting.logs_command)
+study.app.command("cancel")(submitting.cancel_command)
 study.app.add_typer(labels.app, name="label")
 app.add_typer(study.app, name="study")
 adapters.app.add_typer(aliases.app)
@@ -92,6 +97,7 @@ corpus.app.command("eval")(evaluating.eval_command)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
 judge.app.command("calibrate")(calibrating.calibrate_command)
+judge.app.command("redteam")(redteam.redteam_command)
 app.add_typer(judge.app, name="judge")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)

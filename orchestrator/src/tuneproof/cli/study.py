@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from tuneproof.cli.cluster.choosing import in_cluster
-from tuneproof.cli.cluster.studying import reach_for
+from tuneproof.cli.cluster.studying import reach_for, with_pools
+from tuneproof.cli.cluster.submitting import SubmittedOption, fetched
 from tuneproof.cli.console import ExitCode, err, out, plain_errors, print_json, say
 from tuneproof.cli.options import (
     STATE,
@@ -112,6 +113,10 @@ def run_command(
     generator: TargetOption = "",
     trainer: TargetOption = "",
     judge: TargetOption = "",
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=HOST:PORT, the generator of one of several models; repeatable."),
+    ] = None,
     token: TokenOption = "",
     report: Annotated[
         Path | None,
@@ -154,7 +159,7 @@ def run_command(
         targets={**targets, "token": token},
     )
     _check_flags(request, artifacts, up=up)
-    prepared = prepare(request)
+    prepared = with_pools(prepare(request), pool or ())
     with exclusive(given.state), open_state(given.state, write=True) as results:
         planned = planned_looks(results, prepared, looks)
         work = _run(prepared, request, results, artifacts, up=up, keep_up=keep_up, planned=planned)
@@ -174,6 +179,7 @@ def status_command(
     cells: Annotated[
         bool, typer.Option(help="Count every cell of every model too; that reads all answers.")
     ] = False,
+    submitted: SubmittedOption = False,
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -186,11 +192,15 @@ def status_command(
       tuneproof study status studies/demo.yaml --watch
 
       tuneproof study status studies/demo.yaml --cells
+
+      tuneproof --context my-cluster study status demo-1a2b3c --submitted
     """
     with plain_errors(on_interrupt="stopped watching; the study goes on"):
-        if watch and (as_json or cells):
-            other = "--json" if as_json else "--cells"
+        if watch and (as_json or cells or submitted):
+            other = "--json" if as_json else "--cells" if cells else "--submitted"
             raise InvalidInput(f"--watch shows the stages to people; leave it out, or {other}")
+        if submitted:
+            file, state = fetched(str(file), state)
         load_spec(file)  # A mistake in it is reported before a state that is not there.
         with open_state(state, write=False) as results:
             if watch:
@@ -220,6 +230,7 @@ def report_command(
     ] = None,
     data: DataOption = None,
     mlflow: MlflowOption = "",
+    submitted: SubmittedOption = False,
     state: StateOption = STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -235,8 +246,14 @@ def report_command(
       tuneproof study report studies/demo.yaml --json
 
       tuneproof study report studies/paper/*.yaml
+
+      tuneproof --context my-cluster study report studies/demo.yaml --submitted
     """
     with plain_errors():
+        if submitted:
+            if len(files) > 1:
+                raise InvalidInput("--submitted is for one study: name one file")
+            files[0], state = fetched(str(files[0]), state)
         if len(files) > 1:
             complete = _report_together(files, out_file, state, data, mlflow, as_json=as_json)
         else:

@@ -75,7 +75,7 @@ class Reach:
             WrongState: one is older than this client.
         """
         given = {role: targets.get(role) or "" for role in SERVICES}
-        chosen = {role: self._chosen(role, given[role]) for role in needs if ":" not in given[role]}
+        chosen = {role: self.service(role, given[role]) for role in needs if ":" not in given[role]}
         for service in chosen.values():
             self.check(service)
         openai = ""
@@ -119,6 +119,28 @@ class Reach:
         """The artifact store of the trainer."""
         return self._variable("trainer", "TUNEPROOF_TRAINER_ARTIFACTS")
 
+    def claim_of(self, path: str) -> tuple[str, str]:
+        """The claim of the volume that the trainer has at a path, and where it is mounted.
+
+        Raises:
+            InvalidInput: it has none there, so that no other pod reads what it writes.
+        """
+        for pod in self.service("trainer").pods[:1]:
+            claims = {
+                volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+                for volume in pod["spec"]["volumes"]
+                if "persistentVolumeClaim" in volume
+            }
+            for mount in container_of(pod, "trainer").get("volumeMounts", ()):
+                at = mount["mountPath"]
+                if mount["name"] in claims and Path(path).is_relative_to(at):
+                    return claims[mount["name"]], at
+        raise InvalidInput(
+            f"the trainer of {self.cluster.place} keeps its artifacts in {path or 'no place'},"
+            " which is no volume that a Job can mount: add the component s3, or name a store with"
+            " --artifacts"
+        )
+
     def store_keys(self) -> dict[str, str]:
         """The variables with which the store is opened, where this user may read them."""
         found = secret(self.cluster, STORE_SECRET)
@@ -158,7 +180,8 @@ class Reach:
                 own_version(),
             )
         except Unavailable as error:
-            if refusal := self._forwarder.refusals.get(service.selector):
+            refusals = {} if self._via == "gateway" else self._forwarder.refusals
+            if refusal := refusals.get(service.selector):
                 raise Unavailable(f"{error.message} ({refusal})") from None
             raise
         self._checked.add(service.name)
@@ -171,7 +194,15 @@ class Reach:
             return Path(file)
         return token_in(self.cluster) or None
 
-    def _chosen(self, role: str, name: str) -> Service:
+    def service(self, role: str, name: str = "") -> Service:
+        """The service of a role.
+
+        Args:
+            name: of a generator's pool, where there are several.
+
+        Raises:
+            Unavailable: there is none.
+        """
         if role == "generator":
             return generator_of(self.services, name)
         found = next((one for one in self.services if one.role == role), None)
@@ -193,7 +224,7 @@ class Reach:
         return tls_in(self.cluster) if any(one.encrypted for one in self.services) else None
 
     def _variable(self, role: str, name: str) -> str:
-        service = self._chosen(role, "")
+        service = self.service(role)
         containers = [container_of(pod, role) for pod in service.pods[:1]]
         return next((variable_of(self.cluster, one, name) for one in containers), "")
 

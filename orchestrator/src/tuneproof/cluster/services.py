@@ -37,6 +37,11 @@ class Service:
         return [pod for pod in self.pods if is_ready(pod)]
 
     @property
+    def inside(self) -> str:
+        """Its address for pods of the namespace, in gRPC's syntax."""
+        return f"dns:///{self.name}:{self.port}"
+
+    @property
     def encrypted(self) -> bool:
         """Whether it listens with TLS: the component mtls mounts its certificate."""
         return any(

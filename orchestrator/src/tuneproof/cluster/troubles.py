@@ -44,8 +44,9 @@ def _trouble_of(cluster: Cluster, pod: Object) -> Trouble:
     for one in states:
         if trouble := _of_container(cluster, name, one):
             return trouble
-    if mount := next(_mounts(cluster, name), ""):
-        return Trouble(name, "FailedMount", f"{name} waits: {mount}", "make what it mounts")
+    started = any("running" in one.get("state", {}) for one in states)
+    if not started and (why := next(warnings_of(cluster, name), "")):
+        return Trouble(name, "FailedMount", f"{name} waits: {why}", "make what it mounts")
     if "deletionTimestamp" in pod["metadata"]:
         return Trouble(name, "Terminating", f"{name} ends")
     return Trouble(
@@ -72,22 +73,39 @@ def _of_container(cluster: Cluster, pod: str, status: Object) -> Trouble | None:
         advice = "raise its memory limit, or lower what it holds: docs/operations.md"
         detail = f"{pod} was ended for its memory (OOMKilled), {status['restartCount']} restarts"
         return Trouble(pod, "OOMKilled", detail, advice)
-    said = _last_words(cluster, pod, status["name"], previous="terminated" not in state)
+    said = ended.get("message", "") or _last_words(
+        cluster, pod, status["name"], previous="terminated" not in state
+    )
     detail = f"{pod} ended with {ended['exitCode']}, {status['restartCount']} restarts"
     return Trouble(pod, reason or "Error", f"{detail}{f': {said}' if said else ''}")
 
 
-def _mounts(cluster: Cluster, pod: str) -> Iterator[str]:
-    """What the kubelet could not mount."""
+def warnings_of(cluster: Cluster, name: str) -> Iterator[str]:
+    """The warnings about an object, the newest first; none where this user must not see them."""
+    for event in _events(cluster, f"involvedObject.name={name},type=Warning"):
+        yield event["message"]
+
+
+def latest(cluster: Cluster, reason: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and message of the objects that have a warning of a reason, each once."""
+    seen = set()
+    for event in _events(cluster, f"reason={reason},type=Warning"):
+        about = event["involvedObject"]
+        if (about["kind"], about["name"]) not in seen:
+            seen.add((about["kind"], about["name"]))
+            yield about["kind"], about["name"], event["message"]
+
+
+def _events(cluster: Cluster, chosen: str) -> list[Object]:
     try:
-        path = f"{cluster.path('events')}"
-        chosen = {"fieldSelector": f"involvedObject.name={pod},type=Warning"}
-        events = cluster.ask("GET", path, chosen)["items"]
+        found = cluster.ask("GET", cluster.path("events"), {"fieldSelector": chosen})["items"]
     except Refused:
-        return
-    for event in reversed(events):
-        if event["reason"] in ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"):
-            yield event["message"]
+        return []
+    return sorted(found, key=_time_of, reverse=True)
+
+
+def _time_of(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event["metadata"]["creationTimestamp"])
 
 
 def _last_words(cluster: Cluster, pod: str, container: str, *, previous: bool) -> str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import structlog
 
@@ -106,6 +107,11 @@ class CachedEndpoint:
         """As the endpoint's."""
         return self._endpoint.model
 
+    @property
+    def structured(self) -> bool:
+        """As the endpoint's."""
+        return self._endpoint.structured
+
     async def complete(
         self,
         prompt: str,
@@ -116,6 +122,7 @@ class CachedEndpoint:
         deadline: float | None,
         probabilities: bool = False,
         begun: str = "",
+        form: Mapping[str, Any] | None = None,
     ) -> Completion:
         """As the endpoint's; from the cache it takes no tokens and no request."""
         asked = {
@@ -128,6 +135,7 @@ class CachedEndpoint:
             "max_tokens": max_tokens,
             "probabilities": probabilities,
             "begun": begun,
+            **({"form": form} if form else {}),
         }
         key = sha256_of_json(asked)
         kept = await self._try(self._cache.get, key)
@@ -141,6 +149,7 @@ class CachedEndpoint:
             deadline=deadline,
             probabilities=probabilities,
             begun=begun,
+            form=form,
         )
         if made.refusal or made.finish_reason not in _WHOLE:
             return made

@@ -19,7 +19,9 @@ from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.http import without_credentials
 from tuneproof.servicekit.retries import Retries, Sleep
 from tuneproof.servicekit.tracing import headers, span
+from tuneproof_judge.dialect import Dialect
 from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
+from tuneproof_judge.pacing import Pace, Slot
 from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
 
 _FIRST_PAUSE_SECONDS = 0.5
@@ -41,6 +43,10 @@ class ChatEndpoint(Protocol):
     def model(self) -> str:
         """Its name there."""
 
+    @property
+    def structured(self) -> bool:
+        """Whether forms are asked for by their JSON schema."""
+
     async def complete(
         self,
         prompt: str,
@@ -51,6 +57,7 @@ class ChatEndpoint(Protocol):
         deadline: float | None,
         probabilities: bool = False,
         begun: str = "",
+        form: Mapping[str, Any] | None = None,
     ) -> Completion:
         """One sampled completion of one user message.
 
@@ -58,6 +65,7 @@ class ChatEndpoint(Protocol):
             deadline: the event loop's time after which no further attempt begins.
             probabilities: whether to tell the most probable alternatives of each token.
             begun: how the completion begins; it goes on from there, where the endpoint can.
+            form: the JSON schema of the completion, where the endpoint is asked for one.
 
         Raises:
             CallFailed: after all attempts that may help.
@@ -75,6 +83,8 @@ class EndpointLimits:
     """Seconds for one HTTP request, body included."""
     max_attempts: int
     """Most HTTP requests for one completion."""
+    structured: bool = False
+    """Asks for completions by their JSON schema (`response_format`), until it is refused."""
 
 
 class OpenAIEndpoint:
@@ -109,7 +119,8 @@ class OpenAIEndpoint:
         )
         self._sleep = sleep
         self._clock = clock
-        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._pace = Pace(limits.concurrency, model)
+        self._dialect = Dialect(self.url, model)
         self._probed: tuple[float, TuneproofError] | None = None
         self._has_answered = False
         # The client insists on a key; an endpoint without one ignores it. We retry ourselves,
@@ -130,6 +141,10 @@ class OpenAIEndpoint:
     def model(self) -> str:
         return self._model
 
+    @property
+    def structured(self) -> bool:
+        return self._limits.structured
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
@@ -144,19 +159,23 @@ class OpenAIEndpoint:
         deadline: float | None,
         probabilities: bool = False,
         begun: str = "",
+        form: Mapping[str, Any] | None = None,
     ) -> Completion:
         requests = 0
         asked = _body(prompt, seed, temperature, max_tokens)
+        asked |= _by_schema(form) if form else {}
         asked |= {"logprobs": True, "top_logprobs": _ALTERNATIVES} if probabilities else {}
         asked |= _going_on(prompt, begun) if begun else {}
 
         async def attempt() -> Completion:
             nonlocal requests
-            async with self._slot():
-                requests += 1
+            async with self._slot() as slot:
                 name, attributes = f"chat {self._model}", self._attributes(seed)
                 with span(name, attributes, kind=SpanKind.CLIENT) as call:
-                    completion = await self._ask(asked)
+                    completion = None
+                    while completion is None:
+                        requests += 1
+                        completion = await self._ask(self._dialect.said(asked), slot)
                     used = completion.usage
                     call.set_attribute("gen_ai.usage.input_tokens", used.prompt_tokens)
                     call.set_attribute("gen_ai.usage.output_tokens", used.completion_tokens)
@@ -212,7 +231,8 @@ class OpenAIEndpoint:
             return Unavailable(f"the judge's endpoint {self.url} {what}")
         return None
 
-    async def _ask(self, asked: Mapping[str, Any]) -> Completion:
+    async def _ask(self, asked: Mapping[str, Any], slot: Slot) -> Completion | None:
+        """A completion; None when the endpoint refuses a parameter, and can be asked without."""
         try:
             # The client's own time-out is per read; a server that drips never reaches it.
             async with asyncio.timeout(self._limits.request_timeout):
@@ -227,11 +247,16 @@ class OpenAIEndpoint:
             ) from None
         except openai.APIError as error:
             REQUESTS.labels(_outcome_of(error)).inc()
+            if isinstance(error, openai.RateLimitError):
+                self._pace.refused(slot)
+            if isinstance(error, openai.APIStatusError) and self._dialect.learns(error, asked):
+                return None
             raise failure_of(error, url=self.url, model=self._model) from None
         except CallFailed:
             REQUESTS.labels("unreadable").inc()
             raise
         REQUESTS.labels("ok").inc()
+        self._pace.answered(raw.headers)
         for kind in ("prompt", "cached", "completion"):
             TOKENS.labels(kind).inc(getattr(completion.usage, f"{kind}_tokens"))
         return completion
@@ -245,11 +270,11 @@ class OpenAIEndpoint:
         }
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self) -> AsyncIterator[Slot]:
         # Held during a request only: one that waits for its next attempt blocks no other.
-        async with self._slots:
+        async with self._pace.slot() as slot:
             with IN_FLIGHT.track_inprogress():
-                yield
+                yield slot
 
 
 def _body(prompt: str, seed: int, temperature: float, max_tokens: int) -> dict[str, Any]:
@@ -272,6 +297,11 @@ def _going_on(prompt: str, begun: str) -> dict[str, Any]:
         ],
         "extra_body": {"continue_final_message": True, "add_generation_prompt": False},
     }
+
+
+def _by_schema(form: Mapping[str, Any]) -> dict[str, Any]:
+    schema = {"name": "form", "strict": True, "schema": form}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _outcome_of(error: openai.APIError) -> str:

@@ -110,6 +110,19 @@ def score_of(value: str, scale: Collection[int]) -> int | Failure:
     return _not_a_score(value, scale)
 
 
+def schema_of(scale: Collection[int], reasoning: Reasoning) -> dict[str, Any]:
+    """The JSON schema of such an object, its keys in the order in which they are written."""
+    score = {"score": {"type": "integer", "enum": sorted(scale)}}
+    reasons = {} if reasoning == "none" else {"reasons": {"type": "string"}}
+    properties = {**score, **reasons} if reasoning == "after" else {**reasons, **score}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def _form(text: str, reasoning: Reasoning) -> tuple[str, int] | Failure:
     """What stands where the score belongs, and its place."""
     markers = len(_MARKER.findall(text))

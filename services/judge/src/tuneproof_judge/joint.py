@@ -13,7 +13,7 @@ from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof_judge.form import score_of, value_pattern
 from tuneproof_judge.grade import Failure, FailureKind
-from tuneproof_judge.prompt import Subject, fence_of, filled, own_words
+from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, shown
 
 _HEAD = """\
 You are a strict and fair examiner. You judge one answer to one question by several criteria, each
@@ -73,8 +73,10 @@ def render_joint(rubrics: Sequence[Rubric], subject: Subject) -> str:
         "passages": subject.numbered_passages,
     }
     criteria = "".join(filled(_CRITERION, own_words(each)) for each in rubrics)
+    template = _template(rubrics)
+    given = shown(template, given)
     fence = fence_of(sha256_of_json([each.digest for each in rubrics]), given)
-    item = filled(_template(rubrics), {**given, "fence": fence})
+    item = filled(template, {**given, "fence": fence})
     form = "".join(
         f"{each.criterion}: <whole number from {each.low} to {each.high}>\n" for each in rubrics
     )

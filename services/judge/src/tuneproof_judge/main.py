@@ -69,7 +69,12 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
 
 def endpoints_of(settings: JudgeSettings) -> list[OpenAIEndpoint]:
     """The judge's endpoint, if the settings name one, or those of its jury."""
-    limits = EndpointLimits(settings.concurrency, settings.request_timeout, settings.max_attempts)
+    limits = EndpointLimits(
+        settings.concurrency,
+        settings.request_timeout,
+        settings.max_attempts,
+        structured=settings.structured,
+    )
     if settings.jury:
         return [
             OpenAIEndpoint(each.url, each.model, _key_of(each.api_key_file), limits)

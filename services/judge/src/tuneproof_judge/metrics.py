@@ -25,3 +25,8 @@ TOKENS = Counter(
     ["kind"],
 )
 IN_FLIGHT = Gauge("tuneproof_judge_endpoint_in_flight", "HTTP requests under way.")
+ALLOWED = Gauge(
+    "tuneproof_judge_endpoint_allowed",
+    "HTTP requests that may be under way at once, as the endpoint bears them.",
+    ["model"],
+)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof_judge.grade import Failure, FailureKind, Usage
-from tuneproof_judge.prompt import Subject, fence_of, filled, own_words
+from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, shown
 
 FIRST, SECOND, TIE = "first", "second", "tie"
 
@@ -198,10 +198,11 @@ def render_pair(rubric: Rubric, shown_first: Subject, shown_second: Subject) -> 
         "reference": shown_first.references[0] if shown_first.references else "",
         "passages": shown_first.numbered_passages,
     }
-    answers = {"a": shown_first.answer, "b": shown_second.answer}
-    fence = fence_of(rubric.digest, {**given, "answers": "\n".join(sorted(answers.values()))})
-    values = {**own_words(rubric), **given, **answers, "fence": fence}
-    return filled(_template_of(rubric), values)
+    template = _template_of(rubric)
+    given = shown(template, {**given, "a": shown_first.answer, "b": shown_second.answer})
+    answers = "\n".join(sorted([given["a"], given["b"]]))
+    fence = fence_of(rubric.digest, {**given, "a": answers, "b": ""})
+    return filled(template, {**own_words(rubric), **given, "fence": fence})
 
 
 def read_choice(completion: str, *, reversed_order: bool) -> str | Failure:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuneproof.rubrics import PLACEHOLDER, Rubric
 from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof_judge.material import cleaned, quoted
 
 _FENCE_DIGITS = 16
+_ALONE = re.compile(r"(?m:^)\{\{(\w+)\}\}(?m:$)")
+"""A placeholder that has its line for itself."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,23 @@ def render(rubric: Rubric, subject: Subject) -> str:
         "answer": subject.answer,
         "passages": subject.numbered_passages,
     }
+    given = shown(rubric.template, given)
     values = {**own_words(rubric), **given}
     if "fence" in rubric.placeholders:
         values["fence"] = fence_of(rubric.digest, given)
     return filled(rubric.template, values)
+
+
+def shown(template: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Given texts as a template shows them: without what hides or commands, and in a template with
+    a fence, marked line by line where they have their lines for themselves.
+
+    Args:
+        given: by placeholder.
+    """
+    clean = {name: cleaned(text) for name, text in given.items()}
+    alone = set(_ALONE.findall(template)) if "{{fence}}" in template else set()
+    return {name: quoted(text) if name in alone else text for name, text in clean.items()}
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:

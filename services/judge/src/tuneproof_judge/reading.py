@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tuneproof.rubrics import Rubric
 from tuneproof_judge.endpoint import ChatEndpoint
-from tuneproof_judge.form import find_score
+from tuneproof_judge.form import find_score, schema_of
 from tuneproof_judge.grade import Failure, FailureKind, Repeat, Usage, Weights
 from tuneproof_judge.joint import joint_digest, read_joint
 from tuneproof_judge.pairs import PairReading, digest_of, read_choice
@@ -131,7 +131,9 @@ class Reader:
             earlier.append(failure)
         else:
             earlier.pop()
-        return replace(found, usage=Usage.total(spent), earlier=tuple(earlier))
+        # An endpoint that sends away a retry did accept the reading before it.
+        outage = found.outage and len(spent) == 1
+        return replace(found, usage=Usage.total(spent), earlier=tuple(earlier), outage=outage)
 
     async def _ask(self, prompt: str, seed: int, **more: Any) -> Completion:
         return await self.endpoint.complete(
@@ -158,7 +160,9 @@ class Reader:
             return more
 
         try:
-            completion = await ask(max_tokens=rubric.max_tokens)
+            by_schema = self.endpoint.structured
+            form = schema_of(rubric.scores, rubric.reasoning) if by_schema else None
+            completion = await ask(max_tokens=rubric.max_tokens, form=form)
             spent.append(completion.usage)
             outcome = problem_of(completion, rubric.max_tokens) or find_score(
                 completion.text, rubric.scores, rubric.reasoning

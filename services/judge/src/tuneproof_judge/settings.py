@@ -57,11 +57,18 @@ class JudgeSettings(ServiceSettings):
         None,
         description="File with the prices of tokens by model; replies then tell what they cost.",
     )
+    structured: bool = Field(
+        False,
+        description="Asks the endpoint for forms by a JSON schema (response_format), which fewer"
+        " models get wrong; an endpoint that refuses it is asked for text. Scores may differ from"
+        " those of forms in text: use one or the other throughout a study.",
+    )
     concurrency: int = Field(
         32,
         ge=1,
         le=4096,
-        description="Requests to the endpoint in flight over all calls. A number below the repeats"
+        description="Most requests to the endpoint in flight over all calls; fewer while it answers"
+        " 429 or tells that little of a quota is left. A number below the repeats"
         " of one grade makes that grade wait for itself.",
     )
     request_timeout: float = Field(

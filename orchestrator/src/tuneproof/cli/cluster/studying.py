@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from tuneproof.study.design.sources import BaseSource
 
 if TYPE_CHECKING:
     from tuneproof.cluster import Reach
+    from tuneproof.cluster.services import Service
 
 
 def reach_for(
@@ -35,6 +36,44 @@ def reach_for(
     sources = replace(prepared.sources, bases=placed)
     endpoints = there.endpoints(targets, needs)
     return replace(prepared, sources=sources), endpoints, artifacts or _store(there)
+
+
+def calls_of(prepared: Prepared, there: Reach) -> tuple[list[Service], list[str]]:
+    """The services that a study calls, each of which is there and new enough, and the flags that
+    name them inside the cluster."""
+    found = [there.service(role) for role in needs_of(prepared)]
+    flags = [f"--{one.role}={one.inside}" for one in found]
+    bases = prepared.sources.bases
+    for base in bases if bases[0].name else ():
+        if (pool := there.pool_of(base.name, base.generator)) is None:
+            continue
+        found.append(pool)
+        flags += [] if base.generator else [f"--pool={base.name}={pool.inside}"]
+    for service in found:
+        there.check(service)
+    return found, flags
+
+
+def with_pools(prepared: Prepared, pools: Sequence[str]) -> Prepared:
+    """The study with the generators that `--pool NAME=ADDRESS` names.
+
+    Raises:
+        InvalidInput: one is written otherwise, or the study does not list the model.
+    """
+    given = {name: address for name, _, address in (each.partition("=") for each in pools)}
+    known = {base.name for base in prepared.sources.bases}
+    for name, address in given.items():
+        if ":" not in address or name not in known - {""}:
+            listed = ", ".join(sorted(known - {""})) or "none"
+            raise InvalidInput(
+                f"--pool {name}={address}: write NAME=HOST:PORT, where NAME is a model that the"
+                f" study file lists; it lists {listed}"
+            )
+    bases = tuple(
+        replace(base, generator=given.get(base.name, base.generator))
+        for base in prepared.sources.bases
+    )
+    return replace(prepared, sources=replace(prepared.sources, bases=bases))
 
 
 def needs_of(prepared: Prepared) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from tuneproof.cli.cluster.choosing import endpoints_of
+from tuneproof.cli.cluster.choosing import NAMESPACE, chosen, endpoints_of
 from tuneproof.cli.options import STATE
 from tuneproof.sdk import RunInfo, TrainerClient
 from tuneproof.servicekit.errors import TuneproofError
@@ -18,7 +18,9 @@ _SECONDS = 2.0
 
 def complete_run_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Ids that begin with what was typed, each with its state; none where no trainer answers."""
-    given = ctx.params
+    given, before = ctx.params, ctx.find_root().params
+    chosen.context = before.get("context") or ""
+    chosen.namespace = before.get("namespace") or NAMESPACE
     targets = {"trainer": given.get("trainer"), "token": given.get("token")}
 
     async def ask() -> list[RunInfo]:

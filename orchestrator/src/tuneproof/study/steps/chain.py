@@ -231,6 +231,8 @@ class Chain:
             "seed": seed_of(judge.seed, asked.question),
             "temperature": judge.temperature,
         }
+        if judge.mode != "sampled":  # the key of a sampled grade is older than the modes
+            inputs["mode"] = judge.mode
         return task("grade", inputs)
 
 

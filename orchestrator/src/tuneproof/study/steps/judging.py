@@ -107,6 +107,7 @@ def _input(task: Task) -> GradeInput:
         repeats=given["repeats"],
         seed=given["seed"],
         temperature=given["temperature"],
+        mode=given.get("mode", "sampled"),
     )
 
 
