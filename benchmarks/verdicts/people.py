@@ -23,9 +23,9 @@ def s4(random: np.random.Generator, studies: int) -> Results:
     if file is None:
         print("S4 is left out: no EVOUNA data (benchmarks/verdicts/evouna.py)", file=sys.stderr)
         return {}
-    shares, narrower, judged = [], [], []
+    shares, narrower, judged, told = [], [], [], {}
     clusters = np.arange(400)
-    for people, lexical in evouna.differences(file).values():
+    for pair, (people, lexical) in evouna.differences(file).items():
         truth = float(people.mean())
         tallies = {labels: Tally() for labels in (50, 100)}
         widths, widths_alone, judge = (
@@ -51,12 +51,16 @@ def s4(random: np.random.Generator, studies: int) -> Results:
         shares += [each.share for each in tallies.values()]
         narrower += [widths[labels] / widths_alone[labels] for labels in tallies]
         judged.append(judge.share)
+        name = f"s4/{' and '.join(pair)}"
+        told |= {f"{name}/{labels} labels": each.share for labels, each in tallies.items()}
+        told |= {f"{name}/the judge alone": judge.share}
     return {
         "s4_min": min(shares),
         "s4_mean": float(np.mean(shares)),
         "s4_width_min": min(narrower),
         "s4_width_max": max(narrower),
         "s4_before": min(judged),
+        **told,
     }
 
 

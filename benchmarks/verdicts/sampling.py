@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,13 +24,13 @@ DECIDED = (*WORDS, Verdict.EQUIVALENT)
 
 def s1(random: np.random.Generator, studies: int) -> Results:
     """Coverage, and width by that of a t interval with the true standard error."""
-    covered, widths = [], []
+    covered, widths, told = [], [], {}
     for groups in (10, 20, 60, 200):
         for sizes in SIZES:
             for correlation in (0.0, 0.4):
                 share, width = _coverage(random, studies, groups, sizes, correlation)
-                setting = f"{groups} clusters, {sizes}, correlation {correlation:g}"
-                print(f"  {setting}: coverage {share:.3f}, width {width:.2f}", file=sys.stderr)
+                setting = f"s1/{groups} clusters/{sizes}/correlation {correlation:g}"
+                told |= {f"{setting}/coverage": share, f"{setting}/width": width}
                 # An interval that is hardly ever given says nothing of coverage.
                 if not math.isnan(share):
                     covered.append(share)
@@ -40,6 +39,7 @@ def s1(random: np.random.Generator, studies: int) -> Results:
         "s1_min": min(covered),
         "s1_width_max": max(widths),
         "s1_settings": len(covered),
+        **told,
     }
 
 
@@ -80,6 +80,10 @@ def s2(random: np.random.Generator, studies: int) -> Results:
     return {
         "s2_min": min(share for (groups, _), share in shares.items() if groups >= 60),
         "s2_few_min": min(share for (groups, _), share in shares.items() if groups < 60),
+        **{
+            f"s2/{groups} clusters/{sizes}/coverage": share
+            for (groups, sizes), share in shares.items()
+        },
     }
 
 

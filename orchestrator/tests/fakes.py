@@ -295,6 +295,32 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
             self._repeats(criterion, asked, rubric.low + round((rubric.high - rubric.low) * share))
         return jud.GradeBatchResponse(id=request.id, result=grade)
 
+    async def CompareBatch(self, request_iterator, context):
+        async for response in answer_each(
+            request_iterator, self._compare, _refuse(jud.CompareBatchResponse), concurrency=4
+        ):
+            yield response
+
+    async def _compare(self, request):
+        """The answer with more of the reference's words is better; among equals the first shown."""
+        asked = request.compare
+        self._world.calls["CompareBatch"] += 1
+        wanted = set(re.findall(r"\w+", asked.references[0]))
+        first, second = (
+            len(wanted & set(re.findall(r"\w+", text))) for text in (asked.first, asked.second)
+        )
+        found = jud.Comparison(judge_model=self._world.judge_model)
+        for name in asked.rubrics:
+            rubric = next(r for r in self._world.rubrics if r.id == name)
+            one = found.criteria.add(rubric=name, criterion=rubric.criterion)
+            for index in range(asked.repeats):
+                repeat = one.repeats.add(index=index)
+                better = jud.CHOICE_FIRST if first > second else jud.CHOICE_SECOND
+                same = first == second
+                repeat.in_order.choice = jud.CHOICE_FIRST if same else better
+                repeat.reversed.choice = jud.CHOICE_SECOND if same else better
+        return jud.CompareBatchResponse(id=request.id, result=found)
+
     def _repeats(self, criterion, asked, score):
         fails = asked.answer in self._world.unscored
         late = self._world.timeouts.get(asked.answer, 0)

@@ -85,7 +85,12 @@ def test_from_the_page_to_the_report(label, small, capsys, monkeypatch, tmp_path
     code, _, err = label("import", str(rate(page, sheet, lambda text: 4)))
     assert code == 2
     assert "--replace" in err
-    assert label("import", str(rate(page, sheet, lambda text: 3)))[0] == 0
+    code, out, err = label("import", str(rate(page, sheet, lambda text: 3)), "--json")
+    assert code == 0, err
+    assert {one["criterion"] for one in json.loads(out)["agreement"]} == {
+        "accuracy",
+        "completeness",
+    }
 
     report = partial(invoke, capsys, monkeypatch, "study", "report", str(small.file))
     code, out, _ = report("--state", str(small.state), "--json")

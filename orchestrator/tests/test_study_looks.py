@@ -28,7 +28,7 @@ def test_each_look_has_its_own_interval_and_the_report_says_which() -> None:
     at_once, at_look = compare(results), compare(replace(results, looks=STOPS))
     planned = plan_looks(STOPS.fractions, 0.95)[1]
     assert at_look.adjusted_confidence == planned.confidence > at_once.adjusted_confidence
-    assert "look 2 of 4" in at_look.adjustment
+    assert (at_once.look, at_look.look) == ("", "look 2 of 4")
     notes = [one.text for one in warnings(replace(results, looks=STOPS), at_look)]
     assert "Look 2 of 4 that were planned, at 50 % of the questions." in notes
     open_ = judged(around(0.1, 2.0))
@@ -76,7 +76,7 @@ def test_a_study_stops_at_the_look_that_decides_and_asks_no_more(small, capsys, 
         *("--state", str(small.state), "--json"),
     )
     assert code == 0
-    assert f"look {results.looks.taken} of 4" in json.loads(out)["intervals"]["adjustment"]
+    assert f"look {results.looks.taken} of 4" in json.loads(out)["intervals"]["look"]
     with pytest.raises(WrongState, match="looks are planned before the first score"):
         run(small, world, 5)
 

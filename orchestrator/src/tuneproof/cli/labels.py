@@ -163,6 +163,7 @@ def _read(path: Path, sample: Sample, results: StudyResults) -> tuple[str, tuple
 def _tell(chain: Chain, *, as_json: bool) -> None:
     """What the labels show of judge, people and verdicts."""
     from tuneproof.analysis import compare  # noqa: PLC0415 - see above
+    from tuneproof.report.export import json_values  # noqa: PLC0415
     from tuneproof.report.support import agreement_lines, support_json, support_rows  # noqa: PLC0415
 
     results = load_results(chain)
@@ -170,7 +171,8 @@ def _tell(chain: Chain, *, as_json: bool) -> None:
     lines = list(agreement_lines(results))
     for row in support_rows(results, comparisons):
         lines += [f"{row.label}, {row.measure}", *(f"  {name}: {text}" for name, text in row.lines)]
-    give(support_json(results, comparisons), "\n".join(lines), as_json=as_json)
+    told = json_values(support_json(results, comparisons))
+    give(told, "\n".join(lines), as_json=as_json)
 
 
 def _plan(chain: Chain, correlation: float, *, as_json: bool) -> None:

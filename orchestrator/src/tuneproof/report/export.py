@@ -38,35 +38,34 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
     reference_style, and the flags synthetic, gold_only, toy_model, self_judged); `verdict`
     (headline; cells: each cell, label, arm, size, seed, by, direction of `findings.Direction`,
     phrase, sentences, tuned); `warnings` (kind caution | note, text); `intervals` (confidence,
-    adjusted_confidence, adjustment); `comparisons` and `exploratory` (each: cell, against, measure,
-    scale {name, low, high or null, unit, decimals}, by, items, clusters, mean, mean_against,
-    difference, standard_error, degrees_of_freedom, interval {low, high, confidence, method} or
-    null, scored_interval likewise, margin, verdict, within_margin, words, non_inferior, unscored,
-    unscored_against, bounds [low, high] or null); `support` (each primary comparison: cell,
-    against, measure, tipping_point or null, anchored or null {verdict, within_margin, words,
-    difference, standard_error, degrees_of_freedom, interval or null, judge_weight, judge_bias,
-    labels, clusters, pairs, identical, raters}, guaranteed or null {lower, points, severe_loss
-    {share, upper, tail, items, losses, effective_items}}); `agreement` (each labelled criterion:
-    criterion, raters, answers, judge_kappa, between_kappa or null, self_kappa or null, by_arm and
-    by_length, each: group, bias, answers, interval or null; per_doubling {value, standard_error,
-    degrees_of_freedom} or null); `contrasts` (each: kind slope | bend | models | passages |
-    by_heart | wins, name, measure, value, interval or null, items); `preferences` (each pair
-    that the judge compared: cell, against, criterion, net, interval or null, position,
-    position_interval or null, ties, reversed, items, unscored); `recipes` (each of several
-    seeds: model, arm, size, measure, difference, standard_error, degrees_of_freedom,
+    adjusted_confidence, adjustment bonferroni | holm | sequence, look); `comparisons` and
+    `exploratory` (each: cell, against, measure, scale {name, low, high or null, unit, decimals},
+    by, items, clusters, mean, mean_against, difference, standard_error, degrees_of_freedom,
+    interval {low, high, confidence, method} or null, scored_interval likewise, margin, verdict,
+    within_margin, words, non_inferior, unscored, unscored_against, bounds [low, high] or null);
+    `support` (each primary comparison: cell, against, measure, tipping_point or null, anchored or
+    null {verdict, within_margin, words, difference, standard_error, degrees_of_freedom, interval or
+    null, judge_weight, judge_bias, labels, clusters, pairs, identical, raters}, guaranteed or null
+    {lower, points, severe_loss {share, upper, tail, items, losses, effective_items}}); `agreement`
+    (each labelled criterion: criterion, raters, answers, judge_kappa, between_kappa or null,
+    self_kappa or null, by_arm and by_length, each: group, bias, answers, interval or null;
+    per_doubling {value, standard_error, degrees_of_freedom} or null); `contrasts` (each: kind slope
+    | bend | models | passages | by_heart | wins, name, measure, value, interval or null, items);
+    `preferences` (each pair that the judge compared: cell, against, criterion, net, interval or
+    null, position, position_interval or null, ties, reversed, items, unscored); `recipes` (each of
+    several seeds: model, arm, size, measure, difference, standard_error, degrees_of_freedom,
     seed_means, seed_variance, interval and next_seed or null, verdict or null, words); `cells`
-    (name, label, arm, size, seed, tuned, model, answers, errors, seconds_per_answer (in the
-    batch), cost {prompt_tokens, completion_tokens, alone {answers, seconds,
-    first_token_seconds, cached_share} or null, price or null, by tokens | gpu}, repeats {asked,
-    lost}, adapter or null, forgetting (each: task, metric, value, standard_error or null,
-    samples), means by measure {mean, standard_deviation, scored, unscored}); `models` (name,
-    content, baseline, is_api, input_price, output_price, refused); `strata` (each kind of
-    question: name retrieved | missed | unanswerable | unknown | by_heart | not_by_heart, model,
-    items, clusters, refusal_is_right, cells by name {answered, refused, means}); `failures`
-    (rules: each name, label, text; cells by name: answers that break each rule); `checks`
-    (reader, judge, length: the results' own fields); `retrieval` or null; `provenance`;
-    `stage_seconds`; `prices` (currency, gpu_hour, of a million prompt_tokens and
-    completion_tokens) or null.
+    (name, label, arm, size, seed, tuned, model, answers, errors, seconds_per_answer (in the batch),
+    cost {prompt_tokens, completion_tokens, alone {answers, seconds, first_token_seconds,
+    cached_share} or null, price or null, by tokens | gpu}, repeats {asked, lost}, adapter or null,
+    forgetting (each: task, metric, value, standard_error or null, samples), means by measure {mean,
+    standard_deviation, scored, unscored}); `models` (name, content, baseline, is_api, input_price,
+    output_price, refused); `strata` (each kind of question: name retrieved | missed | unanswerable
+    | unknown | by_heart | not_by_heart, model, items, clusters, refusal_is_right, cells by name
+    {answered, refused, means}); `failures` (rules: each name, label, text; cells by name: answers
+    that break each rule); `checks` (reader, judge, length: the results' own fields); `retrieval` or
+    null; `provenance`; `stage_seconds`; `prices` (currency, gpu_hour, of a million prompt_tokens
+    and completion_tokens) or null.
     """
     found = findings(results, comparisons)
     value = {
@@ -80,7 +79,9 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         },
         "verdict": {"headline": headline(found), "cells": found},
         "warnings": warnings(results, comparisons),
-        "intervals": _fields(comparisons, "confidence", "adjusted_confidence", "adjustment"),
+        "intervals": _fields(
+            comparisons, "confidence", "adjusted_confidence", "adjustment", "look"
+        ),
         "comparisons": comparisons.primary,
         "exploratory": comparisons.exploratory,
         **support_json(results, comparisons),
@@ -95,7 +96,12 @@ def report_json(results: StudyResults, comparisons: Comparisons) -> dict[str, An
         },
         **_fields(results, "retrieval", "provenance", "stage_seconds", "prices"),
     }
-    plain: dict[str, Any] = _JSON.dump_python(value, mode="json")
+    return json_values(value)
+
+
+def json_values(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Dataclasses and enums among the values as what JSON has."""
+    plain: dict[str, Any] = _JSON.dump_python(dict(value), mode="json")
     return plain
 
 

@@ -33,6 +33,7 @@ from tuneproof.study.state.store import N, Task
 from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
 from tuneproof.study.steps.checks import answers_as_forms, judge_check, reader_check
+from tuneproof.study.steps.comparing import preferences
 from tuneproof.study.steps.forgetting import failures_of, forgetting_tasks, scores_of
 from tuneproof.study.steps.probing import length_probes
 from tuneproof.study.steps.timing import alone_of, timed_tasks
@@ -82,6 +83,7 @@ def load_results(chain: Chain) -> StudyResults:
         labels=labels,
         looks=plan.looks,
         length_probes=_length_probes(chain),
+        preferences=preferences(chain),
     )
 
 

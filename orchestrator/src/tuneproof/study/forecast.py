@@ -70,6 +70,9 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
         "judgements": grades,
         "primary comparisons": primary,
     }
+    if judge and judge.compare:
+        # Each primary comparison is one of two cells by one criterion, asked in both orders.
+        counts["choices between answers"] = 2 * judge.compare * primary * len(plan.test)
     epochs = {cell.name: _passes(cell) for cell in plan.tuned}
     pieces = {"training": sum(epochs.values()), "answers": answers, "grades": graded}
     hours = {}

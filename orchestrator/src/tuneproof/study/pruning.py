@@ -14,6 +14,7 @@ from pathlib import Path
 from tuneproof.study.state.store import State
 from tuneproof.study.steps.answering import pool_task
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.comparing import compared_pairs
 from tuneproof.study.steps.forgetting import forgetting_tasks
 from tuneproof.study.steps.timing import timed_tasks
 
@@ -64,6 +65,7 @@ def referenced(chain: Chain) -> set[str]:
         *(work.task for work in chain.reader_answers()),
         *chain.reader_grades().values(),
         *chain.form_grades(),
+        *(one.task for one in compared_pairs(chain) if one.task is not None),
         *(task for cell in timed_tasks(chain).values() for task in cell),
         *forgetting_tasks(chain).values(),
         *(pool_task(chain, model) for model in chain.plan.models),

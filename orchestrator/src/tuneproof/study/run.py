@@ -20,12 +20,14 @@ from tuneproof.study.services import Services
 from tuneproof.study.status import digest_of, is_complete, last_stages_of, status_of
 from tuneproof.study.steps.api_answering import ApiAnswers
 from tuneproof.study.steps.chain import Chain
+from tuneproof.study.steps.comparing import compare_answers
 from tuneproof.study.steps.forgetting import measure_forgetting
 from tuneproof.study.steps.graph import Graph, grade_answers
 from tuneproof.study.steps.importing import import_answers
 from tuneproof.study.steps.retrieval import make_corpora, search
 from tuneproof.study.steps.tally import (
     ANSWERS,
+    COMPARISONS,
     CORPUS,
     FORGETTING,
     GRADES,
@@ -85,6 +87,7 @@ async def run_study(
             )
             if later or chain.plan.spec.apis:
                 await _grade(chain, services, progress)
+            await _compare(chain, services, progress)
             for base in [] if later else bases:
                 async with _of(services, base) as at:
                     await _run_last(chain, base, at, progress)
@@ -182,6 +185,18 @@ async def _grade(chain: Chain, services: Services, progress: Progress) -> None:
         chain.state.count([tally.count for tally in tallies.values()], digest_of(chain.plan.spec))
     finally:
         _close(chain, tallies)
+
+
+async def _compare(chain: Chain, services: Services, progress: Progress) -> None:
+    """The judge's comparisons of answers, where the study asks for them."""
+    counts = [count for count in last_stages_of(chain) if count.stage == COMPARISONS]
+    if is_complete(counts):
+        return
+    (tally,) = (Tally(count, progress) for count in counts)
+    chain.state.recount([tally.count])
+    async with _of(services, chain.identities.judging) as judging:
+        with _stage(chain, COMPARISONS), closing(tally):
+            await compare_answers(chain, judging, tally)
 
 
 async def _run_last(chain: Chain, base: str, services: Services, progress: Progress) -> None:

@@ -10,9 +10,11 @@ from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.study.design.spec import StudySpec
 from tuneproof.study.state.store import Count, State, Task
 from tuneproof.study.steps.chain import AnswerWork, Chain
+from tuneproof.study.steps.comparing import compared_pairs, comparisons_total
 from tuneproof.study.steps.forgetting import forgetting_cells, forgetting_tasks
 from tuneproof.study.steps.tally import (
     ANSWERS,
+    COMPARISONS,
     CORPUS,
     FORGETTING,
     GRADES,
@@ -108,6 +110,10 @@ def cells_of(chain: Chain) -> list[CellCount]:
 def last_stages_of(chain: Chain) -> list[Count]:
     """The stages that follow when everything is answered and judged."""
     stages = _Counting(chain.state, chain.plan.spec.study)
+    if total := comparisons_total(chain):
+        pairs = compared_pairs(chain)
+        asked = [one.task for one in pairs if one.task is not None]
+        stages.add(COMPARISONS, asked, total=total - len(pairs) + len(asked))
     if total := timed_total(chain):
         tasks = [each for cell in timed_tasks(chain).values() for each in cell]
         stages.add(TIMING, tasks, total=total)

@@ -105,6 +105,9 @@ class JudgeSpec(Section):
     repeats: int = Field(default=10, ge=1, le=100)
     seed: int = Field(default=1, ge=0, le=LARGEST_SEED)
     temperature: float = Field(default=1.0, ge=0, le=2)
+    compare: int = Field(default=0, ge=0, le=100)
+    """Repeats of the question which answer of a primary comparison is better, each in both orders;
+    0: it is not asked."""
     mode: Literal["sampled", "weighted"] = "sampled"
     """`weighted`: by the probabilities of the scores, where the judge's endpoint tells them."""
     certificates: tuple[Path, ...] = ()

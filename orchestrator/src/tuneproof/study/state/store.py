@@ -19,7 +19,9 @@ from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import Corrupted, NotFound, TuneproofError, WrongState
 
 N = TypeVar("N", bound=Hashable)
-Kind = Literal["corpus", "retrieval", "training", "answer", "grade", "pool", "timing", "forgetting"]
+Kind = Literal[
+    "corpus", "retrieval", "training", "answer", "grade", "choice", "pool", "timing", "forgetting",
+]  # fmt: skip
 """The reader's and the judge's checks are answers and grades too."""
 
 FILE_NAME = "study.sqlite"

@@ -9,6 +9,7 @@ importing   the answers of other systems, from files; `given`: as pieces of work
 retrieval → training → answering → judging     the steps that call the services
 serving     adapters in the generator: had served, and withdrawn
 api_answering   instead, of models that are only asked
+comparing   the judge says which of two answers is better, in both orders
 forgetting  tasks of `lm_eval` before and after tuning
 timing      a few answers once more, one at a time
 probing     the judge's taste for length

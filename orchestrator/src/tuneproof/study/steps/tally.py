@@ -19,6 +19,7 @@ GRADES = "grades"
 READER_ANSWERS = "reader check: answers"
 READER_SCORES = "reader check: scores"
 JUDGE_CHECK = "judge check"
+COMPARISONS = "comparisons"
 TIMING = "timing"
 FORGETTING = "forgetting"
 
