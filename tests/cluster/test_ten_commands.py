@@ -38,12 +38,12 @@ def commands() -> list[str]:
 def emptied(cluster: Cluster) -> Iterator[None]:
     """Without the namespace, before and after."""
 
-    def clear(*options: str) -> None:
-        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", *options)
+    def clear() -> None:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
 
     clear()
     yield
-    clear("--wait=false")
+    clear()
 
 
 def shell(cluster: Cluster, script: str) -> str:
