@@ -98,7 +98,7 @@ class _World:
         return {
             f"{number}-{index}": GradeInput(
                 _words(draw, 40),
-                _words(draw, 200),
+                _words(draw, 230),
                 (_words(draw, 160),),
                 rubrics=ids,
                 repeats=self._repeats,

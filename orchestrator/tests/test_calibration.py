@@ -112,6 +112,7 @@ def test_lexical_match_on_evouna() -> None:
     assert all(0.11 < 1 - count / 1757 < 0.17 for count in missing.values())
 
 
+@pytest.mark.slow
 def test_people_and_gpt_4_on_nq301() -> None:
     from sklearn.metrics import cohen_kappa_score
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -58,10 +59,43 @@ async def test_calls_spread_over_ready_pods_and_go_on_when_one_ends(
             for _ in range(8):
                 assert len(await judge.rubrics()) == 2
             assert set(cluster.forwarded) == {"judge-0", "judge-1"}
+            connections = cluster.forwarded.total()
+            await asyncio.gather(*(judge.rubrics() for _ in range(200)))
+            assert cluster.forwarded.total() == connections
             cluster.remove("pods", "judge-0")
             await asyncio.to_thread(cluster.cut)
             for _ in range(8):
                 assert len(await judge.rubrics()) == 2
+
+
+async def test_a_forwarded_connection_carries_every_byte_both_ways(
+    cluster: FakeCluster, reach: Reach
+) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    cluster.service("judge", "judge")
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    cluster.behind = {"judge-0": f"127.0.0.1:{port}"}
+    forwarder = forwarding.Forwarder(reach.cluster, "forward")
+    sent = random.Random(1).randbytes(5_000_000)
+
+    async def there_and_back(address: str) -> bytes:
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(sent)
+        received, _ = await asyncio.gather(reader.readexactly(len(sent)), writer.drain())
+        writer.close()
+        return received
+
+    (address,) = await asyncio.to_thread(forwarder.open, "app.kubernetes.io/name=judge", "grpc")
+    received = await asyncio.gather(*(there_and_back(address) for _ in range(4)))
+    assert all(each == sent for each in received)
+    await asyncio.to_thread(forwarder.close)
+    server.close()
 
 
 async def test_a_token_comes_from_the_flag_or_a_secret_that_the_user_may_read(

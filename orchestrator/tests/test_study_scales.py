@@ -72,6 +72,7 @@ async def test_a_judge_is_not_examined_on_another_scale(results) -> None:
     assert results.judge_checks == ()
 
 
+@pytest.mark.slow
 async def test_a_study_in_the_mode_weighted_asks_for_it(tmp_path) -> None:
     small = SmallStudy(tmp_path)
     small.edit("repeats: 2,", "repeats: 2, mode: weighted,")

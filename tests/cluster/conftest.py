@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from .cluster import HOST, Cluster
 from .control_plane import ControlPlane
 from .embeddings import embeddings
-from .images import INSTALLED, build, load
+from .images import INSTALLED, LARGE, build, load
 from .installation import Installation, installation, make_weaviate
 from .training import IMAGE, write_root
 
@@ -100,9 +101,20 @@ def s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
 def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The node has the images of the Dockerfile, and Weaviate's."""
     folder = tmp_path_factory.mktemp("images")
-    make_weaviate(cluster, folder)
-    build(folder, *INSTALLED.values())
-    for name in INSTALLED:
+    # What all builds start with is made once; then one core has the small images, one the large.
+    build("judge")
+    small = [name for name in INSTALLED if name not in LARGE]
+    with ThreadPoolExecutor(2) as pool:
+        for done in (
+            pool.submit(make_weaviate, cluster, folder),
+            *(pool.submit(_give, cluster, names, folder) for names in (LARGE, small)),
+        ):
+            done.result()
+
+
+def _give(cluster: Cluster, names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        build(INSTALLED[name])
         load(cluster, name, folder)
 
 

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -24,6 +26,7 @@ INSTALLED = {
     "tuneproof/generator:0.1.0": "generator",
 }
 """What the demo's installation runs, by name; each with its target of the Dockerfile."""
+LARGE = ("tuneproof/trainer:0.1.0", "tuneproof/generator:0.1.0")
 ALL = {**INSTALLED, "tuneproof/retriever:0.1.0": "retriever"}
 BASE = "localhost/tuneproof-base:bookworm"
 """Made of Debian's packages: no registry answers where these tests run."""
@@ -31,42 +34,41 @@ SLOW = 1800
 """Seconds that the largest build may take where others use the machine too."""
 
 
-def build(folder: Path, *targets: str) -> None:
-    """Builds targets of the Dockerfile, of which buildah keeps the layers.
-
-    Args:
-        folder: for files.
-    """
+@cache
+def build(target: str) -> None:
+    """Builds a target of the Dockerfile, once in a session; buildah keeps the layers."""
     if shutil.which("buildah") is None or shutil.which("mmdebstrap") is None:
         pytest.skip("needs the Debian packages buildah and mmdebstrap")
     known = ["buildah", "inspect", "--type", "image", BASE]
     if subprocess.run(known, capture_output=True, check=False).returncode:
         _run(FOLDER / "base.sh", BASE)
-    configuration, mounts = pip_here(folder)
+    configuration, mounts = pip_here()
     flags = ["--isolation chroot", "--network host", "--quiet"]
     flags += [f"--volume {each}:{each}:ro" for each in mounts]
-    settings = {
-        "BASE": BASE,
-        "IMAGES": " ".join(targets),
-        "PIP_CONF": str(configuration),
-        "BUILD_FLAGS": " ".join(flags),
-    }
-    _run(FOLDER / "build.sh", **settings)
+    with NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(configuration)
+        file.flush()
+        settings = {"BASE": BASE, "IMAGES": target, "PIP_CONF": file.name}
+        _run(FOLDER / "build.sh", **settings, BUILD_FLAGS=" ".join(flags))
 
 
 def load(cluster: Cluster, name: str, folder: Path) -> None:
     """Gives a cluster's node an image, through a pipe: archives of them take gigabytes."""
-    pipe = folder / "image.tar"
+    pipe = folder / f"{name.replace('/', '-').replace(':', '-')}.tar"
     os.mkfifo(pipe)
     target = f"docker-archive:{pipe}:docker.io/{name}"
     pushed = ["buildah", "push", "--quiet", "--disable-compression", f"localhost/{name}", target]
     with subprocess.Popen(pushed, stdout=subprocess.DEVNULL) as pushing:
-        cluster.load(pipe)
+        try:
+            cluster.load(pipe)
+        except BaseException:
+            pushing.kill()  # It may wait for who reads the pipe.
+            raise
     assert pushing.returncode == 0
     pipe.unlink()
 
 
-def pip_here(folder: Path) -> tuple[Path, list[Path]]:
+def pip_here() -> tuple[str, list[Path]]:
     """How pip is configured on this machine, as one file, and what it names of the machine."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -75,9 +77,7 @@ def pip_here(folder: Path) -> tuple[Path, list[Path]]:
     for key, value in re.findall(r"^[\w:]+\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
         found.setdefault(key, value.replace(r"\n", " ").strip())
     lines = [f"{key} = {value}\n" for key, value in found.items()]
-    path = folder / "pip.conf"
-    path.write_text("[global]\n" + "".join(lines))
-    return path, sorted(_named(" ".join(found.values())))
+    return "[global]\n" + "".join(lines), sorted(_named(" ".join(found.values())))
 
 
 def _named(values: str) -> set[Path]:

@@ -101,6 +101,8 @@ def overlay(cluster: Cluster, embedder: str, folder: Path) -> list[Manifest]:
         configMapGenerator=[
             {"name": "store", **merged, "literals": [f"url={ARTIFACTS}"]},
             {"name": "retriever", **merged, "literals": literals},
+            # As `tuneproof up` has it on two cores.
+            {"name": "generator", **merged, "literals": ["TUNEPROOF_GENERATOR_THREADS=1"]},
         ],
     )
     manifests = build(cluster.program, folder / "overlay")

@@ -49,8 +49,8 @@ class Pool:
     async def until_ready(self) -> None:
         """Until both replicas are, and are those of the StatefulSet as it is now."""
         asked = ("rollout", "status", "statefulset/generator", "--timeout=100s")
-        async with asyncio.timeout(400):
-            while "timed out" in await self.say(*asked, fine=True):
+        async with asyncio.timeout(600):
+            while "complete" not in await self.say(*asked, fine=True):
                 pass
 
     async def until_serving(self, client: GeneratorClient) -> None:
@@ -168,7 +168,7 @@ class Load:
     async def goes_on(self, replicas: int) -> None:
         """Until so many replicas have answered from now on."""
         before = self.answers.copy()
-        await until(lambda: len(self.answers - before) >= replicas, 90)
+        await until(lambda: len(self.answers - before) >= replicas, 300)
 
 
 @asynccontextmanager

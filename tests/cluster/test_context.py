@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tuneproof.cluster.pods import is_ready
 from tuneproof.sdk import SERVICES
 
 from ..rendering import K8S, WORKLOADS, Manifest, build, role
@@ -30,7 +31,7 @@ TOKENS = {"tokens": f"use a-token-of-role-use\nmanage {MANAGE}\n".encode()}
 KEPT = ("Service", "ServiceAccount", "ConfigMap")
 SECONDS = 90
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,16 @@ def rights_of_a_user(place: Scene) -> list[Manifest]:
 
 
 def wait_until_ready(place: Scene) -> None:
-    for workload in ("statefulset/generator", "statefulset/retriever", "statefulset/trainer"):
-        place.kubectl("rollout", "status", workload, "-n", NAMESPACE, "--timeout=110s")
-    place.kubectl("rollout", "status", "deployment/judge", "-n", NAMESPACE, "--timeout=110s")
+    """Until the pods of all workloads are Ready, and none is on its way out."""
+    end = time.monotonic() + 4 * SECONDS
+    while True:
+        workloads = place.cluster.get("statefulsets,deployments", "-n", NAMESPACE)
+        pods = place.cluster.get("pods", "-n", NAMESPACE)
+        wanted = sum(each["spec"]["replicas"] for each in workloads)
+        if all(is_ready(pod) for pod in pods) and len(pods) == wanted:
+            return
+        assert time.monotonic() < end, [pod["status"] for pod in pods]
+        time.sleep(1)
 
 
 @contextmanager

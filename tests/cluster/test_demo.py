@@ -1,13 +1,53 @@
-"""Overlay `cpu` from images of the Dockerfile runs the demo's model."""
+"""Overlay `cpu` from images of the Dockerfile runs the demo study, driven from outside."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from tuneproof.adapters import Registry
+
+from ..conftest import COMMAND, ROOT
 from .cluster import RESTRICTED, Cluster
-from .installation import NAMESPACE, Installation
+from .installation import ARTIFACTS, NAMESPACE, Installation
+
+STUDY = ROOT / "studies/demo.yaml"
+HERE = ROOT / ".tuneproof"
+"""Where `make demo` keeps what it found on one machine."""
 
 pytestmark = pytest.mark.timeout(3000)
+
+
+def tuneproof(*arguments: str | Path, **variables: str) -> str:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | variables,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def verdicts(state: Path) -> dict[str, str]:
+    """What a study says of each tuned cell, and of each of its comparisons."""
+    report = json.loads(tuneproof("study", "report", STUDY, "--state", state, "--json"))
+    cells = {each["cell"]: each["phrase"] for each in report["verdict"]["cells"]}
+    compared = report["comparisons"]
+    return cells | {f"{each['cell']} {each['measure']}": each["verdict"] for each in compared}
+
+
+@pytest.fixture(scope="module")
+def on_one_machine() -> dict[str, str]:
+    """Of `make demo`, which finished work makes a matter of seconds."""
+    tuneproof("study", "run", STUDY, "--up", "--state", HERE)
+    return verdicts(HERE)
 
 
 def test_every_pod_is_ready_in_a_namespace_that_is_restricted(
@@ -25,3 +65,18 @@ def test_every_pod_is_ready_in_a_namespace_that_is_restricted(
     assert ready == {name: [True] for name in names}
     (space,) = cluster.get("namespace", NAMESPACE)
     assert RESTRICTED.items() <= space["metadata"]["labels"].items()
+
+
+def test_the_demo_ends_with_the_same_verdicts_as_on_one_machine(
+    cluster: Cluster, on_one_machine: dict[str, str], installed: Installation, tmp_path: Path
+) -> None:
+    command = ("study", "run", STUDY, "--state", tmp_path, *installed.flags())
+    tuneproof(*command, **installed.environment)
+    assert verdicts(tmp_path) == on_one_machine
+    # Each of its trainings was a Job, of the trainer's own image, and committed to S3.
+    tuned = sum(" " not in each for each in on_one_machine)
+    jobs = cluster.get("jobs", "--namespace", NAMESPACE)
+    (image,) = {job["spec"]["template"]["spec"]["containers"][0]["image"] for job in jobs}
+    assert image == "tuneproof/trainer:0.1.0"
+    assert [job["status"]["succeeded"] for job in jobs] == [1] * tuned
+    assert len(Registry(ARTIFACTS).list()) == tuned

@@ -38,12 +38,12 @@ def commands() -> list[str]:
 def emptied(cluster: Cluster) -> Iterator[None]:
     """Without the namespace, before and after."""
 
-    def clear(*options: str) -> None:
-        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", *options)
+    def clear() -> None:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
 
     clear()
     yield
-    clear("--wait=false")
+    clear()
 
 
 def shell(cluster: Cluster, script: str) -> str:
@@ -84,7 +84,7 @@ if FULL:
     def test_they_lead_to_a_grade(
         cluster: Cluster, images: None, emptied: None, commands: list[str], tmp_path: Path
     ) -> None:
-        build(tmp_path, "retriever")
+        build("retriever")
         load(cluster, IMAGE, tmp_path)
         *made, last = commands[1:]
         given = next(each for each in made if "TUNEPROOF_CONTEXT" in each)

@@ -20,7 +20,7 @@ from tuneproof_judge.prompt import Subject
 from tuneproof_judge.replies import Completion
 from tuneproof_judge.task import GradeTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 SHELF = RubricShelf.load()

@@ -19,7 +19,7 @@ from tuneproof_judge.prices import load_prices
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import GradeTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 SHELF = RubricShelf.load()
@@ -145,6 +145,14 @@ async def test_the_budget_of_retries_ends(fake, endpoint_of: Make, reply) -> Non
     criterion = await graded(endpoint_of(), repeats=2, retries=2)
     assert (criterion.mean, criterion.lost_repeats, len(fake.asked)) == (None, 2, 6)
     assert criterion.failures == {FailureKind.NO_FORM: 6}
+
+
+async def test_a_retry_that_is_sent_away_does_not_make_an_outage(
+    fake, endpoint_of: Make, reply
+) -> None:
+    fake.script = lambda _: reply.says("No form") if len(fake.asked) == 1 else reply.fails(503)
+    criterion = await graded(endpoint_of(attempts=1), repeats=1, retries=1)
+    assert criterion.failures == {FailureKind.NO_FORM: 1, FailureKind.ENDPOINT: 1}
 
 
 @pytest.mark.parametrize("more", [{"temperature": 0.0}, {"retries": 0}])

@@ -16,7 +16,7 @@ from tuneproof_judge.pairs import PairGrade, PairReading, PairRepeat, read_choic
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import CompareTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 SHELF = RubricShelf.load()

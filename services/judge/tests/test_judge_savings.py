@@ -15,7 +15,7 @@ from tuneproof_judge.joint import joint_digest, read_joint, render_joint
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import GradeTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 SHELF = RubricShelf.load()

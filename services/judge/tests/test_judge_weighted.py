@@ -16,7 +16,7 @@ from tuneproof_judge.grading import Grader
 from tuneproof_judge.prompt import Subject
 from tuneproof_judge.task import GradeTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 Make = Callable[..., OpenAIEndpoint]
 Tokens = Sequence[tuple[str, Mapping[str, float]]]

@@ -197,20 +197,23 @@ class Cluster:
                 return None
             raise
 
-    def socket(self, path: str) -> tuple[str, dict[str, str], ssl.SSLContext | None]:
-        """What a websocket to a path needs: its URL, headers and TLS."""
+    def socket(self, path: str) -> tuple[str, dict[str, Any]]:
+        """A websocket's URL to a path, and what aiohttp needs for it."""
         _, url, headers, *_ = self._request("GET", path, {}, None)
-        if not url.startswith("https:"):
-            return url, headers, None
         settings = self._settings
         context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
-        if settings.tls_server_name or not settings.verify_ssl:
-            context.check_hostname = False
         if not settings.verify_ssl:
+            context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if settings.cert_file:
             context.load_cert_chain(settings.cert_file, settings.key_file)
-        return url, headers, context
+        headers.pop("Accept")
+        return url.replace("http", "ws", 1), {
+            "headers": headers,
+            "ssl": context,
+            "server_hostname": settings.tls_server_name or None,
+            "proxy": settings.proxy,
+        }
 
     def _request(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Any:
         headers = {"Accept": "application/json"}

@@ -210,16 +210,15 @@ class Forwarder:
             return _Direct(*await asyncio.open_connection(pod["status"]["podIP"], number))
         name = pod["metadata"]["name"]
         path = f"{self._cluster.path('pods', name)}/portforward?ports={number}"
-        url, headers, tls = await asyncio.to_thread(self._cluster.socket, path)
+        url, options = await asyncio.to_thread(self._cluster.socket, path)
         if self._session is None:
             self._session = aiohttp.ClientSession(trust_env=True)
         socket = await self._session.ws_connect(
-            url.replace("http", "ws", 1),
-            headers={name: value for name, value in headers.items() if name != "Accept"},
+            url,
             protocols=(_PROTOCOL,),
-            ssl=tls or True,
             max_msg_size=0,
             heartbeat=_PING_SECONDS,
             timeout=aiohttp.ClientWSTimeout(ws_close=2),
+            **options,
         )
         return _Forwarded(socket)

@@ -111,30 +111,23 @@ class Grader:
         (endpoint,) = self._endpoints
         reader = Reader(endpoint, task.sampling, deadline)
 
-        async def both(rubric: Rubric, prompts: tuple[str, str], index: int) -> PairRepeat:
-            in_order, reverse = await _all(
-                reader.compare(rubric, prompt, index, reversed_order=is_reversed)
-                for prompt, is_reversed in zip(prompts, (False, True), strict=True)
+        async def one(rubric: Rubric) -> PairGrade:
+            prompts = (
+                (render_pair(rubric, task.first, task.second), False),
+                (render_pair(rubric, task.second, task.first), True),
             )
-            return PairRepeat(index, in_order, reverse)
-
-        found = await _all(
-            _all(
-                both(rubric, prompts, index)
-                for prompts in [
-                    (
-                        render_pair(rubric, task.first, task.second),
-                        render_pair(rubric, task.second, task.first),
-                    )
-                ]
+            readings = await _all(
+                reader.compare(rubric, prompt, index, reversed_order=turned)
                 for index in range(task.repeats)
+                for prompt, turned in prompts
             )
-            for rubric in rubrics
-        )
-        grades = [
-            PairGrade(rubric.id, digest_of(rubric), rubric.criterion, repeats)
-            for rubric, repeats in zip(rubrics, found, strict=True)
-        ]
+            repeats = [
+                PairRepeat(index, *readings[2 * index : 2 * index + 2])
+                for index in range(task.repeats)
+            ]
+            return PairGrade(rubric.id, digest_of(rubric), rubric.criterion, repeats)
+
+        grades = await _all(one(rubric) for rubric in rubrics)
         _raise_if_down(endpoint, [one for each in grades for one in each.readings])
         return Comparison(grades, endpoint.model)
 

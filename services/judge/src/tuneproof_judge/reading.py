@@ -131,7 +131,9 @@ class Reader:
             earlier.append(failure)
         else:
             earlier.pop()
-        return replace(found, usage=Usage.total(spent), earlier=tuple(earlier))
+        # An endpoint that sends away a retry did accept the reading before it.
+        outage = found.outage and len(spent) == 1
+        return replace(found, usage=Usage.total(spent), earlier=tuple(earlier), outage=outage)
 
     async def _ask(self, prompt: str, seed: int, **more: Any) -> Completion:
         return await self.endpoint.complete(

@@ -15,7 +15,13 @@ from tuneproof.sdk import (
     TrainerClient,
 )
 from tuneproof.sdk.client import Client
-from tuneproof.servicekit.errors import Forbidden, InvalidInput, TuneproofError, Unauthenticated
+from tuneproof.servicekit.errors import (
+    Forbidden,
+    InvalidInput,
+    TuneproofError,
+    Unauthenticated,
+    WrongState,
+)
 
 if TYPE_CHECKING:
     from tuneproof.cluster import Cluster, Reach
@@ -137,10 +143,11 @@ def _service(reach: Reach, service: Service) -> Iterator[Finding]:
         reach.check(service)
         asyncio.run(_call(reach, service))
     except TuneproofError as error:
-        refused = isinstance(error, Unauthenticated | Forbidden)
-        advice = (
-            "set TUNEPROOF_TOKEN, or make the Secret tuneproof-client" if refused else "its log"
-        )
+        advice = "see its log"
+        if isinstance(error, Unauthenticated | Forbidden):
+            advice = "TUNEPROOF_TOKEN, or the Secret tuneproof-client"
+        elif isinstance(error, WrongState):
+            advice = "bring both to one version"
         yield Finding(f"calls to {service.name}", "missing", error.message, advice)
     else:
         yield Finding(f"calls to {service.name}", "ok", "it is not older than this client")
