@@ -191,7 +191,7 @@ def test_a_rater_who_likes_the_arm_less_turns_the_verdict() -> None:
     assert "better by the judge, worse by people on 60 labelled pairs" in first.text
     page = Page(build_report(found, comparisons)).text
     assert "worse, by one person on 60 of 200 pairs" in page
-    assert "the mean by judge judge is" in page
+    assert "or more on average by judge judge" in page
     told = report_json(found, comparisons)
     assert told["support"][0]["anchored"]["verdict"] == "worse"
     (agreement,) = told["agreement"]

@@ -248,8 +248,8 @@ def test_json_has_its_documented_shape(study: StudyResults) -> None:
     written = json.loads(json.dumps(report_json(study, comparisons), allow_nan=False))
     assert list(written) == [
         "schema", "study", "verdict", "warnings", "intervals", "comparisons", "exploratory",
-        "support", "agreement", "contrasts", "recipes", "cells", "models", "strata", "failures",
-        "checks", "retrieval", "provenance", "stage_seconds", "prices",
+        "support", "agreement", "contrasts", "preferences", "recipes", "cells", "models", "strata",
+        "failures", "checks", "retrieval", "provenance", "stage_seconds", "prices",
     ]  # fmt: skip
     assert written["schema"] == "tuneproof.report/2"
     assert (written["study"]["items"], written["study"]["clusters"]) == (80, 55)

@@ -64,6 +64,8 @@ def shared(comparisons: Comparisons) -> str:
     """How the primary comparisons share the error, in a sentence."""
     count, together = len(comparisons.primary), confidence(comparisons.confidence)
     look = f" at {comparisons.look}" if comparisons.look else ""
+    if count == 1:
+        return f"Its interval is at {confidence(comparisons.adjusted_confidence)}{look}."
     match comparisons.adjustment:
         case Adjustment.HOLM:
             text = (

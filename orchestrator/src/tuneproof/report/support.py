@@ -96,9 +96,9 @@ def preference_rows(results: StudyResults) -> tuple[tuple[str, str], ...]:
         (
             f"{labels[one.cell]} or {labels[one.against]} \N{MIDDLE DOT} {label_of(one.criterion)}",
             f"net preference {signed(one.net.difference)}{_span(one.interval, 2)} over"
-            f" {one.items} questions, {percent(one.ties)} ties; the first answer's advantage"
-            f" {signed(one.position.difference)}{_span(one.position_interval, 2)}, in"
-            f" {percent(one.reversed)} of the repeats the order decided"
+            f" {one.items} questions, {percent(one.ties)} ties; being shown first gains"
+            f" {signed(one.position.difference)}{_span(one.position_interval, 2)}, and the"
+            f" order decided {percent(one.reversed)} of the repeats"
             + (f"; {one.unscored} questions unscored" if one.unscored else ""),
         )
         for one in preferences_of(results)
@@ -191,7 +191,7 @@ def _people(people: ByPeople, decimals: int) -> str:
     by = "one person" if people.raters == 1 else f"{people.raters} people"
     return (
         f"{people.words}, by {by} on {people.labels} of {found.pairs} pairs"
-        f"{_span(people.interval, decimals)}; the judge favours the cell by"
+        f"{_span(people.interval, decimals)}; beside people the judge favours the cell by"
         f" {signed(found.bias.difference, decimals)}"
     )
 
@@ -200,10 +200,10 @@ def _bounds(found: Guaranteed, compared: Comparison, decimals: int) -> str:
     severe = found.severe
     kept = "above" if found.lower > -(compared.margin or 0.0) else "not shown to be above"
     return (
-        f"the mean by {compared.by} is {signed(found.lower, decimals)} or more for any"
-        f" distribution, {kept} \N{MINUS SIGN}\N{GREEK SMALL LETTER DELTA}; {severe.losses} of"
-        f" {severe.items} answers lose {found.points:g} or more, at most"
-        f" {100.0 * severe.upper:.1f} %"
+        f"{signed(found.lower, decimals)} or more on average by {compared.by}, {kept}"
+        f" \N{MINUS SIGN}\N{GREEK SMALL LETTER DELTA}; {severe.losses} of {severe.items} answers"
+        f" lose {found.points:g} {compared.scale.unit} or more, so at most"
+        f" {100.0 * severe.upper:.1f} % of all questions"
     )
 
 
