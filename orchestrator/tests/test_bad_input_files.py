@@ -129,7 +129,8 @@ def test_a_rubric_that_nobody_has_is_named_with_those_that_are_there(tmp_path, r
     small.edit("tele-accuracy@1", "tele-clarity@1")
     told = refused(run("study", "run", str(small.file), "--state", str(small.state)))
     assert told == (
-        "there is no rubric 'tele-clarity@1'; there are accuracy@1, completeness@1,"
+        "there is no rubric 'tele-clarity@1'; there are abstention@1, accuracy@1,"
+        " completeness@1, faithfulness@1, relevance@1,"
         f" tele-accuracy@1, tele-completeness@1 (built in and in {tmp_path / 'rubrics'});"
         " see --rubrics\n"
     )

@@ -221,6 +221,7 @@ def test_runs_come_in_pages_the_newest_first(told):
 def test_the_shell_completes_ids(runs, told, trainer):
     name = told("create", "train.jsonl", "--adapter", "short")["id"]
     given = SimpleNamespace(params={"trainer": trainer, "state": None, "token": ""})
+    given.find_root = lambda: SimpleNamespace(params={})
     assert complete_run_ids(given, "sho") == [(name, "succeeded")]
     assert complete_run_ids(given, "x") == []
     given.params["trainer"] = "127.0.0.1:1"

@@ -90,8 +90,13 @@ async def test_a_report_tells_arms_and_kinds_of_questions_apart(small):
     assert tuned["ctx-12-s1"]
     assert not tuned["shots-3-s1"]
     assert value["verdict"]["headline"].startswith(("The tuned adapters", "Some tuned", "Fine-t"))
-    assert sum(stratum["items"] for stratum in value["strata"]) == 12
-    for stratum in value["strata"]:
+    by_retrieval = [stratum for stratum in value["strata"] if not stratum["model"]]
+    by_knowledge = [stratum for stratum in value["strata"] if stratum["model"]]
+    for kinds in (by_retrieval, by_knowledge):
+        assert sum(stratum["items"] for stratum in kinds) == 12
+    for stratum in by_knowledge:  # The arm whose answers decide is no part of it.
+        assert set(stratum["cells"]) == set(tuned) - {"by-heart"}
+    for stratum in by_retrieval:
         assert set(stratum["cells"]) == set(tuned)
         assert stratum["cells"]["by-heart"]["answered"] == stratum["items"]
     page = build_report(results, comparisons)
