@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from click.core import ParameterSource
 
+from tuneproof.cli.cluster.choosing import chosen
 from tuneproof.cli.console import plain_errors
 from tuneproof.cli.options import STATE, TokenOption
 from tuneproof.operator import OperatorSettings, run_operator
@@ -19,14 +21,8 @@ _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def operator_command(
+    ctx: typer.Context,
     *,
-    namespace: Annotated[
-        str,
-        typer.Option(
-            envvar="TUNEPROOF_OPERATOR_NAMESPACE",
-            help="Follows the objects of this namespace; in a pod by default its own.",
-        ),
-    ] = "",
     target: Annotated[
         str,
         typer.Option(
@@ -54,10 +50,12 @@ def operator_command(
     """Mirror objects of the kind Adapter to and from their pools, until a signal.
 
     Its token needs the role manage: TUNEPROOF_TOKEN, or TUNEPROOF_TOKEN_FILE. The cluster is that
-    of its pod, or of the kubeconfig.
+    of its pod, or of the kubeconfig. It follows the objects of the namespace that --namespace
+    names; in a pod by default its own.
     """
     with plain_errors():
-        if not namespace and not _NAMESPACE.exists():
+        given = ctx.find_root().get_parameter_source("namespace") is not ParameterSource.DEFAULT
+        if not given and not _NAMESPACE.exists():
             raise InvalidInput("give --namespace: this process is in no pod")
         configure_logging("operator", level="info", as_json=False)
         known = Endpoints.discover(STATE, {"token": token})
@@ -66,5 +64,5 @@ def operator_command(
             address = target.replace("{pool}", pool)
             return GeneratorClient(address, token=known.token, tls=known.tls)
 
-        own = namespace or _NAMESPACE.read_text().strip()
-        asyncio.run(run_operator(OperatorSettings(own, seconds, health_bind), open_client))
+        followed = chosen.namespace if given else _NAMESPACE.read_text().strip()
+        asyncio.run(run_operator(OperatorSettings(followed, seconds, health_bind), open_client))
