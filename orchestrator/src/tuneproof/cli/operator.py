@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 
 from tuneproof.cli.cluster.choosing import chosen
 from tuneproof.cli.console import plain_errors
@@ -54,7 +53,8 @@ def operator_command(
     names; in a pod by default its own.
     """
     with plain_errors():
-        given = ctx.find_root().get_parameter_source("namespace") is not ParameterSource.DEFAULT
+        source = ctx.find_root().get_parameter_source("namespace")
+        given = source is not None and source.name != "DEFAULT"
         if not given and not _NAMESPACE.exists():
             raise InvalidInput("give --namespace: this process is in no pod")
         configure_logging("operator", level="info", as_json=False)
