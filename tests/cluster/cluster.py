@@ -102,6 +102,21 @@ class Cluster:
         )
         return said.splitlines()[0] == "yes"
 
+    def evict(self, pod: str, namespace: str, *, fine: bool = False) -> str:
+        """As a drain of its node does; what the API server says.
+
+        Args:
+            fine: gives a refusal too.
+        """
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        }
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+        given = json.dumps(eviction)
+        return self.kubectl("create", "--raw", path, "-f", "-", given=given, fine=fine)
+
     def kubeconfig_of(self, account: str, namespace: str) -> Path:
         """A kubeconfig with the token of a service account, and its rights."""
         token = self.kubectl("create", "token", account, "--namespace", namespace).strip()
