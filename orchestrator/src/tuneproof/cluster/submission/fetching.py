@@ -18,7 +18,7 @@ from tuneproof.cluster.pods import is_ready
 from tuneproof.cluster.submission.bundle import unpack
 from tuneproof.cluster.submission.manifests import PREFIX, READER, Plan, reader_of
 from tuneproof.cluster.submission.progress import progress_of
-from tuneproof.cluster.troubles import troubles_of
+from tuneproof.cluster.troubles import why_not_ready
 from tuneproof.servicekit.errors import NotFound, Unavailable
 from tuneproof.study.state.snapshots import NAME, PORT
 
@@ -89,7 +89,7 @@ def _copy(cluster: Cluster, forwarder: Forwarder, selector: str, target: Path) -
     while not any(is_ready(pod) for pod in pods):
         phases = {pod["status"].get("phase") for pod in pods}
         if time.monotonic() > end or (phases and phases <= {"Succeeded", "Failed"}):
-            why = "; ".join(one.detail for one in troubles_of(cluster, pods))
+            why = why_not_ready(cluster, pods)
             raise Unavailable(f"the state cannot be read yet: {why or 'its pod has ended'}")
         time.sleep(_PAUSE)
         pods = cluster.list("pods", selector)
