@@ -52,8 +52,13 @@ def progress_of(cluster: Cluster, name: str) -> Progress:
 
 def pods_of(cluster: Cluster, name: str) -> list[Object]:
     """The pods of its Job, the newest last."""
-    pods = cluster.list("pods", f"batch.kubernetes.io/job-name={PREFIX}{name}")
+    pods = cluster.list("pods", selector_of(name))
     return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+
+
+def selector_of(name: str) -> str:
+    """The label of its Job's pods."""
+    return f"batch.kubernetes.io/job-name={PREFIX}{name}"
 
 
 def lines(cluster: Cluster, name: str, *, follow: bool) -> Iterator[str]:
