@@ -22,7 +22,7 @@ from tuneproof.sdk import SERVICES
 from ..rendering import K8S, WORKLOADS, Manifest, build, role
 from .cluster import NODE, Cluster
 from .scene import PYTHON, Scene, scene
-from .training import IMAGE, ROOT, write_root
+from .training import IMAGE, ROOT
 
 NAMESPACE = CLASS = "context"
 VOLUMES = ("artifacts", "state")
@@ -35,9 +35,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def place(
+    cluster: Cluster, image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     """The overlay cpu with stand-ins, two generators among them."""
-    cluster.make_image(IMAGE, write_root(tmp_path_factory.mktemp("image") / "root"))
     with scene(cluster, NAMESPACE) as one, volumes(one, tmp_path_factory.mktemp("volumes")):
         objects = [one.secret("tuneproof-tokens", TOKENS | {"judge-api-key": b"a-token"})]
         for each in build(cluster.program, K8S / "overlays/cpu"):
