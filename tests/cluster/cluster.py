@@ -35,6 +35,11 @@ RESTRICTED = {
 }
 """Labels of a namespace that lets only such pods in."""
 
+LENT = "lent"
+"""Storage class of folders of this machine that pods are lent."""
+SIZE = {"storage": "1Gi"}
+"""Of every local volume."""
+
 
 class Cluster:
     """A cluster that runs.
@@ -162,31 +167,40 @@ class Cluster:
         _run(self._script, command, self._folder, *arguments)
 
 
-def _lent(name: str, folder: Path, namespace: str) -> list[Manifest]:
+def local_volume(name: str, folder: Path, *, storage_class: str, mode: str) -> Manifest:
+    """A volume of the cluster that is a folder of this machine.
+
+    Args:
+        mode: of access, as `ReadOnlyMany`.
+    """
     here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
-    size, modes = {"storage": "1Gi"}, ["ReadOnlyMany"]
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{namespace}-{name}"},
-            "spec": {
-                "capacity": size,
-                "accessModes": modes,
-                "storageClassName": "lent",
-                "local": {"path": str(folder)},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
-            },
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": SIZE,
+            "accessModes": [mode],
+            "storageClassName": storage_class,
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },
+    }
+
+
+def _lent(name: str, folder: Path, namespace: str) -> list[Manifest]:
+    volume, mode = f"{namespace}-{name}", "ReadOnlyMany"
+    return [
+        local_volume(volume, folder, storage_class=LENT, mode=mode),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
-                "accessModes": modes,
-                "storageClassName": "lent",
-                "volumeName": f"{namespace}-{name}",
-                "resources": {"requests": size},
+                "accessModes": [mode],
+                "storageClassName": LENT,
+                "volumeName": volume,
+                "resources": {"requests": SIZE},
             },
         },
     ]
