@@ -11,6 +11,7 @@ import numpy as np
 from tuneproof.analysis.agreement import cohen_kappa, weighted_kappa
 from tuneproof.analysis.correlation import jackknife, kendall, spearman
 from tuneproof.analysis.intervals import Codes, Floats, codes_of, estimate, interval_of
+from tuneproof.analysis.judge_bias import thirds_by_length
 from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
 
 _CONFIDENCE = 0.95
@@ -113,8 +114,7 @@ def figures_of(
     levels = 2 if labelled.binary else round(labels_scale.high - labels_scale.low) + 1
     groups = _Groups(given, people, clusters, levels)
     right, orders = _orders(known, given)
-    words = np.array([len(one.answer.split()) for one in known])
-    thirds = np.searchsorted(np.quantile(words, [1 / 3, 2 / 3]), words)
+    thirds = np.array(thirds_by_length([len(one.answer.split()) for one in known]))
     systems = sorted({one.system for one in known} - {""})
     return Figures(
         source,
@@ -130,7 +130,7 @@ def figures_of(
             groups.group(name, np.array([one.system == name for one in known])) for name in systems
         ),
         tuple(
-            groups.group(name, thirds == n) for n, name in enumerate(_THIRDS) if (thirds == n).any()
+            groups.group(name, thirds == name) for name in _THIRDS if (thirds == name).any()
         ),
         _reliability(given, people),
     )
