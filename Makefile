@@ -149,7 +149,7 @@ lint: $(STAMP)  ## Check style, formatting, layers and contracts
 	$(BIN)/lint-imports --no-cache
 	cd proto && ../$(BIN)/buf lint
 
-lint-k8s: $(STAMP) $(LINT_STAMP)  ## Hold manifests, Dockerfiles and alert rules to schemas and policies
+lint-k8s: $(STAMP) $(LINT_STAMP)  ## Hold manifests, the Dockerfile and alert rules to schemas and policies
 	$(BIN)/pytest -m lint_k8s tests/test_lint_k8s.py
 
 $(LINT_STAMP): requirements-lint.txt

@@ -20,9 +20,9 @@ from tuneproof.cluster.pods import is_ready
 from tuneproof.sdk import SERVICES
 
 from ..rendering import K8S, WORKLOADS, Manifest, build, role
-from .cluster import NODE, Cluster
+from .cluster import SIZE, Cluster, local_volume
 from .scene import PYTHON, Scene, scene
-from .training import IMAGE, ROOT, write_root
+from .training import IMAGE, ROOT
 
 NAMESPACE = CLASS = "context"
 VOLUMES = ("artifacts", "state")
@@ -35,9 +35,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def place(
+    cluster: Cluster, image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     """The overlay cpu with stand-ins, two generators among them."""
-    cluster.make_image(IMAGE, write_root(tmp_path_factory.mktemp("image") / "root"))
     with scene(cluster, NAMESPACE) as one, volumes(one, tmp_path_factory.mktemp("volumes")):
         objects = [one.secret("tuneproof-tokens", TOKENS | {"judge-api-key": b"a-token"})]
         for each in build(cluster.program, K8S / "overlays/cpu"):
@@ -50,7 +51,7 @@ def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 objects.append(one.moved(each))
             elif each["metadata"]["name"] == "artifacts":
                 each["spec"] |= {"storageClassName": CLASS}
-                each["spec"]["resources"] = {"requests": {"storage": "1Gi"}}
+                each["spec"]["resources"] = {"requests": SIZE}
                 objects.append(one.moved(each))
         one.kubectl.apply(*objects, *rights_of_a_user(one))
         wait_until_ready(one)
@@ -104,26 +105,11 @@ def wait_until_ready(place: Scene) -> None:
 def volumes(place: Scene, folder: Path) -> Iterator[None]:
     """Volumes of this machine that pods write to: one for artifacts, one for a study's state."""
     names = [f"{NAMESPACE}-{each}" for each in VOLUMES]
-    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
     place.kubectl("delete", "persistentvolume", *names, "--ignore-not-found")
     for name in names:
         (folder / name).mkdir(mode=0o777)
-        place.kubectl.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": name},
-                "spec": {
-                    "capacity": {"storage": "1Gi"},
-                    "accessModes": ["ReadWriteOnce"],
-                    "storageClassName": CLASS,
-                    "local": {"path": str(folder / name)},
-                    "nodeAffinity": {
-                        "required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}
-                    },
-                },
-            }
-        )
+        volume = local_volume(name, folder / name, storage_class=CLASS, mode="ReadWriteOnce")
+        place.kubectl.apply(volume)
     try:
         yield
     finally:

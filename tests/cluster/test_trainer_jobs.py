@@ -23,7 +23,6 @@ from .training import (
     until,
     watch_until,
     write_profiles,
-    write_root,
 )
 
 pytestmark = pytest.mark.timeout(300)
@@ -40,13 +39,13 @@ def manifests(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> lis
 @pytest.fixture(scope="module")
 def ground(
     cluster: Cluster,
+    image: str,
     s3: dict[str, str],
     manifests: list[Manifest],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Ground:
     """The namespace, accounts and rights of the manifests, and what pods are made of."""
     folder = tmp_path_factory.mktemp("training")
-    cluster.make_image(IMAGE, write_root(folder / "root"))
     head = of_kind(manifests, "Service")["trainer-workers"]
     cluster.kubectl.apply(*(each for each in manifests if each["kind"] in RIGHTS), head)
     secret = {
@@ -80,7 +79,7 @@ async def test_a_pod_trains_and_commits_to_s3_and_an_eviction_makes_the_same_ada
         await client.create("evicted", asked)
         await watch_until(client, "evicted", lambda run: len(run.losses) > 3)
         (pod,) = ground.pods_of("evicted")
-        ground.evict(pod)
+        ground.cluster.evict(pod["metadata"]["name"], NAMESPACE)
         again = await watch_until(client, "evicted", lambda run: run.attempt > 1)
         assert "evicted" in again.reason
         evicted = await client.wait("evicted")

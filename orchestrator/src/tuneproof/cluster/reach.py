@@ -16,7 +16,7 @@ from tuneproof.cluster.contracts import check_contract
 from tuneproof.cluster.forwarding import Forwarder
 from tuneproof.cluster.pods import container_of, variable_of
 from tuneproof.cluster.services import GRPC, OPENAI, Service, generator_of, services_of
-from tuneproof.cluster.troubles import troubles_of
+from tuneproof.cluster.troubles import why_not_ready
 from tuneproof.sdk import (
     SERVICES,
     Endpoints,
@@ -164,7 +164,7 @@ class Reach:
             return
         images = ", ".join(service.images)
         if not service.ready and self._via != "gateway":
-            why = "; ".join(one.detail for one in troubles_of(self.cluster, service.pods))
+            why = why_not_ready(self.cluster, service.pods)
             raise Unavailable(
                 f"{service.name} in {self.cluster.place} is not ready:"
                 f" {why or 'it has no pod'}; `tuneproof doctor --context {self.cluster.context}`"

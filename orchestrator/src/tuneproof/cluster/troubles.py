@@ -33,6 +33,11 @@ def troubles_of(cluster: Cluster, pods: Iterable[Object]) -> list[Trouble]:
     ]
 
 
+def why_not_ready(cluster: Cluster, pods: Iterable[Object]) -> str:
+    """What keeps pods from being Ready, in words; empty where nothing does."""
+    return "; ".join(one.detail for one in troubles_of(cluster, pods))
+
+
 def _trouble_of(cluster: Cluster, pod: Object) -> Trouble:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     for condition in status.get("conditions", ()):

@@ -17,8 +17,8 @@ from tuneproof.cluster.forwarding import Forwarder
 from tuneproof.cluster.pods import is_ready
 from tuneproof.cluster.submission.bundle import unpack
 from tuneproof.cluster.submission.manifests import PREFIX, READER, Plan, reader_of
-from tuneproof.cluster.submission.progress import progress_of
-from tuneproof.cluster.troubles import troubles_of
+from tuneproof.cluster.submission.progress import progress_of, selector_of
+from tuneproof.cluster.troubles import why_not_ready
 from tuneproof.servicekit.errors import NotFound, Unavailable
 from tuneproof.study.state.snapshots import NAME, PORT
 
@@ -65,8 +65,7 @@ def _from_its_pod(cluster: Cluster, forwarder: Forwarder, plan: Plan, target: Pa
     if progress_of(cluster, plan.name).ended:
         return False
     try:
-        selector = f"batch.kubernetes.io/job-name={PREFIX}{plan.name}"
-        _copy(cluster, forwarder, selector, target)
+        _copy(cluster, forwarder, selector_of(plan.name), target)
     except Unavailable:
         if progress_of(cluster, plan.name).ended:  # meanwhile
             return False
@@ -89,7 +88,7 @@ def _copy(cluster: Cluster, forwarder: Forwarder, selector: str, target: Path) -
     while not any(is_ready(pod) for pod in pods):
         phases = {pod["status"].get("phase") for pod in pods}
         if time.monotonic() > end or (phases and phases <= {"Succeeded", "Failed"}):
-            why = "; ".join(one.detail for one in troubles_of(cluster, pods))
+            why = why_not_ready(cluster, pods)
             raise Unavailable(f"the state cannot be read yet: {why or 'its pod has ended'}")
         time.sleep(_PAUSE)
         pods = cluster.list("pods", selector)

@@ -10,7 +10,7 @@ from typing import Literal
 from tuneproof.cluster.api import Cluster, Object
 from tuneproof.cluster.pods import is_ready
 from tuneproof.cluster.submission.manifests import CONTAINER, PARTLY, PREFIX
-from tuneproof.cluster.troubles import troubles_of
+from tuneproof.cluster.troubles import why_not_ready
 
 State = Literal["waits", "runs", "done", "partly", "failed", "cancelled"]
 _LOOK_SECONDS = 1.0
@@ -44,16 +44,21 @@ def progress_of(cluster: Cluster, name: str) -> Progress:
     if failed := conditions.get("Failed"):
         if f"exit code {PARTLY}" in failed.get("message", ""):
             return Progress("partly")
-        return Progress("failed", _why(cluster, pods) or failed.get("message", ""))
+        return Progress("failed", why_not_ready(cluster, pods[-1:]) or failed.get("message", ""))
     if pods and is_ready(pods[-1]):
         return Progress("runs")
-    return Progress("waits", "; ".join(one.detail for one in troubles_of(cluster, pods[-1:])))
+    return Progress("waits", why_not_ready(cluster, pods[-1:]))
 
 
 def pods_of(cluster: Cluster, name: str) -> list[Object]:
     """The pods of its Job, the newest last."""
-    pods = cluster.list("pods", f"batch.kubernetes.io/job-name={PREFIX}{name}")
+    pods = cluster.list("pods", selector_of(name))
     return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+
+
+def selector_of(name: str) -> str:
+    """The label of its Job's pods."""
+    return f"batch.kubernetes.io/job-name={PREFIX}{name}"
 
 
 def lines(cluster: Cluster, name: str, *, follow: bool) -> Iterator[str]:
@@ -83,7 +88,3 @@ def lines(cluster: Cluster, name: str, *, follow: bool) -> Iterator[str]:
 def _has_begun(pod: Object) -> bool:
     states = pod["status"].get("containerStatuses", ())
     return any("waiting" not in one["state"] for one in states if one["name"] == CONTAINER)
-
-
-def _why(cluster: Cluster, pods: list[Object]) -> str:
-    return "; ".join(one.detail for one in troubles_of(cluster, pods[-1:]))

@@ -9,11 +9,12 @@ from typing import Any
 
 from tuneproof.results import Choice, Preference
 from tuneproof.sdk import CompareInput, PairComparison
-from tuneproof.servicekit.errors import TuneproofError, WrongState
+from tuneproof.servicekit.errors import TuneproofError
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import AnswerWork, Chain, seed_of
+from tuneproof.study.steps.judging import check_judge
 from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import Lane, TaskOutcome
 
@@ -111,12 +112,11 @@ async def _ask(
             yield each.key, _input(each)
 
     async for key, outcome in judge.compare_many(inputs(), in_flight=in_flight):
-        if not isinstance(outcome, TuneproofError) and outcome.judge_model != judge_name:
-            raise WrongState(
-                f"the judge asks the model {outcome.judge_model!r}, but the study means"
-                f" {judge_name!r}"
-            )
-        yield key, outcome if isinstance(outcome, TuneproofError) else _output(outcome)
+        if isinstance(outcome, TuneproofError):
+            yield key, outcome
+            continue
+        check_judge(outcome.judge_model, judge_name)
+        yield key, _output(outcome)
 
 
 def _input(one: Task) -> CompareInput:

@@ -85,13 +85,22 @@ async def _ask(
         if isinstance(outcome, TuneproofError):
             yield key, outcome
             continue
-        if outcome.criteria and judge_name and outcome.judge_model != judge_name:
-            raise WrongState(
-                f"the judge asks the model {outcome.judge_model!r}, but the study means"
-                f" {judge_name!r}: give the --judge-url and --judge-model that the judge was"
-                " started with, or restart it"
-            )
+        if outcome.criteria and judge_name:
+            check_judge(outcome.judge_model, judge_name)
         yield key, _output(outcome)
+
+
+def check_judge(asked: str, meant: str) -> None:
+    """Checks that the judge asks the model that the study means.
+
+    Raises:
+        WrongState: it asks another.
+    """
+    if asked != meant:
+        raise WrongState(
+            f"the judge asks the model {asked!r}, but the study means {meant!r}: give the"
+            " --judge-url and --judge-model that the judge was started with, or restart it"
+        )
 
 
 def _input(task: Task) -> GradeInput:
