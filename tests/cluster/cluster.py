@@ -35,6 +35,11 @@ RESTRICTED = {
 }
 """Labels of a namespace that lets only such pods in."""
 
+LENT = "lent"
+"""Storage class of folders of this machine that pods are lent."""
+SIZE = {"storage": "1Gi"}
+"""Of every local volume."""
+
 
 class Cluster:
     """A cluster that runs.
@@ -102,6 +107,21 @@ class Cluster:
         )
         return said.splitlines()[0] == "yes"
 
+    def evict(self, pod: str, namespace: str, *, fine: bool = False) -> str:
+        """As a drain of its node does; what the API server says.
+
+        Args:
+            fine: gives a refusal too.
+        """
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        }
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+        given = json.dumps(eviction)
+        return self.kubectl("create", "--raw", path, "-f", "-", given=given, fine=fine)
+
     def kubeconfig_of(self, account: str, namespace: str) -> Path:
         """A kubeconfig with the token of a service account, and its rights."""
         token = self.kubectl("create", "token", account, "--namespace", namespace).strip()
@@ -147,31 +167,40 @@ class Cluster:
         _run(self._script, command, self._folder, *arguments)
 
 
-def _lent(name: str, folder: Path, namespace: str) -> list[Manifest]:
+def local_volume(name: str, folder: Path, *, storage_class: str, mode: str) -> Manifest:
+    """A volume of the cluster that is a folder of this machine.
+
+    Args:
+        mode: of access, as `ReadOnlyMany`.
+    """
     here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
-    size, modes = {"storage": "1Gi"}, ["ReadOnlyMany"]
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{namespace}-{name}"},
-            "spec": {
-                "capacity": size,
-                "accessModes": modes,
-                "storageClassName": "lent",
-                "local": {"path": str(folder)},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
-            },
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": SIZE,
+            "accessModes": [mode],
+            "storageClassName": storage_class,
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },
+    }
+
+
+def _lent(name: str, folder: Path, namespace: str) -> list[Manifest]:
+    volume, mode = f"{namespace}-{name}", "ReadOnlyMany"
+    return [
+        local_volume(volume, folder, storage_class=LENT, mode=mode),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
-                "accessModes": modes,
-                "storageClassName": "lent",
-                "volumeName": f"{namespace}-{name}",
-                "resources": {"requests": size},
+                "accessModes": [mode],
+                "storageClassName": LENT,
+                "volumeName": volume,
+                "resources": {"requests": SIZE},
             },
         },
     ]

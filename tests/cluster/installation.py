@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from ..rendering import K8S, ROOT, Manifest, build, write
-from .cluster import NODE, Cluster
+from .cluster import LENT, SIZE, Cluster, local_volume
 
 NAMESPACE = "tuneproof-demo"
 MANAGE, USE = "manage-token-of-the-demo", "use-token-of-the-demo"
@@ -24,7 +24,6 @@ CPU = {"retriever": 50, "weaviate": 100, "generator": 500, "trainer": 100, "judg
 """Thousandths of a core that a pod asks for: two must do for all, and for two trainings."""
 FOLDERS = ("models", "data")
 """Volumes, by the names of their claims."""
-_SIZE = {"requests": {"storage": "1Gi"}}
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def overlay(cluster: Cluster, embedder: str, folder: Path) -> list[Manifest]:
             (container,) = each["spec"]["template"]["spec"]["containers"]
             container["resources"]["requests"] = {"cpu": f"{CPU[name]}m", "memory": "256Mi"}
         for claim in _claims(each):
-            claim["spec"] |= {"storageClassName": "lent", "resources": _SIZE}
+            claim["spec"] |= {"storageClassName": LENT, "resources": {"requests": SIZE}}
             claim["spec"]["volumeName"] = f"{NAMESPACE}-{claim['metadata']['name']}"
         for subject in each.get("subjects", ()):
             subject["namespace"] = NAMESPACE
@@ -133,20 +132,8 @@ def volumes(folder: Path) -> list[Manifest]:
     """Folders of this machine: the demo's model, and an empty one for Weaviate."""
     shutil.copytree(ROOT / "demo/telecom-reader", folder / "models/base")
     (folder / "data").mkdir()
-    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{NAMESPACE}-{name}"},
-            "spec": {
-                "capacity": _SIZE["requests"],
-                "accessModes": ["ReadWriteOnce"],
-                "storageClassName": "lent",
-                "local": {"path": str(folder / name)},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
-            },
-        }
+        local_volume(f"{NAMESPACE}-{name}", folder / name, storage_class=LENT, mode="ReadWriteOnce")
         for name in FOLDERS
     ]
 

@@ -76,15 +76,8 @@ class Pool:
 
     async def evict(self, number: int) -> str:
         """As a drain of its node does; what the API server says."""
-        name, namespace = f"generator-{number}", self.place.namespace
-        eviction = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": name, "namespace": namespace},
-        }
-        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
-        given = json.dumps(eviction)
-        return await self.say("create", "--raw", path, "-f", "-", given=given, fine=True)
+        cluster, name = self.place.cluster, f"generator-{number}"
+        return await asyncio.to_thread(cluster.evict, name, self.place.namespace, fine=True)
 
 
 def first_process(container: str) -> int:

@@ -20,7 +20,7 @@ from tuneproof.cluster.pods import is_ready
 from tuneproof.sdk import SERVICES
 
 from ..rendering import K8S, WORKLOADS, Manifest, build, role
-from .cluster import NODE, Cluster
+from .cluster import SIZE, Cluster, local_volume
 from .scene import PYTHON, Scene, scene
 from .training import IMAGE, ROOT
 
@@ -51,7 +51,7 @@ def place(
                 objects.append(one.moved(each))
             elif each["metadata"]["name"] == "artifacts":
                 each["spec"] |= {"storageClassName": CLASS}
-                each["spec"]["resources"] = {"requests": {"storage": "1Gi"}}
+                each["spec"]["resources"] = {"requests": SIZE}
                 objects.append(one.moved(each))
         one.kubectl.apply(*objects, *rights_of_a_user(one))
         wait_until_ready(one)
@@ -105,26 +105,11 @@ def wait_until_ready(place: Scene) -> None:
 def volumes(place: Scene, folder: Path) -> Iterator[None]:
     """Volumes of this machine that pods write to: one for artifacts, one for a study's state."""
     names = [f"{NAMESPACE}-{each}" for each in VOLUMES]
-    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
     place.kubectl("delete", "persistentvolume", *names, "--ignore-not-found")
     for name in names:
         (folder / name).mkdir(mode=0o777)
-        place.kubectl.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": name},
-                "spec": {
-                    "capacity": {"storage": "1Gi"},
-                    "accessModes": ["ReadWriteOnce"],
-                    "storageClassName": CLASS,
-                    "local": {"path": str(folder / name)},
-                    "nodeAffinity": {
-                        "required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}
-                    },
-                },
-            }
-        )
+        volume = local_volume(name, folder / name, storage_class=CLASS, mode="ReadWriteOnce")
+        place.kubectl.apply(volume)
     try:
         yield
     finally:

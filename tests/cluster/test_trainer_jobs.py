@@ -79,7 +79,7 @@ async def test_a_pod_trains_and_commits_to_s3_and_an_eviction_makes_the_same_ada
         await client.create("evicted", asked)
         await watch_until(client, "evicted", lambda run: len(run.losses) > 3)
         (pod,) = ground.pods_of("evicted")
-        ground.evict(pod)
+        ground.cluster.evict(pod["metadata"]["name"], NAMESPACE)
         again = await watch_until(client, "evicted", lambda run: run.attempt > 1)
         assert "evicted" in again.reason
         evicted = await client.wait("evicted")

@@ -56,17 +56,6 @@ class Ground:
         chosen = ("--selector", f"tuneproof.dev/run={run}")
         return self.cluster.get("pods", "--namespace", NAMESPACE, *chosen)
 
-    def evict(self, pod: Manifest) -> None:
-        """As a drain of its node does."""
-        name = pod["metadata"]["name"]
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
-        eviction = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-        }
-        self.cluster.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
-
 
 def borrowed() -> dict[str, Path]:
     """Folders that hold all that a worker runs, by the name of their volume."""
