@@ -11,6 +11,7 @@ import numpy as np
 from tuneproof.analysis.agreement import cohen_kappa, weighted_kappa
 from tuneproof.analysis.correlation import jackknife, kendall, spearman
 from tuneproof.analysis.intervals import Codes, Floats, codes_of, estimate, interval_of
+from tuneproof.analysis.judge_bias import thirds_by_length
 from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
 
 _CONFIDENCE = 0.95
@@ -113,8 +114,7 @@ def figures_of(
     levels = 2 if labelled.binary else round(labels_scale.high - labels_scale.low) + 1
     groups = _Groups(given, people, clusters, levels)
     right, orders = _orders(known, given)
-    words = np.array([len(one.answer.split()) for one in known])
-    thirds = np.searchsorted(np.quantile(words, [1 / 3, 2 / 3]), words)
+    thirds = np.array(thirds_by_length([len(one.answer.split()) for one in known]))
     systems = sorted({one.system for one in known} - {""})
     return Figures(
         source,
@@ -129,9 +129,7 @@ def figures_of(
         tuple(
             groups.group(name, np.array([one.system == name for one in known])) for name in systems
         ),
-        tuple(
-            groups.group(name, thirds == n) for n, name in enumerate(_THIRDS) if (thirds == n).any()
-        ),
+        tuple(groups.group(name, thirds == name) for name in _THIRDS if (thirds == name).any()),
         _reliability(given, people),
     )
 
@@ -166,9 +164,7 @@ class _Groups:
 
     def kappa(self) -> Figure:
         """With its interval."""
-        found = jackknife(self._kappa, self.clusters, _CONFIDENCE)
-        value = self._kappa(np.arange(len(self.given)))
-        return Figure(value, *((found.low, found.high) if found else ()))
+        return _jackknifed(self._kappa, self.clusters)
 
     def group(self, name: str, inside: np.ndarray) -> Group:
         """The answers where `inside` holds."""
@@ -260,12 +256,13 @@ def _orders(known: Sequence[LabelledAnswer], given: Floats) -> tuple[Floats, lis
 def _ranked(
     correlation: Callable[[Floats, Floats], float], given: Floats, people: Floats, clusters: Codes
 ) -> Figure:
+    return _jackknifed(lambda places: correlation(given[places], people[places]), clusters)
 
-    def at(places: Codes) -> float:
-        return correlation(given[places], people[places])
 
-    found = jackknife(at, clusters, _CONFIDENCE)
-    value = at(np.arange(len(given)))
+def _jackknifed(statistic: Callable[[Codes], float], clusters: Codes) -> Figure:
+    """A statistic of the items at some places, over all of them."""
+    found = jackknife(statistic, clusters, _CONFIDENCE)
+    value = statistic(np.arange(len(clusters)))
     return Figure(value, *((found.low, found.high) if found else ()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneproof.redteam.attacks import ATTACKS, Aim, Attack, Texts
@@ -107,11 +107,7 @@ async def attack_judge(
     asked = dict(_inputs(rubric, items, chosen, repeats, seed))
     grades: dict[str, Grade] = {}
 
-    async def inputs() -> AsyncIterator[tuple[str, GradeInput]]:
-        for key, one in asked.items():
-            yield key, one
-
-    async for key, outcome in judge.grade_many(inputs()):
+    async for key, outcome in judge.grade_many(asked):
         if isinstance(outcome, TuneproofError):
             raise outcome
         grades[key] = outcome
