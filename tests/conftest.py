@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .programs import unpack
 from .rendering import EVERYTHING, OVERLAYS, Built, build, together
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,12 +93,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
             " binary of Kubernetes that holds it (.ci/run sets it)"
         )
     target = tmp_path_factory.mktemp("kubectl") / "kubectl"
-    with (
-        lzma.open(Path(tools) / "kubernetes/hyperkube.xz") as packed,
-        target.open("wb") as unpacked,
-    ):
-        shutil.copyfileobj(packed, unpacked)
-    target.chmod(0o755)
+    unpack(Path(tools) / "kubernetes/hyperkube.xz", target)
     return target
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from tuneproof_retriever.corpus import Chunking, Corpus, EmbedderIdentity
 from tuneproof_retriever.stores.weaviate_options import Server, WeaviateOptions
 from tuneproof_retriever.stores.weaviate_store import open_weaviate_store
 
+from .programs import free_ports, unpack
 from .rendering import ROOT
 
 ENV = ROOT / "deploy/k8s/components/weaviate/weaviate.env"
@@ -64,12 +63,7 @@ def tools() -> Path:
 def server(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     folder = tmp_path_factory.mktemp("weaviate")
     program = folder / "weaviate-server"
-    with (
-        lzma.open(tools / "weaviate/weaviate-server.xz") as packed,
-        program.open("wb") as unpacked,
-    ):
-        shutil.copyfileobj(packed, unpacked)
-    program.chmod(0o755)
+    unpack(tools / "weaviate/weaviate-server.xz", program)
     s3_port, http_port, grpc_port, *cluster = free_ports(7)
     settings = dict(line.split("=", 1) for line in ENV.read_text().splitlines())
     # What a pod has elsewhere: its disk, its ports, the secret, the bucket's address.
@@ -116,14 +110,6 @@ def server(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         ending.callback(process.terminate)
         wait_ready(started, process, folder / "log")
         yield started
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def wait_ready(server: Started, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ..programs import free_ports, unpack
 from .cluster import HOST, Cluster
 from .control_plane import ControlPlane
 from .embeddings import embeddings
@@ -67,15 +66,10 @@ def s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     """The variables with which a client here or in a pod reaches the bucket `artifacts`."""
     folder = tmp_path_factory.mktemp("s3")
     program = folder / "versitygw"
-    packed = Path(os.environ["TUNEPROOF_TOOLS"]) / "s3" / "versitygw.xz"
-    with lzma.open(packed) as source, program.open("wb") as target:
-        shutil.copyfileobj(source, target)
-    program.chmod(0o755)
+    unpack(Path(os.environ["TUNEPROOF_TOOLS"]) / "s3" / "versitygw.xz", program)
     for name in ("meta", "data/artifacts"):
         (folder / name).mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        address = f"{HOST}:{probe.getsockname()[1]}"
+    address = f"{HOST}:{free_ports(1, HOST)[0]}"
     keys = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "testtest"}
     command = [program, "--port", address, "posix", "--sidecar", folder / "meta", folder / "data"]
     with (folder / "log").open("w") as log:

@@ -7,7 +7,6 @@ that are only described.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from ..programs import free_ports
 from ..rendering import Manifest
 from .kubectl import Kubectl
 
@@ -38,7 +38,7 @@ class ControlPlane:
         self.kubectl = Kubectl(program, self.kubeconfig, seconds=60)
 
     def start(self) -> None:
-        etcd, peer, port = _free_ports(3)
+        etcd, peer, port = free_ports(3)
         key, tokens = self._folder / "sa.key", self._folder / "tokens.csv"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         tokens.write_text(f"{_TOKEN},admin,admin,system:masters\n")
@@ -125,14 +125,6 @@ class ControlPlane:
             assert time.monotonic() < end
             assert all(process.poll() is None for process in self._processes)
             time.sleep(0.3)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _kubeconfig(port: int) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from ..programs import unpack
 from ..rendering import K8S, ROOT, Manifest, build, write
 from .cluster import LENT, SIZE, Cluster, local_volume
 
@@ -159,8 +159,5 @@ def make_weaviate(cluster: Cluster, folder: Path) -> None:
     """Gives the node an image of the real server, under the name that the component asks for."""
     program = folder / "root/bin/weaviate"
     program.parent.mkdir(parents=True)
-    packed = Path(os.environ["TUNEPROOF_TOOLS"]) / "weaviate/weaviate-server.xz"
-    with lzma.open(packed) as source, program.open("wb") as target:
-        shutil.copyfileobj(source, target)
-    program.chmod(0o755)
+    unpack(Path(os.environ["TUNEPROOF_TOOLS"]) / "weaviate/weaviate-server.xz", program)
     cluster.make_image(WEAVIATE, folder / "root", entry="/bin/weaviate")

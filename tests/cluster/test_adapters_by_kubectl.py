@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ from tuneproof.adapters import AdapterRef
 from tuneproof.sdk import AdapterInfo, GeneratorClient
 from tuneproof.servicekit.errors import NotFound
 
+from ..programs import free_ports
 from ..rendering import Manifest, of_kind, together
 from .adapter_pool import TwoReplicas, two_replicas
 from .control_plane import ControlPlane
@@ -36,8 +36,7 @@ class Operator:
     """The command `tuneproof operator`, with the rights of its account and no others."""
 
     def __init__(self, kubeconfig: Path, log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.bind = "{}:{}".format(*probe.getsockname())
+        self.bind = f"127.0.0.1:{free_ports(1)[0]}"
         # The server's certificate is its own.
         quiet = {"PYTHONWARNINGS": "ignore"}
         self._environment = {**os.environ, **quiet, "KUBECONFIG": str(kubeconfig)}

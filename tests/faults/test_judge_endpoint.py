@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import random
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +22,7 @@ from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import Lane
 
 from ..conftest import ROOT
+from ..programs import free_ports
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -35,8 +35,7 @@ class Judge:
     """The judge's process, on one port."""
 
     def __init__(self, endpoint_url: str, log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.target = "{}:{}".format(*probe.getsockname())
+        self.target = f"127.0.0.1:{free_ports(1)[0]}"
         self._url, self._log = endpoint_url, log
         self.start()
 
