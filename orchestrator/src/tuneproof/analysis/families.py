@@ -132,13 +132,14 @@ def tails_of(
         low: of each comparison, whether its lower end is above 0.
         high: likewise, whether its upper end is below 0.
     """
-    lows, highs = _family(adjustment, tail, low), _family(adjustment, tail, high)
+    lows, highs = share_tail(adjustment, tail, low), share_tail(adjustment, tail, high)
     return tuple(Tails(*both) for both in zip(lows, highs, strict=True))
 
 
-def _family(
+def share_tail(
     adjustment: Adjustment, tail: float, excludes: Sequence[Excludes]
 ) -> Sequence[float | None]:
+    """The tail at which each member of one family is shown; None for those not tested."""
     count = len(excludes)
     match adjustment:
         case Adjustment.BONFERRONI:

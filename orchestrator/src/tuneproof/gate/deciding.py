@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from tuneproof.analysis import costs_by_cell, measures_of
 from tuneproof.analysis.comparisons import Comparison, compare_pair
-from tuneproof.analysis.families import at_this_look
+from tuneproof.analysis.families import Adjustment, Excludes, at_this_look, share_tail
 from tuneproof.analysis.paired import paired
 from tuneproof.analysis.strata import KindName, kinds_of
 from tuneproof.analysis.support import by_people, guaranteed_of, tail_at_looks
@@ -102,26 +103,19 @@ def decide_all(
     Raises:
         InvalidInput: as `decide`.
     """
-    found: dict[str, Decision] = {}
-    left = list(cells)
-    if policy.choice == "sequence":
-        for place, cell in enumerate(cells):
-            found[cell] = decide(results, policy, cell, complete=complete)
-            if not found[cell].passed:
-                found |= {
-                    later: _untested(found[cell], results, later) for later in cells[place + 1 :]
-                }
-                break
-        return [found[cell] for cell in cells]
-    while left:
-        share = len(left)
-        found |= {
-            cell: decide(results, policy, cell, among=share, complete=complete) for cell in left
-        }
-        left = [cell for cell in left if not found[cell].passed]
-        if policy.choice == "bonferroni" or len(left) == share:
-            break
-    return [found[cell] for cell in cells]
+
+    @cache
+    def at(cell: str, tail: float) -> Decision:
+        alone = policy.model_copy(update={"tail": tail})
+        return decide(results, alone, cell, complete=complete)
+
+    def passes(cell: str) -> Excludes:
+        return lambda tail: at(cell, tail).passed
+
+    tails = share_tail(Adjustment(policy.choice), policy.tail, [*map(passes, cells)])
+    tested = [at(cell, tail) for cell, tail in zip(cells, tails, strict=True) if tail is not None]
+    later = [_untested(tested[-1], results, cell) for cell in cells[len(tested) :]]
+    return [*tested, *later]
 
 
 def _untested(before: Decision, results: StudyResults, cell: str) -> Decision:
