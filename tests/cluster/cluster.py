@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ..rendering import Manifest
 from .kubectl import Kubectl
@@ -121,16 +120,6 @@ class Cluster:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         given = json.dumps(eviction)
         return self.kubectl("create", "--raw", path, "-f", "-", given=given, fine=fine)
-
-    def kubeconfig_of(self, account: str, namespace: str) -> Path:
-        """A kubeconfig with the token of a service account, and its rights."""
-        token = self.kubectl("create", "token", account, "--namespace", namespace).strip()
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        config["contexts"][0]["context"]["namespace"] = namespace
-        path = self._folder / "conf" / f"{account}.kubeconfig"
-        path.write_text(yaml.safe_dump(config))
-        return path
 
     def simulate_node(self, name: str, labels: Mapping[str, str], gpus: int) -> None:
         """Adds a node that advertises GPUs and is tainted like a real one; nothing runs on it."""

@@ -105,15 +105,6 @@ class ControlPlane:
         every = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         self._until(lambda: "error" not in self.kubectl(*every, fine=True))
 
-    def kubeconfig_of(self, account: str, namespace: str) -> Path:
-        """A kubeconfig with the token of a service account, and its rights."""
-        token = self.kubectl("create", "token", account, "--namespace", namespace).strip()
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        path = self._folder / f"{account}.kubeconfig"
-        path.write_text(yaml.safe_dump(config))
-        return path
-
     def pods(self, namespace: str) -> list[Manifest]:
         found = json.loads(self.kubectl("get", "pods", "-n", namespace, "-o", "json"))
         return list(found["items"])

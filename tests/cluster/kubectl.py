@@ -20,6 +20,7 @@ class Kubectl:
 
     def __init__(self, program: Path, kubeconfig: Path, *, seconds: float) -> None:
         self._command = (program, "--kubeconfig", kubeconfig)
+        self._kubeconfig = kubeconfig
         self._seconds = seconds
 
     def __call__(self, *arguments: str | Path, given: str = "", fine: bool = False) -> str:
@@ -45,6 +46,16 @@ class Kubectl:
         done = self._run(*command, given=yaml.safe_dump_all(manifests))
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
+
+    def kubeconfig_of(self, account: str, namespace: str) -> Path:
+        """A kubeconfig with the token of a service account, and its rights."""
+        token = self("create", "token", account, "--namespace", namespace).strip()
+        config = yaml.safe_load(self._kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        config["contexts"][0]["context"]["namespace"] = namespace
+        path = self._kubeconfig.with_name(f"{account}.kubeconfig")
+        path.write_text(yaml.safe_dump(config))
+        return path
 
     def _run(self, *arguments: str | Path, given: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -113,7 +113,7 @@ def operator(
     component: list[Manifest],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Operator]:
-    kubeconfig = control_plane.kubeconfig_of("adapter-operator", NAMESPACE)
+    kubeconfig = control_plane.kubectl.kubeconfig_of("adapter-operator", NAMESPACE)
     one = Operator(kubeconfig, tmp_path_factory.mktemp("operator") / "log")
     one.start()
     yield one

@@ -146,7 +146,7 @@ def tuneproof(place: Scene, *arguments: str) -> tuple[int, str, str]:
 
 
 def started(place: Scene, *arguments: str) -> subprocess.Popen[str]:
-    config = place.cluster.kubeconfig_of(USER, NAMESPACE)
+    config = place.cluster.kubectl.kubeconfig_of(USER, NAMESPACE)
     variables = {"KUBECONFIG": str(config), "TUNEPROOF_NAMESPACE": NAMESPACE}
     variables["TUNEPROOF_TOKEN"] = MANAGE
     return subprocess.Popen(

@@ -58,7 +58,7 @@ def ground(
     volumes = cluster.lend(NAMESPACE, borrowed())
     return Ground(
         cluster,
-        cluster.kubeconfig_of("trainer", NAMESPACE),
+        cluster.kubectl.kubeconfig_of("trainer", NAMESPACE),
         write_profiles(folder / "profiles.yaml", volumes),
     )
 
@@ -199,7 +199,9 @@ async def test_a_namespace_that_forbids_the_pods_is_told(
 async def test_a_trainer_without_the_right_to_make_jobs_says_so_and_ends(
     ground: Ground, store: str, tmp_path: Path
 ) -> None:
-    weak = replace(ground, kubeconfig=ground.cluster.kubeconfig_of("trainer-worker", NAMESPACE))
+    weak = replace(
+        ground, kubeconfig=ground.cluster.kubectl.kubeconfig_of("trainer-worker", NAMESPACE)
+    )
     with pytest.raises(AssertionError, match=r"the cluster refuses: jobs\.batch is forbidden"):
         async with trainer(weak, store, tmp_path):
             pass
