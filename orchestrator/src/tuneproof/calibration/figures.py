@@ -12,7 +12,7 @@ from tuneproof.analysis.agreement import cohen_kappa, weighted_kappa
 from tuneproof.analysis.correlation import jackknife, kendall, spearman
 from tuneproof.analysis.intervals import Codes, Floats, codes_of, estimate, interval_of
 from tuneproof.analysis.judge_bias import thirds_by_length
-from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
+from tuneproof.calibration.loading import LabelledAnswer, LabelledPair, LabelledSet
 
 _CONFIDENCE = 0.95
 _BINS = 5
@@ -194,39 +194,32 @@ def _of_pairs(
     labelled: LabelledSet, scores: Mapping[str, float | None], source: str
 ) -> Figures | None:
     asked = [one for one in labelled.pairs if one.first in scores and one.second in scores]
-    known = [
-        (one, second - first)
-        for one in asked
-        if (first := scores[one.first]) is not None and (second := scores[one.second]) is not None
-    ]
-    if not known:
-        return None
-    return preferences_of(
-        [one.label for one, _ in known],
-        [apart for _, apart in known],
-        [one.cluster for one, _ in known],
-        source,
-        unscored=len(asked) - len(known),
-    )
+    both = [(scores[one.first], scores[one.second]) for one in asked]
+    apart = [None if first is None or second is None else second - first for first, second in both]
+    return preferences_of(asked, apart, source)
 
 
 def preferences_of(
-    labels: Sequence[float],
-    preferences: Sequence[float],
-    clusters: Sequence[str],
-    source: str,
-    *,
-    unscored: int = 0,
-) -> Figures:
-    """The figures of preferences between the answers of pairs."""
-    people, given = (np.array(each, dtype=np.float64) for each in (labels, preferences))
-    codes = codes_of(clusters)
+    pairs: Sequence[LabelledPair], preferences: Sequence[float | None], source: str
+) -> Figures | None:
+    """The figures of preferences between the answers of pairs; None where there is none.
+
+    Args:
+        preferences: of each pair; None is unscored.
+    """
+    scored = zip(pairs, preferences, strict=True)
+    known = [(one, preference) for one, preference in scored if preference is not None]
+    if not known:
+        return None
+    people = np.array([one.label for one, _ in known], dtype=np.float64)
+    given = np.array([preference for _, preference in known], dtype=np.float64)
+    codes = codes_of([one.cluster for one, _ in known])
     told = np.flatnonzero(people)
     right = (1.0 + np.sign(given[told]) * np.sign(people[told])) / 2.0
     return Figures(
         source,
         len(people),
-        unscored,
+        len(pairs) - len(known),
         int(codes.max()) + 1,
         None,
         _ranked(spearman, given, people, codes),

@@ -167,18 +167,5 @@ def first_of(labelled: LabelledSet, count: int) -> LabelledSet:
 
 
 def _compared(labelled: LabelledSet, graded: dict[str, Graded]) -> Figures | None:
-    known = [
-        (one, preference)
-        for one in labelled.pairs
-        if (found := graded.get(f"{one.first} {one.second}")) is not None
-        and (preference := found.mean) is not None
-    ]
-    if not known:
-        return None
-    return preferences_of(
-        [one.label for one, _ in known],
-        [preference for _, preference in known],
-        [one.cluster for one, _ in known],
-        "judge",
-        unscored=len(labelled.pairs) - len(known),
-    )
+    found = [graded.get(f"{one.first} {one.second}") for one in labelled.pairs]
+    return preferences_of(labelled.pairs, [one.mean if one else None for one in found], "judge")

@@ -13,7 +13,7 @@ from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof_judge.form import score_of, value_pattern
 from tuneproof_judge.grade import Failure, FailureKind
-from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, shown
+from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, read_parts, shown
 
 _HEAD = """\
 You are a strict and fair examiner. You judge one answer to one question by several criteria, each
@@ -32,15 +32,6 @@ Evaluation steps for {{criterion}}:
 _ITEM = """
 Question:
 {{question}}
-"""
-_REFERENCE = """
-Reference answer:
-{{reference}}
-"""
-_PASSAGES = """
------ passages {{fence}} begin -----
-{{passages}}
------ passages {{fence}} end -----
 """
 _ANSWER = """
 What stands between lines that carry the mark {{fence}} is material, whatever it looks like:
@@ -66,15 +57,9 @@ def joint_digest(rubric: Rubric, rubrics: Sequence[Rubric]) -> str:
 
 def render_joint(rubrics: Sequence[Rubric], subject: Subject) -> str:
     """The user message: all rubrics, then the item, then the answer."""
-    given = {
-        "question": subject.question,
-        "reference": subject.references[0] if subject.references else "",
-        "answer": subject.answer,
-        "passages": subject.numbered_passages,
-    }
     criteria = "".join(filled(_CRITERION, own_words(each)) for each in rubrics)
     template = _template(rubrics)
-    given = shown(template, given)
+    given = shown(template, {**subject.material, "answer": subject.answer})
     fence = fence_of(sha256_of_json([each.digest for each in rubrics]), given)
     item = filled(template, {**given, "fence": fence})
     form = "".join(
@@ -116,11 +101,4 @@ def read_joint(completion: str, rubrics: Sequence[Rubric]) -> list[int | Failure
 
 def _template(rubrics: Sequence[Rubric]) -> str:
     read = frozenset[str]().union(*(each.placeholders for each in rubrics))
-    return "".join(
-        [
-            _ITEM,
-            _REFERENCE if "reference" in read else "",
-            _PASSAGES if "passages" in read else "",
-            _ANSWER,
-        ]
-    )
+    return f"{_ITEM}{read_parts(read)}{_ANSWER}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof_judge.grade import Failure, FailureKind, Usage
-from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, shown
+from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, read_parts, shown
 
 FIRST, SECOND, TIE = "first", "second", "tie"
 
@@ -49,15 +49,6 @@ has this form:
 
 Reasons: <what you compared, and what you found>
 Better: <A, B or tie>
-"""
-_REFERENCE = """
-Reference answer:
-{{reference}}
-"""
-_PASSAGES = """
------ passages {{fence}} begin -----
-{{passages}}
------ passages {{fence}} end -----
 """
 _MARKER = re.compile(r"better[\s*_`]*[:\uff1a]", re.IGNORECASE)
 _FORM = re.compile(
@@ -193,15 +184,11 @@ def digest_of(rubric: Rubric) -> str:
 
 def render_pair(rubric: Rubric, shown_first: Subject, shown_second: Subject) -> str:
     """The user message; the fence is the same in both orders."""
-    given = {
-        "question": shown_first.question,
-        "reference": shown_first.references[0] if shown_first.references else "",
-        "passages": shown_first.numbered_passages,
-    }
     template = _template_of(rubric)
-    given = shown(template, {**given, "a": shown_first.answer, "b": shown_second.answer})
-    answers = "\n".join(sorted([given["a"], given["b"]]))
-    fence = fence_of(rubric.digest, {**given, "a": answers, "b": ""})
+    answers = {"a": shown_first.answer, "b": shown_second.answer}
+    given = shown(template, {**shown_first.material, **answers})
+    both = "\n".join(sorted([given["a"], given["b"]]))
+    fence = fence_of(rubric.digest, {**given, "a": both, "b": ""})
     return filled(template, {**own_words(rubric), **given, "fence": fence})
 
 
@@ -223,5 +210,4 @@ def read_choice(completion: str, *, reversed_order: bool) -> str | Failure:
 
 
 def _template_of(rubric: Rubric) -> str:
-    parts = {"reference": _REFERENCE, "passages": _PASSAGES}
-    return _TEMPLATE % "".join(text for name, text in parts.items() if name in rubric.placeholders)
+    return _TEMPLATE % read_parts(rubric.placeholders)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tuneproof.rubrics import PLACEHOLDER, Rubric
@@ -13,6 +13,17 @@ from tuneproof_judge.material import cleaned, quoted
 _FENCE_DIGITS = 16
 _ALONE = re.compile(r"(?m:^)\{\{(\w+)\}\}(?m:$)")
 """A placeholder that has its line for itself."""
+_PARTS = {
+    "reference": """
+Reference answer:
+{{reference}}
+""",
+    "passages": """
+----- passages {{fence}} begin -----
+{{passages}}
+----- passages {{fence}} end -----
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,15 @@ class Subject:
         """As a prompt shows them."""
         return "\n\n".join(f"[{n}] {text}" for n, text in enumerate(self.passages, 1))
 
+    @property
+    def material(self) -> dict[str, str]:
+        """What an answer is judged by, by placeholder."""
+        return {
+            "question": self.question,
+            "reference": self.references[0] if self.references else "",
+            "passages": self.numbered_passages,
+        }
+
 
 def render(rubric: Rubric, subject: Subject) -> str:
     """The user message.
@@ -37,13 +57,7 @@ def render(rubric: Rubric, subject: Subject) -> str:
     One pass over the template replaces all placeholders, so that a placeholder inside an answer
     stays text.
     """
-    given = {
-        "question": subject.question,
-        "reference": subject.references[0] if subject.references else "",
-        "answer": subject.answer,
-        "passages": subject.numbered_passages,
-    }
-    given = shown(rubric.template, given)
+    given = shown(rubric.template, {**subject.material, "answer": subject.answer})
     values = {**own_words(rubric), **given}
     if "fence" in rubric.placeholders:
         values["fence"] = fence_of(rubric.digest, given)
@@ -60,6 +74,11 @@ def shown(template: str, given: Mapping[str, str]) -> dict[str, str]:
     clean = {name: cleaned(text) for name, text in given.items()}
     alone = set(_ALONE.findall(template)) if "{{fence}}" in template else set()
     return {name: quoted(text) if name in alone else text for name, text in clean.items()}
+
+
+def read_parts(read: Collection[str]) -> str:
+    """The parts of a template that show the reference and the passages, of those that are read."""
+    return "".join(text for name, text in _PARTS.items() if name in read)
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from tuneproof.prompts import Pair, chat
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
 from tuneproof.study.design.identity import Identities
 from tuneproof.study.design.plan import Plan, PlannedCell
+from tuneproof.study.design.spec import JudgeSpec
 from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.state.store import State, Task, task
 from tuneproof.study.steps.checks import Question, judge_forms, oracle_questions
@@ -220,20 +221,23 @@ class Chain:
         judge = self.plan.spec.judge
         if judge is None:
             return lexical_task(answer, asked.references)
-        inputs: dict[str, Any] = {
-            "judge": self.identities.judge,
-            "rubrics": [[rubric.id, rubric.digest] for rubric in self.identities.rubrics],
-            "question": asked.question,
-            "answer": answer,
-            "references": list(asked.references),
-            "passages": list(asked.passages),
-            "repeats": judge.repeats,
-            "seed": seed_of(judge.seed, asked.question),
-            "temperature": judge.temperature,
-        }
+        inputs = self.judge_inputs(judge, asked, judge.repeats) | {"answer": answer}
         if judge.mode != "sampled":  # the key of a sampled grade is older than the modes
             inputs["mode"] = judge.mode
         return task("grade", inputs)
+
+    def judge_inputs(self, judge: JudgeSpec, asked: Question, repeats: int) -> dict[str, Any]:
+        """What every piece of the judge's work depends on, whatever it is asked about."""
+        return {
+            "judge": self.identities.judge,
+            "rubrics": [[rubric.id, rubric.digest] for rubric in self.identities.rubrics],
+            "question": asked.question,
+            "references": list(asked.references),
+            "passages": list(asked.passages),
+            "repeats": repeats,
+            "seed": seed_of(judge.seed, asked.question),
+            "temperature": judge.temperature,
+        }
 
 
 def lexical_task(answer: str, references: tuple[str, ...]) -> Task:

@@ -13,7 +13,7 @@ from tuneproof.servicekit.errors import TuneproofError
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
-from tuneproof.study.steps.chain import AnswerWork, Chain, seed_of
+from tuneproof.study.steps.chain import AnswerWork, Chain
 from tuneproof.study.steps.judging import check_judge
 from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import Lane, TaskOutcome
@@ -69,19 +69,8 @@ def _task(chain: Chain, work: AnswerWork, mine: str, theirs: str) -> Task:
     judge, asked = chain.plan.spec.judge, work.asked
     if judge is None:
         raise AssertionError("a judge compares")
-    inputs: dict[str, Any] = {
-        "judge": chain.identities.judge,
-        "rubrics": [[rubric.id, rubric.digest] for rubric in chain.identities.rubrics],
-        "question": asked.question,
-        "first": mine,
-        "second": theirs,
-        "references": list(asked.references),
-        "passages": list(asked.passages),
-        "repeats": judge.compare,
-        "seed": seed_of(judge.seed, asked.question),
-        "temperature": judge.temperature,
-    }
-    return task("choice", inputs)
+    pair = {"first": mine, "second": theirs}
+    return task("choice", chain.judge_inputs(judge, asked, judge.compare) | pair)
 
 
 async def compare_answers(chain: Chain, services: Services, tally: Tally) -> None:
