@@ -43,6 +43,9 @@ TORCH    := torch==2.13.0+cpu
 no_wheel = echo "pip found no wheel of $(1) for $$($(BIN)/python -V), or could not reach its index." \
     "With PyTorch's index the pins resolve on Python 3.11, 3.12 and 3.13: make setup PYTHON=/path/to/python3.11" >&2; exit 1
 
+# Compiled once, though a machine may be set up otherwise: tests start some hundred processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The tests that start real services, and the browser's, in groups: see conftest.py.
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 # Whole folders that it leaves out: reading them takes as long as a third of its tests.
@@ -79,8 +82,8 @@ test: $(STAMP)  ## Run the tests
 test-services: $(STAMP)  ## Run the tests that start the four services, or engines of their own, or are slow
 	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services orchestrator tests
 
-test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process
-	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster)'
+test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process, and are short
+	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster or long)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
 	$(PYTEST) -m 'faults and not cluster'

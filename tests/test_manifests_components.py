@@ -28,7 +28,7 @@ from .rendering import (
 )
 from .test_manifests import SERVICES, settings_with
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")

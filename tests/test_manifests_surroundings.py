@@ -30,7 +30,7 @@ from .rendering import (
 
 OBSERVABILITY = ROOT / "deploy/observability"
 POOL = "generator-two-gpus"
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

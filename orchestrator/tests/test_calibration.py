@@ -28,7 +28,7 @@ from tuneproof.sdk import Endpoints, PairComparison, PairGrade
 from tuneproof.servicekit.errors import InvalidInput, Unavailable, WrongState
 from tuneproof.study.design.prepare import Request, identities_for, prepare
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 ACCURACY = RubricShelf.load().get("accuracy@1")
 LEVELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60)

@@ -12,7 +12,7 @@ import pytest
 from fakes import served
 from small_study import SmallStudy, invoke
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

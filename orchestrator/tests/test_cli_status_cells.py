@@ -12,7 +12,7 @@ from fakes import served
 from small_study import SmallStudy, invoke
 from test_study_models import Bench
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from small_study import STUDY, SmallStudy, finished, invoke
 from tuneproof.cli.progress import LineProgress
 from tuneproof.study.state.store import open_state
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

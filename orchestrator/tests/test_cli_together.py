@@ -13,7 +13,7 @@ from fakes import served
 from html_page import Page
 from small_study import SmallStudy, invoke
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

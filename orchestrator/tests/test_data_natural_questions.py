@@ -16,7 +16,7 @@ from tuneproof.data.items import UNANSWERABLE
 from tuneproof.data.loaders.nq_examples import read_example
 from tuneproof.servicekit.errors import InvalidInput
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 PARAGRAPH, LIST = span("<P>", "</P>"), span("<Ul>", "</Ul>")
 SMALL_ONE, WEEKS = span("a", "one"), span("3", "weeks")

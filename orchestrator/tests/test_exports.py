@@ -22,7 +22,7 @@ from tuneproof.results.snapshot import results_from_json, results_json
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.opened import Study
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 

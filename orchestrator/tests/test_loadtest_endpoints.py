@@ -21,7 +21,7 @@ from tuneproof.servicekit.errors import Unavailable
 from tuneproof.servicekit.testing import MountedSecret, certificate_files
 from tuneproof.servicekit.tls import ClientTls, ServerTls
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 ONE, TWO = ("short@sha256:" + digit * 64 for digit in "12")
 

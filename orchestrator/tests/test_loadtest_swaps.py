@@ -14,7 +14,7 @@ from tuneproof.loadtest import GrpcDoor, LoadSpec, Probe, Probes, SwapSpec, run_
 from tuneproof.sdk import GeneratorClient
 from tuneproof.servicekit.errors import InvalidInput
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 LOAD = LoadSpec(rate=80.0, seconds=0.35, in_flight=3, full_seconds=0.15, base_share=0.2)
 SWAPS = SwapSpec(tuple(map(ref_of, (0, 2))), tuple(map(ref_of, (1, 3, 4))), rate=12.0)

@@ -15,7 +15,7 @@ from tuneproof.cli import plan_table
 from tuneproof.data.lengths import Lengths
 from tuneproof.servicekit.errors import InvalidInput
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 STUDIES = Path(__file__).parents[2] / "studies/paper"
 BASES = ("llama-2-7b", "llama-2-13b", "mistral-7b", "mixtral-8x7b")
 QUESTIONS = 2400

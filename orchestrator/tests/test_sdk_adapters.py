@@ -24,7 +24,7 @@ from tuneproof.servicekit.paging import page
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(20)]
 
 REF = "short@sha256:" + "a" * 64
 _STATES = {

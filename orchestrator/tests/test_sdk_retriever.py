@@ -21,7 +21,7 @@ from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.testing import serving
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(20)]
 
 
 class _Retriever(stubs.RetrieverServiceServicer):

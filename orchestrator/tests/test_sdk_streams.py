@@ -28,7 +28,7 @@ from tuneproof.servicekit.server import Service, make_server
 from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.testing import serving
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(20)]
 
 Script = Callable[[AsyncIterator[pb.GenerateBatchRequest], Any], Any]
 

@@ -19,7 +19,7 @@ from tuneproof.servicekit.server import Service, make_server
 from tuneproof.trainer.v1 import trainer_pb2 as pb
 from tuneproof.trainer.v1 import trainer_pb2_grpc as stubs
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(20)]
 
 SPEC = RunSpec(
     adapter_name="short",

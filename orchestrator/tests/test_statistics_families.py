@@ -6,7 +6,7 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from statsmodels.stats.multitest import multipletests
 
 from tuneproof.analysis import Verdict, compare
@@ -21,6 +21,7 @@ def excludes(values):
     return [lambda tail, value=value: value <= tail for value in values]
 
 
+@settings(max_examples=20)  # Each call of statsmodels collects all garbage of the session.
 @given(shares)
 def test_what_leaves_the_family_is_what_holm_rejects(values) -> None:
     never = excludes([1.0] * len(values))

@@ -16,7 +16,7 @@ from tuneproof.study.api_models import ApiModel
 from tuneproof.study.design.models import ApiSpec
 from tuneproof.study.design.specfile import STUDY_FILE
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 MESSAGES = [{"role": "user", "content": "[1] The mast is tall.\nQuestion: how tall?"}]
 
 

@@ -19,7 +19,7 @@ from tuneproof.study.design.prepare import Request, prepare
 from tuneproof.study.state.codec import StoredPassage
 from tuneproof.study.steps.pairs import example_pairs, raft_passages
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tuneproof.analysis.costs import costs_by_cell
 from tuneproof.report import build_report, report_json
 from tuneproof.report.costs import cost_note, cost_rows
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 SERVICES = "services: {model: tiny"
 
 

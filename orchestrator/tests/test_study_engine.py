@@ -14,7 +14,7 @@ from tuneproof.servicekit.testing import MountedSecret, certificate_files
 from tuneproof.servicekit.tls import ServerTls
 from tuneproof.study.steps import work
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tuneproof.results import Model
 from tuneproof.servicekit.errors import Corrupted, InvalidInput
 from tuneproof.study.steps.lm_eval import read_results
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 SERVICES = "services: {model: tiny"
 SCRIPT = """\
 #!/bin/sh

@@ -11,7 +11,7 @@ from small_study import SmallStudy, invoke
 from tuneproof.local import Supervisor
 from tuneproof.study.opened import Study
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from fakes import served
 from small_study import SmallStudy
 from test_study_kill import counted_anew, last_counts
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 GRID = ("training: {sizes: [8], seeds: [1]", "training: {sizes: [4, 8], seeds: [1, 2]")
 ROOMY = {"max_loras": 4, "max_cpu_loras": 16}

@@ -18,7 +18,7 @@ from tuneproof.report import report_json
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.study.design.prepare import Request, prepare
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 READER = Path(__file__).parents[2] / "demo/telecom-reader"
 ARMS = """\
   - name: baseline

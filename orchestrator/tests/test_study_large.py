@@ -12,7 +12,7 @@ from small_study import SmallStudy, invoke
 
 from tuneproof.study.state.store import FILE_NAME, Count, open_state
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 ROWS = 1_000_000
 FILL = """

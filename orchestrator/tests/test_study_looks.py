@@ -18,7 +18,7 @@ from tuneproof.results import Looks
 from tuneproof.servicekit.errors import WrongState
 from tuneproof.study.opened import Study
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 STOPS = Looks(4, 2, (0.25, 0.5, 0.75, 1.0))
 

@@ -16,7 +16,7 @@ from tuneproof.servicekit.errors import InvalidInput, WrongState
 from tuneproof.study.design.prepare import Request, prepare
 from tuneproof.study.design.specfile import STUDY_FILE
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 TWO = """\
 models:

@@ -15,6 +15,8 @@ from tuneproof.study.state.store import Count, open_state, task
 from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import Lane
 
+pytestmark = pytest.mark.long
+
 
 class Told(Quiet):
     """Keeps the notes of all its stages."""

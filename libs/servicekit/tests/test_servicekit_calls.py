@@ -20,6 +20,8 @@ from tuneproof.servicekit.server import Service, make_server
 from tuneproof.servicekit.testing import serving
 from tuneproof.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
+pytestmark = pytest.mark.long
+
 RETRIEVER = retriever_pb2.DESCRIPTOR.services_by_name["RetrieverService"]
 TRAINER = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"]
 JUDGE = judge_pb2.DESCRIPTOR.services_by_name["JudgeService"]

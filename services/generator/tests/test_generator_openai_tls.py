@@ -21,7 +21,7 @@ from tuneproof.servicekit.testing import certificate_files as files
 from tuneproof.servicekit.tls import ClientTls, ServerTls
 from tuneproof_generator.doors.http_server import guarded, listen, serving, url_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 USE, NEXT = "u" * 20, "n" * 20
 

@@ -25,7 +25,7 @@ from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 
 from .perilous import Faults, Replica, VirtualLoop, ref
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(20)]
 
 A, B = ref("a"), ref("b")
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdapterService"]

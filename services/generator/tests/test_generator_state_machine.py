@@ -26,6 +26,8 @@ from tuneproof_generator.pool.alias import Target
 
 from .perilous import BASE, Faults, Replica, VirtualLoop, ref
 
+pytestmark = pytest.mark.long
+
 CAPACITY = 2
 FIT = [ref("a"), ref("b"), ref("c"), ref("twin-of-a", "a")]
 UNFIT = ref("unfit", "f")

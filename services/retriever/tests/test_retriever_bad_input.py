@@ -30,6 +30,8 @@ from tuneproof_retriever.stores.protocol import VectorStore
 
 from .house import HashEmbedder, HashHouse
 
+pytestmark = pytest.mark.long
+
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 METHOD = f"/{SERVICES[0].full_name}/"
 MOST_BYTES = 10_000_000

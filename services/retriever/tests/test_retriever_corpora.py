@@ -27,6 +27,8 @@ from tuneproof_retriever.searching import Query, Searcher, SearchMode
 from tuneproof_retriever.stores.lance_store import LanceStore
 from tuneproof_retriever.stores.protocol import StoredPassage, VectorStore
 
+pytestmark = pytest.mark.long
+
 DOCUMENTS = [
     Document(
         f"doc-{number}",

@@ -22,7 +22,7 @@ from tuneproof_retriever.token_offsets import AT_ONCE, LongOffsets, offsets_of
 
 from .house import HashEmbedder, HashHouse
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 class Counting(HashEmbedder):

@@ -15,6 +15,8 @@ from tuneproof_retriever.stores.protocol import VectorStore
 
 from .house import CHUNKING, HashHouse, documents
 
+pytestmark = pytest.mark.long
+
 
 class Holes:
     """A real store whose indexes lack some passages until they are mended."""

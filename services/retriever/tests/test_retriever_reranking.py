@@ -25,7 +25,7 @@ from tuneproof_retriever.settings import RetrieverSettings
 
 from .tei_fake import TeiFake, half, overlap, overloaded, running, status
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 DOCUMENTS = [
     pb.Document(id=f"doc-{number}", text=f"The Birch {number} receives at {number} GHz.")

@@ -18,6 +18,8 @@ from tuneproof_retriever.corpus import (
 )
 from tuneproof_retriever.stores.protocol import Counts, VectorStore
 
+pytestmark = pytest.mark.long
+
 STRANGE = 'it\'s "q" \\ % _ ; -- \x01 \u65e5\u672c \U0001f389'
 
 

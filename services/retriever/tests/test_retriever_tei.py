@@ -36,7 +36,7 @@ from .tei_fake import (
     vector_of,
 )
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 
 NO_PROMPTS = Prompts()

@@ -31,6 +31,8 @@ from .house import HashHouse, documents
 from .link import Link
 from .weaviate_server import WeaviateServer, new_server
 
+pytestmark = pytest.mark.long
+
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 SEARCH_SECONDS = 2
 Stub = retriever_pb2_grpc.RetrieverServiceStub

@@ -12,7 +12,7 @@ from tuneproof.servicekit.errors import InvalidInput
 
 from .training_runs import Trained, example
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 EXAMPLES = [example(f"w{n} w{n + 1}", f"w{n + 1}", n) for n in range(1, 7)]
 NAMES = ("mlp.experts.down_proj", "mlp.experts.gate_up_proj")
 

@@ -34,7 +34,7 @@ from .test_trainer_queue import Bench, Script, until
 KUBECONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 """The client reads the variable of this name when it is imported."""
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 STATUS = RunStatus(
     id="a", state=RunState.RUNNING, attempt=1, create_time=datetime(2026, 1, 2, tzinfo=UTC)
 )

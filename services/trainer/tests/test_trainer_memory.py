@@ -17,7 +17,7 @@ from tuneproof_trainer.defaults import complete
 from tuneproof_trainer.plan.memory import needed, parts_of
 from tuneproof_trainer.spec import RunSpec
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 SMALL = {
     "vocab_size": 512,

@@ -11,7 +11,7 @@ from tuneproof.servicekit.errors import InvalidInput
 
 from .training_runs import Trained, example
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 EXAMPLES = [
     example(" ".join(f"w{(n * k) % 50}" for k in range(1, 3 + n)), f"w{n} w{n + 1}", n)

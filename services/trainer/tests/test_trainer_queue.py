@@ -32,7 +32,7 @@ from tuneproof_trainer.runs.runbook import Runbook
 from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.spec import RunSpec
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 DONE = WorkerResult(
     ending=WorkerEnding.DONE, adapter_ref="short@sha256:" + "0" * 64, provenance={"a": "b"}
 )

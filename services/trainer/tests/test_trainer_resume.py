@@ -25,7 +25,7 @@ from tuneproof_trainer.worker.checkpoints import Checkpoints
 from tuneproof_trainer.worker.stopping import Stop, StoppedError
 
 Data = Callable[..., dict[str, str]]
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 STEPS = 9
 """Three epochs of three steps, each of two forward passes."""

@@ -13,7 +13,7 @@ from tuneproof.adapters import identify_base, read_base_config, verify
 
 from .training_runs import Trained, example
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 # The answer repeats the prompt's second word.
 TRAINING = [example(f"w{n} w{n + 1} w{n + 2}", f"w{n + 1}", n + 1) for n in range(12)]
