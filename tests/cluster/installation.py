@@ -17,11 +17,21 @@ from .cluster import LENT, SIZE, Cluster, local_volume
 
 NAMESPACE = "tuneproof-demo"
 MANAGE, USE = "manage-token-of-the-demo", "use-token-of-the-demo"
+WORKLOADS = {
+    "weaviate": "statefulset",
+    "retriever": "statefulset",
+    "generator": "statefulset",
+    "trainer": "statefulset",
+    "judge": "deployment",
+    "adapter-operator": "deployment",
+}
+COMPONENTS = ("weaviate", "training-jobs", "s3", "adapters-crd")
 ARTIFACTS = "s3://artifacts/demo"
 WEAVIATE = "cr.weaviate.io/semitechnologies/weaviate:1.39.0"
 SERVICES = ("retriever", "generator", "trainer", "judge")
-CPU = {"retriever": 50, "weaviate": 100, "generator": 500, "trainer": 100, "judge": 100}
-"""Thousandths of a core that a pod asks for: two must do for all, and for two trainings."""
+CPU = {"weaviate": 100, "generator": 500, "trainer": 100, "judge": 100}
+"""Thousandths of a core that a pod asks for, the others less: two must do for all, for two
+trainings and a submitted study."""
 FOLDERS = ("models", "data")
 """Volumes, by the names of their claims."""
 
@@ -67,8 +77,7 @@ def installation(
         kubectl("create", "configmap", "rubrics", rubrics, *here)
         said = kubectl.apply(*(each for each in manifests if each is not space))
         assert "Warning" not in said
-        for name in ("weaviate", *SERVICES):
-            kind = "deployment" if name == "judge" else "statefulset"
+        for name, kind in WORKLOADS.items():
             kubectl("rollout", "status", f"{kind}/{name}", "--timeout=110s", *here)
         yield Installation(cluster, {**s3, "TUNEPROOF_TOKEN": MANAGE})
     finally:
@@ -83,11 +92,12 @@ def clear(cluster: Cluster, *options: str) -> None:
 
 
 def overlay(cluster: Cluster, embedder: str, folder: Path) -> list[Manifest]:
-    """Overlay `cpu` with corpora on Weaviate, artifacts in S3 and trainings as Jobs."""
+    """Overlay `cpu` with corpora on Weaviate, artifacts in S3, trainings as Jobs, and adapters by
+    kubectl."""
     write(
         folder / "all",
         resources=[K8S / "overlays/cpu"],
-        components=[K8S / "components" / name for name in ("weaviate", "training-jobs", "s3")],
+        components=[K8S / "components" / name for name in COMPONENTS],
     )
     merged = {"namespace": "tuneproof", "behavior": "merge"}
     embedding = {"EMBEDDER": "tei", "EMBEDDER_URL": embedder}
@@ -109,12 +119,10 @@ def overlay(cluster: Cluster, embedder: str, folder: Path) -> list[Manifest]:
         name = each["metadata"]["name"]
         if each["kind"] in ("StatefulSet", "Deployment"):
             (container,) = each["spec"]["template"]["spec"]["containers"]
-            container["resources"]["requests"] = {"cpu": f"{CPU[name]}m", "memory": "256Mi"}
+            container["resources"]["requests"] = {"cpu": f"{CPU.get(name, 50)}m", "memory": "256Mi"}
         for claim in _claims(each):
             claim["spec"] |= {"storageClassName": LENT, "resources": {"requests": SIZE}}
             claim["spec"]["volumeName"] = f"{NAMESPACE}-{claim['metadata']['name']}"
-        for subject in each.get("subjects", ()):
-            subject["namespace"] = NAMESPACE
         if name.startswith("trainer-jobs-"):
             profiles = yaml.safe_load(each["data"]["profiles.yaml"])
             small = {"cpu": "100m", "memory": "512Mi"}
@@ -143,6 +151,7 @@ def secrets(s3: Mapping[str, str]) -> list[Manifest]:
         "tuneproof-tokens": {"tokens": f"use {USE}\nmanage {MANAGE}\n", "judge-api-key": USE},
         "tuneproof-weaviate": {"api-key": "of-the-demo", "cluster-password": "of-the-demo"},
         "tuneproof-s3": dict(s3),
+        "tuneproof-client": {"token": MANAGE},
     }
     return [
         {

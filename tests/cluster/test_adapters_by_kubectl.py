@@ -94,7 +94,7 @@ def component(
     built = together(kubectl, tmp_path_factory.mktemp("adapters-crd"), ["adapters-crd"])
     chosen = [each for each in built if each["kind"] in KINDS and "adapter" in str(each)]
     text = yaml.safe_dump(chosen).replace("namespace: tuneproof\n", f"namespace: {NAMESPACE}\n")
-    rights = yaml.safe_load(text.replace("  - tuneproof\n", f"  - {NAMESPACE}\n"))
+    rights = yaml.safe_load(text)
     kinds = list(of_kind(built, "CustomResourceDefinition").values())
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     control_plane.kubectl.apply(space, *kinds)

@@ -1,15 +1,18 @@
-"""Overlay `cpu` from images of the Dockerfile runs the demo study, driven from outside."""
+"""Overlay `cpu` from images of the Dockerfile runs the demo study, driven from outside and as a
+submitted Job, and has adapters served by kubectl."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tuneproof.adapters import Registry
+from tuneproof_trainer.execution.jobs import RUN_LABEL
 
 from ..conftest import COMMAND, ROOT
 from .cluster import RESTRICTED, Cluster
@@ -35,9 +38,9 @@ def tuneproof(*arguments: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-def verdicts(state: Path) -> dict[str, str]:
+def verdicts(state: Path, *more: str) -> dict[str, str]:
     """What a study says of each tuned cell, and of each of its comparisons."""
-    report = json.loads(tuneproof("study", "report", STUDY, "--state", state, "--json"))
+    report = json.loads(tuneproof("study", "report", STUDY, "--state", state, "--json", *more))
     cells = {each["cell"]: each["phrase"] for each in report["verdict"]["cells"]}
     compared = report["comparisons"]
     return cells | {f"{each['cell']} {each['measure']}": each["verdict"] for each in compared}
@@ -61,22 +64,64 @@ def test_every_pod_is_ready_in_a_namespace_that_is_restricted(
         for each in pods
     }
     judge = next(name for name in ready if name.startswith("judge-"))
-    names = ("generator-0", judge, "retriever-0", "retriever-1", "trainer-0", "weaviate-0")
-    assert ready == {name: [True] for name in names}
+    operator = next(name for name in ready if name.startswith("adapter-operator-"))
+    names = ("generator-0", "retriever-0", "retriever-1", "trainer-0", "weaviate-0")
+    assert ready == {name: [True] for name in (operator, judge, *names)}
     (space,) = cluster.get("namespace", NAMESPACE)
     assert RESTRICTED.items() <= space["metadata"]["labels"].items()
 
 
+@pytest.fixture(scope="module")
+def submitted(cluster: Cluster, installed: Installation) -> Iterator[tuple[str, ...]]:
+    """The study as a Job, of the orchestrator's image, which runs beside what a test does; the
+    flags by which it is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        there = ("--context", "c", "--namespace", NAMESPACE)
+        tuneproof(*there, "study", "submit", STUDY)
+        yield there
+
+
 def test_the_demo_ends_with_the_same_verdicts_as_on_one_machine(
-    cluster: Cluster, on_one_machine: dict[str, str], installed: Installation, tmp_path: Path
+    cluster: Cluster,
+    on_one_machine: dict[str, str],
+    installed: Installation,
+    submitted: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     command = ("study", "run", STUDY, "--state", tmp_path, *installed.flags())
     tuneproof(*command, **installed.environment)
     assert verdicts(tmp_path) == on_one_machine
-    # Each of its trainings was a Job, of the trainer's own image, and committed to S3.
+    # Each training was a Job, of the trainer's own image, and committed to S3; once for both.
     tuned = sum(" " not in each for each in on_one_machine)
-    jobs = cluster.get("jobs", "--namespace", NAMESPACE)
+    jobs = cluster.get("jobs", "--namespace", NAMESPACE, "--selector", RUN_LABEL)
     (image,) = {job["spec"]["template"]["spec"]["containers"][0]["image"] for job in jobs}
     assert image == "tuneproof/trainer:0.1.0"
     assert [job["status"]["succeeded"] for job in jobs] == [1] * tuned
     assert len(Registry(ARTIFACTS).list()) == tuned
+
+
+def test_the_demo_as_a_job_ends_with_the_same_verdicts(
+    on_one_machine: dict[str, str], submitted: tuple[str, ...], tmp_path: Path
+) -> None:
+    tuneproof(*submitted, "study", "logs", STUDY, "--follow")
+    assert verdicts(tmp_path, "--submitted", *submitted) == on_one_machine
+
+
+def test_the_operators_pod_has_the_pool_serve_what_kubectl_declares(
+    cluster: Cluster, installed: Installation, submitted: tuple[str, ...]
+) -> None:
+    """The last test here: of adapters that the studies have trained."""
+    ref = str(Registry(ARTIFACTS).list()[0])
+    one = {
+        "apiVersion": "tuneproof.dev/v1alpha1",
+        "kind": "Adapter",
+        "metadata": {"name": "one", "namespace": NAMESPACE},
+        "spec": {"ref": ref, "alias": "live"},
+    }
+    cluster.kubectl.apply(one)
+    for kind in ("Ready", "Aliased"):
+        waits = ("wait", "adapter/one", f"--for=condition={kind}", "--timeout=60s")
+        cluster.kubectl(*waits, "--namespace", NAMESPACE)
+    question = "What is the Alder 40 transmit power?"
+    assert ref in tuneproof(*submitted, "ask", question, "--adapter", "live", "--json")

@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tuneproof.cluster import Cluster as ContextCluster
+from tuneproof.cluster import Reach
 from tuneproof.sdk.judge import JudgeClient
 from tuneproof.sdk.values import GradeInput
 from tuneproof.servicekit.errors import Unavailable
@@ -153,6 +155,17 @@ async def test_a_judge_serves_who_shows_its_certificate_and_refuses_all_others(
     assert all("Socket closed" in each for each in closed)
     assert "CERTIFICATE_VERIFY_FAILED" in unknown
     assert "Hostname Verification Check failed" in named
+
+
+async def test_a_client_outside_takes_its_certificate_from_the_secret_and_forwards_ports(
+    secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(secured.place.cluster.kubeconfig))
+    there = Reach(ContextCluster("c", secured.place.namespace))
+    endpoints = await asyncio.to_thread(there.endpoints, {"token": TOKEN}, ["judge"])
+    assert "127.0.0.1" in endpoints.judge
+    async with JudgeClient.of(endpoints) as client:
+        assert (await client.grade(ONE)).criteria["accuracy"].repeats[0].score == 4
 
 
 def test_metrics_want_prometheus_certificate_and_probes_want_none(

@@ -70,7 +70,7 @@ class Reach:
             needs: roles; each must have a Ready pod, and know this client's calls.
 
         Raises:
-            NotFound: one is not there.
+            NotFound, InvalidInput, Unavailable: one is not there, as `service` says.
             Unavailable: one has no Ready pod, with the reason.
             WrongState: one is older than this client.
         """
@@ -150,7 +150,7 @@ class Reach:
         """Where gRPC calls to a service go, in gRPC's syntax.
 
         Raises:
-            NotFound: no route leads to it.
+            InvalidInput: by the gateway: no route leads to it.
         """
         if self._via == "gateway":
             if service.name not in self._routes:
@@ -202,6 +202,8 @@ class Reach:
 
         Raises:
             Unavailable: there is none.
+            NotFound: there is no generator.
+            InvalidInput: there is no such pool, or several, and none is named.
         """
         if role == "generator":
             return generator_of(self.services, name)

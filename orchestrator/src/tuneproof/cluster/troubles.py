@@ -50,8 +50,10 @@ def _trouble_of(cluster: Cluster, pod: Object) -> Trouble:
         if trouble := _of_container(cluster, name, one):
             return trouble
     started = any("running" in one.get("state", {}) for one in states)
-    if not started and (why := next(warnings_of(cluster, name), "")):
-        return Trouble(name, "FailedMount", f"{name} waits: {why}", "make what it mounts")
+    if not started and (warning := next(warnings_of(cluster, name), None)):
+        reason, why = warning
+        advice = "make what it mounts" if reason == "FailedMount" else ""
+        return Trouble(name, reason, f"{name} waits: {why}", advice)
     if "deletionTimestamp" in pod["metadata"]:
         return Trouble(name, "Terminating", f"{name} ends")
     return Trouble(
@@ -85,10 +87,11 @@ def _of_container(cluster: Cluster, pod: str, status: Object) -> Trouble | None:
     return Trouble(pod, reason or "Error", f"{detail}{f': {said}' if said else ''}")
 
 
-def warnings_of(cluster: Cluster, name: str) -> Iterator[str]:
-    """The warnings about an object, the newest first; none where this user must not see them."""
+def warnings_of(cluster: Cluster, name: str) -> Iterator[tuple[str, str]]:
+    """Reason and message of the warnings about an object, the newest first; none where this user
+    must not see them."""
     for event in _events(cluster, f"involvedObject.name={name},type=Warning"):
-        yield event["message"]
+        yield event["reason"], event["message"]
 
 
 def latest(cluster: Cluster, reason: str) -> Iterator[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tuneproof.operator.objects import GROUP, PLURAL, VERSION, AdapterObject
-from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.errors import InvalidInput, Unavailable
 
 _SECONDS = 20.0
 _GONE = frozenset({404, 409})
@@ -19,6 +19,9 @@ class Cluster:
     """One namespace of the cluster that this process is told of: by its pod, or a kubeconfig.
 
     Its calls raise Unavailable when the API does not answer, or refuses.
+
+    Raises:
+        InvalidInput: when this process knows no cluster.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -26,9 +29,15 @@ class Cluster:
 
         settings = client.Configuration()
         try:
-            config.load_incluster_config(client_configuration=settings)
-        except config.ConfigException:
-            config.load_kube_config(client_configuration=settings)
+            try:
+                config.load_incluster_config(client_configuration=settings)
+            except config.ConfigException:
+                config.load_kube_config(client_configuration=settings)
+        except config.ConfigException as error:
+            raise InvalidInput(
+                "the operator needs a cluster: a pod whose service account has a token, or a"
+                f" kubeconfig ({error})"
+            ) from None
         settings.retries = False
         api = client.ApiClient(settings)
         self.namespace = namespace

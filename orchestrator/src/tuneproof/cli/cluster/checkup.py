@@ -106,7 +106,7 @@ def _claims(cluster: Cluster) -> Iterator[Finding]:
         if (phase := claim["status"].get("phase")) == "Bound":
             continue
         name = claim["metadata"]["name"]
-        why = next(iter(warnings_of(cluster, name)), "no pod has asked for it yet")
+        _, why = next(warnings_of(cluster, name), ("", "no pod has asked for it yet"))
         advice = "give the claim a class that the cluster has"
         yield Finding(f"volume {name}", "warning", f"{phase}: {why}", advice)
 
