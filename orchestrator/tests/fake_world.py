@@ -38,6 +38,8 @@ class World:
     """Queries whose search fails."""
     reranks: list[ret.Rerank] = field(default_factory=list)
     """What the searches said of reranking, where they did."""
+    made_by_another: bool = False
+    """Another study freezes each corpus before this one has filled it."""
     lost_freezes: int = 0
     """So many times the retriever is lost while it freezes."""
     failing_runs: set[str] = field(default_factory=set)

@@ -51,7 +51,13 @@ class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
                 added += document.id not in self._world.documents[name]
                 self._world.documents[name][document.id] = document
         self._world.calls["IngestDocuments"] += added
+        if self._world.made_by_another:
+            await self.FreezeCorpus(ret.FreezeCorpusRequest(name=name), context)
+            raise errors.WrongState(f"corpus {name} is frozen and takes no more documents")
         return ret.IngestDocumentsResponse(documents_added=added, passages_added=added)
+
+    async def GetCorpus(self, request, context):
+        return ret.GetCorpusResponse(corpus=self._world.corpora[request.name])
 
     async def ListCorpora(self, request, context):
         return ret.ListCorporaResponse(corpora=self._world.corpora.values())

@@ -377,6 +377,12 @@ async def test_a_corpus_that_lost_its_retriever_on_the_way_is_made(small, no_pau
     assert not any(answer.error for answer in results.answers)
 
 
+async def test_a_corpus_that_another_study_makes_at_the_same_time_is_used(small):
+    async with served(small.world(made_by_another=True)) as target:
+        results = await small.run(target)
+    assert not any(answer.error for answer in results.answers)
+
+
 async def _first_item(small):
     from tuneproof.study.design.prepare import Request, prepare
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 from functools import partial
 
-from tuneproof.sdk import Chunking, CorpusInfo, Rerank, RetrieverClient
+from tuneproof.sdk import Chunking, CorpusInfo, IngestResult, Rerank, RetrieverClient
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.study.design.spec import RetrievalSpec
 from tuneproof.study.progress import Progress, Stage
@@ -85,15 +85,14 @@ async def _ensure(
             stage.advance(done - shown)
             shown = done
 
-        result = await retriever.ingest(name, documents, on_progress=advance)
-        if result.rejected:
-            listed = "\n".join(
-                f"  {each.id}: {each.error.message}" for each in result.rejected[:_SHOWN]
-            )
-            raise InvalidInput(
-                f"the retriever refused {result.rejected_count} of {len(documents)}"
-                f" documents of {name}:\n{listed}"
-            )
+        try:
+            result = await retriever.ingest(name, documents, on_progress=advance)
+        except WrongState:
+            # Another study of the same documents may have filled and frozen it meanwhile.
+            if not (await retriever.get(name)).frozen:
+                raise
+        else:
+            _refuse(result, name, len(documents))
         stage.note("indexing")
         corpus = await retriever.freeze(name)
     if corpus.documents != len(documents):
@@ -102,6 +101,17 @@ async def _ensure(
             f" {len(documents)} of the study: delete it and run the study again"
         )
     return corpus
+
+
+def _refuse(result: IngestResult, name: str, documents: int) -> None:
+    if result.rejected:
+        listed = "\n".join(
+            f"  {each.id}: {each.error.message}" for each in result.rejected[:_SHOWN]
+        )
+        raise InvalidInput(
+            f"the retriever refused {result.rejected_count} of {documents} documents of"
+            f" {name}:\n{listed}"
+        )
 
 
 async def _search(
