@@ -52,7 +52,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster verify-commands bench-retrieve verify-retrieve bench-judge bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images verify-images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster verify-submitted verify-commands bench-retrieve verify-retrieve bench-judge bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images verify-images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ test-cluster: $(STAMP)  ## Run the tests on a real Kubernetes cluster, which the
 
 verify-cluster: $(STAMP)  ## Update and drain all generators of a pool on a real cluster under load (root)
 	$(BIN)/pytest -m cluster tests/cluster/test_pool.py
+
+verify-submitted: demo  ## Run the demo study on a real cluster from outside and as a Job at the same time (root)
+	$(BIN)/pytest -m cluster tests/cluster/test_demo.py
 
 verify-commands: $(STAMP)  ## Run the ten commands of deploy/k8s/README.md on a real cluster, to the first grade (root)
 	TUNEPROOF_FULL=1 $(BIN)/pytest -m cluster tests/cluster/test_ten_commands.py

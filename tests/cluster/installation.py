@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ..programs import unpack
@@ -50,6 +51,10 @@ class Installation:
         pod, *_ = self.cluster.get("pods", *chosen)
         return f"{pod['status']['podIP']}:50051"
 
+    def context(self) -> list[str]:
+        """Flags with which `tuneproof` goes through the cluster's API."""
+        return ["--context", "c", "--namespace", NAMESPACE]
+
     def flags(self) -> list[str]:
         """With which `tuneproof` finds the services and the artifacts."""
         flags = [part for name in SERVICES for part in (f"--{name}", self.address(name))]
@@ -79,7 +84,9 @@ def installation(
         assert "Warning" not in said
         for name, kind in WORKLOADS.items():
             kubectl("rollout", "status", f"{kind}/{name}", "--timeout=110s", *here)
-        yield Installation(cluster, {**s3, "TUNEPROOF_TOKEN": MANAGE})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+            yield Installation(cluster, {**s3, "TUNEPROOF_TOKEN": MANAGE})
     finally:
         clear(cluster, "--wait=false")
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,28 +70,30 @@ def test_every_pod_is_ready_in_a_namespace_that_is_restricted(
     assert RESTRICTED.items() <= space["metadata"]["labels"].items()
 
 
-@pytest.fixture(scope="module")
-def submitted(cluster: Cluster, installed: Installation) -> Iterator[tuple[str, ...]]:
-    """The study as a Job, of the orchestrator's image, which runs beside what a test does; the
-    flags by which it is found."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-        there = ("--context", "c", "--namespace", NAMESPACE)
-        tuneproof(*there, "study", "submit", STUDY)
-        yield there
+def run_from_outside(installed: Installation, state: Path) -> dict[str, str]:
+    """Its verdicts."""
+    command = ("study", "run", STUDY, "--state", state, *installed.flags())
+    tuneproof(*command, **installed.environment)
+    return verdicts(state)
+
+
+@pytest.mark.slow
+def test_one_from_outside_and_a_job_at_the_same_time_end_with_the_same_verdicts(
+    on_one_machine: dict[str, str], installed: Installation, tmp_path: Path
+) -> None:
+    """The first test that runs the study: both begin with nothing, and share what they make."""
+    there = installed.context()
+    tuneproof(*there, "study", "submit", STUDY)
+    assert run_from_outside(installed, tmp_path / "outside") == on_one_machine
+    tuneproof(*there, "study", "logs", STUDY, "--follow")
+    assert verdicts(tmp_path / "job", "--submitted", *there) == on_one_machine
 
 
 def test_the_demo_ends_with_the_same_verdicts_as_on_one_machine(
-    cluster: Cluster,
-    on_one_machine: dict[str, str],
-    installed: Installation,
-    submitted: tuple[str, ...],
-    tmp_path: Path,
+    cluster: Cluster, on_one_machine: dict[str, str], installed: Installation, tmp_path: Path
 ) -> None:
-    command = ("study", "run", STUDY, "--state", tmp_path, *installed.flags())
-    tuneproof(*command, **installed.environment)
-    assert verdicts(tmp_path) == on_one_machine
-    # Each training was a Job, of the trainer's own image, and committed to S3; once for both.
+    assert run_from_outside(installed, tmp_path) == on_one_machine
+    # Each training was a Job, of the trainer's own image, and committed to S3.
     tuned = sum(" " not in each for each in on_one_machine)
     jobs = cluster.get("jobs", "--namespace", NAMESPACE, "--selector", RUN_LABEL)
     (image,) = {job["spec"]["template"]["spec"]["containers"][0]["image"] for job in jobs}
@@ -101,17 +102,10 @@ def test_the_demo_ends_with_the_same_verdicts_as_on_one_machine(
     assert len(Registry(ARTIFACTS).list()) == tuned
 
 
-def test_the_demo_as_a_job_ends_with_the_same_verdicts(
-    on_one_machine: dict[str, str], submitted: tuple[str, ...], tmp_path: Path
-) -> None:
-    tuneproof(*submitted, "study", "logs", STUDY, "--follow")
-    assert verdicts(tmp_path, "--submitted", *submitted) == on_one_machine
-
-
 def test_the_operators_pod_has_the_pool_serve_what_kubectl_declares(
-    cluster: Cluster, installed: Installation, submitted: tuple[str, ...]
+    cluster: Cluster, installed: Installation
 ) -> None:
-    """The last test here: of adapters that the studies have trained."""
+    """The last test here: of adapters that the study has trained."""
     ref = str(Registry(ARTIFACTS).list()[0])
     one = {
         "apiVersion": "tuneproof.dev/v1alpha1",
@@ -124,4 +118,5 @@ def test_the_operators_pod_has_the_pool_serve_what_kubectl_declares(
         waits = ("wait", "adapter/one", f"--for=condition={kind}", "--timeout=60s")
         cluster.kubectl(*waits, "--namespace", NAMESPACE)
     question = "What is the Alder 40 transmit power?"
-    assert ref in tuneproof(*submitted, "ask", question, "--adapter", "live", "--json")
+    asked = ("ask", question, "--adapter", "live", "--json")
+    assert ref in tuneproof(*installed.context(), *asked)
