@@ -25,6 +25,7 @@ from tuneproof.results.study import (
     StudyResults,
     TaskScore,
     Training,
+    Usage,
 )
 
 __all__ = [
@@ -55,5 +56,6 @@ __all__ = [
     "StudyResults",
     "TaskScore",
     "Training",
+    "Usage",
     "pair_digest",
 ]

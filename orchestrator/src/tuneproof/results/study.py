@@ -54,6 +54,20 @@ class CriterionGrade:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the judge asked of its endpoint."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that the endpoint reports as cached."""
+    requests: int = 0
+    price: float | None = None
+    """None where the judge's table of prices lacks the model."""
+    currency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Grade:
     """Everything that the judge found about one answer."""
 
@@ -62,6 +76,7 @@ class Grade:
     lexical: Mapping[str, float]
     """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1."""
     judge_model: str
+    usage: Usage = field(default=Usage(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
