@@ -25,6 +25,7 @@ from tuneproof.grading import (
 )
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk import JudgeClient
+from tuneproof.servicekit.errors import InvalidInput
 
 _MANY_UNSCORED = 0.01
 
@@ -83,6 +84,8 @@ def grade_command(
         return [await judge.rubric(name) for name in ids]
 
     by = asked.run(rubrics)
+    if len({one.criterion for one in by}) < len(by):
+        raise InvalidInput("two rubrics score the same criterion; take one of them", field="rubric")
     options = {
         "rubrics": tuple(ids),
         "repeats": repeats,
