@@ -139,7 +139,7 @@ class HttpApp:
         if method.client_streaming:
             await self._stream(exchange, kind, behaviour, context)
             return
-        given = _of_query(exchange.query) | path
+        given: object = _of_query(exchange.query) | path
         if exchange.verb == "POST":
             exchange.need(JSON)
             given = parsed(await exchange.body())

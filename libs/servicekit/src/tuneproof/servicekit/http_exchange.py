@@ -106,7 +106,7 @@ class Exchange:
         Raises:
             InvalidInput: it is another one.
         """
-        given = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        given: str = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given not in kinds:
             raise InvalidInput(
                 f"the Content-Type is {given[:100]!r}; send {' or '.join(kinds)}",

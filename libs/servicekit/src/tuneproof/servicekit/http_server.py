@@ -73,6 +73,8 @@ async def serving(
     server = uvicorn.Server(config)
     # Signals are the service's.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    # uvicorn does so too, but after the address is announced.
+    door.listen(config.backlog)
     running = asyncio.create_task(server.serve(sockets=[door]))
     try:
         yield

@@ -63,7 +63,7 @@ def error_json(status: status_pb2.Status) -> dict[str, Any]:
     return found
 
 
-def json_of(message: Message) -> dict[str, Any]:
+def json_of(message: Any) -> dict[str, Any]:
     """An object for a message; numbers, texts and lists are there even where they are empty."""
     if isinstance(message, status_pb2.Status):
         return error_json(message)
@@ -80,7 +80,7 @@ def json_of(message: Message) -> dict[str, Any]:
     return found
 
 
-def _written(field: FieldDescriptor, value: Any) -> Any:
+def _written(field: Any, value: Any) -> Any:
     if field.enum_type is not None:
         return word_of_enum(field.enum_type, value)
     if field.message_type is None:
@@ -131,7 +131,7 @@ def _fill(message: Any, value: object, at: str) -> None:
             setattr(message, name, _read(field, given, place))
 
 
-def _fill_map(target: Any, field: FieldDescriptor, given: object, place: str) -> None:
+def _fill_map(target: Any, field: Any, given: object, place: str) -> None:
     if not isinstance(given, Mapping):
         raise _wrong(place, given, "an object")
     key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
@@ -146,7 +146,7 @@ def as_number(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _SHOWN else text
 
 
-def _read(field: FieldDescriptor, value: Any, at: str) -> Any:
+def _read(field: Any, value: Any, at: str) -> Any:
     if field.enum_type is not None:
         words = words_of_enum(field.enum_type)
         if not isinstance(value, str) or value not in words:
@@ -161,7 +161,7 @@ def _read(field: FieldDescriptor, value: Any, at: str) -> Any:
     return _number(field, value, at)
 
 
-def _number(field: FieldDescriptor, value: Any, at: str) -> int | float:
+def _number(field: Any, value: Any, at: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(at, value, "a number")
     if field.cpp_type not in _RANGES:
@@ -203,7 +203,7 @@ def schemas_of(kind: Descriptor, *, written: bool) -> dict[str, Schema]:
     return found
 
 
-def _describe(kind: Descriptor, found: dict[str, Schema], *, written: bool) -> None:
+def _describe(kind: Any, found: dict[str, Schema], *, written: bool) -> None:
     if kind.name in found or kind.full_name == _DURATION:
         return
     if kind.full_name == _STATUS:
@@ -225,7 +225,7 @@ def _describe(kind: Descriptor, found: dict[str, Schema], *, written: bool) -> N
             _describe(field.message_type, found, written=written)
 
 
-def field_schema(field: FieldDescriptor) -> Schema:
+def field_schema(field: Any) -> Schema:
     """Of a field's value; types of messages are references to components of OpenAPI."""
     if is_map(field):
         key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
@@ -234,7 +234,7 @@ def field_schema(field: FieldDescriptor) -> Schema:
     return {"type": "array", "items": _schema(field)} if field.is_repeated else _schema(field)
 
 
-def _schema(field: FieldDescriptor) -> Schema:
+def _schema(field: Any) -> Schema:
     if field.enum_type is not None:
         return {"type": "string", "enum": list(words_of_enum(field.enum_type))}
     if field.message_type is not None:
@@ -252,6 +252,5 @@ def _schema(field: FieldDescriptor) -> Schema:
     return {"type": kinds.get(field.cpp_type, "number")}
 
 
-def _name(field: FieldDescriptor) -> str:
-    name: str = field.message_type.full_name
-    return name
+def _name(field: Any) -> str:
+    return str(field.message_type.full_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -86,7 +86,7 @@ def grade_command(
     by = asked.run(rubrics)
     if len({one.criterion for one in by}) < len(by):
         raise InvalidInput("two rubrics score the same criterion; take one of them", field="rubric")
-    options = {
+    options: dict[str, Any] = {
         "rubrics": tuple(ids),
         "repeats": repeats,
         "seed": seed,
