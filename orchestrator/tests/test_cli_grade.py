@@ -1,26 +1,26 @@
-"""`tuneproof grade`, against a small judge in this process that fails by a script."""
+"""`tuneproof grade`, against a judge that fails by a script."""
 
 import asyncio
 import json
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import grpc
 import pytest
 from small_study import command, invoke, rubric_message
 
+from tuneproof.cli import asking
 from tuneproof.grading import Results, grade_missing, keys_of, read_answers
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
+from tuneproof.results import CriterionGrade, Grade, Usage
 from tuneproof.rubrics import RubricShelf
-from tuneproof.sdk import GradeInput, JudgeClient
+from tuneproof.sdk import GradeInput
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable, WrongState
 from tuneproof.servicekit.server import Service
-from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.testing import serving
 
 pytestmark = pytest.mark.timeout(60)
@@ -29,40 +29,37 @@ SHELF = RubricShelf.load()
 ACCURACY = SHELF.get("accuracy@1")
 
 
-class Judge(stubs.JudgeServiceServicer):
+class Judge:
     """Scores by the answer's length; an empty answer is unscored."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.fails: Callable[[str], TuneproofError | None] = lambda _: None
         """By the answer."""
-        self.seconds = 0.0
+        self.lost_after = 0
+        """So many answers after which the stream breaks off, once."""
         self.model = "toy"
 
-    async def GetRubric(self, request, context):
-        return pb.GetRubricResponse(rubric=rubric_message(SHELF.get(request.id)))
+    async def rubric(self, name):
+        return SHELF.get(name)
 
-    async def GradeBatch(self, request_iterator, context):
-        async for request in request_iterator:
-            await asyncio.sleep(self.seconds)
-            self.asked[request.id] += 1
-            if error := self.fails(request.grade.answer):
-                yield pb.GradeBatchResponse(id=request.id, error=status_of(error))
-            else:
-                yield pb.GradeBatchResponse(id=request.id, result=self._grade(request.grade))
+    async def grade_many(self, inputs, *, in_flight):
+        async for name, one in inputs:
+            self.asked[name] += 1
+            yield name, self.fails(one.answer) or self.grade(one)
+            if self.asked.total() == self.lost_after:
+                raise Unavailable("the judge is gone")
 
-    def _grade(self, request: pb.GradeRequest) -> pb.Grade:
-        grade = pb.Grade(judge_model=self.model)
-        grade.usage.prompt_tokens, grade.usage.requests = 100, request.repeats
-        grade.usage.price, grade.usage.currency = 0.01, "USD"
-        for name in request.rubrics:
+    def grade(self, one: GradeInput) -> Grade:
+        criteria = {}
+        for name in one.rubrics:
             rubric = SHELF.get(name)
-            entry = grade.criteria.add(
-                rubric=name, rubric_digest=rubric.digest, criterion=rubric.criterion
+            mean = float(min(5, len(one.answer))) or None
+            criteria[rubric.criterion] = CriterionGrade(
+                rubric.criterion, name, rubric.digest, mean, None, ()
             )
-            if request.answer:
-                entry.mean = min(5, len(request.answer))
-        return grade
+        usage = Usage(100, requests=one.repeats, price=0.01, currency="USD")
+        return Grade(criteria, {}, self.model, usage)
 
 
 @pytest.fixture
@@ -71,24 +68,11 @@ def judge() -> Judge:
 
 
 @pytest.fixture
-async def target(judge) -> AsyncIterator[str]:
-    async def ready() -> None: ...
-
-    service = Service(
-        register=lambda server: stubs.add_JudgeServiceServicer_to_server(judge, server),
-        descriptors=[pb.DESCRIPTOR.services_by_name["JudgeService"]],
-        check_ready=ready,
-    )
-    async with serving(service) as found:
-        yield found
-
-
-@pytest.fixture
-def run(target, capsys, monkeypatch, tmp_path: Path):
-    """`tuneproof grade` in a thread: exit code, standard output, standard error."""
+def run(judge, capsys, monkeypatch, tmp_path: Path):
+    """`tuneproof grade`: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
-    call = partial(invoke, capsys, monkeypatch)
-    return lambda *words: asyncio.to_thread(call, "grade", *words, "--judge", target)
+    monkeypatch.setattr(asking, "_run", lambda _client, _endpoints, work: asyncio.run(work(judge)))
+    return partial(invoke, capsys, monkeypatch, "grade")
 
 
 def write(path: Path, *answers: str, **more) -> None:
@@ -103,9 +87,9 @@ def lines_of(path: Path) -> dict[str, dict]:
     return {line["id"]: line for line in map(json.loads, path.read_text().splitlines())}
 
 
-async def test_a_file_is_graded_once(run, judge, tmp_path: Path) -> None:
+def test_a_file_is_graded_once(run, judge, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", "a", "abc", "")
-    code, out, err = await run("mine.jsonl", "--repeats", "3", "--json")
+    code, out, err = run("mine.jsonl", "--repeats", "3", "--json")
     assert code == 0, err
     told = json.loads(out)
     assert told["scores"]["accuracy"] == {"mean": 2.0, "scored": 2, "unscored": 1}
@@ -113,27 +97,28 @@ async def test_a_file_is_graded_once(run, judge, tmp_path: Path) -> None:
     assert told["usage"]["requests"] == 9
     assert (told["price"], told["currency"]) == (pytest.approx(0.03), "USD")
     assert "1 of 3 answers are unscored" in err
-    assert "300 tokens, 0.0300 USD" in err or "grades     3/3" in err
+    assert "grades     3/3" in err
     found = lines_of(tmp_path / "mine.grades.jsonl")
     assert found["q1"]["criteria"]["accuracy"]["mean"] == 3.0
-    assert (await run("mine.jsonl", "--repeats", "3", "--json"))[1] == out
+    assert run("mine.jsonl", "--repeats", "3", "--json")[1] == out
     assert set(judge.asked.values()) == {1}
-    code, out, _ = await run("mine.jsonl", "--repeats", "3")
+    code, out, _ = run("mine.jsonl", "--repeats", "3")
     assert "accuracy" in out
     assert "2.000" in out
+    assert "toy: 300 tokens, 0.0300 USD" in out
 
 
-async def test_other_texts_options_or_models_need_another_file(run, judge, tmp_path: Path) -> None:
+def test_other_texts_options_or_models_need_another_file(run, judge, tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", "a", "b")
-    await run("mine.jsonl", "--out", "out.jsonl")
+    run("mine.jsonl", "--out", "out.jsonl")
     write(tmp_path / "mine.jsonl", "a", "other")
     for words in (["mine.jsonl"], ["mine.jsonl", "--repeats", "2"]):
-        code, _, err = await run(*words, "--out", "out.jsonl")
+        code, _, err = run(*words, "--out", "out.jsonl")
         assert code == 1
         assert "was graded with other texts" in err
     write(tmp_path / "mine.jsonl", "a", "b", "c")
     judge.model = "another"
-    code, _, err = await run("mine.jsonl", "--out", "out.jsonl")
+    code, _, err = run("mine.jsonl", "--out", "out.jsonl")
     assert code == 1
     assert "holds grades by toy" in err
     assert judge.asked == {"q0": 1, "q1": 1, "q2": 1}
@@ -166,31 +151,31 @@ async def test_other_texts_options_or_models_need_another_file(run, judge, tmp_p
         ("", "holds no answer"),
     ],
 )
-async def test_what_is_wrong_with_the_file_is_told_before_anything_is_asked(
+def test_what_is_wrong_with_the_file_is_told_before_anything_is_asked(
     run, judge, tmp_path: Path, text: str, said: str
 ) -> None:
     (tmp_path / "mine.jsonl").write_text(text)
-    code, _, err = await run("mine.jsonl")
+    code, _, err = run("mine.jsonl")
     assert code == 2
     assert said in err
     assert not judge.asked
     assert not (tmp_path / "mine.grades.jsonl").exists()
 
 
-async def test_one_bad_answer_ends_nothing_and_is_told(run, judge, tmp_path: Path) -> None:
+def test_one_bad_answer_ends_nothing_and_is_told(run, judge, tmp_path: Path) -> None:
     judge.fails = lambda answer: InvalidInput("answer is too long") if answer == "long" else None
     write(tmp_path / "mine.jsonl", "a", "long", "b")
-    code, out, err = await run("mine.jsonl", "--json")
+    code, out, err = run("mine.jsonl", "--json")
     assert code == 3
     assert json.loads(out)["failed"] == {"q1": "answer is too long"}
     assert "1 answers could not be graded" in err
     assert set(lines_of(tmp_path / "mine.grades.jsonl")) == {"q0", "q2"}
 
 
-async def test_a_judge_that_cannot_grade_ends_the_command(run, judge, tmp_path: Path) -> None:
+def test_a_judge_that_cannot_grade_ends_the_command(run, judge, tmp_path: Path) -> None:
     judge.fails = lambda _: WrongState("start it with --endpoint-url")
     write(tmp_path / "mine.jsonl", *"abc")
-    code, _, err = await run("mine.jsonl", "--in-flight", "1")
+    code, _, err = run("mine.jsonl", "--in-flight", "1")
     assert code == 1
     assert "start it with --endpoint-url" in err
     assert sum(judge.asked.values()) == 1
@@ -202,60 +187,48 @@ def inputs_of(count: int) -> dict[str, GradeInput]:
     }
 
 
+async def graded(judge: Judge, path: Path, count: int) -> list[float]:
+    """The pauses that it took."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    inputs = inputs_of(count)
+    with Results.opened(path, keys_of(inputs, [ACCURACY])) as results:
+        assert await grade_missing(judge, inputs, results, sleep=sleep) == {}
+    assert len(path.read_text().splitlines()) == len(lines_of(path)) == count
+    return pauses
+
+
 async def test_an_endpoint_that_is_away_is_waited_for_and_nothing_is_asked_twice(
-    judge, target, tmp_path: Path
+    judge, tmp_path: Path
 ) -> None:
-    pauses, refused = [], Counter()
+    refused: Counter[str] = Counter()
 
     def fails(answer: str) -> TuneproofError | None:
         refused[answer] += 1
         away = answer == "a5" and refused[answer] < 4
         return Unavailable("the endpoint is away") if away else None
 
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
     judge.fails = fails
-    inputs = inputs_of(20)
-    with Results.opened(tmp_path / "out.jsonl", keys_of(inputs, [ACCURACY])) as results:
-        async with JudgeClient(target) as client:
-            failed = await grade_missing(client, inputs, results, in_flight=2, sleep=sleep)
-    assert failed == {}
-    assert len(lines_of(tmp_path / "out.jsonl")) == 20
-    assert len(pauses) == 3
+    assert len(await graded(judge, tmp_path / "out.jsonl", 20)) == 3
     assert {name for name, times in judge.asked.items() if times > 1} == {"q5"}
 
 
 async def test_a_judge_that_is_lost_in_the_middle_is_asked_for_the_rest(
-    judge, target, tmp_path: Path, monkeypatch
+    judge, tmp_path: Path
 ) -> None:
-    lost = []
+    judge.lost_after = 7
+    assert len(await graded(judge, tmp_path / "out.jsonl", 20)) == 1
+    assert set(judge.asked.values()) == {1}
 
-    class Lossy(Judge):
-        async def GradeBatch(self, request_iterator, context):
-            async for each in judge.GradeBatch(request_iterator, context):
-                yield each
-                if sum(judge.asked.values()) == 7 and not lost:
-                    lost.append(True)
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "it is gone")
 
-    async def ready() -> None: ...
-
-    service = Service(
-        register=lambda server: stubs.add_JudgeServiceServicer_to_server(Lossy(), server),
-        descriptors=[pb.DESCRIPTOR.services_by_name["JudgeService"]],
-        check_ready=ready,
-    )
-
-    async def at_once(_: float) -> None: ...
-
-    inputs = inputs_of(20)
-    async with serving(service) as lossy, JudgeClient(lossy) as client:
-        with Results.opened(tmp_path / "out.jsonl", keys_of(inputs, [ACCURACY])) as results:
-            assert await grade_missing(client, inputs, results, in_flight=1, sleep=at_once) == {}
-    assert lost
-    text = (tmp_path / "out.jsonl").read_text()
-    assert len(text.splitlines()) == len(lines_of(tmp_path / "out.jsonl")) == 20
+async def test_a_judge_that_stays_away_ends_the_command(judge, tmp_path: Path) -> None:
+    judge.fails = lambda _: Unavailable("away", retry_after=200)
+    with pytest.raises(Unavailable, match="away"):
+        await graded(judge, tmp_path / "out.jsonl", 3)
+    assert judge.asked == {"q0": 1}
 
 
 def test_half_a_line_is_cut_off_and_two_commands_never_write_at_once(tmp_path: Path) -> None:
@@ -279,32 +252,60 @@ def test_half_a_line_is_cut_off_and_two_commands_never_write_at_once(tmp_path: P
         pass
 
 
+class Slow(stubs.JudgeServiceServicer):
+    """A judge of a process, which takes its time."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.seconds = 0.02
+
+    async def GetRubric(self, request, context):
+        return pb.GetRubricResponse(rubric=rubric_message(SHELF.get(request.id)))
+
+    async def GradeBatch(self, request_iterator, context):
+        async for request in request_iterator:
+            await asyncio.sleep(self.seconds)
+            self.asked[request.id] += 1
+            grade = pb.Grade(judge_model="toy")
+            grade.criteria.add(criterion="accuracy", rubric="accuracy@1", mean=3.0)
+            yield pb.GradeBatchResponse(id=request.id, result=grade)
+
+
 @pytest.mark.process
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 async def test_after_a_kill_the_same_command_goes_on(
-    judge, target, tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals
 ) -> None:
-    judge.seconds = 0.02
+    judge = Slow()
+
+    async def ready() -> None: ...
+
+    service = Service(
+        register=lambda server: stubs.add_JudgeServiceServicer_to_server(judge, server),
+        descriptors=[pb.DESCRIPTOR.services_by_name["JudgeService"]],
+        check_ready=ready,
+    )
     write(tmp_path / "mine.jsonl", *(f"answer {n}" for n in range(40)))
-    words = ["grade", str(tmp_path / "mine.jsonl"), "--judge", target, "--in-flight", "1", "--json"]
     grades = tmp_path / "mine.grades.jsonl"
-    process = await command(*words)
-    while not grades.exists() or grades.read_text().count("\n") < 5:
-        assert process.returncode is None
-        await asyncio.sleep(0.01)
-    os.kill(process.pid, number)
-    _, err = await process.communicate()
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert b"the same command goes on" in err
-    judge.seconds = 0.0
-    process = await command(*words)
-    out, err = await process.communicate()
+    words = ["grade", str(tmp_path / "mine.jsonl"), "--in-flight", "1", "--json", "--judge"]
+    async with serving(service) as target:
+        process = await command(*words, target)
+        while not grades.exists() or grades.read_text().count("\n") < 5:
+            assert process.returncode is None
+            await asyncio.sleep(0.01)
+        os.kill(process.pid, number)
+        _, err = await process.communicate()
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            assert b"the same command goes on" in err
+        judge.seconds = 0.0
+        process = await command(*words, target)
+        out, err = await process.communicate()
     assert process.returncode == 0, err
     assert json.loads(out)["graded"] == len(grades.read_text().splitlines()) == 40
     # What the judge had at the kill, and nothing else.
-    assert sum(judge.asked.values()) <= 42
+    assert judge.asked.total() <= 42
 
 
 def test_what_a_rubric_does_not_read_may_be_missing(tmp_path: Path) -> None:
