@@ -46,6 +46,8 @@ class CriterionGrade:
     """All that were asked for, the lost ones included."""
     mode: str = "sampled"
     """`sampled` or `weighted`."""
+    refused_parameters: tuple[str, ...] = ()
+    """Those that the judge's endpoint refuses, and was asked without, as `temperature`."""
 
     @property
     def lost_repeats(self) -> int:

@@ -147,12 +147,14 @@ def _comparison(message: pb.Comparison) -> PairComparison:
 
 
 def _pair_repeat(message: pb.PairRepeat) -> PairRepeat:
-    orders = {"in_order": message.in_order, "reversed": message.reversed}
+    orders = message.in_order, message.reversed
     return PairRepeat(
-        **{
-            name: word_of(pb.Choice, order.choice) if order.choice else ""
-            for name, order in orders.items()
-        }
+        *(word_of(pb.Choice, order.choice) if order.choice else "" for order in orders),
+        tuple(
+            word_of(pb.FailureKind, order.failure.kind)
+            for order in orders
+            if order.HasField("failure")
+        ),
     )
 
 

@@ -179,6 +179,7 @@ def _text(completion: Completion) -> str:
         "finish_reason": completion.finish_reason,
         "prompt_tokens": completion.prompt_tokens,
         "tokens": tokens,
+        "refused": sorted(completion.refused),
     }
     return json.dumps(values, ensure_ascii=True)
 
@@ -189,6 +190,13 @@ def _completion(content: str) -> Completion:
         Token(bytes.fromhex(text), {bytes.fromhex(each): share for each, share in others.items()})
         for text, others in values["tokens"]
     )
+    refused = frozenset(values.get("refused", ()))
     return Completion(
-        values["text"], values["finish_reason"], "", Usage(), values["prompt_tokens"], tokens
+        values["text"],
+        values["finish_reason"],
+        "",
+        Usage(),
+        values["prompt_tokens"],
+        tokens,
+        refused,
     )

@@ -187,7 +187,10 @@ class OpenAIEndpoint:
         except CallFailed as failed:
             failed.requests = requests
             raise
-        return replace(completion, usage=replace(completion.usage, requests=requests))
+        refused = self._dialect.refused & asked.keys()
+        return replace(
+            completion, usage=replace(completion.usage, requests=requests), refused=refused
+        )
 
     async def check_ready(self) -> None:
         """Asks the endpoint for GET /models until it has answered once, every few seconds.

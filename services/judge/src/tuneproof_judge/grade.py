@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from itertools import combinations
+from typing import Protocol
 
 
 class FailureKind(StrEnum):
@@ -91,6 +92,8 @@ class Repeat:
     """Readings without a score that came before, each with another seed."""
     weights: Weights | None = None
     """In the mode `weighted`, unless it failed."""
+    refused: frozenset[str] = frozenset()
+    """Parameters that the endpoint refuses, and was asked without."""
 
     @property
     def value(self) -> float | None:
@@ -137,6 +140,11 @@ class CriterionGrade:
     def failures(self) -> Mapping[str, int]:
         """All readings without a score, by kind, those that were asked again included."""
         return Counter(one.kind.value for each in self.repeats for one in each.failures)
+
+    @property
+    def refused_parameters(self) -> list[str]:
+        """Of all repeats."""
+        return refused_in(self.repeats)
 
     @property
     def outside(self) -> float | None:
@@ -249,12 +257,27 @@ class JuryGrade:
         return sum(each.lost_repeats for each in self.jurors)
 
     @property
+    def refused_parameters(self) -> list[str]:
+        """Of all jurors."""
+        return refused_in(self.repeats)
+
+    @property
     def failures(self) -> Mapping[str, int]:
         """Of all jurors."""
         counts: Counter[str] = Counter()
         for each in self.jurors:
             counts.update(each.failures)
         return counts
+
+
+class _Asked(Protocol):
+    @property
+    def refused(self) -> frozenset[str]: ...
+
+
+def refused_in(readings: Iterable[_Asked]) -> list[str]:
+    """The parameters that were left out of some of them."""
+    return sorted({name for each in readings for name in each.refused})
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class Completion:
     """How long the prompt was, also where a cache spared it."""
     tokens: tuple[Token, ...] = ()
     """Empty unless probabilities were asked for, and given."""
+    refused: frozenset[str] = frozenset()
+    """Parameters that the endpoint refuses, and was asked without."""
 
 
 class CallFailed(Exception):

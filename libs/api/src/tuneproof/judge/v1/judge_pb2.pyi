@@ -370,6 +370,7 @@ class CriterionGrade(_message.Message):
     JUDGE_MODEL_FIELD_NUMBER: _builtins.int
     JURORS_FIELD_NUMBER: _builtins.int
     AGREEMENT_FIELD_NUMBER: _builtins.int
+    REFUSED_PARAMETERS_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     """The rubric's id, as `accuracy@1`, and the digest `sha256:<hex>` of its content."""
     rubric_digest: _builtins.str
@@ -409,6 +410,12 @@ class CriterionGrade(_message.Message):
         these are at least half.
         """
 
+    @_builtins.property
+    def refused_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters that the endpoint refuses, and was asked without, as `temperature`, `seed`.
+        `max_tokens` went to it as `max_completion_tokens`.
+        """
+
     def __init__(
         self,
         *,
@@ -427,10 +434,11 @@ class CriterionGrade(_message.Message):
         judge_model: _builtins.str = ...,
         jurors: _abc.Iterable[Global___CriterionGrade] | None = ...,
         agreement: _builtins.float | None = ...,
+        refused_parameters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "mean", b"mean", "outside", b"outside", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "conditional", b"conditional", "criterion", b"criterion", "failures", b"failures", "judge_model", b"judge_model", "jurors", b"jurors", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "outside", b"outside", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "conditional", b"conditional", "criterion", b"criterion", "failures", b"failures", "judge_model", b"judge_model", "jurors", b"jurors", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "outside", b"outside", "refused_parameters", b"refused_parameters", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agreement: _TypeAlias = _typing.Literal["agreement"]  # noqa: Y015
     _WhichOneofArgType__agreement: _TypeAlias = _typing.Literal["_agreement", b"_agreement"]  # noqa: Y015
@@ -803,6 +811,7 @@ class PairGrade(_message.Message):
     POSITION_BIAS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    REFUSED_PARAMETERS_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     rubric_digest: _builtins.str
     """Of the rubric's content and of the words that ask for a comparison."""
@@ -824,6 +833,10 @@ class PairGrade(_message.Message):
     def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairRepeat]: ...
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]: ...
+    @_builtins.property
+    def refused_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CriterionGrade."""
+
     def __init__(
         self,
         *,
@@ -837,10 +850,11 @@ class PairGrade(_message.Message):
         position_bias: _builtins.float | None = ...,
         repeats: _abc.Iterable[Global___PairRepeat] | None = ...,
         failures: _abc.Iterable[Global___FailureCount] | None = ...,
+        refused_parameters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "position_bias", b"position_bias", "preference", b"preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "criterion", b"criterion", "failures", b"failures", "lost_repeats", b"lost_repeats", "position_bias", b"position_bias", "preference", b"preference", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "criterion", b"criterion", "failures", b"failures", "lost_repeats", b"lost_repeats", "position_bias", b"position_bias", "preference", b"preference", "refused_parameters", b"refused_parameters", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__consistency: _TypeAlias = _typing.Literal["consistency"]  # noqa: Y015
     _WhichOneofArgType__consistency: _TypeAlias = _typing.Literal["_consistency", b"_consistency"]  # noqa: Y015
