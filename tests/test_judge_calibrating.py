@@ -147,7 +147,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Any]]:
 
 
 async def test_the_documented_commands_certify_a_judge(
-    target, endpoint, table, tmp_path, command, monkeypatch
+    target, endpoint, table, tmp_path, command, *, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     more = ["--judge", target, "--state", str(tmp_path), "--repeats", "2", "--json"]
