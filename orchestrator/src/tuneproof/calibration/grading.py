@@ -14,7 +14,7 @@ from tuneproof.results import Grade
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairComparison
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable, WrongState
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +160,16 @@ class _Kept:
         if not missing:
             return found
         models = {one.judge_model for one in found.values()}
+        pending: list[TuneproofError] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             async for name, outcome in ask(missing):
                 if isinstance(outcome, TuneproofError):
-                    raise outcome
+                    if outcome.reason != "BATCH_PENDING":
+                        raise outcome
+                    # The judge asks in batches: it is to know all that there is to ask.
+                    pending.append(outcome)
+                    continue
                 graded = self.read(outcome)
                 if models - {graded.judge_model}:
                     raise WrongState(
@@ -178,6 +183,11 @@ class _Kept:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
                 tell(len(found), len(inputs))
+        if pending:
+            raise Unavailable(
+                f"{len(pending)} of {len(inputs)} grades wait for a batch of the judge's endpoint:"
+                f" give the same command again later ({pending[0].message})"
+            )
         return found
 
     def _key(self, given: Any) -> str:

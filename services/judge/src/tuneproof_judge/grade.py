@@ -38,6 +38,11 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Pending(Failure):
+    """None yet: a batch has not answered. A grade that has one is no grade."""
+
+
+@dataclass(frozen=True)
 class Usage:
     """What was asked of the endpoint."""
 

@@ -9,6 +9,7 @@ endpoint ever accepted a request:
   asking again later is right.
 - Every other failure costs its repeat, time-outs and HTTP 500 included, because the prompt itself
   may cause them. A lost repeat is counted by its kind and is never a score.
+- While a batch has not answered, `Unavailable` too: no grade stands on a part of its repeats.
 
 A criterion whose lost repeats are more than half is unscored.
 """
@@ -25,7 +26,15 @@ from tuneproof.servicekit.timing import Stages
 from tuneproof_judge import lexical
 from tuneproof_judge.drafting import MAX_TOKENS, Draft, StepsTask, read_steps
 from tuneproof_judge.endpoint import ChatEndpoint
-from tuneproof_judge.grade import CriterionGrade, Failure, Grade, JuryGrade, LexicalScores, Repeat
+from tuneproof_judge.grade import (
+    CriterionGrade,
+    Failure,
+    Grade,
+    JuryGrade,
+    LexicalScores,
+    Pending,
+    Repeat,
+)
 from tuneproof_judge.joint import joint_digest, render_joint
 from tuneproof_judge.metrics import GRADES, REPEATS
 from tuneproof_judge.pairs import (
@@ -237,7 +246,8 @@ async def _settling(
     settled = all(
         each == outcomes[0] and all(isinstance(one, int) for one in each) for each in outcomes
     )
-    if settled:
+    pending = any(isinstance(one, Pending) for each in outcomes for one in each)
+    if settled or pending:
         return found
     return [*found, *await _all(ask(index) for index in range(first, count))]
 
@@ -269,6 +279,14 @@ def _count(grades: Sequence[CriterionGrade]) -> None:
 
 
 def _raise_if_down(endpoint: ChatEndpoint, asked: Sequence[Repeat | PairReading]) -> None:
+    pending = [one.outcome for one in asked if isinstance(one.outcome, Pending)]
+    if pending:
+        detail = f" ({pending[0].detail})" if pending[0].detail else ""
+        raise Unavailable(
+            f"{len(pending)} of {len(asked)} requests wait for a batch of {endpoint.url}{detail};"
+            " ask again later",
+            reason="BATCH_PENDING",
+        )
     if not all(each.outage for each in asked):
         return
     last = asked[-1].outcome

@@ -64,9 +64,10 @@ class CallFailed(Exception):
         passing: bool = True,
         outage: bool = False,
         retry_after: float | None = None,
+        failure: Failure | None = None,
     ) -> None:
         super().__init__(detail)
-        self.failure = Failure(kind, detail)
+        self.failure = failure or Failure(kind, detail)
         self.passing = passing
         """Whether another attempt may help."""
         self.outage = outage

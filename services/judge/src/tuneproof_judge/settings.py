@@ -53,6 +53,15 @@ class JudgeSettings(ServiceSettings):
         description="SQLite file that keeps completions, so that nothing is paid for twice;"
         " several judges of one machine may share it.",
     )
+    batch: bool = Field(
+        False,
+        description="Asks by the endpoint's batch API (/files and /batches), which costs less and"
+        " takes up to a day: what has not come yet is UNAVAILABLE, and there when the same is asked"
+        " again. Needs a cache.",
+    )
+    batch_poll: float = Field(
+        30.0, gt=0, description="Seconds between two looks at the queue and at the batches."
+    )
     prices: Path | None = Field(
         None,
         description="File with the prices of tokens by model; replies then tell what they cost.",
@@ -93,6 +102,12 @@ class JudgeSettings(ServiceSettings):
             raise ValueError("api_key and api_key_file are both set: leave one out")
         if self.endpoint_tls_dir and not self.endpoint_url.startswith("https://"):
             raise ValueError("endpoint_tls_dir is set, but endpoint_url does not begin with https")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_need_a_cache(self) -> JudgeSettings:
+        if self.batch and not self.cache:
+            raise ValueError("batch is set, but cache is not: name the file that keeps what comes")
         return self
 
     @model_validator(mode="after")
