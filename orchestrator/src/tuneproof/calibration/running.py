@@ -19,7 +19,7 @@ from tuneproof.servicekit.errors import InvalidInput
 _CHARACTERS_A_TOKEN = 4.0
 """Of English text, roughly; only an estimate stands on it."""
 _SHARES = Scale(0.0, 1.0)
-_WORDS = ("token_f1", "rouge_l")
+_WORDS = ("token_f1", "rouge_l", "embedding_similarity", "bert_score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,11 @@ async def calibrate(
         figures = figures_of(labelled, together, own, "judge, one form", scale)
         words += [figures] if figures else []
     for measure in () if compare else _WORDS:
-        scores = {name: one.lexical.get(measure) for name, one in graded.items() if one.lexical}
+        scores = {
+            name: None if (value := one.lexical.get(measure)) is None else max(value, 0.0)
+            for name, one in graded.items()
+            if one.lexical
+        }
         if (figures := figures_of(labelled, scores, _SHARES, measure, scale)) is not None:
             words.append(figures)
     biases = [one.position_bias for one in graded.values() if one.position_bias is not None]

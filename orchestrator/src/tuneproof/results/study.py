@@ -62,7 +62,8 @@ class Grade:
     criteria: Mapping[str, CriterionGrade]
     """By criterion; empty when no judge model was asked."""
     lexical: Mapping[str, float]
-    """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1."""
+    """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1; and where the judge has a model for it,
+    `embedding_similarity`, `bert_score`, each -1 to 1."""
     judge_model: str
 
 

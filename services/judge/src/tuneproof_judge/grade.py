@@ -287,11 +287,14 @@ def refused_in(readings: Iterable[_Asked]) -> list[str]:
 
 @dataclass(frozen=True)
 class LexicalScores:
-    """Scores by words, each from 0 to 1, the best over the references."""
+    """Scores that need no judge, the best over the references; by words from 0 to 1."""
 
     exact_match: float
     token_f1: float
     rouge_l: float
+    embedding_similarity: float | None = None
+    """-1 to 1, as the next; None unless the judge has such a model, and it takes the texts."""
+    bert_score: float | None = None
 
 
 @dataclass(frozen=True)

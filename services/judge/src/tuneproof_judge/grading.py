@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from tuneproof.rubrics import Rubric, RubricShelf
@@ -48,6 +49,7 @@ from tuneproof_judge.pairs import (
 from tuneproof_judge.prompt import Subject, render
 from tuneproof_judge.reading import Reader
 from tuneproof_judge.replies import CallFailed
+from tuneproof_judge.similarity import Similarity
 from tuneproof_judge.task import CompareTask, GradeTask
 
 T = TypeVar("T")
@@ -61,11 +63,18 @@ class Grader:
     Args:
         endpoints: the judge model, or those of a jury; without any the grader computes lexical
             scores only.
+        similarities: what else is computed beside these.
     """
 
-    def __init__(self, rubrics: RubricShelf, *endpoints: ChatEndpoint) -> None:
+    def __init__(
+        self,
+        rubrics: RubricShelf,
+        *endpoints: ChatEndpoint,
+        similarities: Sequence[Similarity] = (),
+    ) -> None:
         self._rubrics = rubrics
         self._endpoints = endpoints
+        self._similarities = similarities
 
     @property
     def model(self) -> str:
@@ -91,7 +100,7 @@ class Grader:
             self._need_endpoint()
         stages = Stages("judge")
         with stages.measure("lexical"):
-            words = await _words(task.subject)
+            words = await _words(task.subject, self._similarities)
         if not rubrics:
             return Grade((), words, "", stages.seconds)
         with stages.measure("judge"):
@@ -252,10 +261,13 @@ async def _settling(
     return [*found, *await _all(ask(index) for index in range(first, count))]
 
 
-async def _words(subject: Subject) -> LexicalScores | None:
+async def _words(subject: Subject, similarities: Sequence[Similarity]) -> LexicalScores | None:
+    given = subject.answer, subject.references
     if not subject.references:
         return None
-    return await asyncio.to_thread(lexical.score, subject.answer, subject.references)
+    found = await asyncio.to_thread(lexical.score, *given)
+    more = {each.name: await each.score(*given) for each in similarities}
+    return replace(found, **more) if more else found
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

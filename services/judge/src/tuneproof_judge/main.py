@@ -22,6 +22,7 @@ from tuneproof_judge.jury import load_jury
 from tuneproof_judge.prices import load_prices
 from tuneproof_judge.servicer import JudgeServicer
 from tuneproof_judge.settings import JudgeSettings
+from tuneproof_judge.similarity import BertScore, EmbeddingSimilarity, Similarity
 
 DESCRIPTOR = judge_pb2.DESCRIPTOR.services_by_name["JudgeService"]
 _EXAMPLES = (
@@ -57,7 +58,7 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
             stack.push_async_callback(endpoint.close)
             asked.append(await _kept(stack, endpoint, cache, settings))
         servicer = JudgeServicer(
-            Grader(rubrics, *asked),
+            Grader(rubrics, *asked, similarities=_similarities(stack, settings)),
             rubrics,
             batch_concurrency=settings.concurrency,
             prices=prices,
@@ -67,6 +68,22 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
             judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
 
         yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=check_ready)
+
+
+def _similarities(stack: AsyncExitStack, settings: JudgeSettings) -> list[Similarity]:
+    found: list[Similarity] = []
+    if settings.similarity_url:
+        embeddings = EmbeddingSimilarity(
+            settings.similarity_url,
+            settings.similarity_model,
+            _key_of(settings.similarity_key_file),
+            settings.request_timeout,
+        )
+        stack.push_async_callback(embeddings.close)
+        found.append(embeddings)
+    if settings.bertscore is not None and settings.bertscore_layer is not None:
+        found.append(BertScore(settings.bertscore, settings.bertscore_layer))
+    return found
 
 
 async def _kept(

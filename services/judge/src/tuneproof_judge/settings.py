@@ -66,6 +66,23 @@ class JudgeSettings(ServiceSettings):
         None,
         description="File with the prices of tokens by model; replies then tell what they cost.",
     )
+    similarity_url: str = Field(
+        "",
+        description="Base URL of a server of embeddings that speaks OpenAI's protocol, as Text"
+        " Embeddings Inference does; lexical scores then hold the cosine of answer and reference.",
+    )
+    similarity_model: str = Field("", description="The embedding model's name at that server.")
+    similarity_key_file: Path | None = Field(
+        None, description="File with that server's key; read again when it changes."
+    )
+    bertscore: Path | None = Field(
+        None,
+        description="Folder of an encoder in the format of transformers; lexical scores then hold"
+        " BERTScore by it. Needs tuneproof-judge[bertscore].",
+    )
+    bertscore_layer: int | None = Field(
+        None, ge=1, description="Its layer whose hidden states are compared; goes with it."
+    )
     structured: bool = Field(
         False,
         description="Asks the endpoint for forms by a JSON schema (response_format), which fewer"
@@ -89,7 +106,7 @@ class JudgeSettings(ServiceSettings):
         5, ge=1, le=20, description="Requests for one repeat before it counts as failed."
     )
 
-    @field_validator("endpoint_url")
+    @field_validator("endpoint_url", "similarity_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
         if value and not is_http(value):
@@ -102,6 +119,17 @@ class JudgeSettings(ServiceSettings):
             raise ValueError("api_key and api_key_file are both set: leave one out")
         if self.endpoint_tls_dir and not self.endpoint_url.startswith("https://"):
             raise ValueError("endpoint_tls_dir is set, but endpoint_url does not begin with https")
+        return self
+
+    @model_validator(mode="after")
+    def _similarities_are_whole(self) -> JudgeSettings:
+        pairs = ("similarity_url", "similarity_model"), ("bertscore", "bertscore_layer")
+        for names in pairs:
+            missing = [name for name in names if not getattr(self, name)]
+            if len(missing) == 1:
+                raise ValueError(f"{' and '.join(names)} go together, and {missing[0]} is not set")
+        if self.similarity_key_file and not self.similarity_url:
+            raise ValueError("similarity_key_file is set, but similarity_url is not")
         return self
 
     @model_validator(mode="after")

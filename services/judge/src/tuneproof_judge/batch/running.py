@@ -172,15 +172,22 @@ class Batches:
             await asyncio.to_thread(self._queue.drop, name)
             return
         await asyncio.to_thread(self._queue.name, name, batch_id)
-        batch = await self._endpoint.client.batches.retrieve(batch_id)
-        if batch.status not in _ENDED:
+        try:
+            batch = await self._endpoint.client.batches.retrieve(batch_id)
+            if batch.status not in _ENDED:
+                return
+            members = await asyncio.to_thread(self._queue.members, name)
+            results: dict[str, Result] = {key: _missing(batch) for key in members}
+            for file in (batch.output_file_id, batch.error_file_id):
+                if file:
+                    content = await self._endpoint.client.files.content(
+                        file, timeout=_TRANSFER_SECONDS
+                    )
+                    results |= await asyncio.to_thread(self._results_of, content.content, members)
+        except openai.NotFoundError as error:
+            _log.warning("the endpoint no longer has a batch", batch=batch_id, error=str(error))
+            await asyncio.to_thread(self._queue.drop, name)
             return
-        members = await asyncio.to_thread(self._queue.members, name)
-        results: dict[str, Result] = {key: _missing(batch) for key in members}
-        for file in (batch.output_file_id, batch.error_file_id):
-            if file:
-                content = await self._endpoint.client.files.content(file, timeout=_TRANSFER_SECONDS)
-                results |= await asyncio.to_thread(self._results_of, content.content, members)
         await asyncio.to_thread(self._queue.arrive, results, name)
         arrived = [each for each in results.values() if isinstance(each, Completion)]
         used = Usage.total(each.usage for each in arrived)

@@ -461,7 +461,7 @@ Global___CriterionGrade: _TypeAlias = CriterionGrade  # noqa: Y015
 
 @_typing.final
 class LexicalScores(_message.Message):
-    """Each in 0 to 1, the best over the references, after the SQuAD normalisation (lower case, no
+    """The best over the references. By words in 0 to 1, after the SQuAD normalisation (lower case, no
     punctuation, no articles) for the first two.
     """
 
@@ -470,22 +470,38 @@ class LexicalScores(_message.Message):
     EXACT_MATCH_FIELD_NUMBER: _builtins.int
     TOKEN_F1_FIELD_NUMBER: _builtins.int
     ROUGE_L_FIELD_NUMBER: _builtins.int
+    EMBEDDING_SIMILARITY_FIELD_NUMBER: _builtins.int
+    BERT_SCORE_FIELD_NUMBER: _builtins.int
     exact_match: _builtins.float
     token_f1: _builtins.float
     rouge_l: _builtins.float
     """F-measure of the longest common subsequence, stemmed."""
+    embedding_similarity: _builtins.float
+    """Cosine of the texts' embeddings, and BERTScore's F1, each from -1 to 1. Absent unless the judge
+    was started with such a model, and the model takes the texts.
+    """
+    bert_score: _builtins.float
     def __init__(
         self,
         *,
         exact_match: _builtins.float = ...,
         token_f1: _builtins.float = ...,
         rouge_l: _builtins.float = ...,
+        embedding_similarity: _builtins.float | None = ...,
+        bert_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bert_score", b"_bert_score", "_embedding_similarity", b"_embedding_similarity", "bert_score", b"bert_score", "embedding_similarity", b"embedding_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact_match", b"exact_match", "rouge_l", b"rouge_l", "token_f1", b"token_f1"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bert_score", b"_bert_score", "_embedding_similarity", b"_embedding_similarity", "bert_score", b"bert_score", "embedding_similarity", b"embedding_similarity", "exact_match", b"exact_match", "rouge_l", b"rouge_l", "token_f1", b"token_f1"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bert_score: _TypeAlias = _typing.Literal["bert_score"]  # noqa: Y015
+    _WhichOneofArgType__bert_score: _TypeAlias = _typing.Literal["_bert_score", b"_bert_score"]  # noqa: Y015
+    _WhichOneofReturnType__embedding_similarity: _TypeAlias = _typing.Literal["embedding_similarity"]  # noqa: Y015
+    _WhichOneofArgType__embedding_similarity: _TypeAlias = _typing.Literal["_embedding_similarity", b"_embedding_similarity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bert_score) -> _WhichOneofReturnType__bert_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_similarity) -> _WhichOneofReturnType__embedding_similarity | None: ...
 
 Global___LexicalScores: _TypeAlias = LexicalScores  # noqa: Y015
 
