@@ -18,7 +18,7 @@ from tuneproof_judge.task import GradeTask
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
-WORDS = "the alder power is 46 40 dbm sends it with band seven".split()
+WORDS = ["the", "alder", "power", "is", "46", "40", "dbm", "sends", "it", "with", "band", "seven"]
 
 
 class Embeddings:
