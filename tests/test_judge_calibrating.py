@@ -141,7 +141,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Any]]:
         monkeypatch.setattr(asking, "_run", in_loop)
         result = await asyncio.to_thread(CliRunner().invoke, app, words)
         assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
+        # The judge, in this process, logs to standard output too.
+        return json.JSONDecoder().raw_decode(result.stdout[result.stdout.index("{\n") :])[0]
 
     return call
 

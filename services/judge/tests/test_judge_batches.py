@@ -133,6 +133,9 @@ class BatchApi:
         found = {"object": "list", "data": [*self.batches.values()], "has_more": False}
         return web.json_response(found)
 
+    async def models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": []})
+
     async def content(self, request: web.Request) -> web.Response:
         return web.Response(body=self.files[request.match_info["id"]])
 
@@ -149,7 +152,7 @@ async def api() -> AsyncIterator[BatchApi]:
             web.post("/v1/batches", found.create),
             web.get("/v1/batches", found.list),
             web.get("/v1/batches/{id}", found.retrieve),
-            web.get("/v1/models", lambda _: web.json_response({"object": "list", "data": []})),
+            web.get("/v1/models", found.models),
         ]
     )
     runner = web.AppRunner(app)

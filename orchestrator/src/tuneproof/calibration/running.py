@@ -56,15 +56,15 @@ def forecast(
     """What `calibrate` will ask for."""
     if joint:
         # A form for each, and one that is about as long as all of them.
-        each = [
+        forms = [
             forecast(labelled, replace(asking, rubric=one), compare=False)
             for one in (asking.rubric, *joint)
         ]
         return Forecast(
-            each[0].answers,
-            sum(one.requests for one in each) + each[0].requests,
-            2 * sum(one.prompt_tokens for one in each),
-            2 * sum(one.completion_tokens for one in each),
+            forms[0].answers,
+            sum(one.requests for one in forms) + forms[0].requests,
+            2 * sum(one.prompt_tokens for one in forms),
+            2 * sum(one.completion_tokens for one in forms),
         )
     rubric = asking.rubric
     own = len(rubric.template) + len(rubric.description) + len(rubric.form)

@@ -148,14 +148,9 @@ def _comparison(message: pb.Comparison) -> PairComparison:
 
 def _pair_repeat(message: pb.PairRepeat) -> PairRepeat:
     orders = message.in_order, message.reversed
-    return PairRepeat(
-        *(word_of(pb.Choice, order.choice) if order.choice else "" for order in orders),
-        tuple(
-            word_of(pb.FailureKind, order.failure.kind)
-            for order in orders
-            if order.HasField("failure")
-        ),
-    )
+    first, second = (word_of(pb.Choice, one.choice) if one.choice else "" for one in orders)
+    failed = [one.failure.kind for one in orders if one.HasField("failure")]
+    return PairRepeat(first, second, tuple(word_of(pb.FailureKind, kind) for kind in failed))
 
 
 def _rubric(message: pb.Rubric) -> Rubric:

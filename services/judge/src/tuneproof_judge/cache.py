@@ -125,7 +125,7 @@ class CachedEndpoint:
         form: Mapping[str, Any] | None = None,
     ) -> Completion:
         """As the endpoint's; from the cache it takes no tokens and no request."""
-        asked = {
+        asked: dict[str, Any] = {
             "prompt": prompt,
             "seed": seed,
             "temperature": temperature,

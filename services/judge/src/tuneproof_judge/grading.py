@@ -266,8 +266,8 @@ async def _words(subject: Subject, similarities: Sequence[Similarity]) -> Lexica
     if not subject.references:
         return None
     found = await asyncio.to_thread(lexical.score, *given)
-    more = {each.name: await each.score(*given) for each in similarities}
-    return replace(found, **more) if more else found
+    more: dict[str, Any] = {each.name: await each.score(*given) for each in similarities}
+    return replace(found, **more)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from tuneproof.cli.asking import AskedJudge
 from tuneproof.cli.console import err, say
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
+from tuneproof.sdk import JudgeClient
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 
@@ -111,7 +113,7 @@ def calibrate_command(
     asking = calibration.Asking(by, repeats, seed, temperature, "sampled" if compare else mode)
     if joint and mode != "sampled":
         raise InvalidInput("--joint goes with --mode sampled only", field="joint")
-    others = [asked.run(lambda judge, name=name: judge.rubric(name)) for name in joint or ()]
+    others = [asked.run(partial(JudgeClient.rubric, name=name)) for name in joint or ()]
     if plan:
         needed = calibration.forecast(whole, asking, compare=compare, joint=others)
         price = (

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import openai
@@ -38,7 +38,7 @@ _MOST_REQUESTS = 50_000
 _MOST_BYTES = 200_000_000
 """OpenAI's limits of a batch's file."""
 _TRANSFER_SECONDS = 600.0
-_PATH = "/v1/chat/completions"
+_PATH: Final = "/v1/chat/completions"
 _NAME = "tuneproof_judge"
 """The key of our name in a batch's metadata."""
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -147,7 +147,8 @@ class Batches:
 
     def _lines_of(self, requests: Mapping[str, Mapping[str, Any]]) -> list[bytes]:
         """As many as fit into a file."""
-        lines, size = [], 0
+        lines: list[bytes] = []
+        size = 0
         for key, asked in requests.items():
             line = self._line(key, asked)
             if lines and size + len(line) > _MOST_BYTES:
@@ -239,10 +240,10 @@ class Batches:
         if self._endpoint.dialect.learns(error, parameters(**asked)):
             return Again(Failure(FailureKind.ENDPOINT, message))
         try:
-            failed = failure_of(error, url=self._endpoint.url, model=self._endpoint.model)
+            call = failure_of(error, url=self._endpoint.url, model=self._endpoint.model)
         except WrongState as broken:
             return Again(Failure(FailureKind.ENDPOINT, broken.message))
-        return Again(failed.failure) if failed.passing else failed.failure
+        return Again(call.failure) if call.passing else call.failure
 
     def _read(self, body: bytes, asked: Mapping[str, Any]) -> Completion:
         completion = read_reply(body)
