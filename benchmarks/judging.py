@@ -46,7 +46,7 @@ def agreement(evouna: list[Figures], nq301: dict[str, Figures]) -> str:
         return [*map(kappas.get, systems), whole.kappa.value if whole and whole.kappa else None]
 
     series = [(name, of(name)) for name in ("lexical match", "token F1", "GPT-4")]
-    title = f"κ beside people; dashed: another person on NQ301, {ceiling.value:.3f}"
+    title = f"κ beside people; dashed: NQ301's people, {ceiling.value:.3f}"
     panel = Panel(title, 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), ceiling.value, series)
     labels = [*(f"EVOUNA-NQ, {one}" for one in systems), "NQ301"]
     return draw(labels, [panel], "Agreement with people by system, beside the human ceiling")

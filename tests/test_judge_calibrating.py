@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from tuneproof.calibration import Asking, LabelledAnswer, calibrate, forms_table, load_set
 from tuneproof.calibration.forms import agreement_of
 from tuneproof.cli import asking
+from tuneproof.cli.console import ExitCode
 from tuneproof.cli.main import app
 from tuneproof.results.certificate import read_certificate
 from tuneproof.rubrics import RubricShelf
@@ -33,6 +34,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 sys.path.append(str(ROOT))  # The judge's fake is named from there.
 fakes = importlib.import_module("services.judge.tests.conftest")
+batches = importlib.import_module("services.judge.tests.batch_api")
 ACCURACY, COMPLETENESS = map(RubricShelf.load().get, ("accuracy@1", "completeness@1"))
 COUNT = 40
 
@@ -126,7 +128,10 @@ def documented() -> list[list[str]]:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Any]]:
-    """Runs `tuneproof` in a thread, and its calls in this loop, as grpc wants one for all."""
+    """Runs `tuneproof` in a thread, its calls in this loop, as grpc wants one for all.
+
+    Gives the JSON; the message where a service is not available.
+    """
 
     async def call(*words: str) -> Any:
         loop = asyncio.get_running_loop()
@@ -140,6 +145,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Any]]:
 
         monkeypatch.setattr(asking, "_run", in_loop)
         result = await asyncio.to_thread(CliRunner().invoke, app, words)
+        if result.exit_code == ExitCode.UNAVAILABLE:
+            return result.output
         assert result.exit_code == 0, result.output
         # The judge, in this process, logs to standard output too.
         return json.JSONDecoder().raw_decode(result.stdout[result.stdout.index("{\n") :])[0]
@@ -164,3 +171,26 @@ async def test_the_documented_commands_certify_a_judge(
     assert (certificate.judge_model, certificate.kappa) == ("scripted", 1.0)
     assert (tmp_path / "accuracy.svg").read_text().startswith("<svg")
     assert len(endpoint.asked) == COUNT * 2  # The look's grades are not paid for again.
+
+
+async def test_a_calibration_by_batches_is_the_same_command_twice(table, tmp_path, command) -> None:
+    async with batches.batch_api() as api:
+        api.script = lambda body: batches.says(says(body["messages"][0]["content"]))
+        settings = JudgeSettings(
+            endpoint_url=api.url, endpoint_model="scripted", cache=tmp_path / "cache.sqlite",
+            batch=True, batch_poll=0.1,
+        )  # fmt: skip
+        async with build(settings) as service, serving(service) as target:
+            words = ["judge", "calibrate", str(table), "--judge", target, "--repeats", "2"]
+            words += ["--state", str(tmp_path), "--json"]
+            waits = await command(*words)
+            assert "40 of 40 grades wait for a batch" in waits
+            while not api.batches:
+                await asyncio.sleep(0.05)
+            assert len(api.lines("batch-0")) == 2 * COUNT - 1
+            api.end("batch-0")
+            while isinstance(found := await command(*words), str):
+                await asyncio.sleep(0.05)
+    assert (found["answers"], found["judge_model"], list(api.batches)) == (
+        COUNT, "scripted", ["batch-0"],
+    )  # fmt: skip
