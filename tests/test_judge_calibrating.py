@@ -30,7 +30,7 @@ from tuneproof_judge.settings import JudgeSettings
 
 from .conftest import ROOT
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 sys.path.append(str(ROOT))  # The judge's fake is named from there.
 fakes = importlib.import_module("services.judge.tests.conftest")

@@ -30,7 +30,7 @@ from tuneproof_judge.prompt import Subject
 from tuneproof_judge.settings import JudgeSettings
 from tuneproof_judge.task import GradeTask
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(90)]
 
 SERVICES = [pb.DESCRIPTOR.services_by_name["JudgeService"]]
 SUBJECT = Subject("Which power?", "46 dBm.", ("It is 46 dBm.",))

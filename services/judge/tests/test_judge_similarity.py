@@ -16,7 +16,8 @@ from tuneproof_judge.prompt import Subject
 from tuneproof_judge.similarity import BertScore, EmbeddingSimilarity
 from tuneproof_judge.task import GradeTask
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
+# The first import of torch and transformers takes long on a loaded machine.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 WORDS = ["the", "alder", "power", "is", "46", "40", "dbm", "sends", "it", "with", "band", "seven"]
 
