@@ -47,6 +47,7 @@ class _Judge(stubs.JudgeServiceServicer):
         for rubric in request.rubrics:
             entry = grade.criteria.add(rubric=rubric, rubric_digest="sha256:r")
             entry.criterion = rubric.partition("@")[0].partition("-")[0]
+            entry.refused_parameters.append("seed")
             if request.answer:
                 entry.mean, entry.standard_deviation = len(request.answer), 0.0
                 entry.repeats.add(seed=11, score=len(request.answer), completion="Score")
@@ -123,6 +124,7 @@ async def test_a_grade_says_what_the_judge_said(client, fake):
     assert grade.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
     assert grade.judge_model == "toy"
     assert grade.usage == Usage(90, price=0.5, currency="USD")
+    assert score.refused_parameters == ("seed",)
     [request] = fake.requests
     assert (request.repeats, request.seed, list(request.passages)) == (2, 5, ["p"])
     assert request.HasField("temperature")
@@ -164,7 +166,7 @@ async def test_pairs_are_compared_over_one_stream(client):
     assert (name, found.judge_model) == ("p", "toy")
     grade = found.criteria["accuracy"]
     assert (grade.preference, grade.position_bias) == (0.5, None)
-    assert grade.repeats == (PairRepeat("first", "tie"), PairRepeat("", ""))
+    assert grade.repeats == (PairRepeat("first", "tie"), PairRepeat("", "", ("no_form",)))
 
 
 async def test_steps_are_drafted(client):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,9 @@ from tuneproof.servicekit.testing import serving, serving_http
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.main import build
 from tuneproof_judge.settings import JudgeSettings
+
+# Tests import `batch_api`, which lies beside them.
+sys.path.append(str(Path(__file__).parent))
 
 
 @dataclass(frozen=True)

@@ -147,13 +147,10 @@ def _comparison(message: pb.Comparison) -> PairComparison:
 
 
 def _pair_repeat(message: pb.PairRepeat) -> PairRepeat:
-    orders = {"in_order": message.in_order, "reversed": message.reversed}
-    return PairRepeat(
-        **{
-            name: word_of(pb.Choice, order.choice) if order.choice else ""
-            for name, order in orders.items()
-        }
-    )
+    orders = message.in_order, message.reversed
+    first, second = (word_of(pb.Choice, one.choice) if one.choice else "" for one in orders)
+    failed = [one.failure.kind for one in orders if one.HasField("failure")]
+    return PairRepeat(first, second, tuple(word_of(pb.FailureKind, kind) for kind in failed))
 
 
 def _rubric(message: pb.Rubric) -> Rubric:

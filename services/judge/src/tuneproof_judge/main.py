@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -15,13 +15,15 @@ from tuneproof.servicekit.http_door import HttpDoor, Route
 from tuneproof.servicekit.reloading import Reloaded, read_secret
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.tls import ClientTls
+from tuneproof_judge.batch.running import batched
 from tuneproof_judge.cache import Cache, CachedEndpoint
-from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
+from tuneproof_judge.endpoint import ChatEndpoint, EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.jury import load_jury
 from tuneproof_judge.prices import load_prices
 from tuneproof_judge.servicer import JudgeServicer
 from tuneproof_judge.settings import JudgeSettings
+from tuneproof_judge.similarity import BertScore, EmbeddingSimilarity, Similarity
 
 DESCRIPTOR = judge_pb2.DESCRIPTOR.services_by_name["JudgeService"]
 _ROUTES = (
@@ -54,33 +56,69 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
         endpoint=", ".join(each.url for each in endpoints),
     )
     cache = Cache(settings.cache) if settings.cache else None
-    asked = [CachedEndpoint(each, cache) for each in endpoints] if cache else endpoints
-    servicer = JudgeServicer(
-        Grader(rubrics, *asked),
-        rubrics,
-        batch_concurrency=settings.concurrency,
-        prices=prices,
-    )
-
-    def register(server: grpc.aio.Server) -> None:
-        judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
 
     async def check_ready() -> None:
         for endpoint in endpoints:
             await endpoint.check_ready()
 
-    try:
+    async with AsyncExitStack() as stack:
+        if cache is not None:
+            stack.callback(cache.close)
+        asked: list[ChatEndpoint] = []
+        for endpoint in endpoints:
+            stack.push_async_callback(endpoint.close)
+            asked.append(await _kept(stack, endpoint, cache, settings))
+        servicer = JudgeServicer(
+            Grader(rubrics, *asked, similarities=_similarities(stack, settings)),
+            rubrics,
+            batch_concurrency=settings.concurrency,
+            prices=prices,
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
+
         yield Service(
             register=register,
             descriptors=[DESCRIPTOR],
             check_ready=check_ready,
             http=HttpDoor(settings.http_bind, DESCRIPTOR, servicer, _ROUTES, "tuneproof judge"),
         )
-    finally:
-        for endpoint in endpoints:
-            await endpoint.close()
-        if cache is not None:
-            cache.close()
+
+
+def _similarities(stack: AsyncExitStack, settings: JudgeSettings) -> list[Similarity]:
+    found: list[Similarity] = []
+    if settings.similarity_url:
+        embeddings = EmbeddingSimilarity(
+            settings.similarity_url,
+            settings.similarity_model,
+            _key_of(settings.similarity_key_file),
+            settings.request_timeout,
+        )
+        stack.push_async_callback(embeddings.close)
+        found.append(embeddings)
+    if settings.bertscore is not None and settings.bertscore_layer is not None:
+        found.append(BertScore(settings.bertscore, settings.bertscore_layer))
+    return found
+
+
+async def _kept(
+    stack: AsyncExitStack, endpoint: OpenAIEndpoint, cache: Cache | None, settings: JudgeSettings
+) -> ChatEndpoint:
+    """The endpoint, with what the settings put before it."""
+    if cache is None or settings.cache is None:
+        return endpoint
+    if not settings.batch:
+        return CachedEndpoint(endpoint, cache)
+    return await stack.enter_async_context(
+        batched(
+            endpoint,
+            cache,
+            settings.cache,
+            poll=settings.batch_poll,
+            attempts=settings.max_attempts,
+        )
+    )
 
 
 def endpoints_of(settings: JudgeSettings) -> list[OpenAIEndpoint]:

@@ -20,6 +20,8 @@ Ask = Callable[[AsyncIterator[Task]], AsyncGenerator[TaskOutcome, None]]
 """Opens a stream to a service: takes tasks as they come, gives outcomes in any order."""
 Ended = Callable[[Task, Any | None], None]
 """Receives a task with its output, or with None where it failed for good."""
+BATCH_PENDING = "BATCH_PENDING"
+"""The reason of what a judge's endpoint answers in a batch, within a day: later runs ask again."""
 _RETRIES = Retries(
     first=1.0, longest=8.0, attempts=4, passing=lambda error: isinstance(error, Unavailable)
 )
@@ -169,7 +171,7 @@ class Lane:
                 self._leave(key, outcome)
             return
         piece.fail(self._state, outcome.message)
-        if may_pass(outcome):
+        if may_pass(outcome) and outcome.reason != BATCH_PENDING:
             self._again.add(key)
         else:
             self._leave(key, None)
