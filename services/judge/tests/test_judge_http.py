@@ -41,7 +41,7 @@ def lines(response: httpx.Response) -> dict[str, dict]:
 async def test_a_grade_says_all_that_is_known(fake, http_judge, reply) -> None:
     scores = iter([5, 4, 3])
     fake.script = lambda _: reply.says(f"Reasons: so.\nScore: {next(scores, 9)}")
-    async with http_judge() as url, httpx.AsyncClient() as client:
+    async with http_judge() as url, httpx.AsyncClient(timeout=50) as client:
         body = asked("46 dBm.", "accuracy@1", repeats=4, seed=2**64 - 1, mode="sampled")
         response = await client.post(f"{url}/v1/grade", json=body)
         rubric = (await client.get(f"{url}/v1/rubrics/accuracy@1")).json()["rubric"]
@@ -60,7 +60,7 @@ async def test_a_grade_says_all_that_is_known(fake, http_judge, reply) -> None:
 
 async def test_unscored_is_absent_and_not_zero(fake, http_judge, reply) -> None:
     fake.script = lambda _: reply.says("")
-    async with http_judge() as url, httpx.AsyncClient() as client:
+    async with http_judge() as url, httpx.AsyncClient(timeout=50) as client:
         graded = await client.post(f"{url}/v1/grade", json=asked("A", "accuracy@1", repeats=1))
     (criterion,) = graded.json()["grade"]["criteria"]
     assert "mean" not in criterion
@@ -69,7 +69,7 @@ async def test_unscored_is_absent_and_not_zero(fake, http_judge, reply) -> None:
 
 async def test_pairs_and_rubrics(fake, http_judge, reply) -> None:
     fake.script = lambda _: reply.says("Choice: A")
-    async with http_judge() as url, httpx.AsyncClient() as client:
+    async with http_judge() as url, httpx.AsyncClient(timeout=50) as client:
         body = {"question": "Which?", "first": "a", "second": "b", "rubrics": ["relevance@1"]}
         compared = await client.post(f"{url}/v1/compare", json=body | {"repeats": 1})
         first = (await client.get(f"{url}/v1/rubrics", params={"page_size": 3})).json()
@@ -89,7 +89,7 @@ async def test_a_batch_answers_every_item_under_its_id(fake, http_judge, reply, 
     items = [{"id": str(n), "grade": asked("A", "accuracy@1", repeats=1)} for n in range(20)]
     items += [{"id": "bad", "grade": {"answer": "A"}}, {"id": "0", "grade": asked("again")}]
     content = json.dumps(items) if kind.endswith("/json") else "\n".join(map(json.dumps, items))
-    async with http_judge() as url, httpx.AsyncClient() as client:
+    async with http_judge() as url, httpx.AsyncClient(timeout=50) as client:
         sent = {"content": content, "headers": {"content-type": kind}}
         response = await client.post(f"{url}/v1/grade/batch", **sent)
     assert response.headers["content-type"] == "application/x-ndjson"
@@ -146,7 +146,7 @@ async def test_lines_come_and_go_while_the_request_lasts(http_judge) -> None:
     ],
 )
 async def test_bad_input_is_refused_with_its_place(http_judge, body, code, field, said) -> None:
-    async with http_judge() as url, httpx.AsyncClient() as client:
+    async with http_judge() as url, httpx.AsyncClient(timeout=50) as client:
         sent = {"content": json.dumps(body), "headers": {"content-type": "application/json"}}
         response = await client.post(f"{url}/v1/grade", **sent)
     error = response.json()["error"]
@@ -183,7 +183,7 @@ async def test_bad_input_is_refused_with_its_place(http_judge, body, code, field
     ],
 )
 async def test_what_http_alone_can_get_wrong(http_judge, verb, path, sent, code) -> None:
-    async with http_judge({"max_bytes": 2000}) as url, httpx.AsyncClient() as client:
+    async with http_judge({"max_bytes": 2000}) as url, httpx.AsyncClient(timeout=50) as client:
         response = await client.request(verb, url + path, **sent)
     assert response.status_code == code
     assert response.json()["error"]["message"]
@@ -195,7 +195,7 @@ async def test_tokens_are_those_of_grpc(http_judge, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"use {USE}")
     async with (
         http_judge({"tokens": TokensFile(tmp_path / "tokens")}) as url,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=50) as client,
     ):
         for headers in ({}, {"authorization": "Bearer nobody"}):
             refused = await client.post(f"{url}/v1/grade", json=asked(), headers=headers)
@@ -215,7 +215,10 @@ async def test_overload_is_refused_at_once_and_a_caller_who_leaves_frees_its_pla
 
     fake.script = hang
     body = asked("A", "accuracy@1", repeats=2)
-    async with http_judge({"limits": Limits(calls=1)}) as url, httpx.AsyncClient() as client:
+    async with (
+        http_judge({"limits": Limits(calls=1)}) as url,
+        httpx.AsyncClient(timeout=50) as client,
+    ):
         waiting = asyncio.create_task(client.post(f"{url}/v1/grade", json=body))
         while not fake.under_way:
             await asyncio.sleep(0.01)
@@ -239,7 +242,7 @@ async def test_the_time_of_a_call_ends_its_requests(fake, http_judge) -> None:
     labels = {"service": "tuneproof.judge.v1.JudgeService", "method": "Grade"}
     labels["code"] = "DEADLINE_EXCEEDED"
     before = REGISTRY.get_sample_value("tuneproof_rpc_calls_total", labels) or 0
-    async with http_judge() as url, httpx.AsyncClient() as client:
+    async with http_judge() as url, httpx.AsyncClient(timeout=50) as client:
         body, headers = asked("A", "accuracy@1", repeats=2), {"Request-Timeout": "0.2"}
         late = await client.post(f"{url}/v1/grade", json=body, headers=headers)
         assert late.status_code == 504
@@ -249,7 +252,7 @@ async def test_the_time_of_a_call_ends_its_requests(fake, http_judge) -> None:
 
 
 async def test_an_endpoint_that_is_away_is_unavailable(closed_url, http_judge) -> None:
-    async with http_judge(endpoint_url=closed_url) as url, httpx.AsyncClient() as client:
+    async with http_judge(endpoint_url=closed_url) as url, httpx.AsyncClient(timeout=50) as client:
         response = await client.post(f"{url}/v1/grade", json=asked("A", "accuracy@1", repeats=1))
     assert response.status_code == 503
     assert response.json()["error"]["reason"] == "ENDPOINT_DOWN"
@@ -265,9 +268,11 @@ async def test_certificates_are_those_of_grpc(http_judge, tmp_path: Path) -> Non
     tls = ServerTls(server.folder, client_certificates=True)
     async with http_judge({"tls": tls}) as url:
         assert url.startswith("https://")
-        async with httpx.AsyncClient(verify=ClientTls(mine.folder).context()) as client:
+        async with httpx.AsyncClient(verify=ClientTls(mine.folder).context(), timeout=50) as client:
             assert (await client.post(f"{url}/v1/grade", json=asked())).is_success
-        async with httpx.AsyncClient(verify=ClientTls(tmp_path / "nobody").context()) as client:
+        async with httpx.AsyncClient(
+            verify=ClientTls(tmp_path / "nobody").context(), timeout=50
+        ) as client:
             with pytest.raises(httpx.TransportError):
                 await client.post(f"{url}/v1/grade", json=asked())
 
@@ -292,7 +297,7 @@ async def test_the_process_announces_its_door_and_lets_a_call_end(
             assert process.poll() is None
             await asyncio.sleep(0.02)
         url = json.loads(announced.read_text())["http"]
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=50) as client:
             body = asked("A", "accuracy@1", repeats=1)
             grading = asyncio.create_task(client.post(f"{url}/v1/grade", json=body))
             while not fake.under_way:

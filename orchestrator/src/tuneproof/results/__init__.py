@@ -25,8 +25,8 @@ from tuneproof.results.study import (
     StudyResults,
     TaskScore,
     Training,
-    Usage,
 )
+from tuneproof.results.usage import Usage
 
 __all__ = [
     "ANSWER_WORDS",

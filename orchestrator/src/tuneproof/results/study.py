@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from tuneproof.results.labels import Rating
 from tuneproof.results.measure import Measure
 from tuneproof.results.preferences import Preference
+from tuneproof.results.usage import Usage
 
 StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
 STRATA: tuple[StratumName, ...] = get_args(StratumName)
@@ -53,20 +54,6 @@ class CriterionGrade:
     def lost_repeats(self) -> int:
         """How many could not be scored."""
         return sum(repeat.score is None for repeat in self.repeats)
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What the judge asked of its endpoint."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    """Prompt tokens that the endpoint reports as cached."""
-    requests: int = 0
-    price: float | None = None
-    """None where the judge's table of prices lacks the model."""
-    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
