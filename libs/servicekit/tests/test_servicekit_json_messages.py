@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.servicekit.errors import InvalidInput, Overloaded
-from tuneproof.servicekit.json_messages import json_of, message_from_json, schemas_of
+from tuneproof.servicekit.json_messages import (
+    json_of,
+    message_from_json,
+    schemas_of,
+    values_of_texts,
+)
 from tuneproof.servicekit.status import status_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -92,6 +97,12 @@ def test_what_is_wrong_is_named_by_its_place(value, field: str, said: str) -> No
         message_from_json(pb.DraftStepsRequest, value)
     assert caught.value.field == field
     assert said in caught.value.message
+
+
+def test_a_querys_digits_are_numbers_where_the_field_is_one() -> None:
+    kind = pb.ListRubricsRequest.DESCRIPTOR
+    found = values_of_texts(kind, {"page_size": "12", "page_token": "12", "other": "12"})
+    assert found == {"page_size": 12, "page_token": "12", "other": "12"}
 
 
 def test_whole_numbers_may_be_written_with_a_point() -> None:

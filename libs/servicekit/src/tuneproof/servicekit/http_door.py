@@ -31,7 +31,12 @@ from tuneproof.servicekit.calls import CallFailed, CallInterceptor
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.http_exchange import JSON, NDJSON, Exchange, parsed
 from tuneproof.servicekit.http_server import listen, serving, url_of
-from tuneproof.servicekit.json_messages import as_number, error_json, json_of, message_from_json
+from tuneproof.servicekit.json_messages import (
+    error_json,
+    json_of,
+    message_from_json,
+    values_of_texts,
+)
 from tuneproof.servicekit.openapi import document
 from tuneproof.servicekit.status import status_of
 from tuneproof.servicekit.tls import ServerTls
@@ -139,7 +144,7 @@ class HttpApp:
         if method.client_streaming:
             await self._stream(exchange, kind, behaviour, context)
             return
-        given: object = _of_query(exchange.query) | path
+        given: object = _of_query(exchange.query, kind) | path
         if exchange.verb == "POST":
             exchange.need(JSON)
             given = parsed(await exchange.body())
@@ -169,12 +174,12 @@ def _pattern(path: str) -> Any:
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)).fullmatch
 
 
-def _of_query(query: str) -> dict[str, Any]:
+def _of_query(query: str, kind: type[Message]) -> dict[str, Any]:
     pairs = parse_qsl(query, keep_blank_values=True)
     found = dict(pairs)
     if len(found) < len(pairs):
         raise InvalidInput("a parameter of the query stands there twice")
-    return {name: as_number(value) for name, value in found.items()}
+    return values_of_texts(kind.DESCRIPTOR, found)
 
 
 def _list(kind: type[Message], value: object) -> list[Message]:

@@ -137,13 +137,18 @@ def _fill_map(target: Any, field: Any, given: object, place: str) -> None:
     key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
     for name, one in given.items():
         at = f"{place}.{name[:_SHOWN]}"
-        number = key.cpp_type in _RANGES
-        target[_read(key, as_number(name) if number else name, at)] = _read(value, one, at)
+        target[_read(key, _value_of(key, name), at)] = _read(value, one, at)
 
 
-def as_number(text: str) -> int | str:
-    """The number that a text of digits is; else the text."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _SHOWN else text
+def values_of_texts(kind: Any, texts: Mapping[str, str]) -> dict[str, Any]:
+    """What `message_from_json` reads, of a query's texts by the names of a message's fields."""
+    fields = kind.fields_by_name
+    return {name: _value_of(fields.get(name), text) for name, text in texts.items()}
+
+
+def _value_of(field: Any, text: str) -> int | str:
+    digits = text.isascii() and text.isdecimal() and len(text) <= _SHOWN
+    return int(text) if digits and field is not None and field.cpp_type in _RANGES else text
 
 
 def _read(field: Any, value: Any, at: str) -> Any:
