@@ -84,10 +84,11 @@ async def test_promptfoos_provider_grades(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def run(*command: object, given: str = "", code: int = 0, **environment: str) -> str:
-    """A program's output."""
+    """A program's output; it sees none of our sources."""
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **environment},
+        env={**outside, **environment},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -103,8 +104,7 @@ async def environment_of(name: str, *packages: str) -> Path:
     wanted, stamp = "\n".join(packages), folder / "installed"
     if not stamp.exists() or stamp.read_text() != wanted:
         await asyncio.to_thread(venv.create, folder, with_pip=True, clear=True)
-        pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-        await run(folder / "bin/python", "-m", "pip", "install", "-q", *packages, **pip)
+        await run(folder / "bin/python", "-m", "pip", "install", "-q", *packages)
         stamp.write_text(wanted)
     return folder / "bin"
 
@@ -129,8 +129,8 @@ if FULL:
         folder = ENVIRONMENTS / "promptfoo" / "node"
         if not (folder / "node_modules/promptfoo").exists():
             folder.mkdir(exist_ok=True)
-            npm = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, PROMPTFOO]
-            await run(*[programs / "npm", *npm[1:]], PATH=path)
+            quietly = ["--no-audit", "--no-fund", "--prefix", folder]
+            await run(programs / "npm", "install", *quietly, PROMPTFOO, PATH=path)
         config, out = tmp_path / "promptfooconfig.yaml", tmp_path / "out.json"
         rubric = {"type": "llm-rubric", "value": "accuracy@1", "threshold": 0.5}
         tests: list[dict[str, Any]] = [
