@@ -7,7 +7,7 @@ from small_study import rubric_message
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
-from tuneproof.results import Repeat
+from tuneproof.results import Repeat, Usage
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairRepeat
 from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
@@ -43,6 +43,7 @@ class _Judge(stubs.JudgeServiceServicer):
             raise InvalidInput("no reference")
         grade = pb.Grade(judge_model="toy" if request.rubrics else "")
         grade.lexical.token_f1 = 0.5
+        grade.usage.prompt_tokens, grade.usage.price, grade.usage.currency = 90, 0.5, "USD"
         for rubric in request.rubrics:
             entry = grade.criteria.add(rubric=rubric, rubric_digest="sha256:r")
             entry.criterion = rubric.partition("@")[0].partition("-")[0]
@@ -122,6 +123,7 @@ async def test_a_grade_says_what_the_judge_said(client, fake):
     )
     assert grade.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
     assert grade.judge_model == "toy"
+    assert grade.usage == Usage(90, price=0.5, currency="USD")
     assert score.refused_parameters == ("seed",)
     [request] = fake.requests
     assert (request.repeats, request.seed, list(request.passages)) == (2, 5, ["p"])

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from tuneproof.results.labels import Rating
 from tuneproof.results.measure import Measure
 from tuneproof.results.preferences import Preference
+from tuneproof.results.usage import Usage
 
 StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
 STRATA: tuple[StratumName, ...] = get_args(StratumName)
@@ -65,6 +66,7 @@ class Grade:
     """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1; and where the judge has a model for it,
     `embedding_similarity`, `bert_score`, each -1 to 1."""
     judge_model: str
+    usage: Usage = field(default=Usage(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

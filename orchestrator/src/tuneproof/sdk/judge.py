@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1.judge_pb2_grpc import JudgeServiceStub
-from tuneproof.results import CriterionGrade, Grade, Repeat
+from tuneproof.results import CriterionGrade, Grade, Repeat, Usage
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk.client import Client
 from tuneproof.sdk.streams import Inputs
@@ -124,7 +124,7 @@ def _grade(message: pb.Grade) -> Grade:
         repeats = tuple(_repeat(repeat) for repeat in entry.repeats)
         criteria[entry.criterion] = value_from(CriterionGrade, entry, repeats=repeats)
     words = values_of(message.lexical) if message.HasField("lexical") else {}
-    return Grade(criteria, words, message.judge_model)
+    return Grade(criteria, words, message.judge_model, value_from(Usage, message.usage))
 
 
 def _repeat(message: pb.Repeat) -> Repeat:

@@ -11,6 +11,7 @@ import structlog
 
 from tuneproof.judge.v1 import judge_pb2, judge_pb2_grpc
 from tuneproof.rubrics import RubricShelf
+from tuneproof.servicekit.http_door import HttpDoor, Route
 from tuneproof.servicekit.reloading import Reloaded, read_secret
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.tls import ClientTls
@@ -25,8 +26,18 @@ from tuneproof_judge.settings import JudgeSettings
 from tuneproof_judge.similarity import BertScore, EmbeddingSimilarity, Similarity
 
 DESCRIPTOR = judge_pb2.DESCRIPTOR.services_by_name["JudgeService"]
+_ROUTES = (
+    Route("POST", "/v1/grade", "Grade", "Grade one answer by each of the named rubrics."),
+    Route("POST", "/v1/grade/batch", "GradeBatch", "Grade many, each under an id of yours."),
+    Route("POST", "/v1/compare", "Compare", "Say which of two answers is better."),
+    Route("POST", "/v1/compare/batch", "CompareBatch", "Compare many pairs."),
+    Route("POST", "/v1/steps", "DraftSteps", "Have the judge model write evaluation steps."),
+    Route("GET", "/v1/rubrics", "ListRubrics", "List the rubrics, in pages."),
+    Route("GET", "/v1/rubrics/{id}", "GetRubric", "Get one rubric, as accuracy@1."),
+)
 _EXAMPLES = (
     "example: tuneproof-judge --bind 127.0.0.1:50054"
+    " --http-bind 127.0.0.1:8080"
     " --endpoint-url http://127.0.0.1:8000/v1 --endpoint-model my-judge"
 )
 
@@ -67,7 +78,12 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
         def register(server: grpc.aio.Server) -> None:
             judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
 
-        yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=check_ready)
+        yield Service(
+            register=register,
+            descriptors=[DESCRIPTOR],
+            check_ready=check_ready,
+            http=HttpDoor(settings.http_bind, DESCRIPTOR, servicer, _ROUTES, "tuneproof judge"),
+        )
 
 
 def _similarities(stack: AsyncExitStack, settings: JudgeSettings) -> list[Similarity]:

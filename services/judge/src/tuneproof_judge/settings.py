@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tuneproof.servicekit.http import is_http
-from tuneproof.servicekit.settings import ServiceSettings, settings_config
+from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
 
 
 class JudgeSettings(ServiceSettings):
@@ -15,6 +15,11 @@ class JudgeSettings(ServiceSettings):
 
     model_config = settings_config("judge")
 
+    http_bind: str = Field(
+        "127.0.0.1:0",
+        description="host:port of the same calls by HTTP and JSON; port 0 takes a free one. It"
+        " takes the same tokens and certificates as gRPC.",
+    )
     endpoint_url: str = Field(
         "",
         description="Base URL of an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1."
@@ -105,6 +110,17 @@ class JudgeSettings(ServiceSettings):
     max_attempts: int = Field(
         5, ge=1, le=20, description="Requests for one repeat before it counts as failed."
     )
+
+    @field_validator("http_bind")
+    @classmethod
+    def _is_http_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _http_only_with_authentication(self) -> JudgeSettings:
+        self.require_authentication("http_bind", self.http_bind)
+        return self
 
     @field_validator("endpoint_url", "similarity_url")
     @classmethod
