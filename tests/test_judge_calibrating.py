@@ -175,7 +175,13 @@ async def test_the_documented_commands_certify_a_judge(
 
 async def test_a_calibration_by_batches_is_the_same_command_twice(table, tmp_path, command) -> None:
     async with batches.batch_api() as api:
-        api.script = lambda body: batches.says(says(body["messages"][0]["content"]))
+
+        def script(body):
+            if "seed" in body:
+                return batches.refuses(400, "Unsupported parameter: 'seed'")
+            return batches.says(says(body["messages"][0]["content"]))
+
+        api.script = script
         settings = JudgeSettings(
             endpoint_url=api.url, endpoint_model="scripted", cache=tmp_path / "cache.sqlite",
             batch=True, batch_poll=0.1,
@@ -191,6 +197,6 @@ async def test_a_calibration_by_batches_is_the_same_command_twice(table, tmp_pat
             api.end("batch-0")
             while isinstance(found := await command(*words), str):
                 await asyncio.sleep(0.05)
-    assert (found["answers"], found["judge_model"], list(api.batches)) == (
-        COUNT, "scripted", ["batch-0"],
-    )  # fmt: skip
+    assert (found["answers"], found["judge_model"]) == (COUNT, "scripted")
+    assert found["refused_parameters"] == ["seed"]
+    assert list(api.batches) == ["batch-0"]

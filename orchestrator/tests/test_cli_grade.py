@@ -18,7 +18,7 @@ from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
 from tuneproof.results import CriterionGrade, Grade, Usage
 from tuneproof.rubrics import RubricShelf
-from tuneproof.sdk import GradeInput
+from tuneproof.sdk import BATCH_PENDING, GradeInput
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable, WrongState
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
@@ -170,6 +170,19 @@ def test_one_bad_answer_ends_nothing_and_is_told(run, judge, tmp_path: Path) -> 
     assert json.loads(out)["failed"] == {"q1": "answer is too long"}
     assert "1 answers could not be graded" in err
     assert set(lines_of(tmp_path / "mine.grades.jsonl")) == {"q0", "q2"}
+
+
+def test_what_waits_for_a_batch_is_left_for_the_next_run(run, judge, tmp_path: Path) -> None:
+    def waits(answer: str) -> Unavailable | None:
+        return Unavailable("it waits", reason=BATCH_PENDING) if answer != "a" else None
+
+    judge.fails = waits
+    write(tmp_path / "mine.jsonl", "b", "a", "c")
+    code, out, _ = run("mine.jsonl", "--in-flight", "1", "--json")
+    assert (code, json.loads(out)["failed"]) == (3, {"q0": "it waits", "q2": "it waits"})
+    judge.fails = lambda _: None
+    code, out, _ = run("mine.jsonl", "--json")
+    assert (code, json.loads(out)["graded"]) == (0, 3)
 
 
 def test_a_judge_that_cannot_grade_ends_the_command(run, judge, tmp_path: Path) -> None:

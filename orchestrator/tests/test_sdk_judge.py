@@ -153,9 +153,15 @@ async def test_many_answers_over_one_stream(client):
     inputs = {f"a{n}": _input("x" * n, "accuracy@1") for n in range(1, 6)}
     inputs["none"] = _input("x", references=())
     inputs["both"] = _input("x", "accuracy-a@1", "accuracy-b@1")
+    inputs["half"] = _input("a\ud800", "accuracy@1")
+    inputs["half in a list"] = _input("a", "accuracy@1", references=("b", "\udfff"))
     found = {name: outcome async for name, outcome in client.grade_many(inputs)}
     assert isinstance(found.pop("none"), InvalidInput)
     assert isinstance(found.pop("both"), InvalidInput)
+    for name, field in (("half", "answer"), ("half in a list", "references")):
+        error = found.pop(name)
+        assert isinstance(error, InvalidInput)
+        assert f"{field} holds half a character" in error.message
     means = {name: grade.criteria["accuracy"].mean for name, grade in found.items()}
     assert means == {f"a{n}": float(n) for n in range(1, 6)}
 

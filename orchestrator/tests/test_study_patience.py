@@ -8,12 +8,12 @@ import grpc
 import pytest
 from small_study import Quiet
 
-from tuneproof.sdk import Endpoints
+from tuneproof.sdk import BATCH_PENDING, Endpoints
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.study.services import GivenServices
 from tuneproof.study.state.store import Count, open_state, task
 from tuneproof.study.steps.tally import Tally
-from tuneproof.study.steps.work import BATCH_PENDING, Lane
+from tuneproof.study.steps.work import Lane
 
 pytestmark = pytest.mark.long
 

@@ -22,6 +22,7 @@ from tuneproof_judge.batch.asking import BatchedEndpoint
 from tuneproof_judge.batch.queue import Queue
 from tuneproof_judge.batch.running import Batches
 from tuneproof_judge.cache import Cache
+from tuneproof_judge.drafting import StepsTask
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grade import CriterionGrade, FailureKind
 from tuneproof_judge.grading import Grader
@@ -107,6 +108,17 @@ async def test_a_grade_comes_with_its_batch_and_is_paid_for_once(api, judge_on) 
     assert (grade.mean, grade.scored_repeats) == (4.0, 5)
     assert list(api.batches) == ["batch-0"]
     assert set(api.paid.values()) == {1}
+
+
+async def test_steps_are_drafted_by_a_batch_too(api, judge_on) -> None:
+    judge = judge_on()
+    asked = StepsTask("tone", "Polite?", {1: "no", 2: "yes"})
+    with pytest.raises(Unavailable, match="1 of 1 requests wait for a batch"):
+        await judge.grader.draft(asked)
+    api.script = lambda _: says("1. Read it.\n2. Choose.")
+    await judge.batches.step()
+    await judge.batches.step()  # One request alone is asked directly.
+    assert (await judge.grader.draft(asked)).steps == ("Read it.", "Choose.")
 
 
 async def test_all_that_is_queued_goes_into_one_batch_once_no_more_comes(api, judge_on) -> None:

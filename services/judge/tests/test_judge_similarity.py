@@ -143,6 +143,36 @@ def test_bert_score_is_that_of_the_package(
     assert BertScore(encoder, 2).f1(answer, references) == pytest.approx(theirs, abs=1e-5)
 
 
+def test_words_of_roberta_begin_with_a_space(tmp_path: Path) -> None:
+    import bert_score
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import AutoTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
+
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=320, special_tokens=special)
+    trained.save_model(str(tmp_path))
+    names = str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")
+    RobertaTokenizer(*names, model_max_length=64).save_pretrained(tmp_path)
+    torch.manual_seed(5)
+    config = RobertaConfig(
+        vocab_size=trained.get_vocab_size(), hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=32, max_position_embeddings=66,
+        initializer_range=0.5,
+    )  # fmt: skip
+    RobertaModel(config).eval().save_pretrained(tmp_path)
+    given = "power is 46 dbm", ["the alder power is 40 dbm"]
+    scorer = bert_score.BERTScorer(model_type=str(tmp_path), num_layers=2, device="cpu")
+    ours = BertScore(tmp_path, 2).f1(*given)
+    # As transformers ignores the space that the package asks for, the package is given it.
+    without = scorer.score([given[0]], [given[1]])[2].item()
+    scorer._tokenizer = AutoTokenizer.from_pretrained(tmp_path, add_prefix_space=True)
+    theirs = scorer.score([given[0]], [given[1]])[2].item()
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert abs(theirs - without) > 1e-3
+
+
 def test_bert_score_of_equal_and_of_empty_texts(encoder: Path) -> None:
     score = BertScore(encoder, 3)
     assert score.f1("it is 46 dbm", ["seven", "it is 46 dbm"]) == pytest.approx(1.0, abs=1e-6)

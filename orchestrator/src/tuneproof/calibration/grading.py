@@ -12,7 +12,7 @@ from typing import Any
 from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
 from tuneproof.results import Grade
 from tuneproof.rubrics import Rubric
-from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairComparison
+from tuneproof.sdk import BATCH_PENDING, CompareInput, GradeInput, JudgeClient, PairComparison
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable, WrongState
 
@@ -46,6 +46,8 @@ class Graded:
     """Of a pair."""
     means: Mapping[str, float | None] = field(default_factory=dict)
     """By criterion, of a form with several; `mean` is that of the first."""
+    refused: Sequence[str] = ()
+    """Parameters that the judge's endpoint refuses, and was asked without."""
 
 
 def askable(labelled: LabelledSet, rubric: Rubric) -> tuple[LabelledAnswer, ...]:
@@ -165,9 +167,8 @@ class _Kept:
         with self.path.open("a", encoding="utf-8") as file:
             async for name, outcome in ask(missing):
                 if isinstance(outcome, TuneproofError):
-                    if outcome.reason != "BATCH_PENDING":
+                    if outcome.reason != BATCH_PENDING:
                         raise outcome
-                    # The judge asks in batches: it is to know all that there is to ask.
                     pending.append(outcome)
                     continue
                 graded = self.read(outcome)
@@ -201,6 +202,7 @@ def _values(graded: Graded) -> dict[str, Any]:
         "lexical": dict(graded.lexical),
         "position_bias": graded.position_bias,
         "means": dict(graded.means),
+        "refused": list(graded.refused),
     }
 
 
@@ -230,7 +232,8 @@ def _of_grade(rubric: Rubric, grade: Grade) -> Graded:
         raise WrongState(
             f"the judge's rubric {rubric.id} is another one now: {criterion.rubric_digest}"
         )
-    return Graded(grade.judge_model, criterion.mean, grade.lexical)
+    refused = criterion.refused_parameters
+    return Graded(grade.judge_model, criterion.mean, grade.lexical, refused=refused)
 
 
 def _of_form(grade: Grade) -> Graded:

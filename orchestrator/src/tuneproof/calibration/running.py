@@ -48,6 +48,8 @@ class Found:
     """Mean over the pairs, where pairs were compared."""
     forms: tuple[FormAgreement, ...] = ()
     """One form for several criteria beside a form for each, where that was asked for."""
+    refused: tuple[str, ...] = ()
+    """Parameters that the judge's endpoint refuses, and was asked without, as `temperature`."""
 
 
 def forecast(
@@ -168,6 +170,7 @@ async def calibrate(
         (judged, *words, *beside(labelled)),
         fmean(biases) if biases else None,
         forms,
+        tuple(sorted({name for one in graded.values() for name in one.refused})),
     )
 
 

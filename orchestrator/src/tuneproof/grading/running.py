@@ -9,7 +9,7 @@ from statistics import fmean
 
 from tuneproof.grading.results import Results
 from tuneproof.results import Grade
-from tuneproof.sdk import GradeInput, JudgeClient
+from tuneproof.sdk import BATCH_PENDING, GradeInput, JudgeClient
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable
 from tuneproof.servicekit.retries import Patience, Retries, Sleep, may_pass
 
@@ -56,7 +56,8 @@ async def grade_missing(
 ) -> dict[str, str]:
     """Grades what the file lacks; gives by id why an answer could not be graded.
 
-    A judge, or an endpoint, that is away for less than two minutes is waited for.
+    A judge, or an endpoint, that is away for less than two minutes is waited for. What waits for a
+    batch is not: the next run finds it.
 
     Args:
         inputs: by id.
@@ -105,7 +106,7 @@ class _Asking:
             self.results.add(name, outcome)
             self.patience.answered()
             self.tell()
-        elif isinstance(outcome, InvalidInput):
+        elif isinstance(outcome, InvalidInput) or outcome.reason == BATCH_PENDING:
             self.failed[name] = outcome.message
         elif may_pass(outcome):
             self.away = outcome

@@ -23,6 +23,10 @@ from tuneproof.sdk.values import (
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
 
+BATCH_PENDING = "BATCH_PENDING"
+"""The reason of a grade whose requests wait for a batch of the judge's endpoint, within a day: all
+else that there is to ask may be asked meanwhile, and the same again later."""
+
 
 class JudgeClient(Client):
     """Asks the judge for grades; see `Client` for the errors."""

@@ -168,6 +168,8 @@ class Grader:
                 deadline=deadline,
             )
         except CallFailed as failed:
+            if isinstance(failed.failure, Pending):
+                raise _pending(endpoint, [failed.failure], 1) from None
             raise Unavailable(f"no steps: {failed.failure.detail}") from None
         return Draft(read_steps(completion.text), endpoint.model, completion.usage)
 
@@ -291,14 +293,8 @@ def _count(grades: Sequence[CriterionGrade]) -> None:
 
 
 def _raise_if_down(endpoint: ChatEndpoint, asked: Sequence[Repeat | PairReading]) -> None:
-    pending = [one.outcome for one in asked if isinstance(one.outcome, Pending)]
-    if pending:
-        detail = f" ({pending[0].detail})" if pending[0].detail else ""
-        raise Unavailable(
-            f"{len(pending)} of {len(asked)} requests wait for a batch of {endpoint.url}{detail};"
-            " ask again later",
-            reason="BATCH_PENDING",
-        )
+    if pending := [one.outcome for one in asked if isinstance(one.outcome, Pending)]:
+        raise _pending(endpoint, pending, len(asked))
     if not all(each.outage for each in asked):
         return
     last = asked[-1].outcome
@@ -308,4 +304,13 @@ def _raise_if_down(endpoint: ChatEndpoint, asked: Sequence[Repeat | PairReading]
         f" retries ({detail}); see that it is up and that --endpoint-url is right",
         retry_after=_RETRY_SECONDS,
         reason="ENDPOINT_DOWN",
+    )
+
+
+def _pending(endpoint: ChatEndpoint, pending: Sequence[Pending], asked: int) -> Unavailable:
+    detail = f" ({pending[0].detail})" if pending[0].detail else ""
+    return Unavailable(
+        f"{len(pending)} of {asked} requests wait for a batch of {endpoint.url}{detail};"
+        " ask again later",
+        reason="BATCH_PENDING",
     )

@@ -107,7 +107,12 @@ class BertScore:
     def __init__(self, folder: Path, layer: int) -> None:
         try:
             import torch  # noqa: PLC0415 - an extra, which takes seconds
-            from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415
+            from transformers import (  # noqa: PLC0415
+                AutoModel,
+                AutoTokenizer,
+                GPT2Tokenizer,
+                RobertaTokenizer,
+            )
         except ImportError:
             raise InvalidInput(
                 "BERTScore needs transformers: pip install tuneproof-judge[bertscore]",
@@ -115,6 +120,12 @@ class BertScore:
             ) from None
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            if isinstance(self._tokenizer, GPT2Tokenizer | RobertaTokenizer):
+                # bert-score 0.3.13 asks for a space before the first word with each text, which
+                # transformers 5 ignores there.
+                self._tokenizer = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, add_prefix_space=True
+                )
             self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         except (OSError, ValueError) as error:
             raise InvalidInput(

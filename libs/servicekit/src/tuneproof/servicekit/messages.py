@@ -35,13 +35,20 @@ def message_of(kind: type[M], source: object = None, **given: Any) -> M:
             messages gives each message its first two fields.
 
     Raises:
-        InvalidInput: for a word that a field's enum does not have.
+        InvalidInput: for a word that a field's enum does not have, and for half a character.
     """
     message = kind()
     for field in message.DESCRIPTOR.fields:
         value = given[field.name] if field.name in given else getattr(source, field.name, None)
-        if value is not None:
+        if value is None:
+            continue
+        try:
             _put(message, field, value)
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"{field.name} holds half a character (a lone surrogate) at offset {error.start}",
+                field=field.name,
+            ) from None
     return message
 
 

@@ -142,11 +142,15 @@ def calibrate_command(
     more = "" if bias is None else f"\n\nposition bias {bias:+.3f}"
     if calibrated.forms:
         more += f"\n\n{calibration.forms_table(calibrated.forms)}"
+    if calibrated.refused:
+        names = ", ".join(calibrated.refused)
+        more += f"\n\nthe judge's endpoint refuses {names}, and was asked without"
     content = {
         "certificate": certificate.digest,
         **asdict(certificate),
         "position_bias": bias,
         "forms": [asdict(one) for one in calibrated.forms],
+        "refused_parameters": calibrated.refused,
     }
     asked.give(content, calibration.table(whole, calibrated.sources) + more)
     if out_file:

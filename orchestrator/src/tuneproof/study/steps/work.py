@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+from tuneproof.sdk import BATCH_PENDING
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.retries import Retries, may_pass
 from tuneproof.study.state.store import State, Task
@@ -20,8 +21,6 @@ Ask = Callable[[AsyncIterator[Task]], AsyncGenerator[TaskOutcome, None]]
 """Opens a stream to a service: takes tasks as they come, gives outcomes in any order."""
 Ended = Callable[[Task, Any | None], None]
 """Receives a task with its output, or with None where it failed for good."""
-BATCH_PENDING = "BATCH_PENDING"
-"""The reason of what a judge's endpoint answers in a batch, within a day: later runs ask again."""
 _RETRIES = Retries(
     first=1.0, longest=8.0, attempts=4, passing=lambda error: isinstance(error, Unavailable)
 )
