@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -39,6 +40,8 @@ class BatchApi:
     """Completions made in batches, by custom id."""
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pause: float = 0.0
+    """Seconds that it takes to make a batch, and again to tell of it."""
     lose_answers: bool = False
     """Makes batches, and closes the connection instead of telling."""
     refuse_batches: tuple[int, str] | None = None
@@ -91,6 +94,7 @@ class BatchApi:
             return web.json_response({"error": {"message": message}}, status=status)
         assert body["endpoint"] == "/v1/chat/completions"
         assert body["input_file_id"] in self.files
+        await asyncio.sleep(self.pause)
         name = f"batch-{len(self.batches)}"
         self.batches[name] = {
             **body, "id": name, "object": "batch", "created_at": 1, "status": "validating",
@@ -98,6 +102,7 @@ class BatchApi:
         if self.lose_answers:
             assert request.transport is not None
             request.transport.abort()
+        await asyncio.sleep(self.pause)
         return web.json_response(self.batches[name])
 
     async def retrieve(self, request: web.Request) -> web.Response:
