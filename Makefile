@@ -52,7 +52,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 QUICK  := --ignore=demo/tests --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster verify-submitted verify-commands bench-retrieve verify-retrieve bench-judge bench-report bench-statistics verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images verify-images up down clean
+.PHONY: help setup demo test test-quick test-services test-faults test-cluster bench-doors bench-placement bench-verify bench-fingerprint bench-swap bench-train verify-train verify-swap verify-cluster verify-submitted verify-commands bench-retrieve verify-retrieve bench-judge bench-report bench-statistics verify-bridges verify-data verify-study verify-gpu lint lint-k8s rules types proto check-proto images verify-images up down clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -143,6 +143,9 @@ verify-gpu:  ## Measure on the GPU what the packages of GPU_PYTHON allow; writes
 	PYTHONPATH=$(GPU_PATH)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) benchmarks/gpu.py --json $(STATE)/gpu.json \
 	    --page docs/performance.md $(GPU_FLAGS)
 
+verify-bridges: $(STAMP)  ## Grade by inspect_ai, deepeval, MLflow and promptfoo, each in an environment of its own
+	TUNEPROOF_FULL=1 $(BIN)/pytest tests/test_bridges.py
+
 verify-data: $(STAMP)  ## Draw questions from 2 GB of Natural Questions in 500 MB of memory
 	$(BIN)/python benchmarks/streaming.py
 
@@ -195,4 +198,4 @@ down: $(STAMP)  ## End the services that make up or an interrupted study left
 
 clean:  ## Delete the environment and everything that runs have written
 	@test ! -x $(BIN)/tuneproof || $(BIN)/tuneproof down --state $(STATE)
-	rm -rf $(VENV) $(LINT) $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LINT) .venv-bridges $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

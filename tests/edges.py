@@ -16,6 +16,7 @@ EDGES = frozenset(
     {
         *(("a client", service, 50051) for service in SERVICES),
         ("a client", "generator", 8000),
+        ("a client", "judge", 8000),
         ("judge", "generator", 8000),
         ("adapter-operator", "generator", 50051),
         ("retriever", "weaviate", 8080),

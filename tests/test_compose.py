@@ -114,6 +114,7 @@ def test_only_loopback_ports_are_published_where_the_cli_expects_them(
     for name, service in services().items():
         told = settings(name, service, monkeypatch)
         inside = {told.bind: name, getattr(told, "openai_bind", ""): "openai"}
+        inside[getattr(told, "http_bind", "")] = "judge_http"
         for entry in service["ports"]:
             host, port, target = entry.split(":")
             assert host == "127.0.0.1"

@@ -112,7 +112,7 @@ def test_routes_lead_from_the_gateway_to_services(everything: list[Manifest]) ->
     hosts = {each["name"]: each["hostname"] for each in gateway["spec"]["listeners"]}
     assert all(each["tls"]["certificateRefs"] for each in gateway["spec"]["listeners"])
     routes = [each for each in everything if each["kind"] in {"GRPCRoute", "HTTPRoute"}]
-    assert len(routes) == 5
+    assert len(routes) == 6
     for route in routes:
         (parent,) = route["spec"]["parentRefs"]
         assert parent["name"] == gateway["metadata"]["name"]

@@ -45,9 +45,11 @@ class World:
     failing_runs: set[str] = field(default_factory=set)
     """Adapter names whose training fails."""
     unscored: set[str] = field(default_factory=set)
+    """Answers that the judge cannot score."""
     timeouts: dict[str, int] = field(default_factory=dict)
     """By answer: its first so many repeats get no answer from the judge's endpoint."""
-    """Answers that the judge cannot score."""
+    late_choices: dict[str, int] = field(default_factory=dict)
+    """Likewise, by a comparison's first answer."""
     broken_streams: int = 0
     """So many streams of answers break off, the first after its third answer."""
     answers_before_break: int = 3
@@ -68,8 +70,8 @@ class World:
     """Model and prompt, in the order in which the generator takes them."""
     graded: list[tuple[str, str]] = field(default_factory=list)
     """Question and answer, in the order in which the judge takes them."""
-    modes: list[int] = field(default_factory=list)
-    """In the same order."""
+    ways: list[tuple[int, bool, int]] = field(default_factory=list)
+    """In the same order: mode, whether in one form, after how many equal scores it ends."""
     streams: Counter[str] = field(default_factory=Counter)
     """By call."""
     on_grade: Callable[[], None] = lambda: None

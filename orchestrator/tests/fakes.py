@@ -281,7 +281,7 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
     async def _one(self, request):
         asked = request.grade
         self._world.graded.append((asked.question, asked.answer))
-        self._world.modes.append(asked.mode)
+        self._world.ways.append((asked.mode, asked.joint, asked.settled_after))
         await asyncio.sleep(self._world.delay)
         self._world.calls["GradeBatch"] += 1
         self._world.events.append("graded")
@@ -319,8 +319,15 @@ class Judge(judge_pb2_grpc.JudgeServiceServicer):
         for name in asked.rubrics:
             rubric = next(r for r in self._world.rubrics if r.id == name)
             one = found.criteria.add(rubric=name, criterion=rubric.criterion)
+            late = self._world.late_choices.get(asked.first, 0)
+            if 2 * late <= asked.repeats:
+                one.preference = 0.0
             for index in range(asked.repeats):
                 repeat = one.repeats.add(index=index)
+                if index < late:
+                    repeat.in_order.choice = jud.CHOICE_TIE
+                    repeat.reversed.failure.kind = jud.FAILURE_KIND_TIMEOUT
+                    continue
                 better = jud.CHOICE_FIRST if first > second else jud.CHOICE_SECOND
                 same = first == second
                 repeat.in_order.choice = jud.CHOICE_FIRST if same else better

@@ -7,7 +7,7 @@ from small_study import rubric_message
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1 import judge_pb2_grpc as stubs
-from tuneproof.results import Repeat
+from tuneproof.results import Repeat, Usage
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairRepeat
 from tuneproof.servicekit.errors import InvalidInput, NotFound, WrongState
@@ -43,9 +43,11 @@ class _Judge(stubs.JudgeServiceServicer):
             raise InvalidInput("no reference")
         grade = pb.Grade(judge_model="toy" if request.rubrics else "")
         grade.lexical.token_f1 = 0.5
+        grade.usage.prompt_tokens, grade.usage.price, grade.usage.currency = 90, 0.5, "USD"
         for rubric in request.rubrics:
             entry = grade.criteria.add(rubric=rubric, rubric_digest="sha256:r")
             entry.criterion = rubric.partition("@")[0].partition("-")[0]
+            entry.refused_parameters.append("seed")
             if request.answer:
                 entry.mean, entry.standard_deviation = len(request.answer), 0.0
                 entry.repeats.add(seed=11, score=len(request.answer), completion="Score")
@@ -121,6 +123,8 @@ async def test_a_grade_says_what_the_judge_said(client, fake):
     )
     assert grade.lexical == {"exact_match": 0.0, "token_f1": 0.5, "rouge_l": 0.0}
     assert grade.judge_model == "toy"
+    assert grade.usage == Usage(90, price=0.5, currency="USD")
+    assert score.refused_parameters == ("seed",)
     [request] = fake.requests
     assert (request.repeats, request.seed, list(request.passages)) == (2, 5, ["p"])
     assert request.HasField("temperature")
@@ -149,9 +153,15 @@ async def test_many_answers_over_one_stream(client):
     inputs = {f"a{n}": _input("x" * n, "accuracy@1") for n in range(1, 6)}
     inputs["none"] = _input("x", references=())
     inputs["both"] = _input("x", "accuracy-a@1", "accuracy-b@1")
+    inputs["half"] = _input("a\ud800", "accuracy@1")
+    inputs["half in a list"] = _input("a", "accuracy@1", references=("b", "\udfff"))
     found = {name: outcome async for name, outcome in client.grade_many(inputs)}
     assert isinstance(found.pop("none"), InvalidInput)
     assert isinstance(found.pop("both"), InvalidInput)
+    for name, field in (("half", "answer"), ("half in a list", "references")):
+        error = found.pop(name)
+        assert isinstance(error, InvalidInput)
+        assert f"{field} holds half a character" in error.message
     means = {name: grade.criteria["accuracy"].mean for name, grade in found.items()}
     assert means == {f"a{n}": float(n) for n in range(1, 6)}
 
@@ -162,7 +172,7 @@ async def test_pairs_are_compared_over_one_stream(client):
     assert (name, found.judge_model) == ("p", "toy")
     grade = found.criteria["accuracy"]
     assert (grade.preference, grade.position_bias) == (0.5, None)
-    assert grade.repeats == (PairRepeat("first", "tie"), PairRepeat("", ""))
+    assert grade.repeats == (PairRepeat("first", "tie"), PairRepeat("", "", ("no_form",)))
 
 
 async def test_steps_are_drafted(client):

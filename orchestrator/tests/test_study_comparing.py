@@ -59,6 +59,30 @@ def test_pairs_are_compared_once_and_identical_answers_are_ties(
     assert json.loads(out)["counts"]["choices between answers"] == 2 * 3 * 4 * 12
 
 
+@pytest.mark.parametrize(("late", "again"), [(1, False), (2, True)])
+async def test_a_comparison_that_the_endpoint_failed_is_asked_for_again(
+    tmp_path, late, again
+) -> None:
+    small = SmallStudy(tmp_path)
+    small.edit("repeats: 2, seed: 1}", "repeats: 2, seed: 1, compare: 3}")
+    world = small.world()
+    async with served(world) as target:
+        first = await small.run(target)
+    pair = next(one for one in first.preferences if len(one.repeats) == 3)
+    texts = {(one.cell, one.item): one.text for one in first.answers}
+    small.state.rename(tmp_path / "old-state")
+    world = small.world(late_choices={texts[pair.cell, pair.item]: late})
+    async with served(world) as target:
+        broken = await small.run(target)
+        asked = world.calls["CompareBatch"]
+        world.late_choices = {}
+        whole = await small.run(target)
+    assert pair not in broken.preferences
+    places = {(one.cell, one.against, one.item) for one in broken.preferences}
+    assert ((pair.cell, pair.against, pair.item) in places) is not again
+    assert (world.calls["CompareBatch"] > asked) == (pair in whole.preferences) == again
+
+
 def test_a_study_that_does_not_ask_has_no_such_stage(tmp_path, capsys, monkeypatch) -> None:
     small = SmallStudy(tmp_path)
 

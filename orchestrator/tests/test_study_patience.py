@@ -8,7 +8,7 @@ import grpc
 import pytest
 from small_study import Quiet
 
-from tuneproof.sdk import Endpoints
+from tuneproof.sdk import BATCH_PENDING, Endpoints
 from tuneproof.servicekit.errors import Unavailable
 from tuneproof.study.services import GivenServices
 from tuneproof.study.state.store import Count, open_state, task
@@ -78,6 +78,24 @@ async def test_a_service_that_only_dies_is_given_up(tmp_path):
         lane.close()
         with pytest.raises(Unavailable, match="gone"):
             await lane.run()
+
+
+async def test_what_a_batch_will_answer_is_left_for_a_later_run(tmp_path):
+    asked = []
+
+    async def in_a_batch(waiting):
+        async for one in waiting:
+            asked.append(one.key)
+            yield one.key, Unavailable("waits for a batch", reason=BATCH_PENDING)
+
+    tasks = [task("grade", {"n": n}) for n in range(5)]
+    with open_state(tmp_path, write=True) as state:
+        lane = Lane(in_a_batch, state, recover=nothing, pause=nothing)
+        for each in tasks:
+            lane.add(each, tally_of(5, Told()))
+        lane.close()
+        await lane.run()
+        assert len(state.missing(tasks)) == len(asked) == 5
 
 
 async def test_a_service_of_others_is_waited_for_and_then_told_what_to_do():

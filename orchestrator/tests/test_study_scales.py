@@ -73,7 +73,7 @@ async def test_a_judge_is_not_examined_on_another_scale(results) -> None:
 
 
 @pytest.mark.slow
-async def test_a_study_in_the_mode_weighted_asks_for_it(tmp_path) -> None:
+async def test_how_a_study_wants_to_be_judged_is_asked_for_and_in_the_key(tmp_path) -> None:
     small = SmallStudy(tmp_path)
     small.edit("repeats: 2,", "repeats: 2, mode: weighted,")
     small.edit("  - {name: closed, tune: {references: full, context: none}}\n", "")
@@ -82,5 +82,14 @@ async def test_a_study_in_the_mode_weighted_asks_for_it(tmp_path) -> None:
     world = small.world()
     async with served(world) as target:
         results = await small.run(target)
-    assert set(world.modes) == {pb.MODE_WEIGHTED}
-    assert ", weighted, 2 repeats" in results.provenance["judge"]
+        weighted = len(world.ways)
+        small.edit("mode: weighted", "joint: true")
+        joint = await small.run(target)
+        small.edit("repeats: 2, joint: true", "repeats: 3, joint: true, settled_after: 2")
+        settled = await small.run(target)
+    ways = [(pb.MODE_WEIGHTED, False, 0), (pb.MODE_SAMPLED, True, 0), (pb.MODE_SAMPLED, True, 2)]
+    assert world.ways == [way for way in ways for _ in range(weighted)]
+    told = [one.provenance["judge"] for one in (results, joint, settled)]
+    assert ", weighted, 2 repeats" in told[0]
+    assert ", all criteria in one form, 2 repeats" in told[1]
+    assert ", 3 repeats (2 where these agree)" in told[2]

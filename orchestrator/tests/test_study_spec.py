@@ -60,6 +60,29 @@ def test_judge_none_means_no_judge():
     assert STUDY_FILE.parse(text, "study.yaml").judge is None
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("joint: true, settled_after: 2, repeats: 3", []),
+        ("joint: true, mode: weighted", ["joint: goes with the mode sampled only"]),
+        ("joint: true, certificates: [a.json]", ["joint: certificates are about a form for each"]),
+        ("settled_after: 1", ["settled_after: one score always agrees with itself"]),
+        ("settled_after: 2, repeats: 2", ["settled_after: must be below `repeats` (2)"]),
+    ],
+)
+def test_how_a_judge_saves_requests(keys: str, told: list[str]):
+    text = STUDY.replace("repeats: 2, seed: 1}", f"seed: 1, {keys}}}")
+    if not told:
+        judge = STUDY_FILE.parse(text, "study.yaml").judge
+        assert (judge.joint, judge.settled_after) == (True, 2)
+        return
+    found = mistakes_of(text)
+    assert len(found) == len(told)
+    assert all(f"study.yaml:13: judge.{one}" in found[n] for n, one in enumerate(told))
+    alone = text.replace("tele-accuracy@1, tele-completeness@1", "tele-accuracy@1")
+    assert ("has no use with one rubric" in str(mistakes_of(alone))) == ("joint" in keys)
+
+
 def test_every_mistake_is_listed_with_its_line():
     text = (
         STUDY.replace("study: small", "study: Small")

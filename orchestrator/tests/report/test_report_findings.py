@@ -142,6 +142,21 @@ def test_looking_again_is_warned_of_where_something_is_undecided(study: StudyRes
         assert "above 5 %" in said or not warned
 
 
+def test_what_the_judges_endpoint_refuses_is_told(study: StudyResults) -> None:
+    first, *rest = study.answers
+    assert first.grade is not None
+    criteria = {
+        name: replace(score, refused_parameters=("max_tokens", "seed", "temperature"))
+        for name, score in first.grade.criteria.items()
+    }
+    first = replace(first, grade=replace(first.grade, criteria=criteria))
+    found = warnings(replace(study, answers=(first, *rest)), compare(study))
+    told = [each.text for each in found if "refuses" in each.text]
+    (text,) = told
+    assert text.startswith("The judge's endpoint refuses seed, temperature, and was asked without")
+    assert not [one for one in warnings(study, compare(study)) if "refuses" in one.text]
+
+
 def test_warnings_count_what_is_missing(study: StudyResults) -> None:
     first, second, *rest = study.answers
     assert second.grade is not None

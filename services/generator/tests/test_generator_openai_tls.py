@@ -15,11 +15,12 @@ from starlette.routing import Route
 
 from tuneproof.servicekit.auth import TokensFile
 from tuneproof.servicekit.errors import Unavailable
+from tuneproof.servicekit.http_server import listen, serving, url_of
 from tuneproof.servicekit.server import Guard
 from tuneproof.servicekit.testing import MountedSecret
 from tuneproof.servicekit.testing import certificate_files as files
 from tuneproof.servicekit.tls import ClientTls, ServerTls
-from tuneproof_generator.doors.http_server import guarded, listen, serving, url_of
+from tuneproof_generator.doors.tokens import guarded
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
@@ -37,11 +38,11 @@ async def answer(request) -> StreamingResponse:
 
 @asynccontextmanager
 async def door(guard: Guard):
-    with listen(("127.0.0.1", 0)) as socket:
+    with listen("127.0.0.1:0", "openai_bind") as socket:
         app = Starlette(routes=[Route("/v1/answer", answer)])
         guarded(app, guard)
-        async with serving(app, socket, guard, keep_alive_seconds=5, drain_seconds=1):
-            yield url_of(socket, secure=guard.tls is not None) + "/answer"
+        async with serving(app, socket, guard.tls, keep_alive_seconds=5, drain_seconds=1):
+            yield url_of(socket, secure=guard.tls is not None) + "/v1/answer"
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -8,18 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tuneproof.servicekit.testing import serving
+from tuneproof.servicekit.testing import serving, serving_http
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.main import build
 from tuneproof_judge.settings import JudgeSettings
+
+# Tests import `batch_api`, which lies beside them.
+sys.path.append(str(Path(__file__).parent))
 
 
 @dataclass(frozen=True)
@@ -250,5 +255,20 @@ def judge(fake: FakeEndpoint) -> Callable[..., AbstractAsyncContextManager[str]]
         given = {"endpoint_url": fake.url, "endpoint_model": "fake", "max_attempts": 1, **settings}
         async with build(JudgeSettings(**given)) as service, serving(service) as target:
             yield target
+
+    return start
+
+
+@pytest.fixture
+def http_judge(fake: FakeEndpoint) -> Callable[..., AbstractAsyncContextManager[str]]:
+    """As `judge`, by HTTP; gives its URL. `around` are what `serving_http` takes."""
+
+    @asynccontextmanager
+    async def start(around: Mapping[str, Any] = {}, **settings: Any) -> AsyncIterator[str]:
+        given = {"endpoint_url": fake.url, "endpoint_model": "fake", "max_attempts": 1, **settings}
+        async with build(JudgeSettings(**given)) as service:
+            assert service.http is not None
+            async with serving_http(service.http, **around) as url:
+                yield url
 
     return start

@@ -3,10 +3,15 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tuneproof.judge.v1 import judge_pb2 as pb
+from tuneproof.judge.v1.judge_pb2_grpc import JudgeServiceStub
 from tuneproof.rubrics import RubricShelf
+from tuneproof.servicekit.client import connect
+from tuneproof_judge.cache import Cache, CachedEndpoint
 from tuneproof_judge.endpoint import OpenAIEndpoint
 from tuneproof_judge.grade import FailureKind
 from tuneproof_judge.grading import Grader
@@ -18,6 +23,7 @@ from tuneproof_judge.task import GradeTask
 pytestmark = pytest.mark.timeout(30)
 
 Make = Callable[..., OpenAIEndpoint]
+SERVICES = [pb.DESCRIPTOR.services_by_name["JudgeService"]]
 
 
 async def ask(endpoint: OpenAIEndpoint, **more):
@@ -63,6 +69,33 @@ async def test_a_reasoning_models_refusals_are_learnt_once(fake, endpoint_of: Ma
     body = fake.asked[-1].body
     assert body["max_completion_tokens"] == 400
     assert not {"max_tokens", "temperature", "top_p", "seed"} & body.keys()
+
+
+async def test_a_grade_tells_what_the_endpoint_refuses(
+    fake, endpoint_of: Make, reply, tmp_path: Path
+) -> None:
+    fake.script = picky(reply, OPENAI)
+    cache = Cache(tmp_path / "cache.sqlite")
+    grader = Grader(RubricShelf.load(), CachedEndpoint(endpoint_of(), cache))
+    task = GradeTask(Subject("Q", "A", ("R",)), ("accuracy@1",), repeats=2)
+    (first,) = (await grader.grade(task)).criteria
+    assert first.refused_parameters == ["max_tokens", "seed", "temperature", "top_p"]
+    # A judge that starts again has learnt nothing, and tells what its cache knows.
+    later = Grader(RubricShelf.load(), CachedEndpoint(endpoint_of(), cache))
+    (again,) = (await later.grade(task)).criteria
+    assert (again.refused_parameters, again.mean) == (first.refused_parameters, 3)
+    cache.close()
+
+
+async def test_the_reply_tells_what_the_endpoint_refuses(fake, judge, reply) -> None:
+    fake.script = picky(reply, {"seed": OPENAI["seed"]})
+    async with judge() as target, connect(target, services=SERVICES) as channel:
+        stub = JudgeServiceStub(channel)
+        given = {"question": "Q", "references": ["R"], "rubrics": ["accuracy@1"], "repeats": 1}
+        (graded,) = (await stub.Grade(pb.GradeRequest(**given))).grade.criteria
+        fake.script = lambda _: reply.says("Better: tie")
+        (compared,) = (await stub.Compare(pb.CompareRequest(**given))).comparison.criteria
+    assert list(graded.refused_parameters) == list(compared.refused_parameters) == ["seed"]
 
 
 async def test_many_first_requests_all_get_through(fake, endpoint_of: Make, reply) -> None:

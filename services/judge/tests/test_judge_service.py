@@ -138,6 +138,7 @@ async def test_a_temperature_of_zero_is_no_missing_one(fake, judge) -> None:
     ("request_", "error", "said"),
     [
         (asked("x" * 100_001), InvalidInput, "answer has 100,001"),
+        (asked("x" * 1_000_000), InvalidInput, "answer has 1,000,000"),
         (asked("A", "nonsense@1"), NotFound, "accuracy@1, completeness@1"),
         (pb.GradeRequest(answer="A"), InvalidInput, "references is empty"),
         (asked("A", repeats=101), InvalidInput, "repeats is 101"),

@@ -6,6 +6,8 @@ grading    the judge's grades of them, kept in a file so that a killed run goes 
    │
 figures    agreement and order; by system, by length; beside people and words (`words`)
    │
+forms      one form for several criteria beside a form for each
+   │
 running    one calibration, and what it will take
    │
 writing    the certificate, the table, the plot
@@ -15,7 +17,7 @@ from tuneproof.calibration.figures import Figures, Scale, figures_of
 from tuneproof.calibration.grading import Asking
 from tuneproof.calibration.loading import SETS, LabelledAnswer, LabelledPair, LabelledSet, load_set
 from tuneproof.calibration.running import Found, beside, calibrate, first_of, forecast
-from tuneproof.calibration.writing import certificate_of, plot, table
+from tuneproof.calibration.writing import certificate_of, forms_table, plot, table
 
 __all__ = [
     "SETS",
@@ -32,6 +34,7 @@ __all__ = [
     "figures_of",
     "first_of",
     "forecast",
+    "forms_table",
     "load_set",
     "plot",
     "table",

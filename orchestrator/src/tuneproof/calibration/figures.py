@@ -124,7 +124,7 @@ def figures_of(
         groups.kappa(),
         _ranked(spearman, given, people, clusters),
         _ranked(kendall, given, people, clusters),
-        _mean(right, codes_of(orders)) if orders else None,
+        mean_of(right, codes_of(orders)) if orders else None,
         len(orders),
         tuple(
             groups.group(name, np.array([one.system == name for one in known])) for name in systems
@@ -164,7 +164,7 @@ class _Groups:
 
     def kappa(self) -> Figure:
         """With its interval."""
-        return _jackknifed(self._kappa, self.clusters)
+        return jackknifed(self._kappa, self.clusters)
 
     def group(self, name: str, inside: np.ndarray) -> Group:
         """The answers where `inside` holds."""
@@ -176,7 +176,7 @@ class _Groups:
             self._kappa(places),
             float(given.mean()),
             float(people.mean()),
-            _mean(given - people, codes_of(self.clusters[places]), (-1.0, 1.0)),
+            mean_of(given - people, codes_of(self.clusters[places]), (-1.0, 1.0)),
         )
 
     def _kappa(self, places: Codes) -> float:
@@ -224,7 +224,7 @@ def preferences_of(
         None,
         _ranked(spearman, given, people, codes),
         _ranked(kendall, given, people, codes),
-        _mean(right, codes_of(codes[told])) if len(told) else None,
+        mean_of(right, codes_of(codes[told])) if len(told) else None,
         len(told),
     )
 
@@ -249,17 +249,18 @@ def _orders(known: Sequence[LabelledAnswer], given: Floats) -> tuple[Floats, lis
 def _ranked(
     correlation: Callable[[Floats, Floats], float], given: Floats, people: Floats, clusters: Codes
 ) -> Figure:
-    return _jackknifed(lambda places: correlation(given[places], people[places]), clusters)
+    return jackknifed(lambda places: correlation(given[places], people[places]), clusters)
 
 
-def _jackknifed(statistic: Callable[[Codes], float], clusters: Codes) -> Figure:
+def jackknifed(statistic: Callable[[Codes], float], clusters: Codes) -> Figure:
     """A statistic of the items at some places, over all of them."""
     found = jackknife(statistic, clusters, _CONFIDENCE)
     value = statistic(np.arange(len(clusters)))
     return Figure(value, *((found.low, found.high) if found else ()))
 
 
-def _mean(values: Floats, clusters: Codes, limits: tuple[float, float] = (0.0, 1.0)) -> Figure:
+def mean_of(values: Floats, clusters: Codes, limits: tuple[float, float] = (0.0, 1.0)) -> Figure:
+    """A mean with its interval by CR2, which lies within limits."""
     found = estimate(values, clusters)
     interval = interval_of(found, _CONFIDENCE, limits)
     return Figure(found.difference, *((interval.low, interval.high) if interval else ()))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuneproof.calibration.loading import LabelledAnswer, LabelledSet
 from tuneproof.results import Grade
 from tuneproof.rubrics import Rubric
-from tuneproof.sdk import CompareInput, GradeInput, JudgeClient, PairComparison
+from tuneproof.sdk import BATCH_PENDING, CompareInput, GradeInput, JudgeClient, PairComparison
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
+from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailable, WrongState
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class Graded:
     lexical: Mapping[str, float]
     position_bias: float | None = None
     """Of a pair."""
+    means: Mapping[str, float | None] = field(default_factory=dict)
+    """By criterion, of a form with several; `mean` is that of the first."""
+    refused: Sequence[str] = ()
+    """Parameters that the judge's endpoint refuses, and was asked without."""
 
 
 def askable(labelled: LabelledSet, rubric: Rubric) -> tuple[LabelledAnswer, ...]:
@@ -74,16 +79,40 @@ async def grade_set(
         TuneproofError: an answer could not be graded; those before it are kept.
     """
     inputs = {
-        one.id: GradeInput(
-            one.question, one.answer, one.references, one.passages, (asking.rubric.id,),
-            asking.repeats, asking.seed, asking.temperature, asking.mode,
-        )
-        for one in askable(labelled, asking.rubric)
-    }  # fmt: skip
-    file = _Kept(kept, asking.rubric, _of_grade)
+        one.id: _input(one, asking, asking.rubric) for one in askable(labelled, asking.rubric)
+    }
+    file = _Kept(kept, asking.rubric.digest, partial(_of_grade, asking.rubric))
     return await file.rest(
         inputs, lambda some: judge.grade_many(some, in_flight=asking.in_flight), tell
     )
+
+
+async def grade_jointly(
+    judge: JudgeClient,
+    labelled: LabelledSet,
+    asking: Asking,
+    rubrics: Sequence[Rubric],
+    kept: Path,
+    *,
+    tell: Tell = lambda _done, _all: None,
+) -> dict[str, Graded]:
+    """As `grade_set`, of all answers by all rubrics in one form."""
+    inputs = {
+        one.id: replace(_input(one, asking, *rubrics), joint=True) for one in labelled.answers
+    }
+    digest = sha256_of_json([rubric.digest for rubric in rubrics])
+    file = _Kept(kept, digest, _of_form)
+    return await file.rest(
+        inputs, lambda some: judge.grade_many(some, in_flight=asking.in_flight), tell
+    )
+
+
+def _input(one: LabelledAnswer, asking: Asking, *rubrics: Rubric) -> GradeInput:
+    return GradeInput(
+        one.question, one.answer, one.references, one.passages,
+        tuple(rubric.id for rubric in rubrics),
+        asking.repeats, asking.seed, asking.temperature, asking.mode,
+    )  # fmt: skip
 
 
 async def compare_set(
@@ -103,7 +132,7 @@ async def compare_set(
             first.question, first.answer, second.answer, first.references, first.passages,
             (asking.rubric.id,), asking.repeats, asking.seed, asking.temperature,
         )  # fmt: skip
-    file = _Kept(kept, asking.rubric, _of_pair)
+    file = _Kept(kept, asking.rubric.digest, partial(_of_pair, asking.rubric))
     return await file.rest(
         inputs, lambda some: judge.compare_many(some, in_flight=asking.in_flight), tell
     )
@@ -114,8 +143,9 @@ class _Kept:
     """The file of grades."""
 
     path: Path
-    rubric: Rubric
-    read: Callable[[Rubric, Any], Graded]
+    digest: str
+    """Of the rubric, or of all."""
+    read: Callable[[Any], Graded]
     """Makes a grade of what the judge said."""
 
     async def rest(
@@ -132,12 +162,16 @@ class _Kept:
         if not missing:
             return found
         models = {one.judge_model for one in found.values()}
+        pending: list[TuneproofError] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             async for name, outcome in ask(missing):
                 if isinstance(outcome, TuneproofError):
-                    raise outcome
-                graded = self.read(self.rubric, outcome)
+                    if outcome.reason != BATCH_PENDING:
+                        raise outcome
+                    pending.append(outcome)
+                    continue
+                graded = self.read(outcome)
                 if models - {graded.judge_model}:
                     raise WrongState(
                         f"{self.path} holds grades by {', '.join(sorted(models))}, and the judge"
@@ -150,10 +184,15 @@ class _Kept:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
                 tell(len(found), len(inputs))
+        if pending:
+            raise Unavailable(
+                f"{len(pending)} of {len(inputs)} grades wait for a batch of the judge's endpoint:"
+                f" give the same command again later ({pending[0].message})"
+            )
         return found
 
     def _key(self, given: Any) -> str:
-        return sha256_of_json([self.rubric.digest, asdict(given)])
+        return sha256_of_json([self.digest, asdict(given)])
 
 
 def _values(graded: Graded) -> dict[str, Any]:
@@ -162,6 +201,8 @@ def _values(graded: Graded) -> dict[str, Any]:
         "mean": graded.mean,
         "lexical": dict(graded.lexical),
         "position_bias": graded.position_bias,
+        "means": dict(graded.means),
+        "refused": list(graded.refused),
     }
 
 
@@ -191,7 +232,13 @@ def _of_grade(rubric: Rubric, grade: Grade) -> Graded:
         raise WrongState(
             f"the judge's rubric {rubric.id} is another one now: {criterion.rubric_digest}"
         )
-    return Graded(grade.judge_model, criterion.mean, grade.lexical)
+    refused = criterion.refused_parameters
+    return Graded(grade.judge_model, criterion.mean, grade.lexical, refused=refused)
+
+
+def _of_form(grade: Grade) -> Graded:
+    means = {name: one.mean for name, one in grade.criteria.items()}
+    return Graded(grade.judge_model, next(iter(means.values())), grade.lexical, means=means)
 
 
 def _of_pair(rubric: Rubric, found: PairComparison) -> Graded:

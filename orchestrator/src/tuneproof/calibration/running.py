@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from tuneproof.calibration.figures import Figures, Scale, ceiling_of, figures_of, preferences_of
+from tuneproof.calibration.forms import FormAgreement, grade_both_ways
 from tuneproof.calibration.grading import Asking, Graded, askable, compare_set, grade_set
 from tuneproof.calibration.loading import LabelledSet
 from tuneproof.calibration.words import matches
@@ -18,7 +19,7 @@ from tuneproof.servicekit.errors import InvalidInput
 _CHARACTERS_A_TOKEN = 4.0
 """Of English text, roughly; only an estimate stands on it."""
 _SHARES = Scale(0.0, 1.0)
-_WORDS = ("token_f1", "rouge_l")
+_WORDS = ("token_f1", "rouge_l", "embedding_similarity", "bert_score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,28 @@ class Found:
     """The judge's first."""
     position_bias: float | None = None
     """Mean over the pairs, where pairs were compared."""
+    forms: tuple[FormAgreement, ...] = ()
+    """One form for several criteria beside a form for each, where that was asked for."""
+    refused: tuple[str, ...] = ()
+    """Parameters that the judge's endpoint refuses, and was asked without, as `temperature`."""
 
 
-def forecast(labelled: LabelledSet, asking: Asking, *, compare: bool) -> Forecast:
+def forecast(
+    labelled: LabelledSet, asking: Asking, *, compare: bool, joint: Sequence[Rubric] = ()
+) -> Forecast:
     """What `calibrate` will ask for."""
+    if joint:
+        # A form for each, and one that is about as long as all of them.
+        forms = [
+            forecast(labelled, replace(asking, rubric=one), compare=False)
+            for one in (asking.rubric, *joint)
+        ]
+        return Forecast(
+            forms[0].answers,
+            sum(one.requests for one in forms) + forms[0].requests,
+            2 * sum(one.prompt_tokens for one in forms),
+            2 * sum(one.completion_tokens for one in forms),
+        )
     rubric = asking.rubric
     own = len(rubric.template) + len(rubric.description) + len(rubric.form)
     own += sum(map(len, rubric.steps)) + sum(map(len, rubric.scale.values()))
@@ -100,9 +119,13 @@ async def calibrate(
     kept: Path,
     *,
     compare: bool = False,
+    joint: Sequence[Rubric] = (),
     tell: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Found:
     """Grades the set, and sets the grades beside people, words and length.
+
+    Args:
+        joint: further rubrics, by which the judge also scores, alone and all in one form.
 
     Raises:
         InvalidInput: nothing can be graded.
@@ -126,13 +149,28 @@ async def calibrate(
     if judged is None:
         raise InvalidInput(f"the judge scored no answer of {labelled.name}")
     words: list[Figures] = []
+    forms: tuple[FormAgreement, ...] = ()
+    if joint:
+        forms, together = await grade_both_ways(
+            judge, labelled, asking, (rubric, *joint), kept, tell=tell
+        )
+        figures = figures_of(labelled, together, own, "judge, one form", scale)
+        words += [figures] if figures else []
     for measure in () if compare else _WORDS:
-        scores = {name: one.lexical.get(measure) for name, one in graded.items() if one.lexical}
+        scores = {
+            name: None if (value := one.lexical.get(measure)) is None else max(value, 0.0)
+            for name, one in graded.items()
+            if one.lexical
+        }
         if (figures := figures_of(labelled, scores, _SHARES, measure, scale)) is not None:
             words.append(figures)
     biases = [one.position_bias for one in graded.values() if one.position_bias is not None]
     return Found(
-        next(iter(models)), (judged, *words, *beside(labelled)), fmean(biases) if biases else None
+        next(iter(models)),
+        (judged, *words, *beside(labelled)),
+        fmean(biases) if biases else None,
+        forms,
+        tuple(sorted({name for one in graded.values() for name in one.refused})),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneproof.calibration.figures import Figure, Figures, Group
+from tuneproof.calibration.forms import FormAgreement
 from tuneproof.calibration.grading import Asking
 from tuneproof.calibration.loading import LabelledSet
 from tuneproof.results.certificate import Certificate
@@ -110,6 +111,24 @@ def plot(sources: Sequence[Figures]) -> str:
         place = side + edge + 70, 20 + 16 * number
         parts.append(_text(*place, one.source, f'fill="{colour}"'))
     return "\n".join([*parts, "</svg>", ""])
+
+
+def forms_table(forms: Sequence[FormAgreement]) -> str:
+    """One form for several criteria beside a form for each, in Markdown."""
+    head = ["one form or several", "answers", "alone", "together", "difference", "same score", "κ"]
+    rows = [
+        [
+            one.criterion,
+            f"{one.answers}",
+            f"{one.separate:.2f}",
+            f"{one.joint:.2f}",
+            _words(one.difference, sign="+"),
+            _words(one.exact),
+            _words(one.kappa),
+        ]
+        for one in forms
+    ]
+    return "\n".join(map(_row, [head, ["---"] * len(head), *rows]))
 
 
 def _grouped(title: str, groups: Sequence[Group]) -> list[str]:

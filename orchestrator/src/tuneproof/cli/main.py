@@ -24,7 +24,7 @@ from tuneproof.cli.corpus import commands as corpus
 from tuneproof.cli.corpus import evaluating
 from tuneproof.cli.data import commands as data
 from tuneproof.cli.exchange import differing, exporting, importing, sweeping
-from tuneproof.cli.judge import calibrating, redteam
+from tuneproof.cli.judge import calibrating, grading, redteam
 from tuneproof.cli.judge import commands as judge
 from tuneproof.cli.runs import commands as runs
 from tuneproof.cli.runs import comparing, planning
@@ -101,6 +101,7 @@ judge.app.command("redteam")(redteam.redteam_command)
 app.add_typer(judge.app, name="judge")
 app.add_typer(loadtest.app, name="loadtest")
 app.command("ask")(ask.ask)
+app.command("grade")(grading.grade_command)
 app.command("gate")(gate.gate_command)
 app.command("up")(services.up)
 app.command("down")(services.down)

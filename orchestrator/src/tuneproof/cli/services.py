@@ -148,3 +148,5 @@ def _show(addresses: dict[str, dict[str, str]]) -> None:
     out.print(table)
     if door := addresses.get("generator", {}).get("openai"):
         out.print(f"OpenAI API: {door}")
+    if door := addresses.get("judge", {}).get("http"):
+        out.print(f"judge by HTTP: {door}")

@@ -19,6 +19,7 @@ PREFERRED_PORTS = {
     "trainer": 47803,
     "judge": 47804,
     "openai": 47880,
+    "judge_http": 47884,
 }
 """A state folder gets these ports if they are free at its first start."""
 
@@ -144,7 +145,7 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
     """Each service's own flags.
 
     Args:
-        ports: by `<service>` and, for the OpenAI door, `openai`.
+        ports: by `<service>`; for the OpenAI door `openai`, for the judge's by HTTP `judge_http`.
     """
     state = options.state
     openai = f"127.0.0.1:{ports['openai']}"
@@ -156,6 +157,7 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
     artifacts = ["--artifacts", str(options.artifacts)]
     judge = ["--endpoint-url", options.judge_url or f"http://{openai}/v1"]
     judge += ["--endpoint-model", options.judge_model or options.base(options.judging).served_name]
+    judge += ["--http-bind", f"127.0.0.1:{ports['judge_http']}"]
     if options.rubrics:
         judge += ["--rubrics", str(options.rubrics)]
     return {

@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.1
 _PORT_SECONDS = 5.0
 _LOG_LINES = 15
 _PORTS_FILE = "ports.json"
-_PORTS_OF = {"generator": ("generator", "openai")}
+_PORTS_OF = {"generator": ("generator", "openai"), "judge": ("judge", "judge_http")}
 
 Progress = Callable[[str, str], None]
 """Receives a service's name and what it does: `starting`, `ready`, `running already`."""

@@ -12,7 +12,7 @@ from tuneproof.redteam.attacks import ATTACKS, Aim, Attack, Texts
 from tuneproof.redteam.items import Item
 from tuneproof.results import Grade
 from tuneproof.rubrics import Rubric
-from tuneproof.sdk import GradeInput, JudgeClient
+from tuneproof.sdk import BATCH_PENDING, GradeInput, JudgeClient
 from tuneproof.servicekit.errors import TuneproofError
 
 RIGHT, WRONG = "right", "wrong"
@@ -106,12 +106,17 @@ async def attack_judge(
     chosen = [one for one in attacks if one.place in read]
     asked = dict(_inputs(rubric, items, chosen, repeats, seed))
     grades: dict[str, Grade] = {}
-
+    pending: TuneproofError | None = None
     async for key, outcome in judge.grade_many(asked):
-        if isinstance(outcome, TuneproofError):
+        if not isinstance(outcome, TuneproofError):
+            grades[key] = outcome
+            tell()
+            continue
+        if outcome.reason != BATCH_PENDING:
             raise outcome
-        grades[key] = outcome
-        tell()
+        pending = outcome
+    if pending is not None:
+        raise pending
     scores = {key: grade.criteria[rubric.criterion].mean for key, grade in grades.items()}
     unit = (rubric.high - rubric.low) / 4
     right, wrong = (_mean(scores, kind, len(items)) for kind in (RIGHT, WRONG))

@@ -19,6 +19,7 @@ Biometrics 33:159)."""
 FEW = 0.05
 """Below this share lost repeats are a note, not a caution."""
 
+_SAMPLING = frozenset({"temperature", "top_p", "seed"})
 _OPEN = frozenset({Verdict.UNDECIDED, Verdict.UNSCORED})
 
 
@@ -53,6 +54,12 @@ def warnings(results: StudyResults, comparisons: Comparisons) -> tuple[Caveat, .
     share, text = _lost_repeats(results)
     if 0.0 < share < FEW:
         notes.append(text)
+    refused = {name for one in judged_grades(results) for name in one.refused_parameters}
+    if left_out := ", ".join(sorted(refused & _SAMPLING)):
+        notes.append(
+            f"The judge's endpoint refuses {left_out}, and was asked without: it samples as it "
+            "likes."
+        )
     if results.judge_model and not results.judge_checks:
         notes.append("The judge was not tested on answers with known scores.")
     found = findings(results, comparisons)

@@ -16,6 +16,7 @@ _LABELS = {
     "exact_match": "Exact match",
     "token_f1": "Token F1",
     "rouge_l": "ROUGE-L",
+    "bert_score": "BERTScore",
     ANSWER_WORDS.name: "Words in the answer",
 }
 

@@ -26,6 +26,7 @@ from tuneproof.results.study import (
     TaskScore,
     Training,
 )
+from tuneproof.results.usage import Usage
 
 __all__ = [
     "ANSWER_WORDS",
@@ -55,5 +56,6 @@ __all__ = [
     "StudyResults",
     "TaskScore",
     "Training",
+    "Usage",
     "pair_digest",
 ]

@@ -37,8 +37,11 @@ class Measure:
         return f"{self.unit}, {self.low:g} to {self.high:g}"
 
 
-LEXICAL = tuple(Measure(name, 0.0, 1.0, "share") for name in ("exact_match", "token_f1", "rouge_l"))
-"""Word overlap with the references, which needs no judge."""
+LEXICAL = (
+    *(Measure(name, 0.0, 1.0, "share") for name in ("exact_match", "token_f1", "rouge_l")),
+    *(Measure(name, -1.0, 1.0, "cosine") for name in ("embedding_similarity", "bert_score")),
+)
+"""Likeness to the references, which needs no judge: by words, and by models where there are any."""
 
 ANSWER_WORDS = Measure("answer_words", 0.0, None, "words", 1)
 """Length of the answer: runs of characters between blanks. Longer is neither better nor worse."""

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from tuneproof.results.labels import Rating
 from tuneproof.results.measure import Measure
 from tuneproof.results.preferences import Preference
+from tuneproof.results.usage import Usage
 
 StratumName = Literal["retrieved", "missed", "unanswerable", "unknown"]
 STRATA: tuple[StratumName, ...] = get_args(StratumName)
@@ -46,6 +47,8 @@ class CriterionGrade:
     """All that were asked for, the lost ones included."""
     mode: str = "sampled"
     """`sampled` or `weighted`."""
+    refused_parameters: tuple[str, ...] = ()
+    """Those that the judge's endpoint refuses, and was asked without, as `temperature`."""
 
     @property
     def lost_repeats(self) -> int:
@@ -60,8 +63,10 @@ class Grade:
     criteria: Mapping[str, CriterionGrade]
     """By criterion; empty when no judge model was asked."""
     lexical: Mapping[str, float]
-    """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1."""
+    """`exact_match`, `token_f1`, `rouge_l`, each 0 to 1; and where the judge has a model for it,
+    `embedding_similarity`, `bert_score`, each -1 to 1."""
     judge_model: str
+    usage: Usage = field(default=Usage(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

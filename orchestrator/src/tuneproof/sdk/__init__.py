@@ -12,7 +12,7 @@ the caller can ask again for what is missing.
 from tuneproof.adapters.hyperparameters import Hyperparameters
 from tuneproof.sdk.endpoints import SERVICES, Endpoints
 from tuneproof.sdk.generator import GeneratorClient
-from tuneproof.sdk.judge import JudgeClient
+from tuneproof.sdk.judge import BATCH_PENDING, JudgeClient
 from tuneproof.sdk.planning import RunPlan
 from tuneproof.sdk.pools import AdapterInfo, AliasInfo, PoolInfo, ReplicaInfo, Transition
 from tuneproof.sdk.retriever import RetrieverClient
@@ -39,6 +39,7 @@ from tuneproof.sdk.values import (
 )
 
 __all__ = [
+    "BATCH_PENDING",
     "SERVICES",
     "AdapterInfo",
     "AliasInfo",

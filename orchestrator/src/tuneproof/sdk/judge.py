@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from tuneproof.judge.v1 import judge_pb2 as pb
 from tuneproof.judge.v1.judge_pb2_grpc import JudgeServiceStub
-from tuneproof.results import CriterionGrade, Grade, Repeat
+from tuneproof.results import CriterionGrade, Grade, Repeat, Usage
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk.client import Client
 from tuneproof.sdk.streams import Inputs
@@ -22,6 +22,10 @@ from tuneproof.sdk.values import (
 )
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError, WrongState
 from tuneproof.servicekit.messages import message_of, value_from, values_of, word_of
+
+BATCH_PENDING = "BATCH_PENDING"
+"""The reason of a grade whose requests wait for a batch of the judge's endpoint, within a day: all
+else that there is to ask may be asked meanwhile, and the same again later."""
 
 
 class JudgeClient(Client):
@@ -120,7 +124,7 @@ def _grade(message: pb.Grade) -> Grade:
         repeats = tuple(_repeat(repeat) for repeat in entry.repeats)
         criteria[entry.criterion] = value_from(CriterionGrade, entry, repeats=repeats)
     words = values_of(message.lexical) if message.HasField("lexical") else {}
-    return Grade(criteria, words, message.judge_model)
+    return Grade(criteria, words, message.judge_model, value_from(Usage, message.usage))
 
 
 def _repeat(message: pb.Repeat) -> Repeat:
@@ -147,13 +151,10 @@ def _comparison(message: pb.Comparison) -> PairComparison:
 
 
 def _pair_repeat(message: pb.PairRepeat) -> PairRepeat:
-    orders = {"in_order": message.in_order, "reversed": message.reversed}
-    return PairRepeat(
-        **{
-            name: word_of(pb.Choice, order.choice) if order.choice else ""
-            for name, order in orders.items()
-        }
-    )
+    orders = message.in_order, message.reversed
+    first, second = (word_of(pb.Choice, one.choice) if one.choice else "" for one in orders)
+    failed = [one.failure.kind for one in orders if one.HasField("failure")]
+    return PairRepeat(first, second, tuple(word_of(pb.FailureKind, kind) for kind in failed))
 
 
 def _rubric(message: pb.Rubric) -> Rubric:

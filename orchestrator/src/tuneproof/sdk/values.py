@@ -218,6 +218,8 @@ class PairRepeat:
     """Where the first answer was shown first."""
     reversed: str
     """Where the second one was."""
+    failures: tuple[str, ...] = ()
+    """Kinds of failure (`no_form`, `timeout` …) of the orders that failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -362,8 +362,10 @@ def _judge_words(chain: Chain) -> str:
         return "none: lexical scores only"
     name = chain.identities.judge_name
     mode = "" if judge.mode == "sampled" else f"{judge.mode}, "
+    mode += "all criteria in one form, " if judge.joint else ""
+    fewer = f" ({judge.settled_after} where these agree)" if judge.settled_after else ""
     return (
-        f"{name}, {mode}{judge.repeats} repeats at temperature {judge.temperature:g}, seed"
+        f"{name}, {mode}{judge.repeats} repeats{fewer} at temperature {judge.temperature:g}, seed"
         f" {judge.seed}"
     )
 

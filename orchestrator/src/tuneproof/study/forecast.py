@@ -58,7 +58,8 @@ def forecast(plan: Plan, rates: Rates, tokenizer: Tokenizer | None, primary: int
     given = sum(cell.arm.imported is not None for cell in plan.cells)
     graded = len(plan.cells) * len(plan.test)
     answers = graded - given * len(plan.test)
-    grades = graded * len(judge.rubrics) * judge.repeats if judge else 0
+    forms = 0 if judge is None else 1 if judge.joint else len(judge.rubrics)
+    grades = graded * forms * judge.repeats if judge else 0
     counts = {
         "documents": len(plan.dataset.documents),
         "tuning questions": len(plan.tuning),

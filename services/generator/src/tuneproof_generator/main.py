@@ -18,17 +18,16 @@ import uvloop
 from tuneproof.adapters import ObjectStore, Registry, identify_base
 from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
+from tuneproof.servicekit.http_server import listen, url_of
 from tuneproof.servicekit.hub import resolve_model
 from tuneproof.servicekit.locks import locked
 from tuneproof.servicekit.server import Guard, Service, run
-from tuneproof.servicekit.settings import split_address
 from tuneproof_generator.adapters.admission import inspector
 from tuneproof_generator.adapters.loading import Loader
 from tuneproof_generator.adapters.traffic import Traffic
 from tuneproof_generator.clock import now
 from tuneproof_generator.doors.adapter_servicer import AdapterServicer
 from tuneproof_generator.doors.generator_servicer import GeneratorServicer, PoolDescription
-from tuneproof_generator.doors.http_server import listen, url_of
 from tuneproof_generator.engine.environment import environment
 from tuneproof_generator.engine.protocol import Engine
 from tuneproof_generator.engine.residency import ResidencyProbe
@@ -83,7 +82,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
         cache = settings.cache_dir.expanduser().absolute()
         held.enter_context(_alone_in(cache))
         held.enter_context(scratch_folder(cache))
-        door = held.enter_context(contextlib.closing(listen(split_address(settings.openai_bind))))
+        door = held.enter_context(contextlib.closing(listen(settings.openai_bind, "openai_bind")))
         engine = await held.enter_async_context(
             engine_module.start_engine(_options(settings, folder))
         )
@@ -111,7 +110,7 @@ async def build(settings: GeneratorSettings) -> AsyncIterator[Service]:
             identity=identify_base(folder),
             engine=engine.facts,
             start_time=started,
-            openai_url=url_of(door, secure=guard.tls is not None),
+            openai_url=f"{url_of(door, secure=guard.tls is not None)}/v1",
             live_replicas=replicas.live,
         )
         yield _service(engine, pool, traffic, description, settings.max_num_seqs)

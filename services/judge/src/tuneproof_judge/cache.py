@@ -29,7 +29,7 @@ from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.grade import Usage
 from tuneproof_judge.replies import Completion, Token
 
-_BUSY_SECONDS = 30.0
+BUSY_SECONDS = 30.0
 _WHOLE = frozenset({"stop", "length"})
 """A completion that ended otherwise may end well the next time."""
 _FORMAT = 1
@@ -50,7 +50,7 @@ class Cache:
         self._lock = Lock()
         try:
             self._database = sqlite3.connect(
-                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._database.execute("PRAGMA journal_mode = WAL")
             # A crash of the machine may lose the last completions, never the file.
@@ -125,36 +125,24 @@ class CachedEndpoint:
         form: Mapping[str, Any] | None = None,
     ) -> Completion:
         """As the endpoint's; from the cache it takes no tokens and no request."""
-        asked = {
-            "format": _FORMAT,
-            "url": self.url,
-            "model": self.model,
+        asked: dict[str, Any] = {
             "prompt": prompt,
             "seed": seed,
             "temperature": temperature,
             "max_tokens": max_tokens,
             "probabilities": probabilities,
             "begun": begun,
-            **({"form": form} if form else {}),
+            "form": form,
         }
-        key = sha256_of_json(asked)
+        key = key_of(self, asked)
         kept = await self._try(self._cache.get, key)
         if kept is not None:
-            return _completion(kept)
-        made = await self._endpoint.complete(
-            prompt,
-            seed=seed,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            deadline=deadline,
-            probabilities=probabilities,
-            begun=begun,
-            form=form,
-        )
-        if made.refusal or made.finish_reason not in _WHOLE:
+            return completion_of(kept)
+        made = await self._endpoint.complete(**asked, deadline=deadline)
+        if not is_whole(made):
             return made
-        now = await self._try(self._cache.keep, key, _text(made))
-        return made if now is None else replace(_completion(now), usage=made.usage)
+        now = await self._try(self._cache.keep, key, text_of(made))
+        return made if now is None else replace(completion_of(now), usage=made.usage)
 
     @staticmethod
     async def _try(work: Callable[..., str | None], *given: str) -> str | None:
@@ -166,7 +154,24 @@ class CachedEndpoint:
             return None
 
 
-def _text(completion: Completion) -> str:
+def key_of(endpoint: ChatEndpoint, asked: Mapping[str, Any]) -> str:
+    """Of a completion.
+
+    Args:
+        asked: the arguments of `ChatEndpoint.complete` but its deadline.
+    """
+    given = {name: value for name, value in asked.items() if name != "form" or value}
+    where = {"format": _FORMAT, "url": endpoint.url, "model": endpoint.model}
+    return sha256_of_json({**where, **given})
+
+
+def is_whole(completion: Completion) -> bool:
+    """Whether a completion is kept."""
+    return not completion.refusal and completion.finish_reason in _WHOLE
+
+
+def text_of(completion: Completion) -> str:
+    """A whole completion as the cache keeps it, without its usage."""
     tokens = [
         [
             token.content.hex(),
@@ -179,16 +184,25 @@ def _text(completion: Completion) -> str:
         "finish_reason": completion.finish_reason,
         "prompt_tokens": completion.prompt_tokens,
         "tokens": tokens,
+        "refused": sorted(completion.refused),
     }
     return json.dumps(values, ensure_ascii=True)
 
 
-def _completion(content: str) -> Completion:
+def completion_of(content: str) -> Completion:
+    """What `text_of` wrote."""
     values = json.loads(content)
     tokens = tuple(
         Token(bytes.fromhex(text), {bytes.fromhex(each): share for each, share in others.items()})
         for text, others in values["tokens"]
     )
+    refused = frozenset(values.get("refused", ()))
     return Completion(
-        values["text"], values["finish_reason"], "", Usage(), values["prompt_tokens"], tokens
+        values["text"],
+        values["finish_reason"],
+        "",
+        Usage(),
+        values["prompt_tokens"],
+        tokens,
+        refused,
     )

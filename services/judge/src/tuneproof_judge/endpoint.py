@@ -145,6 +145,16 @@ class OpenAIEndpoint:
     def structured(self) -> bool:
         return self._limits.structured
 
+    @property
+    def client(self) -> openai.AsyncOpenAI:
+        """For what is no single completion, as a batch; it repeats nothing by itself."""
+        return self._client
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the endpoint takes, as far as it is known."""
+        return self._dialect
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
@@ -162,10 +172,15 @@ class OpenAIEndpoint:
         form: Mapping[str, Any] | None = None,
     ) -> Completion:
         requests = 0
-        asked = _body(prompt, seed, temperature, max_tokens)
-        asked |= _by_schema(form) if form else {}
-        asked |= {"logprobs": True, "top_logprobs": _ALTERNATIVES} if probabilities else {}
-        asked |= _going_on(prompt, begun) if begun else {}
+        asked = parameters(
+            prompt,
+            seed=seed,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            probabilities=probabilities,
+            begun=begun,
+            form=form,
+        )
 
         async def attempt() -> Completion:
             nonlocal requests
@@ -187,7 +202,10 @@ class OpenAIEndpoint:
         except CallFailed as failed:
             failed.requests = requests
             raise
-        return replace(completion, usage=replace(completion.usage, requests=requests))
+        refused = self._dialect.refused & asked.keys()
+        return replace(
+            completion, usage=replace(completion.usage, requests=requests), refused=refused
+        )
 
     async def check_ready(self) -> None:
         """Asks the endpoint for GET /models until it has answered once, every few seconds.
@@ -277,8 +295,18 @@ class OpenAIEndpoint:
                 yield slot
 
 
-def _body(prompt: str, seed: int, temperature: float, max_tokens: int) -> dict[str, Any]:
-    return {
+def parameters(
+    prompt: str,
+    *,
+    seed: int,
+    temperature: float,
+    max_tokens: int,
+    probabilities: bool = False,
+    begun: str = "",
+    form: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the openai client is given for a completion, but the model; as `complete`."""
+    asked: dict[str, Any] = {
         "messages": [{"role": "user", "content": prompt}],
         "seed": seed,
         "temperature": temperature,
@@ -286,6 +314,9 @@ def _body(prompt: str, seed: int, temperature: float, max_tokens: int) -> dict[s
         "top_p": 1.0,
         "max_tokens": max_tokens,
     }
+    asked |= _by_schema(form) if form else {}
+    asked |= {"logprobs": True, "top_logprobs": _ALTERNATIVES} if probabilities else {}
+    return asked | (_going_on(prompt, begun) if begun else {})
 
 
 def _going_on(prompt: str, begun: str) -> dict[str, Any]:

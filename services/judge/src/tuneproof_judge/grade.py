@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from itertools import combinations
+from typing import Protocol
 
 
 class FailureKind(StrEnum):
@@ -34,6 +35,11 @@ class Failure:
     kind: FailureKind
     detail: str
     """A sentence for a person; never holds the endpoint's key."""
+
+
+@dataclass(frozen=True)
+class Pending(Failure):
+    """None yet: a batch has not answered. A grade that has one is no grade."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class Repeat:
     """Readings without a score that came before, each with another seed."""
     weights: Weights | None = None
     """In the mode `weighted`, unless it failed."""
+    refused: frozenset[str] = frozenset()
+    """Parameters that the endpoint refuses, and was asked without."""
 
     @property
     def value(self) -> float | None:
@@ -137,6 +145,11 @@ class CriterionGrade:
     def failures(self) -> Mapping[str, int]:
         """All readings without a score, by kind, those that were asked again included."""
         return Counter(one.kind.value for each in self.repeats for one in each.failures)
+
+    @property
+    def refused_parameters(self) -> list[str]:
+        """Of all repeats."""
+        return refused_in(self.repeats)
 
     @property
     def outside(self) -> float | None:
@@ -249,6 +262,11 @@ class JuryGrade:
         return sum(each.lost_repeats for each in self.jurors)
 
     @property
+    def refused_parameters(self) -> list[str]:
+        """Of all jurors."""
+        return refused_in(self.repeats)
+
+    @property
     def failures(self) -> Mapping[str, int]:
         """Of all jurors."""
         counts: Counter[str] = Counter()
@@ -257,13 +275,26 @@ class JuryGrade:
         return counts
 
 
+class _Asked(Protocol):
+    @property
+    def refused(self) -> frozenset[str]: ...
+
+
+def refused_in(readings: Iterable[_Asked]) -> list[str]:
+    """The parameters that were left out of some of them."""
+    return sorted({name for each in readings for name in each.refused})
+
+
 @dataclass(frozen=True)
 class LexicalScores:
-    """Scores by words, each from 0 to 1, the best over the references."""
+    """Scores that need no judge, the best over the references; by words from 0 to 1."""
 
     exact_match: float
     token_f1: float
     rouge_l: float
+    embedding_similarity: float | None = None
+    """-1 to 1, as the next; None unless the judge has such a model, and it takes the texts."""
+    bert_score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ endpoint ever accepted a request:
   asking again later is right.
 - Every other failure costs its repeat, time-outs and HTTP 500 included, because the prompt itself
   may cause them. A lost repeat is counted by its kind and is never a score.
+- While a batch has not answered, `Unavailable` too: no grade stands on a part of its repeats.
 
 A criterion whose lost repeats are more than half is unscored.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from tuneproof.rubrics import Rubric, RubricShelf
@@ -25,7 +27,15 @@ from tuneproof.servicekit.timing import Stages
 from tuneproof_judge import lexical
 from tuneproof_judge.drafting import MAX_TOKENS, Draft, StepsTask, read_steps
 from tuneproof_judge.endpoint import ChatEndpoint
-from tuneproof_judge.grade import CriterionGrade, Failure, Grade, JuryGrade, LexicalScores, Repeat
+from tuneproof_judge.grade import (
+    CriterionGrade,
+    Failure,
+    Grade,
+    JuryGrade,
+    LexicalScores,
+    Pending,
+    Repeat,
+)
 from tuneproof_judge.joint import joint_digest, render_joint
 from tuneproof_judge.metrics import GRADES, REPEATS
 from tuneproof_judge.pairs import (
@@ -39,6 +49,7 @@ from tuneproof_judge.pairs import (
 from tuneproof_judge.prompt import Subject, render
 from tuneproof_judge.reading import Reader
 from tuneproof_judge.replies import CallFailed
+from tuneproof_judge.similarity import Similarity
 from tuneproof_judge.task import CompareTask, GradeTask
 
 T = TypeVar("T")
@@ -52,11 +63,18 @@ class Grader:
     Args:
         endpoints: the judge model, or those of a jury; without any the grader computes lexical
             scores only.
+        similarities: what else is computed beside these.
     """
 
-    def __init__(self, rubrics: RubricShelf, *endpoints: ChatEndpoint) -> None:
+    def __init__(
+        self,
+        rubrics: RubricShelf,
+        *endpoints: ChatEndpoint,
+        similarities: Sequence[Similarity] = (),
+    ) -> None:
         self._rubrics = rubrics
         self._endpoints = endpoints
+        self._similarities = similarities
 
     @property
     def model(self) -> str:
@@ -82,7 +100,7 @@ class Grader:
             self._need_endpoint()
         stages = Stages("judge")
         with stages.measure("lexical"):
-            words = await _words(task.subject)
+            words = await _words(task.subject, self._similarities)
         if not rubrics:
             return Grade((), words, "", stages.seconds)
         with stages.measure("judge"):
@@ -150,6 +168,8 @@ class Grader:
                 deadline=deadline,
             )
         except CallFailed as failed:
+            if isinstance(failed.failure, Pending):
+                raise _pending(endpoint, [failed.failure], 1) from None
             raise Unavailable(f"no steps: {failed.failure.detail}") from None
         return Draft(read_steps(completion.text), endpoint.model, completion.usage)
 
@@ -237,15 +257,19 @@ async def _settling(
     settled = all(
         each == outcomes[0] and all(isinstance(one, int) for one in each) for each in outcomes
     )
-    if settled:
+    pending = any(isinstance(one, Pending) for each in outcomes for one in each)
+    if settled or pending:
         return found
     return [*found, *await _all(ask(index) for index in range(first, count))]
 
 
-async def _words(subject: Subject) -> LexicalScores | None:
+async def _words(subject: Subject, similarities: Sequence[Similarity]) -> LexicalScores | None:
+    given = subject.answer, subject.references
     if not subject.references:
         return None
-    return await asyncio.to_thread(lexical.score, subject.answer, subject.references)
+    found = await asyncio.to_thread(lexical.score, *given)
+    more: dict[str, Any] = {each.name: await each.score(*given) for each in similarities}
+    return replace(found, **more)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -269,6 +293,8 @@ def _count(grades: Sequence[CriterionGrade]) -> None:
 
 
 def _raise_if_down(endpoint: ChatEndpoint, asked: Sequence[Repeat | PairReading]) -> None:
+    if pending := [one.outcome for one in asked if isinstance(one.outcome, Pending)]:
+        raise _pending(endpoint, pending, len(asked))
     if not all(each.outage for each in asked):
         return
     last = asked[-1].outcome
@@ -278,4 +304,13 @@ def _raise_if_down(endpoint: ChatEndpoint, asked: Sequence[Repeat | PairReading]
         f" retries ({detail}); see that it is up and that --endpoint-url is right",
         retry_after=_RETRY_SECONDS,
         reason="ENDPOINT_DOWN",
+    )
+
+
+def _pending(endpoint: ChatEndpoint, pending: Sequence[Pending], asked: int) -> Unavailable:
+    detail = f" ({pending[0].detail})" if pending[0].detail else ""
+    return Unavailable(
+        f"{len(pending)} of {asked} requests wait for a batch of {endpoint.url}{detail};"
+        " ask again later",
+        reason="BATCH_PENDING",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -11,20 +11,33 @@ import structlog
 
 from tuneproof.judge.v1 import judge_pb2, judge_pb2_grpc
 from tuneproof.rubrics import RubricShelf
+from tuneproof.servicekit.http_door import HttpDoor, Route
 from tuneproof.servicekit.reloading import Reloaded, read_secret
 from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.tls import ClientTls
+from tuneproof_judge.batch.running import batched
 from tuneproof_judge.cache import Cache, CachedEndpoint
-from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
+from tuneproof_judge.endpoint import ChatEndpoint, EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.jury import load_jury
 from tuneproof_judge.prices import load_prices
 from tuneproof_judge.servicer import JudgeServicer
 from tuneproof_judge.settings import JudgeSettings
+from tuneproof_judge.similarity import BertScore, EmbeddingSimilarity, Similarity
 
 DESCRIPTOR = judge_pb2.DESCRIPTOR.services_by_name["JudgeService"]
+_ROUTES = (
+    Route("POST", "/v1/grade", "Grade", "Grade one answer by each of the named rubrics."),
+    Route("POST", "/v1/grade/batch", "GradeBatch", "Grade many, each under an id of yours."),
+    Route("POST", "/v1/compare", "Compare", "Say which of two answers is better."),
+    Route("POST", "/v1/compare/batch", "CompareBatch", "Compare many pairs."),
+    Route("POST", "/v1/steps", "DraftSteps", "Have the judge model write evaluation steps."),
+    Route("GET", "/v1/rubrics", "ListRubrics", "List the rubrics, in pages."),
+    Route("GET", "/v1/rubrics/{id}", "GetRubric", "Get one rubric, as accuracy@1."),
+)
 _EXAMPLES = (
     "example: tuneproof-judge --bind 127.0.0.1:50054"
+    " --http-bind 127.0.0.1:8080"
     " --endpoint-url http://127.0.0.1:8000/v1 --endpoint-model my-judge"
 )
 
@@ -43,28 +56,69 @@ async def build(settings: JudgeSettings) -> AsyncIterator[Service]:
         endpoint=", ".join(each.url for each in endpoints),
     )
     cache = Cache(settings.cache) if settings.cache else None
-    asked = [CachedEndpoint(each, cache) for each in endpoints] if cache else endpoints
-    servicer = JudgeServicer(
-        Grader(rubrics, *asked),
-        rubrics,
-        batch_concurrency=settings.concurrency,
-        prices=prices,
-    )
-
-    def register(server: grpc.aio.Server) -> None:
-        judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
 
     async def check_ready() -> None:
         for endpoint in endpoints:
             await endpoint.check_ready()
 
-    try:
-        yield Service(register=register, descriptors=[DESCRIPTOR], check_ready=check_ready)
-    finally:
-        for endpoint in endpoints:
-            await endpoint.close()
+    async with AsyncExitStack() as stack:
         if cache is not None:
-            cache.close()
+            stack.callback(cache.close)
+        asked: list[ChatEndpoint] = []
+        for endpoint in endpoints:
+            stack.push_async_callback(endpoint.close)
+            asked.append(await _kept(stack, endpoint, cache, settings))
+        servicer = JudgeServicer(
+            Grader(rubrics, *asked, similarities=_similarities(stack, settings)),
+            rubrics,
+            batch_concurrency=settings.concurrency,
+            prices=prices,
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            judge_pb2_grpc.add_JudgeServiceServicer_to_server(servicer, server)
+
+        yield Service(
+            register=register,
+            descriptors=[DESCRIPTOR],
+            check_ready=check_ready,
+            http=HttpDoor(settings.http_bind, DESCRIPTOR, servicer, _ROUTES, "tuneproof judge"),
+        )
+
+
+def _similarities(stack: AsyncExitStack, settings: JudgeSettings) -> list[Similarity]:
+    found: list[Similarity] = []
+    if settings.similarity_url:
+        embeddings = EmbeddingSimilarity(
+            settings.similarity_url,
+            settings.similarity_model,
+            _key_of(settings.similarity_key_file),
+            settings.request_timeout,
+        )
+        stack.push_async_callback(embeddings.close)
+        found.append(embeddings)
+    if settings.bertscore is not None and settings.bertscore_layer is not None:
+        found.append(BertScore(settings.bertscore, settings.bertscore_layer))
+    return found
+
+
+async def _kept(
+    stack: AsyncExitStack, endpoint: OpenAIEndpoint, cache: Cache | None, settings: JudgeSettings
+) -> ChatEndpoint:
+    """The endpoint, with what the settings put before it."""
+    if cache is None or settings.cache is None:
+        return endpoint
+    if not settings.batch:
+        return CachedEndpoint(endpoint, cache)
+    return await stack.enter_async_context(
+        batched(
+            endpoint,
+            cache,
+            settings.cache,
+            poll=settings.batch_poll,
+            attempts=settings.max_attempts,
+        )
+    )
 
 
 def endpoints_of(settings: JudgeSettings) -> list[OpenAIEndpoint]:

@@ -24,6 +24,11 @@ TOKENS = Counter(
     "Tokens that the endpoint counted: prompt (cached ones included), cached, completion.",
     ["kind"],
 )
+BATCHED = Gauge(
+    "tuneproof_judge_batched_requests",
+    "Requests that wait for a batch, or are in one, by state: waiting, sent.",
+    ["model", "state"],
+)
 IN_FLIGHT = Gauge("tuneproof_judge_endpoint_in_flight", "HTTP requests under way.")
 ALLOWED = Gauge(
     "tuneproof_judge_endpoint_allowed",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tuneproof.rubrics import Rubric
 from tuneproof.servicekit.digests import sha256_of_json
-from tuneproof_judge.grade import Failure, FailureKind, Usage
+from tuneproof_judge.grade import Failure, FailureKind, Usage, refused_in
 from tuneproof_judge.prompt import Subject, fence_of, filled, own_words, read_parts, shown
 
 FIRST, SECOND, TIE = "first", "second", "tie"
@@ -68,6 +68,7 @@ class PairReading:
     usage: Usage = field(default_factory=Usage)
     outage: bool = False
     earlier: tuple[Failure, ...] = ()
+    refused: frozenset[str] = frozenset()
 
     @property
     def choice(self) -> str | None:
@@ -153,6 +154,11 @@ class PairGrade:
     def readings(self) -> list[PairReading]:
         """Of all repeats."""
         return [one for each in self.repeats for one in (each.in_order, each.reversed)]
+
+    @property
+    def refused_parameters(self) -> list[str]:
+        """Those that the endpoint refuses, and was asked without."""
+        return refused_in(self.readings)
 
     @property
     def failures(self) -> Mapping[str, int]:

@@ -35,6 +35,7 @@ class _Joint:
     usage: Usage = field(default_factory=Usage)
     outage: bool = False
     earlier: tuple[Failure, ...] = ()
+    refused: frozenset[str] = frozenset()
 
     @property
     def outcome(self) -> int | Failure:
@@ -81,7 +82,9 @@ class Reader:
                 return _Joint(seed, outcomes, usage=usage, outage=failed.outage)
             problem = problem_of(completion, limit)
             outcomes = [problem] * len(rubrics) if problem else read_joint(completion.text, rubrics)
-            return _Joint(seed, outcomes, completion.text, completion.usage)
+            return _Joint(
+                seed, outcomes, completion.text, completion.usage, refused=completion.refused
+            )
 
         digest = joint_digest(rubrics[0], rubrics)
         found = await self._again(digest, index, read)
@@ -94,6 +97,7 @@ class Reader:
                 found.usage if number == 0 else Usage(),
                 found.outage,
                 found.earlier,
+                refused=found.refused,
             )
             for number, outcome in enumerate(found.outcomes)
         ]
@@ -112,7 +116,9 @@ class Reader:
             outcome = problem_of(completion, rubric.max_tokens) or read_choice(
                 completion.text, reversed_order=reversed_order
             )
-            return PairReading(seed, outcome, completion.text, completion.usage)
+            return PairReading(
+                seed, outcome, completion.text, completion.usage, refused=completion.refused
+            )
 
         order = "reversed" if reversed_order else "in order"
         return await self._again(f"{digest_of(rubric)}\n{order}", index, read)
@@ -180,7 +186,9 @@ class Reader:
         if isinstance(weights, Failure):
             outcome, weights = weights, None
         score = outcome if isinstance(outcome, Failure) else outcome.score
-        return Repeat(index, seed, score, completion.text, usage, weights=weights)
+        return Repeat(
+            index, seed, score, completion.text, usage, weights=weights, refused=completion.refused
+        )
 
 
 def problem_of(completion: Completion, max_tokens: int) -> Failure | None:

@@ -49,6 +49,8 @@ class Completion:
     """How long the prompt was, also where a cache spared it."""
     tokens: tuple[Token, ...] = ()
     """Empty unless probabilities were asked for, and given."""
+    refused: frozenset[str] = frozenset()
+    """Parameters that the endpoint refuses, and was asked without."""
 
 
 class CallFailed(Exception):
@@ -62,9 +64,10 @@ class CallFailed(Exception):
         passing: bool = True,
         outage: bool = False,
         retry_after: float | None = None,
+        failure: Failure | None = None,
     ) -> None:
         super().__init__(detail)
-        self.failure = Failure(kind, detail)
+        self.failure = failure or Failure(kind, detail)
         self.passing = passing
         """Whether another attempt may help."""
         self.outage = outage

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tuneproof.servicekit.http import is_http
-from tuneproof.servicekit.settings import ServiceSettings, settings_config
+from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
 
 
 class JudgeSettings(ServiceSettings):
@@ -15,6 +15,11 @@ class JudgeSettings(ServiceSettings):
 
     model_config = settings_config("judge")
 
+    http_bind: str = Field(
+        "127.0.0.1:0",
+        description="host:port of the same calls by HTTP and JSON; port 0 takes a free one. It"
+        " takes the same tokens and certificates as gRPC.",
+    )
     endpoint_url: str = Field(
         "",
         description="Base URL of an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1."
@@ -53,9 +58,35 @@ class JudgeSettings(ServiceSettings):
         description="SQLite file that keeps completions, so that nothing is paid for twice;"
         " several judges of one machine may share it.",
     )
+    batch: bool = Field(
+        False,
+        description="Asks by the endpoint's batch API (/files and /batches), which costs less and"
+        " takes up to a day: what has not come yet is UNAVAILABLE, and there when the same is asked"
+        " again. Needs a cache.",
+    )
+    batch_poll: float = Field(
+        30.0, gt=0, description="Seconds between two looks at the queue and at the batches."
+    )
     prices: Path | None = Field(
         None,
         description="File with the prices of tokens by model; replies then tell what they cost.",
+    )
+    similarity_url: str = Field(
+        "",
+        description="Base URL of a server of embeddings that speaks OpenAI's protocol, as Text"
+        " Embeddings Inference does; lexical scores then hold the cosine of answer and reference.",
+    )
+    similarity_model: str = Field("", description="The embedding model's name at that server.")
+    similarity_key_file: Path | None = Field(
+        None, description="File with that server's key; read again when it changes."
+    )
+    bertscore: Path | None = Field(
+        None,
+        description="Folder of an encoder in the format of transformers; lexical scores then hold"
+        " BERTScore by it. Needs tuneproof-judge[bertscore].",
+    )
+    bertscore_layer: int | None = Field(
+        None, ge=1, description="Its layer whose hidden states are compared; goes with it."
     )
     structured: bool = Field(
         False,
@@ -80,7 +111,18 @@ class JudgeSettings(ServiceSettings):
         5, ge=1, le=20, description="Requests for one repeat before it counts as failed."
     )
 
-    @field_validator("endpoint_url")
+    @field_validator("http_bind")
+    @classmethod
+    def _is_http_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _http_only_with_authentication(self) -> JudgeSettings:
+        self.require_authentication("http_bind", self.http_bind)
+        return self
+
+    @field_validator("endpoint_url", "similarity_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
         if value and not is_http(value):
@@ -93,6 +135,23 @@ class JudgeSettings(ServiceSettings):
             raise ValueError("api_key and api_key_file are both set: leave one out")
         if self.endpoint_tls_dir and not self.endpoint_url.startswith("https://"):
             raise ValueError("endpoint_tls_dir is set, but endpoint_url does not begin with https")
+        return self
+
+    @model_validator(mode="after")
+    def _similarities_are_whole(self) -> JudgeSettings:
+        pairs = ("similarity_url", "similarity_model"), ("bertscore", "bertscore_layer")
+        for names in pairs:
+            missing = [name for name in names if not getattr(self, name)]
+            if len(missing) == 1:
+                raise ValueError(f"{' and '.join(names)} go together, and {missing[0]} is not set")
+        if self.similarity_key_file and not self.similarity_url:
+            raise ValueError("similarity_key_file is set, but similarity_url is not")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_need_a_cache(self) -> JudgeSettings:
+        if self.batch and not self.cache:
+            raise ValueError("batch is set, but cache is not: name the file that keeps what comes")
         return self
 
     @model_validator(mode="after")

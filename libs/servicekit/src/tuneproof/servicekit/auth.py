@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,9 +138,9 @@ def role_needed(method: descriptor.MethodDescriptor) -> str:
     return "use" if harmless else "manage"
 
 
-def authorization_of(context: grpc.aio.ServicerContext) -> str:  # type: ignore[type-arg]
-    """The call's `authorization` header, or an empty text."""
-    for key, value in context.invocation_metadata() or ():
+def authorization_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """The `authorization` header of a call, or an empty text."""
+    for key, value in metadata:
         if key == "authorization" and isinstance(value, str):
             return value
     return ""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +21,7 @@ import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter, Gauge, Histogram
 
 from tuneproof.servicekit import tracing
@@ -55,6 +62,14 @@ class Limits:
     """Watch streams, counted apart: they live long and work little."""
 
 
+class CallFailed(Exception):
+    """What a door tells the caller, in its own way."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Surrounds the calls of the given services; reflection and health pass unchanged."""
 
@@ -74,6 +89,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             for service in services
             for method in service.methods
         }
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether calls need a token."""
+        return self._authenticator is not None
 
     def end_watchers(self) -> None:
         """Ends the watch streams, which would outlast any drain, and refuses new ones."""
@@ -129,20 +149,34 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _call(self, method: MethodDescriptor, context: Context) -> AsyncIterator[None]:
+        try:
+            async with self.around(method, context.invocation_metadata() or ()):
+                yield
+        except CallFailed as failed:
+            await abort(context, failed.status)
+
+    @asynccontextmanager
+    async def around(
+        self, method: MethodDescriptor, metadata: Iterable[tuple[str, str | bytes]]
+    ) -> AsyncIterator[None]:
+        """Surrounds one call, by whichever door it comes.
+
+        Args:
+            metadata: the call's headers, their names in lower case.
+
+        Raises:
+            CallFailed: the call is refused or fails.
+        """
         labels = (method.containing_service.full_name, method.name)
         watches = _watches(method)
         start = time.perf_counter()
         code, why = "OK", ""
-        traced = (
-            start_served("/".join(labels), context.invocation_metadata())
-            if tracing.is_on()
-            else None
-        )
+        traced = start_served("/".join(labels), metadata) if tracing.is_on() else None
         IN_FLIGHT.labels(*labels).inc()
         self._running[watches] += 1
         try:
             if self._authenticator is not None:
-                authorization, needs = authorization_of(context), role_needed(method)
+                authorization, needs = authorization_of(metadata), role_needed(method)
                 set_caller(await self._authenticator.check(authorization, needs=needs))
             self._admit(watches)
             yield
@@ -152,12 +186,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             code = "UNKNOWN"
             raise
-        except Exception as error:  # noqa: BLE001 - after every failure the caller gets a status
+        except Exception as error:
             if not isinstance(error, TuneproofError | TimeoutError) or isinstance(error, Internal):
                 _log.exception("call failed", method=method.full_name)
             status = status_of(error)
             code, why = code_pb2.Code.Name(status.code), status.message
-            await abort(context, status)
+            raise CallFailed(status) from error
         finally:
             seconds = time.perf_counter() - start
             self._running[watches] -= 1

@@ -35,13 +35,20 @@ def message_of(kind: type[M], source: object = None, **given: Any) -> M:
             messages gives each message its first two fields.
 
     Raises:
-        InvalidInput: for a word that a field's enum does not have.
+        InvalidInput: for a word that a field's enum does not have, and for half a character.
     """
     message = kind()
     for field in message.DESCRIPTOR.fields:
         value = given[field.name] if field.name in given else getattr(source, field.name, None)
-        if value is not None:
+        if value is None:
+            continue
+        try:
             _put(message, field, value)
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"{field.name} holds half a character (a lone surrogate) at offset {error.start}",
+                field=field.name,
+            ) from None
     return message
 
 
@@ -74,7 +81,7 @@ def values_of(message: Message) -> dict[str, Any]:
         value = getattr(message, field.name)
         if field.is_repeated:
             if value:
-                found[field.name] = dict(value) if _is_map(field) else tuple(value)
+                found[field.name] = dict(value) if is_map(field) else tuple(value)
         elif field.has_presence and not message.HasField(field.name):
             continue
         elif not field.enum_type:
@@ -86,7 +93,7 @@ def values_of(message: Message) -> dict[str, Any]:
 
 def word_of(enum: Any, value: int) -> str:
     """A number of an enum (as `pb.Role`) as a lower-case word; an unknown number stays a number."""
-    return _word(enum.DESCRIPTOR, value)
+    return word_of_enum(enum.DESCRIPTOR, value)
 
 
 def _put(message: Message, field: Any, value: Any) -> None:
@@ -94,7 +101,7 @@ def _put(message: Message, field: Any, value: Any) -> None:
     if field.is_repeated:
         if field.message_type is None:
             place.extend(value)
-        elif _is_map(field):
+        elif is_map(field):
             place.update(value)
         elif isinstance(value, Mapping):
             first, second = field.message_type.fields
@@ -128,7 +135,7 @@ def _as_message(field: Any, value: Any) -> Any:
 def _take(message: Message, field: Any, hint: Any) -> Any:
     value = getattr(message, field.name)
     if field.is_repeated:
-        if _is_map(field):
+        if is_map(field):
             return dict(value)
         kind = get_args(hint)[0]
         return tuple(value_from(kind, each) if field.message_type else each for each in value)
@@ -138,10 +145,13 @@ def _take(message: Message, field: Any, hint: Any) -> Any:
         return None
     if field.message_type is not None:
         return value.ToDatetime(tzinfo=UTC)
-    return value if field.enum_type is None else _word(field.enum_type, value) if value else ""
+    if field.enum_type is not None:
+        value = word_of_enum(field.enum_type, value) if value else ""
+    return value
 
 
-def _is_map(field: Any) -> bool:
+def is_map(field: Any) -> bool:
+    """Whether a field of a descriptor is a map."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
@@ -150,7 +160,8 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _word(enum: Any, number: int) -> str:
+def word_of_enum(enum: Any, number: int) -> str:
+    """A number of an enum's descriptor as `word_of` tells it."""
     prefix = _prefix(enum)
     known = enum.values_by_number.get(number)
     name: str = known.name if known else f"{prefix}_{number}"
@@ -161,22 +172,23 @@ def _known_word(field: Any, number: int) -> str:
     enum = field.enum_type
     if number not in enum.values_by_number:
         raise InvalidInput(
-            f"{field.name} {number} is not known here; known: {', '.join(_words(enum))}",
+            f"{field.name} {number} is not known here; known: {', '.join(words_of_enum(enum))}",
             field=field.name,
         )
-    return _word(enum, number)
+    return word_of_enum(enum, number)
 
 
 def _number_of(enum: Any, word: str) -> int:
-    words, word = _words(enum), word.lower()
+    words, word = words_of_enum(enum), word.lower()
     if word not in words:
         kind = _prefix(enum).lower().replace("_", " ")
         raise InvalidInput(f"{kind} {word!r} is not known; known: {', '.join(words)}")
     return words[word]
 
 
-def _words(enum: Any) -> dict[str, int]:
-    return {_word(enum, value.number): value.number for value in enum.values if value.number}
+def words_of_enum(enum: Any) -> dict[str, int]:
+    """The words of an enum's descriptor with their numbers, all but the unspecified one."""
+    return {word_of_enum(enum, value.number): value.number for value in enum.values if value.number}
 
 
 def _prefix(enum: Any) -> str:

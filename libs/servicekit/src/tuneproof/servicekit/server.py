@@ -23,6 +23,7 @@ from tuneproof.servicekit.auth import Authenticator, TokensFile
 from tuneproof.servicekit.calls import CallInterceptor, Limits
 from tuneproof.servicekit.errors import InvalidInput, TuneproofError
 from tuneproof.servicekit.files import write_atomically
+from tuneproof.servicekit.http_door import HttpDoor, serve_http
 from tuneproof.servicekit.logs import configure_logging
 from tuneproof.servicekit.metrics_page import serve_metrics
 from tuneproof.servicekit.settings import (
@@ -80,6 +81,8 @@ class Service:
     """Returns if calls can be served; else raises `Unavailable` with the reason."""
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """More addresses to announce, by name."""
+    http: HttpDoor | None = None
+    """Calls that are taken by HTTP too."""
 
 
 def run(
@@ -134,12 +137,18 @@ async def _serve(
                 # The objects that exist now live as long as the process: the collector skips them.
                 gc.collect()
                 gc.freeze()
-                async with _grpc_server(settings, service, guard) as target:
+                limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
+                around = CallInterceptor(service.descriptors, guard.authenticator, limits)
+                async with (
+                    _grpc_server(settings, service, guard, around) as target,
+                    _http_server(settings, service, guard, around) as http,
+                ):
                     addresses = {
                         "grpc": target,
                         "health": health_target,
                         "metrics": metrics_url,
                         **service.endpoints,
+                        **http,
                     }
                     _announce(settings, name, addresses)
                     await _follow_readiness(states, service, stop)
@@ -194,10 +203,8 @@ async def _health_server(bind: str) -> AsyncIterator[tuple[health.aio.HealthServ
 
 @asynccontextmanager
 async def _grpc_server(
-    settings: ServiceSettings, service: Service, guard: Guard
+    settings: ServiceSettings, service: Service, guard: Guard, around: CallInterceptor
 ) -> AsyncIterator[str]:
-    limits = Limits(calls=settings.max_calls, watchers=settings.max_watchers)
-    around = CallInterceptor(service.descriptors, guard.authenticator, limits)
     age = ConnectionAge(
         settings.max_connection_age_seconds, settings.max_connection_age_grace_seconds
     )
@@ -209,6 +216,24 @@ async def _grpc_server(
     finally:
         around.end_watchers()
         await server.stop(settings.drain_seconds)
+
+
+@asynccontextmanager
+async def _http_server(
+    settings: ServiceSettings, service: Service, guard: Guard, around: CallInterceptor
+) -> AsyncIterator[Mapping[str, str]]:
+    """The HTTP door's address by its name, if the service has such a door."""
+    if service.http is None:
+        yield {}
+        return
+    async with serve_http(
+        service.http,
+        around,
+        guard.tls,
+        max_bytes=settings.max_message_bytes,
+        drain_seconds=settings.drain_seconds,
+    ) as url:
+        yield {"http": url}
 
 
 @dataclass(frozen=True)

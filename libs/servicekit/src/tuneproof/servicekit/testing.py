@@ -11,6 +11,7 @@ from typing import Any
 
 from tuneproof.servicekit.auth import Authenticator
 from tuneproof.servicekit.calls import CallInterceptor, Limits
+from tuneproof.servicekit.http_door import HttpDoor, serve_http
 from tuneproof.servicekit.server import ConnectionAge, Service, add_port, make_server
 from tuneproof.servicekit.tls import ServerTls
 
@@ -36,6 +37,21 @@ async def serving(
     finally:
         around.end_watchers()
         await server.stop(0.5)
+
+
+@asynccontextmanager
+async def serving_http(
+    door: HttpDoor,
+    *,
+    tokens: Authenticator | None = None,
+    limits: Limits | None = None,
+    tls: ServerTls | None = None,
+    max_bytes: int = _MAX_MESSAGE_BYTES,
+) -> AsyncIterator[str]:
+    """Serves a service's HTTP door; gives its URL."""
+    around = CallInterceptor([door.service], tokens, limits or Limits())
+    async with serve_http(door, around, tls, max_bytes=max_bytes, drain_seconds=1) as url:
+        yield url
 
 
 def certificate_files(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,11 +14,13 @@ from tuneproof.cli.asking import AskedJudge
 from tuneproof.cli.console import err, say
 from tuneproof.cli.options import takes_options
 from tuneproof.cli.progress import progress_on
+from tuneproof.sdk import JudgeClient
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.files import write_atomically
 
 if TYPE_CHECKING:
     from tuneproof.calibration import Asking, Found, LabelledSet
+    from tuneproof.rubrics import Rubric
 
 Mode = Literal["sampled", "weighted", "pairwise"]
 
@@ -53,6 +56,13 @@ def calibrate_command(
     mode: Annotated[
         Mode, typer.Option(help="How the judge scores; pairwise: it compares the set's pairs.")
     ] = "sampled",
+    joint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further rubric, again for several: also score by it, alone and all in one form,"
+            " and show how far the two ways agree."
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, max=100)] = 10,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 1,
@@ -84,6 +94,8 @@ def calibrate_command(
       tuneproof judge calibrate evouna --plan --prompt-price 0.15 --completion-price 0.6
 
       tuneproof judge calibrate evouna --out accuracy.json --plot accuracy.svg
+
+      tuneproof judge calibrate evouna --joint completeness@1 --limit 200
     """
     from tuneproof import calibration  # noqa: PLC0415 - scipy takes long to load
 
@@ -99,8 +111,11 @@ def calibrate_command(
     if compare and not whole.pairs:
         raise InvalidInput(f"{labelled} has no pairs to compare", field="mode")
     asking = calibration.Asking(by, repeats, seed, temperature, "sampled" if compare else mode)
+    if joint and mode != "sampled":
+        raise InvalidInput("--joint goes with --mode sampled only", field="joint")
+    others = [asked.run(partial(JudgeClient.rubric, name=name)) for name in joint or ()]
     if plan:
-        needed = calibration.forecast(whole, asking, compare=compare)
+        needed = calibration.forecast(whole, asking, compare=compare, joint=others)
         price = (
             None
             if prompt_price is None or completion_price is None
@@ -115,7 +130,7 @@ def calibrate_command(
         return
     name = f"{Path(whole.name).stem}-{by.id}-{mode}.jsonl"
     kept = grades or asked.state / "calibrations" / name
-    calibrated = _calibrated(asked, whole, asking, kept, compare=compare)
+    calibrated = _calibrated(asked, whole, asking, kept, compare=compare, joint=others)
     certificate = calibration.certificate_of(
         whole, asking, mode, calibrated.judge_model, calibrated.sources
     )
@@ -125,7 +140,18 @@ def calibrate_command(
         write_atomically(plot_file, calibration.plot(calibrated.sources).encode())
     bias = calibrated.position_bias
     more = "" if bias is None else f"\n\nposition bias {bias:+.3f}"
-    content = {"certificate": certificate.digest, **asdict(certificate), "position_bias": bias}
+    if calibrated.forms:
+        more += f"\n\n{calibration.forms_table(calibrated.forms)}"
+    if calibrated.refused:
+        names = ", ".join(calibrated.refused)
+        more += f"\n\nthe judge's endpoint refuses {names}, and was asked without"
+    content = {
+        "certificate": certificate.digest,
+        **asdict(certificate),
+        "position_bias": bias,
+        "forms": [asdict(one) for one in calibrated.forms],
+        "refused_parameters": calibrated.refused,
+    }
     asked.give(content, calibration.table(whole, calibrated.sources) + more)
     if out_file:
         say(f"{out_file}: {certificate.digest}")
@@ -139,11 +165,18 @@ def _read(name: str, data: Path | None, criterion: str, limit: int | None) -> La
 
 
 def _calibrated(
-    asked: AskedJudge, whole: LabelledSet, asking: Asking, kept: Path, *, compare: bool
+    asked: AskedJudge,
+    whole: LabelledSet,
+    asking: Asking,
+    kept: Path,
+    *,
+    compare: bool,
+    joint: list[Rubric],
 ) -> Found:
     from tuneproof import calibration  # noqa: PLC0415 - see above
 
     total = len(whole.pairs) if compare else len(whole.answers)
+    total *= 2 + len(joint) if joint else 1
     with progress_on(err).stage("grades", total, 0) as stage:
         return asked.run(
             lambda judge: calibration.calibrate(
@@ -152,6 +185,7 @@ def _calibrated(
                 asking,
                 kept,
                 compare=compare,
+                joint=joint,
                 tell=lambda _done, _all: stage.advance(),
             )
         )

@@ -110,6 +110,10 @@ class JudgeSpec(Section):
     0: it is not asked."""
     mode: Literal["sampled", "weighted"] = "sampled"
     """`weighted`: by the probabilities of the scores, where the judge's endpoint tells them."""
+    joint: bool = False
+    """All rubrics in one form, which is another instrument than a form for each."""
+    settled_after: int = Field(default=0, ge=0, le=100)
+    """Once so many first repeats have one score, no more are asked; 0: all are."""
     certificates: tuple[Path, ...] = ()
     """Files of `tuneproof judge calibrate`, relative to the study file; with any, the study does
     not begin unless each rubric has one by this judge with at least `kappa`."""

@@ -20,7 +20,13 @@ from tuneproof.study.design.models import (
     BaseSpec,
 )
 from tuneproof.study.design.plan import sizes_of
-from tuneproof.study.design.spec import LEXICAL_MEASURES, RUBRIC_PATTERN, DataSpec, StudySpec
+from tuneproof.study.design.spec import (
+    LEXICAL_MEASURES,
+    RUBRIC_PATTERN,
+    DataSpec,
+    JudgeSpec,
+    StudySpec,
+)
 
 
 def contradictions(spec: StudySpec) -> list[Mistake]:
@@ -41,6 +47,7 @@ def contradictions(spec: StudySpec) -> list[Mistake]:
         )
     if spec.judge is not None:
         found += repeated(spec.judge.rubrics, ("judge", "rubrics"), "rubric")
+        found += _judge(spec.judge)
     for name in ("judge", "length"):
         if getattr(spec.checks, name) is not None and spec.judge is None:
             found.append((("checks", name), "there is no judge to check: name `judge: {rubrics}`"))
@@ -72,6 +79,21 @@ def _settings(spec: StudySpec) -> Iterator[Mistake]:
                 yield (*at, name), "needs examples to validate on: give validation_share, too"
         if values.skip_modules and values.method == "lora":
             yield (*at, "skip_modules"), "has no use, because method lora quantises nothing"
+
+
+def _judge(judge: JudgeSpec) -> Iterator[Mistake]:
+    if judge.joint:
+        if len(judge.rubrics) < 2:
+            yield ("judge", "joint"), "has no use with one rubric: leave it out"
+        if judge.mode != "sampled":
+            yield ("judge", "joint"), "goes with the mode sampled only"
+        if judge.certificates:
+            what = "certificates are about a form for each rubric: leave out one of the two"
+            yield ("judge", "joint"), what
+    if judge.settled_after == 1:
+        yield ("judge", "settled_after"), "one score always agrees with itself: give 2 or more"
+    elif judge.settled_after >= judge.repeats:
+        yield ("judge", "settled_after"), f"must be below `repeats` ({judge.repeats})"
 
 
 def _costs(spec: StudySpec) -> list[Mistake]:

@@ -28,7 +28,11 @@ def grade_from_json(value: Mapping[str, Any]) -> Grade:
     """The output of a grade."""
     criteria = {
         name: CriterionGrade(
-            **{**score, "repeats": tuple(Repeat(**repeat) for repeat in score["repeats"])}
+            **{
+                **score,
+                "repeats": tuple(Repeat(**repeat) for repeat in score["repeats"]),
+                "refused_parameters": tuple(score.get("refused_parameters", ())),
+            }
         )
         for name, score in value["criteria"].items()
     }

@@ -222,8 +222,11 @@ class Chain:
         if judge is None:
             return lexical_task(answer, asked.references)
         inputs = self.judge_inputs(judge, asked, judge.repeats) | {"answer": answer}
-        if judge.mode != "sampled":  # the key of a sampled grade is older than the modes
-            inputs["mode"] = judge.mode
+        # The key of a grade is older than these: it names what is not the default alone.
+        for name in ("mode", "joint", "settled_after"):
+            value = getattr(judge, name)
+            if value != JudgeSpec.model_fields[name].default:
+                inputs[name] = value
         return task("grade", inputs)
 
     def judge_inputs(self, judge: JudgeSpec, asked: Question, repeats: int) -> dict[str, Any]:

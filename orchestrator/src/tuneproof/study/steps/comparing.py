@@ -9,12 +9,12 @@ from typing import Any
 
 from tuneproof.results import Choice, Preference
 from tuneproof.sdk import CompareInput, PairComparison
-from tuneproof.servicekit.errors import TuneproofError
+from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.tracing import span
 from tuneproof.study.services import Services
 from tuneproof.study.state.store import Task, task
 from tuneproof.study.steps.chain import AnswerWork, Chain
-from tuneproof.study.steps.judging import check_judge
+from tuneproof.study.steps.judging import check_judge, endpoint_failed
 from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import Lane, TaskOutcome
 
@@ -123,7 +123,11 @@ def _input(one: Task) -> CompareInput:
     )
 
 
-def _output(found: PairComparison) -> dict[str, Any]:
+def _output(found: PairComparison) -> dict[str, Any] | Unavailable:
+    for grade in found.criteria.values():
+        lost = [repeat.failures for repeat in grade.repeats if repeat.failures]
+        if grade.preference is None and (failed := endpoint_failed(lost, len(grade.repeats))):
+            return failed
     return {
         name: [[repeat.in_order or None, repeat.reversed or None] for repeat in grade.repeats]
         for name, grade in found.criteria.items()

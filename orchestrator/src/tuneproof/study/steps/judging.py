@@ -117,16 +117,29 @@ def _input(task: Task) -> GradeInput:
         seed=given["seed"],
         temperature=given["temperature"],
         mode=given.get("mode", "sampled"),
+        settled_after=given.get("settled_after", 0),
+        joint=given.get("joint", False),
     )
 
 
 def _output(grade: Grade) -> object:
-    """The grade, unless a criterion is unscored only because the endpoint did not answer."""
     for criterion in grade.criteria.values():
-        kinds = {repeat.failure for repeat in criterion.repeats if repeat.score is None}
-        if criterion.mean is None and kinds and kinds <= _PASSING:
-            return Unavailable(
-                f"the judge's endpoint failed {criterion.lost_repeats} of"
-                f" {len(criterion.repeats)} repeats ({', '.join(sorted(kinds))})"
-            )
+        lost = [[repeat.failure] for repeat in criterion.repeats if repeat.score is None]
+        if criterion.mean is None and (failed := endpoint_failed(lost, len(criterion.repeats))):
+            return failed
     return asdict(grade)
+
+
+def endpoint_failed(lost: Sequence[Sequence[str]], repeats: int) -> Unavailable | None:
+    """What is unscored only because the endpoint did not answer is to be asked again.
+
+    Args:
+        lost: kinds of failure of each lost repeat.
+        repeats: all, the scored ones included.
+    """
+    kinds = {kind for each in lost for kind in each}
+    if not kinds or not kinds <= _PASSING:
+        return None
+    return Unavailable(
+        f"the judge's endpoint failed {len(lost)} of {repeats} repeats ({', '.join(sorted(kinds))})"
+    )

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+from tuneproof.sdk import BATCH_PENDING
 from tuneproof.servicekit.errors import TuneproofError, Unavailable
 from tuneproof.servicekit.retries import Retries, may_pass
 from tuneproof.study.state.store import State, Task
@@ -169,7 +170,7 @@ class Lane:
                 self._leave(key, outcome)
             return
         piece.fail(self._state, outcome.message)
-        if may_pass(outcome):
+        if may_pass(outcome) and outcome.reason != BATCH_PENDING:
             self._again.add(key)
         else:
             self._leave(key, None)

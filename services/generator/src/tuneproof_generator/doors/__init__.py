@@ -2,6 +2,6 @@
 
 generator_servicer, adapter_servicer   gRPC; `translation` turns messages into values
 openai_door                            vLLM's own HTTP endpoints
-http_server                            the server under them: certificates, tokens
+tokens                                 who may call those
 openai_client                          the engine as those endpoints see it
 """

@@ -22,11 +22,12 @@ from vllm.lora.request import LoRARequest
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tuneproof.servicekit.errors import TuneproofError
+from tuneproof.servicekit.http_server import serving
 from tuneproof.servicekit.server import Guard
 from tuneproof_generator.adapters.lifecycle import AdapterState
 from tuneproof_generator.adapters.traffic import Traffic
-from tuneproof_generator.doors.http_server import guarded, serving
 from tuneproof_generator.doors.openai_client import CountingClient, NamesAdapter
+from tuneproof_generator.doors.tokens import guarded
 from tuneproof_generator.engine.vllm_engine import VllmEngine, lora_request
 from tuneproof_generator.pool.adapter_pool import AdapterPool
 
@@ -60,7 +61,7 @@ async def openai_door(
     app = await _app(engine, pool, traffic, max_n=max_n)
     guarded(app, guard)
     async with serving(
-        app, door, guard, keep_alive_seconds=keep_alive_seconds, drain_seconds=drain_seconds
+        app, door, guard.tls, keep_alive_seconds=keep_alive_seconds, drain_seconds=drain_seconds
     ):
         yield
 

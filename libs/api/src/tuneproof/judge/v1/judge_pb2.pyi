@@ -370,6 +370,7 @@ class CriterionGrade(_message.Message):
     JUDGE_MODEL_FIELD_NUMBER: _builtins.int
     JURORS_FIELD_NUMBER: _builtins.int
     AGREEMENT_FIELD_NUMBER: _builtins.int
+    REFUSED_PARAMETERS_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     """The rubric's id, as `accuracy@1`, and the digest `sha256:<hex>` of its content."""
     rubric_digest: _builtins.str
@@ -409,6 +410,12 @@ class CriterionGrade(_message.Message):
         these are at least half.
         """
 
+    @_builtins.property
+    def refused_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters that the endpoint refuses, and was asked without, as `temperature`, `seed`.
+        `max_tokens` went to it as `max_completion_tokens`.
+        """
+
     def __init__(
         self,
         *,
@@ -427,10 +434,11 @@ class CriterionGrade(_message.Message):
         judge_model: _builtins.str = ...,
         jurors: _abc.Iterable[Global___CriterionGrade] | None = ...,
         agreement: _builtins.float | None = ...,
+        refused_parameters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "mean", b"mean", "outside", b"outside", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "conditional", b"conditional", "criterion", b"criterion", "failures", b"failures", "judge_model", b"judge_model", "jurors", b"jurors", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "outside", b"outside", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "_mean", b"_mean", "_outside", b"_outside", "_standard_deviation", b"_standard_deviation", "agreement", b"agreement", "conditional", b"conditional", "criterion", b"criterion", "failures", b"failures", "judge_model", b"judge_model", "jurors", b"jurors", "lost_repeats", b"lost_repeats", "mean", b"mean", "mode", b"mode", "outside", b"outside", "refused_parameters", b"refused_parameters", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats", "standard_deviation", b"standard_deviation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agreement: _TypeAlias = _typing.Literal["agreement"]  # noqa: Y015
     _WhichOneofArgType__agreement: _TypeAlias = _typing.Literal["_agreement", b"_agreement"]  # noqa: Y015
@@ -453,7 +461,7 @@ Global___CriterionGrade: _TypeAlias = CriterionGrade  # noqa: Y015
 
 @_typing.final
 class LexicalScores(_message.Message):
-    """Each in 0 to 1, the best over the references, after the SQuAD normalisation (lower case, no
+    """The best over the references. By words in 0 to 1, after the SQuAD normalisation (lower case, no
     punctuation, no articles) for the first two.
     """
 
@@ -462,22 +470,38 @@ class LexicalScores(_message.Message):
     EXACT_MATCH_FIELD_NUMBER: _builtins.int
     TOKEN_F1_FIELD_NUMBER: _builtins.int
     ROUGE_L_FIELD_NUMBER: _builtins.int
+    EMBEDDING_SIMILARITY_FIELD_NUMBER: _builtins.int
+    BERT_SCORE_FIELD_NUMBER: _builtins.int
     exact_match: _builtins.float
     token_f1: _builtins.float
     rouge_l: _builtins.float
     """F-measure of the longest common subsequence, stemmed."""
+    embedding_similarity: _builtins.float
+    """Cosine of the texts' embeddings, and BERTScore's F1, each from -1 to 1. Absent unless the judge
+    was started with such a model, and the model takes the texts.
+    """
+    bert_score: _builtins.float
     def __init__(
         self,
         *,
         exact_match: _builtins.float = ...,
         token_f1: _builtins.float = ...,
         rouge_l: _builtins.float = ...,
+        embedding_similarity: _builtins.float | None = ...,
+        bert_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bert_score", b"_bert_score", "_embedding_similarity", b"_embedding_similarity", "bert_score", b"bert_score", "embedding_similarity", b"embedding_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact_match", b"exact_match", "rouge_l", b"rouge_l", "token_f1", b"token_f1"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bert_score", b"_bert_score", "_embedding_similarity", b"_embedding_similarity", "bert_score", b"bert_score", "embedding_similarity", b"embedding_similarity", "exact_match", b"exact_match", "rouge_l", b"rouge_l", "token_f1", b"token_f1"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bert_score: _TypeAlias = _typing.Literal["bert_score"]  # noqa: Y015
+    _WhichOneofArgType__bert_score: _TypeAlias = _typing.Literal["_bert_score", b"_bert_score"]  # noqa: Y015
+    _WhichOneofReturnType__embedding_similarity: _TypeAlias = _typing.Literal["embedding_similarity"]  # noqa: Y015
+    _WhichOneofArgType__embedding_similarity: _TypeAlias = _typing.Literal["_embedding_similarity", b"_embedding_similarity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bert_score) -> _WhichOneofReturnType__bert_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_similarity) -> _WhichOneofReturnType__embedding_similarity | None: ...
 
 Global___LexicalScores: _TypeAlias = LexicalScores  # noqa: Y015
 
@@ -803,6 +827,7 @@ class PairGrade(_message.Message):
     POSITION_BIAS_FIELD_NUMBER: _builtins.int
     REPEATS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    REFUSED_PARAMETERS_FIELD_NUMBER: _builtins.int
     rubric: _builtins.str
     rubric_digest: _builtins.str
     """Of the rubric's content and of the words that ask for a comparison."""
@@ -824,6 +849,10 @@ class PairGrade(_message.Message):
     def repeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairRepeat]: ...
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]: ...
+    @_builtins.property
+    def refused_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CriterionGrade."""
+
     def __init__(
         self,
         *,
@@ -837,10 +866,11 @@ class PairGrade(_message.Message):
         position_bias: _builtins.float | None = ...,
         repeats: _abc.Iterable[Global___PairRepeat] | None = ...,
         failures: _abc.Iterable[Global___FailureCount] | None = ...,
+        refused_parameters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "position_bias", b"position_bias", "preference", b"preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "criterion", b"criterion", "failures", b"failures", "lost_repeats", b"lost_repeats", "position_bias", b"position_bias", "preference", b"preference", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_consistency", b"_consistency", "_position_bias", b"_position_bias", "_preference", b"_preference", "consistency", b"consistency", "criterion", b"criterion", "failures", b"failures", "lost_repeats", b"lost_repeats", "position_bias", b"position_bias", "preference", b"preference", "refused_parameters", b"refused_parameters", "repeats", b"repeats", "rubric", b"rubric", "rubric_digest", b"rubric_digest", "scored_repeats", b"scored_repeats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__consistency: _TypeAlias = _typing.Literal["consistency"]  # noqa: Y015
     _WhichOneofArgType__consistency: _TypeAlias = _typing.Literal["_consistency", b"_consistency"]  # noqa: Y015
