@@ -23,7 +23,7 @@ from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailabl
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 SHELF = RubricShelf.load()
 ACCURACY = SHELF.get("accuracy@1")
