@@ -20,7 +20,7 @@ class Unscored(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grade:
     """One answer's grade by one rubric."""
 
     mean: float
@@ -40,7 +40,7 @@ def grade(
     *,
     rubric: str = "accuracy@1",
     repeats: int = 10,
-) -> Verdict:
+) -> Grade:
     """Has one answer graded.
 
     Raises:
@@ -61,7 +61,7 @@ def grade(
     scale = _call(f"/v1/rubrics/{quote(rubric)}")["rubric"]
     share = (found["mean"] - scale["low"]) / (scale["high"] - scale["low"])
     reason = next(each["completion"] for each in found["repeats"] if "score" in each)
-    return Verdict(found["mean"], share, reason, found["judge_model"])
+    return Grade(found["mean"], share, reason, found["judge_model"])
 
 
 def _call(path: str, body: Any = None) -> Any:

@@ -19,7 +19,7 @@ class TuneproofMetric(BaseMetric):
         self.rubric, self.threshold, self.repeats = rubric, threshold, repeats
 
     def measure(self, test_case: LLMTestCase, *_: Any, **__: Any) -> float:
-        verdict = grade(
+        graded = grade(
             test_case.input,
             test_case.actual_output or "",
             [test_case.expected_output] if test_case.expected_output else [],
@@ -27,8 +27,8 @@ class TuneproofMetric(BaseMetric):
             rubric=self.rubric,
             repeats=self.repeats,
         )
-        self.score, self.reason = verdict.share, verdict.reason
-        self.evaluation_model = verdict.judge_model
+        self.score, self.reason = graded.share, graded.reason
+        self.evaluation_model = graded.judge_model
         self.success = self.is_successful()
         return self.score
 

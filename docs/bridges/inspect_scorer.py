@@ -24,11 +24,11 @@ def tuneproof(rubric: str = "accuracy@1", repeats: int = 10) -> Scorer:
         passages = state.metadata.get("passages", [])
         given = (state.input_text, answer, list(target), passages)
         try:
-            verdict = await asyncio.to_thread(grade, *given, rubric=rubric, repeats=repeats)
+            graded = await asyncio.to_thread(grade, *given, rubric=rubric, repeats=repeats)
         except Unscored as error:
             return Score.unscored(reason="scoring_failed", answer=answer, explanation=str(error))
-        more = {"rubric": rubric, "judge": verdict.judge_model}
-        return Score(value=verdict.mean, answer=answer, explanation=verdict.reason, metadata=more)
+        more = {"rubric": rubric, "judge": graded.judge_model}
+        return Score(value=graded.mean, answer=answer, explanation=graded.reason, metadata=more)
 
     return score
 

@@ -15,7 +15,7 @@ from mlflow.genai.scorers import scorer
 def accuracy(inputs: dict[str, Any], outputs: str, expectations: dict[str, Any]) -> Feedback:
     """Scores on the rubric's scale; an unscored answer is an error, not a score."""
     try:
-        verdict = grade(
+        graded = grade(
             inputs["question"],
             outputs,
             [expectations["expected_response"]],
@@ -25,9 +25,9 @@ def accuracy(inputs: dict[str, Any], outputs: str, expectations: dict[str, Any])
     except Unscored as error:
         return Feedback(error=error)
     return Feedback(
-        value=verdict.mean,
-        rationale=verdict.reason,
-        source=AssessmentSource("LLM_JUDGE", verdict.judge_model),
+        value=graded.mean,
+        rationale=graded.reason,
+        source=AssessmentSource("LLM_JUDGE", graded.judge_model),
     )
 
 

@@ -20,7 +20,7 @@ def call_api(_: str, options: dict[str, Any], context: dict[str, Any]) -> dict[s
     given = context["vars"]
     config = options.get("config", {})
     try:
-        verdict = grade(
+        graded = grade(
             given["question"],
             given["output"],
             _texts(given.get("reference")),
@@ -30,8 +30,8 @@ def call_api(_: str, options: dict[str, Any], context: dict[str, Any]) -> dict[s
         )
     except Unscored as error:
         return {"error": str(error)}
-    passed = verdict.share >= config.get("threshold", 0.5)
-    return {"output": {"pass": passed, "score": verdict.share, "reason": verdict.reason}}
+    passed = graded.share >= config.get("threshold", 0.5)
+    return {"output": {"pass": passed, "score": graded.share, "reason": graded.reason}}
 
 
 def _texts(value: Any) -> list[str]:

@@ -23,7 +23,7 @@ from tuneproof.servicekit.errors import InvalidInput, TuneproofError, Unavailabl
 from tuneproof.servicekit.server import Service
 from tuneproof.servicekit.testing import serving
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 SHELF = RubricShelf.load()
 ACCURACY = SHELF.get("accuracy@1")
@@ -285,7 +285,6 @@ class Slow(stubs.JudgeServiceServicer):
 
 
 @pytest.mark.process
-@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 async def test_after_a_kill_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals

@@ -18,7 +18,7 @@ from tuneproof.servicekit.calls import Limits
 from tuneproof.servicekit.testing import MountedSecret, certificate_files
 from tuneproof.servicekit.tls import ClientTls, ServerTls
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 USE = "u" * 20
 

@@ -178,7 +178,7 @@ def _lines(one: Support) -> Iterator[tuple[str, str]]:
     if one.tipping is not None and found.by.startswith("judge"):
         side = "the cell" if one.tipping > 0 else "what it is compared with"
         size = plain(abs(one.tipping), decimals)
-        said += f"; a judge that favours {side} by {size} more than people do would be wrong"
+        said += f"; falls if the judge favours {side} by {size} more than people do"
     yield "judge" if found.by.startswith("judge") else "words", said
     if one.anchored is not None:
         yield "anchored", _people(one.anchored, decimals)
