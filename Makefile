@@ -83,7 +83,7 @@ test-services: $(STAMP)  ## Run the tests that start the four services, or engin
 	$(PYTEST) -m '(engines or e2e or slow) and not (faults or cluster)' services orchestrator tests
 
 test-quick: $(STAMP)  ## Run the tests that start no engine, no browser and no process, and are short
-	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster or long)'
+	$(PYTEST) $(QUICK) -m 'not (faults or engine or e2e or browser or process or cluster or long or slow)'
 
 test-faults: $(STAMP)  ## Kill everything that can be killed, at every moment that counts
 	$(PYTEST) -m 'faults and not cluster'

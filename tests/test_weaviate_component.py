@@ -31,7 +31,7 @@ CLUSTER_PORTS = (
     "RAFT_INTERNAL_RPC_PORT",
 )
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @dataclass(frozen=True)

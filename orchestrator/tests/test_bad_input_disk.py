@@ -17,7 +17,7 @@ from tuneproof.servicekit.files import write_atomically
 from tuneproof.study.state.lock import exclusive
 from tuneproof.study.state.store import FILE_NAME, open_state, task
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 FULL_DATABASE = """
 import sqlite3, sys

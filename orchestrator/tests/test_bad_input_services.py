@@ -17,7 +17,7 @@ from tuneproof.local.options import PREFERRED_PORTS
 from tuneproof.servicekit.auth import Tokens
 from tuneproof.servicekit.testing import serving
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def complaint(err: str) -> str:

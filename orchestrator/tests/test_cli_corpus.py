@@ -57,6 +57,7 @@ def ok(result: tuple[int, str, str]) -> object:
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_the_life_of_a_corpus(run, tmp_path):
     folder = tmp_path / "manual"
     folder.mkdir()

@@ -148,6 +148,7 @@ async def test_residents_are_asked_and_left_alone():
 
 
 @pytest.mark.process
+@pytest.mark.slow
 async def test_the_command_ends_by_its_objectives(tmp_path):
     refs, slo, report = tmp_path / "refs.txt", tmp_path / "slo.yaml", tmp_path / "page.html"
     refs.write_text("\n".join(ref_of(n) for n in range(6)))

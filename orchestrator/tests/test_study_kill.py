@@ -20,7 +20,7 @@ from tuneproof.study.state.store import open_state
 from tuneproof.study.status import last_status, status_of
 from tuneproof.study.steps.chain import Chain
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 
 GRID = ("training: {sizes: [8], seeds: [1]", "training: {sizes: [4, 8], seeds: [1, 2]")
 

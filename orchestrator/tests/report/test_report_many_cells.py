@@ -7,6 +7,8 @@ from browsing import address_of, opened, violations, width_of
 from paper_study import paper_study
 from playwright.sync_api import Browser, Page, expect
 
+pytestmark = pytest.mark.slow
+
 ITEMS = 130
 
 

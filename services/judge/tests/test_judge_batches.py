@@ -24,10 +24,11 @@ from tuneproof_judge.batch.running import Batches
 from tuneproof_judge.cache import Cache
 from tuneproof_judge.drafting import StepsTask
 from tuneproof_judge.endpoint import EndpointLimits, OpenAIEndpoint
-from tuneproof_judge.grade import CriterionGrade, FailureKind
+from tuneproof_judge.grade import CriterionGrade, FailureKind, Usage
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.main import build
 from tuneproof_judge.prompt import Subject
+from tuneproof_judge.replies import Completion
 from tuneproof_judge.settings import JudgeSettings
 from tuneproof_judge.task import GradeTask
 
@@ -108,6 +109,24 @@ async def test_a_grade_comes_with_its_batch_and_is_paid_for_once(api, judge_on) 
     assert (grade.mean, grade.scored_repeats) == (4.0, 5)
     assert list(api.batches) == ["batch-0"]
     assert set(api.paid.values()) == {1}
+
+
+async def test_what_comes_while_it_is_asked_for_is_not_paid_for_again(
+    api, judge_on, monkeypatch
+) -> None:
+    judge = judge_on()
+    look = judge.queue.result
+
+    def comes(key: str) -> Any:
+        monkeypatch.setattr(judge.queue, "result", look)
+        judge.queue.arrive({key: Completion("Score: 4", "stop", "", Usage())})
+        return look(key)
+
+    monkeypatch.setattr(judge.queue, "result", comes)
+    with pytest.raises(Unavailable):
+        await judge.grade(repeats=1)
+    assert judge.queue.counts() == (0, 0)
+    assert (await judge.grade(repeats=1)).mean == 4.0
 
 
 async def test_steps_are_drafted_by_a_batch_too(api, judge_on) -> None:

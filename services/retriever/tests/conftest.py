@@ -56,7 +56,7 @@ async def weaviate_store(weaviate_server: WeaviateServer) -> AsyncIterator[Weavi
             await store.delete(name)
 
 
-@pytest.fixture(params=["lancedb", "weaviate"])
+@pytest.fixture(params=["lancedb", pytest.param("weaviate", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> VectorStore:
     """Every store there is, one after the other."""
     stores = {"lancedb": "lance_store", "weaviate": "weaviate_store"}

@@ -18,6 +18,8 @@ from tuneproof_retriever.stores.weaviate_store import WeaviateStore
 
 from .house import HashEmbedder, HashHouse
 
+pytestmark = pytest.mark.slow
+
 BIOASQ = Path(os.environ.get("TUNEPROOF_DATA", "")) / "bioasq" / "12B1_golden.json"
 
 

@@ -30,6 +30,8 @@ from tuneproof_retriever.stores.weaviate_store import WeaviateStore, open_weavia
 from .house import CHUNKING, HashEmbedder, HashHouse, documents
 from .weaviate_server import WeaviateServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def other_store(

@@ -31,7 +31,7 @@ from .house import HashHouse, documents
 from .link import Link
 from .weaviate_server import WeaviateServer, new_server
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 SERVICES = [pb.DESCRIPTOR.services_by_name["RetrieverService"]]
 SEARCH_SECONDS = 2

@@ -76,11 +76,12 @@ class Queue:
         return _result_of(found[0][0]) if found else None
 
     def add(self, key: str, asked: Mapping[str, Any]) -> None:
-        """Queues a request that is not there yet."""
+        """Queues a request that is not there yet, unless its completion has come meanwhile."""
         with self._changing() as database:
             database.execute(
-                "INSERT OR IGNORE INTO requests (key, endpoint, asked) VALUES (?, ?, ?)",
-                (key, self._endpoint, json.dumps(asked)),
+                "INSERT OR IGNORE INTO requests (key, endpoint, asked) SELECT ?, ?, ?"
+                " WHERE NOT EXISTS (SELECT * FROM completions WHERE key = ?)",
+                (key, self._endpoint, json.dumps(asked), key),
             )
 
     def counts(self) -> tuple[int, int]:
