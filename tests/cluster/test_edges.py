@@ -160,7 +160,7 @@ def test_every_pair_reaches_each_other_by_the_listed_edges_and_no_others(field: 
         # From other namespaces.
         *product(["monitoring"], ours, [9090]),
         *product(["edges-gateway"], SERVICES, [50051]),
-        ("edges-gateway", "generator", 8000),
+        *product(["edges-gateway"], ["generator", "judge"], [8000]),
         ("edges-gateway", "picker", 9002),
         *((name, *each) for name in (*NAMESPACES, HOST) for each in METRICS),
         # Other namespaces are in nobody's way, by these policies.
