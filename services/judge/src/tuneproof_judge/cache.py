@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -90,8 +91,8 @@ class Cache:
         return self.get(key) or content
 
 
-class CachedEndpoint:
-    """A `ChatEndpoint` that asks another one for what the cache lacks."""
+class KeyedEndpoint(ABC):
+    """A `ChatEndpoint` before another one, which knows each completion by its key in the cache."""
 
     def __init__(self, endpoint: ChatEndpoint, cache: Cache) -> None:
         self._endpoint = endpoint
@@ -124,8 +125,8 @@ class CachedEndpoint:
         begun: str = "",
         form: Mapping[str, Any] | None = None,
     ) -> Completion:
-        """As the endpoint's; from the cache it takes no tokens and no request."""
-        asked: dict[str, Any] = {
+        """As the endpoint's."""
+        asked = {
             "prompt": prompt,
             "seed": seed,
             "temperature": temperature,
@@ -134,7 +135,25 @@ class CachedEndpoint:
             "begun": begun,
             "form": form,
         }
-        key = key_of(self, asked)
+        return await self._complete(_key_of(self, asked), asked, deadline)
+
+    @abstractmethod
+    async def _complete(
+        self, key: str, asked: Mapping[str, Any], deadline: float | None
+    ) -> Completion:
+        """The completion.
+
+        Args:
+            asked: the arguments of `complete` but the deadline.
+        """
+
+
+class CachedEndpoint(KeyedEndpoint):
+    """Asks another endpoint for what the cache lacks; what it has takes no tokens, no request."""
+
+    async def _complete(
+        self, key: str, asked: Mapping[str, Any], deadline: float | None
+    ) -> Completion:
         kept = await self._try(self._cache.get, key)
         if kept is not None:
             return completion_of(kept)
@@ -154,12 +173,7 @@ class CachedEndpoint:
             return None
 
 
-def key_of(endpoint: ChatEndpoint, asked: Mapping[str, Any]) -> str:
-    """Of a completion.
-
-    Args:
-        asked: the arguments of `ChatEndpoint.complete` but its deadline.
-    """
+def _key_of(endpoint: ChatEndpoint, asked: Mapping[str, Any]) -> str:
     given = {name: value for name, value in asked.items() if name != "form" or value}
     where = {"format": _FORMAT, "url": endpoint.url, "model": endpoint.model}
     return sha256_of_json({**where, **given})

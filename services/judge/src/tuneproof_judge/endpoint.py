@@ -20,7 +20,7 @@ from tuneproof.servicekit.http import without_credentials
 from tuneproof.servicekit.retries import Retries, Sleep
 from tuneproof.servicekit.tracing import headers, span
 from tuneproof_judge.dialect import Dialect
-from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, TOKENS
+from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, count_answered
 from tuneproof_judge.pacing import Pace, Slot
 from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
 
@@ -273,10 +273,8 @@ class OpenAIEndpoint:
         except CallFailed:
             REQUESTS.labels("unreadable").inc()
             raise
-        REQUESTS.labels("ok").inc()
+        count_answered(completion.usage)
         self._pace.answered(raw.headers)
-        for kind in ("prompt", "cached", "completion"):
-            TOKENS.labels(kind).inc(getattr(completion.usage, f"{kind}_tokens"))
         return completion
 
     def _attributes(self, seed: int) -> dict[str, str | bool | int | float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
+from tuneproof_judge.grade import Usage
+
 REPEATS = Counter(
     "tuneproof_judge_repeats",
     "Repeats that ended, by rubric and outcome: scored, or the kind of failure.",
@@ -35,3 +37,10 @@ ALLOWED = Gauge(
     "HTTP requests that may be under way at once, as the endpoint bears them.",
     ["model"],
 )
+
+
+def count_answered(usage: Usage) -> None:
+    """One request that the endpoint answered with a completion."""
+    REQUESTS.labels("ok").inc()
+    for kind in ("prompt", "cached", "completion"):
+        TOKENS.labels(kind).inc(getattr(usage, f"{kind}_tokens"))

@@ -7,61 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneproof_judge.batch.queue import Queue
-from tuneproof_judge.cache import Cache, completion_of, key_of
+from tuneproof_judge.cache import Cache, KeyedEndpoint, completion_of
 from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.grade import Failure, FailureKind, Pending
 from tuneproof_judge.replies import CallFailed, Completion
 
 
-class BatchedEndpoint:
-    """A `ChatEndpoint` that answers from the cache and from batches that are done.
+class BatchedEndpoint(KeyedEndpoint):
+    """Answers from the cache and from batches that are done.
 
-    Every other request is queued, and fails as pending.
+    Every other request is queued, and fails as pending. What came by a batch took no tokens here:
+    the log of its batch tells them.
     """
 
     def __init__(self, endpoint: ChatEndpoint, cache: Cache, queue: Queue) -> None:
-        self._endpoint = endpoint
-        self._cache = cache
+        super().__init__(endpoint, cache)
         self._queue = queue
 
-    @property
-    def url(self) -> str:
-        """As the endpoint's."""
-        return self._endpoint.url
-
-    @property
-    def model(self) -> str:
-        """As the endpoint's."""
-        return self._endpoint.model
-
-    @property
-    def structured(self) -> bool:
-        """As the endpoint's."""
-        return self._endpoint.structured
-
-    async def complete(
+    async def _complete(
         self,
-        prompt: str,
-        *,
-        seed: int,
-        temperature: float,
-        max_tokens: int,
+        key: str,
+        asked: Mapping[str, Any],
         deadline: float | None,  # noqa: ARG002 - nothing is waited for
-        probabilities: bool = False,
-        begun: str = "",
-        form: Mapping[str, Any] | None = None,
     ) -> Completion:
-        """As the endpoint's, if it has come; what it took is told by the log of its batch."""
-        asked = {
-            "prompt": prompt,
-            "seed": seed,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "probabilities": probabilities,
-            "begun": begun,
-            "form": form,
-        }
-        found = await asyncio.to_thread(self._look, key_of(self, asked), asked)
+        found = await asyncio.to_thread(self._look, key, asked)
         if isinstance(found, Failure):
             raise CallFailed(found.kind, found.detail, failure=found)
         return found

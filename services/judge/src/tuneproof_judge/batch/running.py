@@ -31,7 +31,7 @@ from tuneproof_judge.batch.queue import Again, Queue, Result
 from tuneproof_judge.cache import Cache
 from tuneproof_judge.endpoint import OpenAIEndpoint, parameters
 from tuneproof_judge.grade import Failure, FailureKind, Usage
-from tuneproof_judge.metrics import BATCHED, REQUESTS, TOKENS
+from tuneproof_judge.metrics import BATCHED, REQUESTS, count_answered
 from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply
 
 _MOST_REQUESTS = 50_000
@@ -169,10 +169,12 @@ class Batches:
         return json.dumps(line).encode() + b"\n"
 
     async def _follow(self, name: str, batch_id: str | None) -> None:
-        if batch_id is None and (batch_id := await self._find(name)) is None:
-            await asyncio.to_thread(self._queue.drop, name)
-            return
-        await asyncio.to_thread(self._queue.name, name, batch_id)
+        if batch_id is None:
+            batch_id = await self._find(name)
+            if batch_id is None:
+                await asyncio.to_thread(self._queue.drop, name)
+                return
+            await asyncio.to_thread(self._queue.name, name, batch_id)
         try:
             batch = await self._endpoint.client.batches.retrieve(batch_id)
             if batch.status not in _ENDED:
@@ -247,9 +249,7 @@ class Batches:
 
     def _read(self, body: bytes, asked: Mapping[str, Any]) -> Completion:
         completion = read_reply(body)
-        REQUESTS.labels("ok").inc()
-        for kind in ("prompt", "cached", "completion"):
-            TOKENS.labels(kind).inc(getattr(completion.usage, f"{kind}_tokens"))
+        count_answered(completion.usage)
         refused = self._endpoint.dialect.refused & parameters(**asked).keys()
         return replace(completion, refused=refused)
 
