@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tuneproof.results import Grade
 from tuneproof.sdk import BATCH_PENDING, GradeInput, JudgeClient
-from tuneproof.servicekit.errors import DeadlineExceeded, Unavailable
 
 from ..conftest import ROOT
-from ..programs import free_ports
+from .judge_process import JudgeProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -35,43 +32,26 @@ def says(body: dict) -> tuple:
     return batches.says(f"Reasons: read.\nScore: {right(number)}")
 
 
-class Judge:
-    """The judge's process."""
+def judge_on(url: str, folder: Path) -> JudgeProcess:
+    flags = "--cache", str(folder / "cache.sqlite"), "--batch", "--batch-poll", "0.2"
+    return JudgeProcess(url, folder / "log", *flags)
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.target = f"127.0.0.1:{free_ports(1)[0]}"
-        flags = ["--bind", self.target, "--health-bind", "127.0.0.1:0"]
-        flags += ["--metrics-bind", "127.0.0.1:0", "--endpoint-url", url]
-        flags += ["--endpoint-model", "fake", "--cache", str(folder / "cache.sqlite")]
-        flags += ["--batch", "--batch-poll", "0.2"]
-        with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tuneproof_judge", *flags], stdout=log, stderr=log
-            )
 
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    async def grades(self) -> dict[int, Grade]:
-        """Asks for all; those that are there."""
-        inputs = {
-            str(n): GradeInput("Q", f"number {n}", ("R",), rubrics=("accuracy@1",), repeats=REPEATS)
-            for n in range(COUNT)
-        }
-        found = {}
-        async with JudgeClient(self.target) as client:
-            for _ in range(200):
-                with suppress(Unavailable, DeadlineExceeded):
-                    await client.rubrics(timeout=3)
-                    break
-                await asyncio.sleep(0.1)
-            async for name, outcome in client.grade_many(inputs, in_flight=COUNT):
-                if isinstance(outcome, Grade):
-                    found[int(name)] = outcome
-                else:
-                    assert outcome.reason == BATCH_PENDING
-        return found
+async def grades_by(judge: JudgeProcess) -> dict[int, Grade]:
+    """Asks for all; those that are there."""
+    inputs = {
+        str(n): GradeInput("Q", f"number {n}", ("R",), rubrics=("accuracy@1",), repeats=REPEATS)
+        for n in range(COUNT)
+    }
+    found = {}
+    await judge.answers()
+    async with JudgeClient(judge.target) as client:
+        async for name, outcome in client.grade_many(inputs, in_flight=COUNT):
+            if isinstance(outcome, Grade):
+                found[int(name)] = outcome
+            else:
+                assert outcome.reason == BATCH_PENDING
+    return found
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -83,19 +63,19 @@ async def test_each_request_is_paid_for_once(tmp_path: Path) -> None:
     async with batches.batch_api() as api:
         api.script, api.pause = says, 0.5
         # It is killed when its batch is not made yet, and again when it may not know it.
-        for reached in (lambda: api.files, lambda: api.batches):
-            judge = Judge(api.url, tmp_path)
+        for reached in (lambda: api.making, lambda: api.batches):
+            judge = judge_on(api.url, tmp_path)
             try:
-                assert await judge.grades() == {}
+                assert await grades_by(judge) == {}
                 await until(reached)
             finally:
                 judge.kill()
-        judge = Judge(api.url, tmp_path)
+        judge = judge_on(api.url, tmp_path)
         try:
             api.end("batch-0")
             found: dict[int, Grade] = {}
             while len(found) < COUNT:
-                found = await judge.grades()
+                found = await grades_by(judge)
                 await asyncio.sleep(0.1)
         finally:
             judge.kill()

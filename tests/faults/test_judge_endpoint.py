@@ -6,62 +6,28 @@ from __future__ import annotations
 import asyncio
 import importlib
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tuneproof.sdk import GradeInput, JudgeClient
-from tuneproof.servicekit.errors import DeadlineExceeded, TuneproofError, Unavailable
+from tuneproof.servicekit.errors import TuneproofError
 from tuneproof.study.state.store import Count, Task, open_state, task
 from tuneproof.study.steps.tally import Tally
 from tuneproof.study.steps.work import Lane
 
 from ..conftest import ROOT
-from ..programs import free_ports
+from .judge_process import JudgeProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 COUNT = 1000
 KILLED_AT = (200, 600)
 """Grades that are there when the judge is killed."""
-
-
-class Judge:
-    """The judge's process, on one port."""
-
-    def __init__(self, endpoint_url: str, log: Path) -> None:
-        self.target = f"127.0.0.1:{free_ports(1)[0]}"
-        self._url, self._log = endpoint_url, log
-        self.start()
-
-    def start(self) -> None:
-        flags = ["--bind", self.target, "--health-bind", "127.0.0.1:0"]
-        flags += ["--metrics-bind", "127.0.0.1:0", "--endpoint-url", self._url]
-        flags += ["--endpoint-model", "fake", "--request-timeout", "1", "--max-attempts", "10"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tuneproof_judge", *flags], stdout=log, stderr=log
-            )
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    async def back(self) -> None:
-        """Starts it anew, and waits until it answers."""
-        self.kill()
-        self.start()
-        async with JudgeClient(self.target) as client:
-            for _ in range(200):
-                with suppress(Unavailable, DeadlineExceeded):
-                    await client.rubrics(timeout=3)
-                    return
-                await asyncio.sleep(0.1)
 
 
 class Silent:
@@ -108,7 +74,8 @@ async def test_each_is_graded_once_and_none_is_lost(tmp_path: Path) -> None:
 
     async with fakes.FakeEndpoint().running() as endpoint:
         endpoint.script = answer
-        judge = Judge(endpoint.url, tmp_path / "log")
+        flags = "--request-timeout", "1", "--max-attempts", "10"
+        judge = JudgeProcess(endpoint.url, tmp_path / "log", *flags)
         try:
             kept, streams = await graded(judge, tmp_path)
         finally:
@@ -118,7 +85,7 @@ async def test_each_is_graded_once_and_none_is_lost(tmp_path: Path) -> None:
     assert min(failed[fault] for fault in ("429", "500", "hang", "half", "reset")) > 0
 
 
-async def graded(judge: Judge, folder: Path) -> tuple[dict[int, float], int]:
+async def graded(judge: JudgeProcess, folder: Path) -> tuple[dict[int, float], int]:
     """The scores by number, and how many streams it took. Kills the judge on the way."""
     kept: dict[int, float] = {}
     kills, streams = list(KILLED_AT), 0
@@ -137,6 +104,11 @@ async def graded(judge: Judge, folder: Path) -> tuple[dict[int, float], int]:
                     del kills[0]
                     judge.kill()
 
+    async def back() -> None:
+        judge.kill()
+        judge.start()
+        await judge.answers()
+
     def ended(one: Task, output: dict | None) -> None:
         assert one.inputs["n"] not in kept, "it was graded twice"
         assert output is not None, "it was lost"
@@ -145,11 +117,11 @@ async def graded(judge: Judge, folder: Path) -> tuple[dict[int, float], int]:
     tasks = [task("grade", {"n": number}) for number in range(COUNT)]
     with open_state(folder / "state", write=True) as state:
         tally = Tally(Count("s", "grades", 0, COUNT, 0), Silent())
-        lane = Lane(ask, state, recover=judge.back, ended=ended)
+        lane = Lane(ask, state, recover=back, ended=ended)
         for each in tasks:
             lane.add(each, tally)
         lane.close()
-        await judge.back()
+        await back()
         await lane.run()
         assert not state.missing(tasks)
     return kept, streams

@@ -40,6 +40,8 @@ class BatchApi:
     """Completions made in batches, by custom id."""
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    making: int = 0
+    """Requests for a batch that came: it is made, though nobody may hear of it."""
     pause: float = 0.0
     """Seconds that it takes to make a batch, and again to tell of it."""
     lose_answers: bool = False
@@ -94,6 +96,7 @@ class BatchApi:
             return web.json_response({"error": {"message": message}}, status=status)
         assert body["endpoint"] == "/v1/chat/completions"
         assert body["input_file_id"] in self.files
+        self.making += 1
         await asyncio.sleep(self.pause)
         name = f"batch-{len(self.batches)}"
         self.batches[name] = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuneproof.data.reading.lines import objects_of
-from tuneproof.data.reading.records import Mistake, refuse_all
+from tuneproof.data.reading.records import Wrong, mistakes_of, refuse_all, text_of
 from tuneproof.data.reading.tables import rows_of
 from tuneproof.servicekit.digests import sha256_of_file
 from tuneproof.servicekit.errors import InvalidInput
@@ -68,7 +68,7 @@ def read_answers(
         raise InvalidInput(f"there is no file {path} with answers")
     reading = _Reading(id_field, answer_field, frozenset(known))
     records = rows_of(path) if path.suffix.lower() == ".csv" else objects_of(path)
-    mistakes: list[object] = list(reading.read(records))
+    mistakes: list[object] = list(mistakes_of(records, reading.take))
     lacking = [name for name in test if name not in reading.found]
     if lacking:
         shown = ", ".join(lacking[:_SHOWN]) + (" …" if len(lacking) > _SHOWN else "")
@@ -86,47 +86,30 @@ class _Reading:
         self._id, self._answer, self._known = id_field, answer_field, known
         self.found: dict[str, GivenAnswer] = {}
 
-    def read(self, records: Iterator[tuple[str, Any]]) -> Iterator[Mistake]:
-        """Takes all records; gives what is wrong."""
-        for where, record in records:
-            if isinstance(record, Mistake):
-                yield record
-            else:
-                try:
-                    self._take(where, record)
-                except _Wrong as wrong:
-                    yield Mistake(where, str(wrong))
-
-    def _take(self, where: str, record: Any) -> None:
+    def take(self, where: str, record: Any) -> None:
+        """One more record."""
         if not isinstance(record, Mapping):
-            raise _Wrong('is not an object, as in {"id": "q1", "answer": "…"}')
+            raise Wrong('is not an object, as in {"id": "q1", "answer": "…"}')
         for field in (self._id, self._answer):
             if field not in record:
-                raise _Wrong(f"lacks the field {field!r}; it has {', '.join(map(str, record))}")
-        given, text = record[self._id], record[self._answer]
+                raise Wrong(f"lacks the field {field!r}; it has {', '.join(map(str, record))}")
+        given = record[self._id]
         if isinstance(given, bool) or not isinstance(given, str | int):
-            raise _Wrong(f"{self._id}: is neither a text nor a whole number")
-        if not isinstance(text, str):
-            raise _Wrong(f"{self._answer}: is not a text")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise _Wrong(f"{self._answer}: holds half a character (a lone surrogate)")
+            raise Wrong(f"{self._id}: is neither a text nor a whole number")
+        text = text_of(self._answer, record[self._answer])
         name = str(given)
         if name not in self._known:
-            raise _Wrong(f"the data set has no question {name!r}")
+            raise Wrong(f"the data set has no question {name!r}")
         if name in self.found:
-            raise _Wrong(f"{name!r} has an answer already, at {self.found[name].where}")
+            raise Wrong(f"{name!r} has an answer already, at {self.found[name].where}")
         self.found[name] = _given(record, text, where)
-
-
-class _Wrong(Exception):
-    """What is wrong with a record."""
 
 
 def _given(record: Mapping[str, Any], text: str, where: str) -> GivenAnswer:
     numbers = {name: int(_number(record, name, whole=True)) for name in _NUMBERS}
     digest = record.get("prompt_digest") or ""
     if not isinstance(digest, str):
-        raise _Wrong("prompt_digest: is not a text")
+        raise Wrong("prompt_digest: is not a text")
     return GivenAnswer(
         text,
         where,
@@ -148,7 +131,7 @@ def _number(record: Mapping[str, Any], name: str, *, whole: bool) -> float:
     except (TypeError, ValueError):
         good = False
     if not good or (whole and number != int(number)):
-        raise _Wrong(f"{name}: is {value!r}, not a {'whole ' if whole else ''}number from 0")
+        raise Wrong(f"{name}: is {value!r}, not a {'whole ' if whole else ''}number from 0")
     return number
 
 
@@ -161,5 +144,5 @@ def _ids(value: Any) -> tuple[int, ...] | None:
     if value is None or value == "":
         return None
     if not isinstance(value, list) or any(type(each) is not int or each < 0 for each in value):
-        raise _Wrong("prompt_token_ids: is not a list of whole numbers")
+        raise Wrong("prompt_token_ids: is not a list of whole numbers")
     return tuple(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneproof.data.reading.lines import objects_of
-from tuneproof.data.reading.records import Mistake, refuse_all
+from tuneproof.data.reading.records import Wrong, mistakes_of, refuse_all, text_of
 from tuneproof.rubrics import Rubric
 from tuneproof.sdk import GradeInput
 
@@ -26,51 +26,40 @@ def read_answers(path: Path, rubrics: Sequence[Rubric]) -> dict[str, GradeInput]
         InvalidInput: naming each line and field that cannot be used.
     """
     found: dict[str, GradeInput] = {}
-    mistakes = list(_read(path, rubrics, found))
-    refuse_all(mistakes, f"the answers in {path.name}")
-    refuse_all([] if found else [f"{path} holds no answer"], f"the answers in {path.name}")
-    return found
-
-
-def _read(path: Path, rubrics: Sequence[Rubric], found: dict[str, GradeInput]) -> Iterator[Mistake]:
     places: dict[str, str] = {}
-    for where, record in objects_of(path):
-        if isinstance(record, Mistake):
-            yield record
-            continue
-        try:
-            name, one = _taken(record, where)
-            _check(one, rubrics)
-        except _Wrong as wrong:
-            yield Mistake(where, str(wrong))
-            continue
-        if name in places:
-            yield Mistake(where, f"id: {name!r} is that of {places[name]}")
+
+    def take(where: str, record: Any) -> None:
+        name, one = _taken(record, where)
+        _check(one, rubrics)
+        earlier = places.get(name)
         places[name], found[name] = where, one
+        if earlier is not None:
+            raise Wrong(f"id: {name!r} is that of {earlier}")
 
-
-class _Wrong(Exception):
-    """What is wrong with a record."""
+    what = f"the answers in {path.name}"
+    refuse_all(list(mistakes_of(objects_of(path), take)), what)
+    refuse_all([] if found else [f"{path} holds no answer"], what)
+    return found
 
 
 def _taken(record: Any, where: str) -> tuple[str, GradeInput]:
     if not isinstance(record, Mapping):
-        raise _Wrong('is not an object, as in {"question": "…", "answer": "…"}')
+        raise Wrong('is not an object, as in {"question": "…", "answer": "…"}')
     if "answer" not in record:
-        raise _Wrong(f"lacks the field 'answer'; it has {', '.join(map(repr, record)) or 'none'}")
+        raise Wrong(f"lacks the field 'answer'; it has {', '.join(map(repr, record)) or 'none'}")
     if "reference" in record and "references" in record:
-        raise _Wrong("has both 'reference' and 'references': leave one out")
+        raise Wrong("has both 'reference' and 'references': leave one out")
     name = record.get("id", where.rpartition(" ")[2])
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
-        raise _Wrong("id: is neither a text nor a whole number")
+        raise Wrong("id: is neither a text nor a whole number")
     lists = {
         field: tuple(_texts(given, record[given]))
         for given, field in _LISTS.items()
         if record.get(given) is not None
     }
-    return _text("id", str(name)), GradeInput(
-        _text("question", record.get("question", "")),
-        _text("answer", record["answer"]),
+    return text_of("id", str(name)), GradeInput(
+        text_of("question", record.get("question", "")),
+        text_of("answer", record["answer"]),
         lists.get("references", ()),
         lists.get("passages", ()),
     )
@@ -78,20 +67,12 @@ def _taken(record: Any, where: str) -> tuple[str, GradeInput]:
 
 def _texts(field: str, value: object) -> Iterator[str]:
     if isinstance(value, str):
-        yield _text(field, value)
+        yield text_of(field, value)
     elif isinstance(value, list):
         for number, one in enumerate(value):
-            yield _text(f"{field}[{number}]", one)
+            yield text_of(f"{field}[{number}]", one)
     else:
-        raise _Wrong(f"{field}: is neither a text nor a list of texts")
-
-
-def _text(field: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"{field}: is not a text")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise _Wrong(f"{field}: holds half a character (a lone surrogate)")
-    return value
+        raise Wrong(f"{field}: is neither a text nor a list of texts")
 
 
 def _check(one: GradeInput, rubrics: Sequence[Rubric]) -> None:
@@ -100,4 +81,4 @@ def _check(one: GradeInput, rubrics: Sequence[Rubric]) -> None:
         for read, field in _NEEDED.items():
             given = getattr(one, field)
             if read in rubric.placeholders and not "".join(given).strip():
-                raise _Wrong(f"{field}: is missing or blank, and the rubric {rubric.id} reads it")
+                raise Wrong(f"{field}: is missing or blank, and the rubric {rubric.id} reads it")

@@ -10,6 +10,7 @@ from typing import Any
 from tuneproof.adapters.storage import Storage
 from tuneproof.servicekit.digests import sha256_of_bytes, sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.texts import is_unicode
 
 _ROLES = frozenset({"system", "user", "assistant"})
 _SHOWN = 10
@@ -156,7 +157,7 @@ def _messages(value: Any) -> tuple[dict[str, str], ...]:
     for place, message in enumerate(messages, 1):
         match message:
             case {"role": str(role), "content": str(content)} if role in _ROLES:
-                if not _is_unicode(content):
+                if not is_unicode(content):
                     raise ValueError(
                         f"holds half a character (\\ud800 to \\udfff) in message {place}"
                     )
@@ -171,14 +172,6 @@ def _messages(value: Any) -> tuple[dict[str, str], ...]:
     if not messages[-1]["content"].strip():
         raise ValueError("has an empty answer")
     return tuple({"role": item["role"], "content": item["content"]} for item in messages)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _parse(line: bytes) -> Any:

@@ -22,6 +22,7 @@ from google.rpc import code_pb2, status_pb2
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof.servicekit.messages import is_map, word_of_enum, words_of_enum
 from tuneproof.servicekit.status import error_of
+from tuneproof.servicekit.texts import is_unicode
 
 M = TypeVar("M", bound=Message)
 Schema = dict[str, Any]
@@ -186,7 +187,7 @@ def _number(field: Any, value: Any, at: str) -> int | float:
 def _text(value: object, at: str) -> str:
     if not isinstance(value, str):
         raise _wrong(at, value, "a text")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not is_unicode(value):
         raise InvalidInput(f"{at} holds half a character (a lone surrogate)", field=at)
     return value
 

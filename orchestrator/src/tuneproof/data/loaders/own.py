@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tuneproof.data.components import components
 from tuneproof.data.items import UNANSWERABLE, Dataset, Document, Item
-from tuneproof.data.reading.records import Mistake, refuse_all
+from tuneproof.data.reading.records import Wrong, mistakes_of, refuse_all
 
 _ABSENT = object()
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
@@ -53,21 +53,17 @@ class _Reading:
     """By title and text: records with one context share a document."""
     items: list[Item] = field(default_factory=list)
 
-    def read(self, record: Any) -> str:
-        """Takes a record; returns what is wrong with it, or nothing."""
+    def take(self, _: str, record: Any) -> None:
+        """One more record."""
         if not isinstance(record, Mapping):
-            return 'is not an object, as in {"question": "…", "references": {"full": "…"}}'
-        try:
-            self.items.append(self._item(record))
-        except _Wrong as error:
-            return str(error)
-        return ""
+            raise Wrong('is not an object, as in {"question": "…", "references": {"full": "…"}}')
+        self.items.append(self._item(record))
 
     def _item(self, record: Mapping[str, Any]) -> Item:
         names = self.fields
         question = self._get(record, "question", names.question)
         if not isinstance(question, str) or not question.strip():
-            raise _Wrong(f"{names.question}: is not a text, or blank")
+            raise Wrong(f"{names.question}: is not a text, or blank")
         answerable = _truth(self._get(record, "answerable", names.answerable), names.answerable)
         gold = _texts(self._get(record, "gold_documents", names.gold_documents), "gold_documents")
         if names.context:
@@ -92,7 +88,7 @@ class _Reading:
         else:
             raw = record.get("references")
             if not isinstance(raw, Mapping):
-                raise _Wrong(
+                raise Wrong(
                     "references: is not an object of styles; name the fields of the answers, as in"
                     " `fields: {references: {full: answer}}`"
                 )
@@ -104,7 +100,7 @@ class _Reading:
         text = _value(record, self.fields.context, named=True)
         title = _value(record, self.fields.title, named=True) if self.fields.title else ""
         if not isinstance(text, str) or not text.strip():
-            raise _Wrong(f"{self.fields.context}: is not a text, or blank")
+            raise Wrong(f"{self.fields.context}: is not a text, or blank")
         key = (str(title or ""), text)
         made = Document(f"context:{len(self.contexts) + 1}", text, key[0])
         return self.contexts.setdefault(key, made)
@@ -112,10 +108,6 @@ class _Reading:
     def _get(self, record: Mapping[str, Any], part: str, name: str) -> Any:
         named = part == "question" or part in self.fields.model_fields_set
         return _value(record, name, named=named) if name else None
-
-
-class _Wrong(Exception):
-    """What is wrong with a record."""
 
 
 def load(
@@ -133,13 +125,8 @@ def load(
     Raises:
         InvalidInput: all mistakes (the first 20), by place and field.
     """
-    reading, mistakes = _Reading(fields), list[Mistake]()
-    for where, record in records:
-        if isinstance(record, Mistake):
-            mistakes.append(record)
-        elif wrong := reading.read(record):
-            mistakes.append(Mistake(where, wrong))
-    refuse_all(mistakes, "the questions")
+    reading = _Reading(fields)
+    refuse_all(list(mistakes_of(records, reading.take)), "the questions")
     items = tuple(_clustered(reading.items))
     return Dataset(name, (*documents, *reading.contexts.values()), items)
 
@@ -173,7 +160,7 @@ def _value(record: Mapping[str, Any], name: str, *, named: bool) -> Any:
     if value is not _ABSENT:
         return value
     if named:
-        raise _Wrong(f"lacks the field {name!r}; it has {', '.join(map(str, record))}")
+        raise Wrong(f"lacks the field {name!r}; it has {', '.join(map(str, record))}")
     return None
 
 
@@ -181,7 +168,7 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
     """One text or several; numbers are texts too, and blank ones are left out."""
     entries = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
     if any(isinstance(each, bool) or not isinstance(each, str | int | float) for each in entries):
-        raise _Wrong(f"{name}: is not a text or a list of texts")
+        raise Wrong(f"{name}: is not a text or a list of texts")
     return tuple(dict.fromkeys(text for each in entries if (text := str(each).strip())))
 
 
@@ -191,4 +178,4 @@ def _truth(value: Any, name: str) -> bool:
         return True
     if word in _NO:
         return False
-    raise _Wrong(f"{name}: is {value!r}, not true or false")
+    raise Wrong(f"{name}: is {value!r}, not true or false")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneproof.data.items import Document
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof.servicekit.texts import is_unicode
 
 _MOST_LISTED = 20
 
@@ -23,6 +24,10 @@ class Mistake:
     def __str__(self) -> str:
         """In one sentence."""
         return f"{self.where}: {self.what}"
+
+
+class Wrong(Exception):
+    """What is wrong with a record; who reads it tells the place."""
 
 
 Record = Document | Mistake
@@ -96,6 +101,37 @@ def unique(records: Records) -> Iterator[Record]:
         if isinstance(record, Document):
             seen.add(record.id)
         yield record
+
+
+def mistakes_of(
+    records: Iterable[tuple[str, Any]], take: Callable[[str, Any], None]
+) -> Iterator[Mistake]:
+    """Takes all records; gives those that cannot be used, and why.
+
+    Args:
+        take: is given a record's place and the record; raises `Wrong`.
+    """
+    for where, record in records:
+        if isinstance(record, Mistake):
+            yield record
+            continue
+        try:
+            take(where, record)
+        except Wrong as wrong:
+            yield Mistake(where, str(wrong))
+
+
+def text_of(field: str, value: object) -> str:
+    """A field's text.
+
+    Raises:
+        Wrong: it is none, or no service takes it.
+    """
+    if not isinstance(value, str):
+        raise Wrong(f"{field}: is not a text")
+    if not is_unicode(value):
+        raise Wrong(f"{field}: holds half a character (a lone surrogate)")
+    return value
 
 
 def listed(mistakes: Sequence[object]) -> str:
