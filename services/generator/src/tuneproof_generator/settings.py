@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
+from tuneproof.servicekit.settings import Address, ServiceSettings, settings_config
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
@@ -105,7 +105,7 @@ class GeneratorSettings(ServiceSettings):
     threads: int = Field(
         0, ge=0, description="Threads of the engine on a CPU; 0 leaves it to OpenMP."
     )
-    openai_bind: str = Field(
+    openai_bind: Address = Field(
         "127.0.0.1:0",
         description="host:port of the OpenAI API; port 0 takes a free one. It takes the same tokens"
         " and certificates as gRPC.",
@@ -137,12 +137,6 @@ class GeneratorSettings(ServiceSettings):
         gt=0,
         description="How long one read or write of an object in the pool's folder may take.",
     )
-
-    @field_validator("openai_bind")
-    @classmethod
-    def _is_openai_address(cls, value: str) -> str:
-        split_address(value)
-        return value
 
     @field_validator("model_name")
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from tuneproof.servicekit.http import is_http
-from tuneproof.servicekit.settings import ServiceSettings, settings_config, split_address
+from tuneproof.servicekit.settings import Address, ServiceSettings, settings_config
 
 
 class JudgeSettings(ServiceSettings):
@@ -15,7 +15,7 @@ class JudgeSettings(ServiceSettings):
 
     model_config = settings_config("judge")
 
-    http_bind: str = Field(
+    http_bind: Address = Field(
         "127.0.0.1:0",
         description="host:port of the same calls by HTTP and JSON; port 0 takes a free one. It"
         " takes the same tokens and certificates as gRPC.",
@@ -110,12 +110,6 @@ class JudgeSettings(ServiceSettings):
     max_attempts: int = Field(
         5, ge=1, le=20, description="Requests for one repeat before it counts as failed."
     )
-
-    @field_validator("http_bind")
-    @classmethod
-    def _is_http_address(cls, value: str) -> str:
-        split_address(value)
-        return value
 
     @model_validator(mode="after")
     def _http_only_with_authentication(self) -> JudgeSettings:

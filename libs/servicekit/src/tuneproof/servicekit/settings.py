@@ -6,14 +6,35 @@ import ipaddress
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 S = TypeVar("S", bound="ServiceSettings")
 
 _ANY_PORT = "127.0.0.1:0"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 host has brackets.
+
+    Raises:
+        ValueError: when it is not an address.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port with a port from 0 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""A setting `host:port`."""
 
 
 def settings_config(service: str) -> SettingsConfigDict:
@@ -34,14 +55,16 @@ def settings_config(service: str) -> SettingsConfigDict:
 class ServiceSettings(BaseSettings):
     """The settings of every service. A service's own settings extend them."""
 
-    bind: str = Field(
+    bind: Address = Field(
         _ANY_PORT, description="host:port of the gRPC server; port 0 takes a free one."
     )
-    health_bind: str = Field(
+    health_bind: Address = Field(
         _ANY_PORT,
         description="host:port of the plaintext health server (services `live` and `ready`).",
     )
-    metrics_bind: str = Field(_ANY_PORT, description="host:port of the Prometheus page /metrics.")
+    metrics_bind: Address = Field(
+        _ANY_PORT, description="host:port of the Prometheus page /metrics."
+    )
     tokens_file: Path | None = Field(
         None,
         description="File of bearer tokens, one a line: `use TOKEN` or `manage TOKEN`, optionally"
@@ -107,12 +130,6 @@ class ServiceSettings(BaseSettings):
         "json", description="Format of the log lines on standard error."
     )
 
-    @field_validator("bind", "health_bind", "metrics_bind")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        split_address(value)
-        return value
-
     @model_validator(mode="after")
     def _open_only_with_authentication(self) -> ServiceSettings:
         self.require_authentication("bind", self.bind)
@@ -140,18 +157,6 @@ class ServiceSettings(BaseSettings):
                 f"{setting} {address} is reachable from other machines, so tokens are required:"
                 " set tokens_file, token_review or tls_client_certificates, or bind to 127.0.0.1"
             )
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 host has brackets.
-
-    Raises:
-        ValueError: when it is not an address.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not host:port with a port from 0 to 65535")
-    return host.strip("[]"), int(port)
 
 
 def join_address(host: str, port: int) -> str:
