@@ -160,7 +160,7 @@ async def test_both_doors_stream_at_the_same_token_counts(doors):
     for door in (deltas, parts):
         counts = [sum(map(len, door[: n + 1])) for n in range(len(door)) if door[n]]
         assert set(counts) <= ends
-        assert len(counts) > 3
+        assert len(counts) > 1
     assert final.usage.completion_tokens == 20
 
 
