@@ -4,12 +4,12 @@
 
 A small Llama with random weights and a tokenizer trained here answers every prompt with 40 tokens;
 its words mean nothing, and no score is read. Two servers of vLLM's serve it, one with a prefix
-cache (blocks of 32 tokens) and one without. One round grades the same answers in four ways, 32
-requests at once in each:
+cache (blocks of 32 tokens) and one without. One round grades the same answers in four ways, at most
+32 completions at once in each:
 
     ours       our judge as a process, by GradeBatch, on the engine with the cache
-    replayed   the same requests in the same order, sent to that engine by a bare client
-    cached     independent calls: the same requests in any order, to that engine
+    replayed   its requests, each for all repeats, in its order, to that engine by a bare client
+    cached     independent calls, one for each repeat, in any order, to that engine
     uncached   the same, to the engine without a cache
 
 The cache is emptied before each. `prompt_token_ratio` is what ours computes of prompt tokens by
@@ -44,10 +44,12 @@ from tuneproof_judge.prompt import Subject, render
 from tuneproof_judge.reading import seeds
 
 AT_ONCE = 32
+CHOICES = 10
+"""Of a request by the judge: its default, and a grade's repeats."""
 TOKENS = 40
 SIDES = ("ours", "replayed", "cached", "uncached")
-Call = tuple[str, int]
-"""Prompt and seed."""
+Call = tuple[str, int, int]
+"""Prompt, seed and choices."""
 
 
 def main() -> None:
@@ -64,7 +66,7 @@ def main() -> None:
             "uncached": stack.enter_context(_engine(model, folder, cached=False)),
         }
         target = stack.enter_context(_judge(urls["cached"], rubrics, folder))
-        world = _World(RubricShelf.load(rubrics), options.answers, options.repeats)
+        world = _World(RubricShelf.load(rubrics), options.answers, CHOICES)
         runs = asyncio.run(_rounds(world, urls, target, options.rounds))
     results = {
         "prompt_token_ratio": _ratio(runs, "ours", "uncached", "computed"),
@@ -78,7 +80,6 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5, help="after one that warms up")
     return parser.parse_args()
 
@@ -107,13 +108,13 @@ class _World:
             for index in range(self._answers)
         }
 
-    def calls(self, inputs: dict[str, GradeInput]) -> list[Call]:
+    def calls(self, inputs: dict[str, GradeInput], choices: int) -> list[Call]:
         """In the judge's order."""
         return [
-            (render(rubric, _subject(one)), seed)
+            (render(rubric, _subject(one)), seed, choices)
             for one in inputs.values()
             for rubric in self._rubrics
-            for seed in seeds(one.seed, rubric.digest, self._repeats)
+            for seed in seeds(one.seed, rubric.digest, self._repeats)[::choices]
         ]
 
 
@@ -129,8 +130,9 @@ async def _rounds(
     async with JudgeClient(target) as judge:
         for number in range(rounds + 1):
             inputs = world.inputs(number)
-            calls = world.calls(inputs)
-            mixed = random.Random(number).sample(calls, len(calls))
+            calls = world.calls(inputs, CHOICES)
+            alone = world.calls(inputs, 1)
+            mixed = random.Random(number).sample(alone, len(alone))
             run: dict[str, dict[str, float]] = {}
             turn = number % len(SIDES)
             for side in SIDES[turn:] + SIDES[:turn]:
@@ -161,12 +163,13 @@ async def _graded(judge: JudgeClient, inputs: dict[str, GradeInput]) -> None:
 
 async def _asked(url: str, calls: list[Call]) -> None:
     waiting = iter(calls)
-    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+    at_once = AT_ONCE // calls[0][2]
+    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
     async with httpx.AsyncClient(limits=limits, timeout=600.0) as client:
 
         async def work() -> None:
-            for prompt, seed in waiting:
-                body = {
+            for prompt, seed, choices in waiting:
+                body: dict[str, Any] = {
                     "model": "bench",
                     "messages": [{"role": "user", "content": prompt}],
                     "seed": seed,
@@ -174,10 +177,11 @@ async def _asked(url: str, calls: list[Call]) -> None:
                     "top_p": 1.0,
                     "max_tokens": TOKENS,
                 }
+                body |= {"n": choices} if choices > 1 else {}
                 reply = await client.post(f"{url}/chat/completions", json=body)
                 reply.raise_for_status()
 
-        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+        await asyncio.gather(*(work() for _ in range(at_once)))
 
 
 def _ratio(runs: list[dict[str, dict[str, float]]], above: str, below: str, measure: str) -> float:

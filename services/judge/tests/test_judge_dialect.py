@@ -170,15 +170,44 @@ def test_less_at_once_after_429_and_slowly_more_after_answers() -> None:
             pace.refused(later)
         assert pace.allowed == 8
         for _ in range(9):
-            pace.answered({})
+            pace.answered(later, {})
         assert pace.allowed == 9
-        pace.answered({"x-ratelimit-remaining-requests": "3"})
+        pace.answered(later, {"x-ratelimit-remaining-requests": "3"})
         assert pace.allowed == 3
         for _ in range(2000):
-            pace.answered({})
+            pace.answered(later, {})
         assert pace.allowed == 32
 
     asyncio.run(scene())
+
+
+async def test_a_request_takes_as_many_places_as_completions() -> None:
+    pace = Pace(8, "m")
+    order: list[str] = []
+
+    async def hold(name: str, size: int, leave: asyncio.Event) -> None:
+        async with pace.slot(size):
+            order.append(name)
+            await leave.wait()
+
+    leave = {name: asyncio.Event() for name in "abcd"}
+    work = [
+        asyncio.create_task(hold(name, size, leave[name]))
+        for name, size in (("a", 5), ("b", 4), ("c", 3), ("d", 20))
+    ]
+    await asyncio.sleep(0)
+    assert order == ["a"]  # c would fit, but b was there first.
+    leave["a"].set()
+    await asyncio.sleep(0.01)
+    assert order == ["a", "b", "c"]
+    leave["b"].set()
+    await asyncio.sleep(0.01)
+    assert order == ["a", "b", "c"]
+    leave["c"].set()
+    await asyncio.sleep(0.01)
+    assert order == ["a", "b", "c", "d"]  # More than may be: alone.
+    leave["d"].set()
+    await asyncio.gather(*work)
 
 
 async def test_who_gives_up_waiting_holds_no_place() -> None:

@@ -20,9 +20,17 @@ from tuneproof.servicekit.http import without_credentials
 from tuneproof.servicekit.retries import Retries, Sleep
 from tuneproof.servicekit.tracing import headers, span
 from tuneproof_judge.dialect import Dialect
+from tuneproof_judge.grade import Usage
 from tuneproof_judge.metrics import IN_FLIGHT, REQUESTS, count_answered
 from tuneproof_judge.pacing import Pace, Slot
-from tuneproof_judge.replies import CallFailed, Completion, failure_of, read_reply, timed_out
+from tuneproof_judge.replies import (
+    CallFailed,
+    ChoicesRefused,
+    Completion,
+    failure_of,
+    read_reply,
+    timed_out,
+)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 20.0
@@ -78,7 +86,7 @@ class EndpointLimits:
     """How much the judge may ask of an endpoint."""
 
     concurrency: int
-    """Requests in flight, over all calls."""
+    """Completions in flight, over all calls."""
     request_timeout: float
     """Seconds for one HTTP request, body included."""
     max_attempts: int
@@ -171,7 +179,6 @@ class OpenAIEndpoint:
         begun: str = "",
         form: Mapping[str, Any] | None = None,
     ) -> Completion:
-        requests = 0
         asked = parameters(
             prompt,
             seed=seed,
@@ -181,31 +188,49 @@ class OpenAIEndpoint:
             begun=begun,
             form=form,
         )
+        return (await self.choices(asked, 1, deadline))[0]
 
-        async def attempt() -> Completion:
+    async def choices(
+        self, asked: Mapping[str, Any], count: int, deadline: float | None
+    ) -> list[Completion]:
+        """Completions of one request, as `complete`; what they used stands with the first.
+
+        Args:
+            asked: as `parameters` gives it. vLLM adds a choice's index to the seed.
+            count: choices wanted; the endpoint may give fewer.
+
+        Raises:
+            ChoicesRefused: with more than one; it may not refuse one.
+        """
+        requests = 0
+        more = {"n": count} if count > 1 else {}
+
+        async def attempt() -> list[Completion]:
             nonlocal requests
-            async with self._slot() as slot:
-                name, attributes = f"chat {self._model}", self._attributes(seed)
+            async with self._slot(count) as slot:
+                name, attributes = f"chat {self._model}", self._attributes(asked["seed"])
                 with span(name, attributes, kind=SpanKind.CLIENT) as call:
-                    completion = None
-                    while completion is None:
+                    found = None
+                    while found is None:
                         requests += 1
-                        completion = await self._ask(self._dialect.said(asked), slot)
-                    used = completion.usage
+                        found = await self._ask({**self._dialect.said(asked), **more}, slot)
+                    used = found[0].usage
                     call.set_attribute("gen_ai.usage.input_tokens", used.prompt_tokens)
                     call.set_attribute("gen_ai.usage.output_tokens", used.completion_tokens)
-                    return completion
+                    return found
 
         left = None if deadline is None else deadline - asyncio.get_running_loop().time()
         try:
-            completion = await self._retries.call(attempt, timeout=left, sleep=self._sleep)
+            found = await self._retries.call(attempt, timeout=left, sleep=self._sleep)
         except CallFailed as failed:
             failed.requests = requests
             raise
         refused = self._dialect.refused & asked.keys()
-        return replace(
-            completion, usage=replace(completion.usage, requests=requests), refused=refused
-        )
+        usage = replace(found[0].usage, requests=requests)
+        return [
+            replace(each, usage=Usage() if index else usage, refused=refused)
+            for index, each in enumerate(found)
+        ]
 
     async def check_ready(self) -> None:
         """Asks the endpoint for GET /models until it has answered once, every few seconds.
@@ -249,15 +274,15 @@ class OpenAIEndpoint:
             return Unavailable(f"the judge's endpoint {self.url} {what}")
         return None
 
-    async def _ask(self, asked: Mapping[str, Any], slot: Slot) -> Completion | None:
-        """A completion; None when the endpoint refuses a parameter, and can be asked without."""
+    async def _ask(self, asked: Mapping[str, Any], slot: Slot) -> list[Completion] | None:
+        """Choices; None when the endpoint refuses a parameter, and can be asked without."""
         try:
             # The client's own time-out is per read; a server that drips never reaches it.
             async with asyncio.timeout(self._limits.request_timeout):
                 raw = await self._client.chat.completions.with_raw_response.create(
                     model=self._model, **asked, extra_headers=headers()
                 )
-            completion = read_reply(raw.content)
+            found = read_reply(raw.content, asked.get("n", 1))
         except TimeoutError:
             REQUESTS.labels("timeout").inc()
             raise timed_out(
@@ -269,13 +294,16 @@ class OpenAIEndpoint:
                 self._pace.refused(slot)
             if isinstance(error, openai.APIStatusError) and self._dialect.learns(error, asked):
                 return None
-            raise failure_of(error, url=self.url, model=self._model) from None
+            failure = failure_of(error, url=self.url, model=self._model)
+            if "n" in asked and not failure.passing:
+                raise ChoicesRefused(failure) from None
+            raise failure from None
         except CallFailed:
             REQUESTS.labels("unreadable").inc()
             raise
-        count_answered(completion.usage)
-        self._pace.answered(raw.headers)
-        return completion
+        count_answered(found[0].usage)
+        self._pace.answered(slot, raw.headers)
+        return found
 
     def _attributes(self, seed: int) -> dict[str, str | bool | int | float]:
         return {
@@ -286,11 +314,14 @@ class OpenAIEndpoint:
         }
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[Slot]:
+    async def _slot(self, size: int) -> AsyncIterator[Slot]:
         # Held during a request only: one that waits for its next attempt blocks no other.
-        async with self._pace.slot() as slot:
-            with IN_FLIGHT.track_inprogress():
+        async with self._pace.slot(size) as slot:
+            IN_FLIGHT.inc(size)
+            try:
                 yield slot
+            finally:
+                IN_FLIGHT.dec(size)
 
 
 def parameters(

@@ -17,6 +17,7 @@ from tuneproof.servicekit.server import Service, run
 from tuneproof.servicekit.tls import ClientTls
 from tuneproof_judge.batch.running import batched
 from tuneproof_judge.cache import Cache, CachedEndpoint
+from tuneproof_judge.choices import ChoicesEndpoint
 from tuneproof_judge.endpoint import ChatEndpoint, EndpointLimits, OpenAIEndpoint
 from tuneproof_judge.grading import Grader
 from tuneproof_judge.jury import load_jury
@@ -106,19 +107,18 @@ async def _kept(
     stack: AsyncExitStack, endpoint: OpenAIEndpoint, cache: Cache | None, settings: JudgeSettings
 ) -> ChatEndpoint:
     """The endpoint, with what the settings put before it."""
-    if cache is None or settings.cache is None:
-        return endpoint
-    if not settings.batch:
-        return CachedEndpoint(endpoint, cache)
-    return await stack.enter_async_context(
-        batched(
-            endpoint,
-            cache,
-            settings.cache,
-            poll=settings.batch_poll,
-            attempts=settings.max_attempts,
+    if settings.batch and settings.cache and cache:
+        return await stack.enter_async_context(
+            batched(
+                endpoint,
+                cache,
+                settings.cache,
+                poll=settings.batch_poll,
+                attempts=settings.max_attempts,
+            )
         )
-    )
+    asked = ChoicesEndpoint(endpoint, min(settings.choices, settings.concurrency))
+    return CachedEndpoint(asked, cache) if cache else asked
 
 
 def endpoints_of(settings: JudgeSettings) -> list[OpenAIEndpoint]:

@@ -31,10 +31,10 @@ BATCHED = Gauge(
     "Requests that wait for a batch, or are in one, by state: waiting, sent.",
     ["model", "state"],
 )
-IN_FLIGHT = Gauge("tuneproof_judge_endpoint_in_flight", "HTTP requests under way.")
+IN_FLIGHT = Gauge("tuneproof_judge_endpoint_in_flight", "Completions under way.")
 ALLOWED = Gauge(
     "tuneproof_judge_endpoint_allowed",
-    "HTTP requests that may be under way at once, as the endpoint bears them.",
+    "Completions that may be under way at once, as the endpoint bears them.",
     ["model"],
 )
 

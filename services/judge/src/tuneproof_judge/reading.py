@@ -207,16 +207,12 @@ def seed_of(seed: int, digest: str, index: int, attempt: int = 0) -> int:
 
 
 def seeds(seed: int, rubric_digest: str, count: int) -> list[int]:
-    """The repeats' seeds: 31 bits, all different, and equal for equal arguments.
+    """The repeats' seeds: 31 bits, and equal for equal arguments.
 
-    More repeats begin with the seeds of fewer. The rubric is part of the seed, so that two criteria
-    do not share their luck.
+    They follow each other, so that one request can ask for them all (`choices`). More repeats begin
+    with the seeds of fewer. The rubric is part of the seed, so that two criteria do not share their
+    luck.
     """
-    found: list[int] = []
-    for index in range(count):
-        digest = hashlib.sha256(f"{seed}\n{rubric_digest}\n{index}".encode()).digest()
-        value = int.from_bytes(digest[:4], "big") >> (32 - _SEED_BITS)
-        while value in found:
-            value = (value + 1) % (1 << _SEED_BITS)
-        found.append(value)
-    return found
+    digest = hashlib.sha256(f"{seed}\n{rubric_digest}".encode()).digest()
+    first = int.from_bytes(digest[:4], "big") >> (32 - _SEED_BITS)
+    return [(first + index) % (1 << _SEED_BITS) for index in range(count)]

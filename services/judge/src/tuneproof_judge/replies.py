@@ -77,6 +77,25 @@ class CallFailed(Exception):
         self.requests = 1
         """HTTP requests made so far."""
 
+    def for_another(self) -> CallFailed:
+        """The same, for who waited for the same requests; they are counted once."""
+        other = CallFailed(
+            self.failure.kind,
+            self.failure.detail,
+            passing=self.passing,
+            outage=self.outage,
+            failure=self.failure,
+        )
+        other.requests = 0
+        return other
+
+
+class ChoicesRefused(CallFailed):
+    """A request for several choices that another attempt does not mend."""
+
+    def __init__(self, failed: CallFailed) -> None:
+        super().__init__(failed.failure.kind, failed.failure.detail, passing=False)
+
 
 class _Message(BaseModel):
     content: str | None = None
@@ -106,6 +125,7 @@ class _Choice(BaseModel):
     message: _Message
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+    index: int = 0
 
 
 class _PromptDetails(BaseModel):
@@ -119,12 +139,15 @@ class _Usage(BaseModel):
 
 
 class _Reply(BaseModel):
-    choices: list[_Choice] = Field(min_length=1, max_length=1)
+    choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
 
 
-def read_reply(body: bytes) -> Completion:
-    """Reads the JSON of a chat completion.
+def read_reply(body: bytes, most: int = 1) -> list[Completion]:
+    """Reads the JSON of a chat completion: its choices, of which the first tells the usage of all.
+
+    Args:
+        most: choices that were asked for.
 
     Raises:
         CallFailed: it is not one; another attempt may help, since proxies cut and garble.
@@ -134,22 +157,33 @@ def read_reply(body: bytes) -> Completion:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        wrong = f"the endpoint's answer is not a chat completion: {where} {first['msg']}".strip()
-        raise CallFailed(FailureKind.ENDPOINT, wrong) from None
-    choice, used = reply.choices[0], reply.usage or _Usage()
+        raise _no_completion(f"{where} {first['msg']}".strip()) from None
+    if len(reply.choices) > most:
+        raise _no_completion(f"it has {len(reply.choices)} choices, of at most {most}")
+    used = reply.usage or _Usage()
     details = used.prompt_tokens_details or _PromptDetails()
-    return Completion(
-        text=choice.message.content or "",
-        finish_reason=choice.finish_reason or "",
-        refusal=choice.message.refusal or "",
-        usage=Usage(
-            max(0, used.prompt_tokens or 0),
-            max(0, used.completion_tokens or 0),
-            max(0, details.cached_tokens or 0),
-            requests=1,
-        ),
-        prompt_tokens=max(0, used.prompt_tokens or 0),
-        tokens=tuple(map(_token, (choice.logprobs and choice.logprobs.content) or ())),
+    usage = Usage(
+        max(0, used.prompt_tokens or 0),
+        max(0, used.completion_tokens or 0),
+        max(0, details.cached_tokens or 0),
+        requests=1,
+    )
+    return [
+        Completion(
+            text=choice.message.content or "",
+            finish_reason=choice.finish_reason or "",
+            refusal=choice.message.refusal or "",
+            usage=Usage() if number else usage,
+            prompt_tokens=usage.prompt_tokens,
+            tokens=tuple(map(_token, (choice.logprobs and choice.logprobs.content) or ())),
+        )
+        for number, choice in enumerate(sorted(reply.choices, key=lambda each: each.index))
+    ]
+
+
+def _no_completion(wrong: str) -> CallFailed:
+    return CallFailed(
+        FailureKind.ENDPOINT, f"the endpoint's answer is not a chat completion: {wrong}"
     )
 
 

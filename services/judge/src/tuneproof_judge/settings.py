@@ -98,9 +98,15 @@ class JudgeSettings(ServiceSettings):
         32,
         ge=1,
         le=4096,
-        description="Most requests to the endpoint in flight over all calls; fewer while it answers"
-        " 429 or tells that little of a quota is left. A number below the repeats"
-        " of one grade makes that grade wait for itself.",
+        description="Most completions by the endpoint in flight over all calls; fewer while it"
+        " answers 429 or tells that little of a quota is left.",
+    )
+    choices: int = Field(
+        10,
+        ge=1,
+        le=128,
+        description="Most completions to ask for by one request (n), which reads the prompt once"
+        " for all repeats of a grade; 1 asks for each alone.",
     )
     request_timeout: float = Field(
         120.0,

@@ -248,7 +248,7 @@ class Batches:
         return Again(call.failure) if call.passing else call.failure
 
     def _read(self, body: bytes, asked: Mapping[str, Any]) -> Completion:
-        completion = read_reply(body)
+        (completion,) = read_reply(body)
         count_answered(completion.usage)
         refused = self._endpoint.dialect.refused & parameters(**asked).keys()
         return replace(completion, refused=refused)

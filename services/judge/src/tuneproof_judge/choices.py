@@ -1,0 +1,227 @@
+"""Completions of one prompt by one request (`n` of OpenAI's API), which pays for the prompt once.
+
+What is asked for at one moment, and differs by nothing but seeds that follow each other, becomes
+one request. vLLM adds a choice's index to the request's seed: its choices are what as many requests
+would have got.
+
+Not every endpoint can. One that gives fewer choices than asked for is asked for the others one by
+one, and so for all from then on; one that refuses likewise, once it has answered a request for one.
+So is one whose choices are copies of each other: the first that are all alike are compared with a
+completion that was asked for alone. Ten copies are no repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof_judge.endpoint import OpenAIEndpoint, parameters
+from tuneproof_judge.grade import Usage
+from tuneproof_judge.replies import CallFailed, ChoicesRefused, Completion
+
+_GATHERED_SECONDS = 0.002
+"""A cache looks up each repeat by itself: they do not come at one moment."""
+
+_DOUBTS = 3
+"""How often choices that are all alike are looked into: a judge may be sure."""
+
+_log = structlog.get_logger(__name__)
+
+_Found = Completion | BaseException
+
+
+class ChoicesEndpoint:
+    """A `ChatEndpoint` that asks another one for several completions at once.
+
+    Args:
+        most: choices of one request.
+    """
+
+    def __init__(self, endpoint: OpenAIEndpoint, most: int) -> None:
+        self._endpoint = endpoint
+        self._most = most
+        self._doubts = _DOUBTS
+        self._gathering: dict[str, _Group] = {}
+
+    @property
+    def url(self) -> str:
+        """As the endpoint's."""
+        return self._endpoint.url
+
+    @property
+    def model(self) -> str:
+        """As the endpoint's."""
+        return self._endpoint.model
+
+    @property
+    def structured(self) -> bool:
+        """As the endpoint's."""
+        return self._endpoint.structured
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        temperature: float,
+        max_tokens: int,
+        deadline: float | None,
+        probabilities: bool = False,
+        begun: str = "",
+        form: Mapping[str, Any] | None = None,
+    ) -> Completion:
+        """As the endpoint's."""
+        asked = parameters(
+            prompt,
+            seed=seed,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            probabilities=probabilities,
+            begun=begun,
+            form=form,
+        )
+        key = sha256_of_json({**asked, "seed": None, "deadline": deadline})
+        group = self._gathering.get(key)
+        # At temperature 0 all choices are one; vLLM refuses to make them.
+        if self._most == 1 or temperature == 0 or (group is not None and seed in group.waiting):
+            return (await self._endpoint.choices(asked, 1, deadline))[0]
+        if group is None:
+            group = self._gathering[key] = _Group()
+            group.work = asyncio.create_task(self._answer(key, group, asked, deadline))
+        return await group.wait(seed)
+
+    async def _answer(
+        self, key: str, group: _Group, asked: Mapping[str, Any], deadline: float | None
+    ) -> None:
+        size = 0
+        try:
+            while size < len(group.waiting) < self._most:
+                size = len(group.waiting)
+                await asyncio.sleep(_GATHERED_SECONDS)
+        finally:
+            del self._gathering[key]
+
+        async def one(seeds: Sequence[int]) -> None:
+            (found,) = await asyncio.gather(
+                self._ask(asked, seeds, deadline), return_exceptions=True
+            )
+            each_found = [found] * len(seeds) if isinstance(found, BaseException) else found
+            for seed, each in zip(seeds, each_found, strict=True):
+                group.answer(seed, each)
+
+        await asyncio.gather(*(one(seeds) for seeds in _runs(group.wanted, self._most)))
+
+    async def _ask(
+        self, asked: Mapping[str, Any], seeds: Sequence[int], deadline: float | None
+    ) -> list[_Found]:
+        """What became of each."""
+        found: list[_Found] = []
+        try:
+            found += await self._first(asked, seeds, deadline)
+        except CallFailed as failed:
+            return [failed, *(failed.for_another() for _ in seeds[1:])]
+        others = (
+            self._endpoint.choices({**asked, "seed": seed}, 1, deadline)
+            for seed in seeds[len(found) :]
+        )
+        for each in await asyncio.gather(*others, return_exceptions=True):
+            found.append(each if isinstance(each, BaseException) else each[0])
+        return found
+
+    async def _first(
+        self, asked: Mapping[str, Any], seeds: Sequence[int], deadline: float | None
+    ) -> list[Completion]:
+        """All of them, or as many as the endpoint gives."""
+        asked, count = {**asked, "seed": seeds[0]}, min(self._most, len(seeds))
+        refused = 0
+        try:
+            found = await self._endpoint.choices(asked, count, deadline)
+        except ChoicesRefused as failed:
+            refused = failed.requests
+            try:
+                found = await self._endpoint.choices(asked, 1, deadline)
+            except CallFailed as other:
+                other.requests += refused
+                raise
+        if len(found) > 1:
+            found = await self._without_copies(found, asked, deadline)
+        if len(found) < count:
+            self._learn(count)
+        used = found[0].usage
+        used = replace(used, requests=used.requests + refused)
+        return [replace(found[0], usage=used), *found[1:]]
+
+    async def _without_copies(
+        self, found: list[Completion], asked: Mapping[str, Any], deadline: float | None
+    ) -> list[Completion]:
+        if len({each.text for each in found}) > 1:
+            self._doubts = 0
+        if not self._doubts:
+            return found
+        self._doubts -= 1
+        try:
+            alone = await self._endpoint.choices({**asked, "seed": asked["seed"] + 1}, 1, deadline)
+        except CallFailed:
+            return found
+        if alone[0].text == found[0].text:
+            usage = Usage.total([found[0].usage, alone[0].usage])
+            return [replace(found[0], usage=usage), *found[1:]]
+        return [found[0], *alone]
+
+    def _learn(self, count: int) -> None:
+        if self._most > 1:
+            _log.warning(
+                "the endpoint does not give several choices of one prompt, and is asked for each"
+                " completion from now on",
+                url=self.url,
+                model=self.model,
+                asked=count,
+            )
+        self._most = 1
+
+
+class _Group:
+    """Who waits for a completion, by seed."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, asyncio.Future[Completion]] = {}
+        self.work: asyncio.Task[None] | None = None
+
+    @property
+    def wanted(self) -> list[int]:
+        """Seeds whose callers did not go away."""
+        return [seed for seed, waiting in self.waiting.items() if not waiting.done()]
+
+    async def wait(self, seed: int) -> Completion:
+        self.waiting[seed] = asyncio.get_running_loop().create_future()
+        try:
+            return await self.waiting[seed]
+        finally:
+            # Nobody wants it any more.
+            if self.work and all(each.cancelled() for each in self.waiting.values()):
+                self.work.cancel()
+
+    def answer(self, seed: int, found: _Found) -> None:
+        waiting = self.waiting[seed]
+        if waiting.done():
+            return
+        if isinstance(found, BaseException):
+            waiting.set_exception(found)
+        else:
+            waiting.set_result(found)
+
+
+def _runs(seeds: Iterable[int], most: int) -> list[list[int]]:
+    """Seeds that follow each other, at most so many."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1 and len(runs[-1]) < most:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return runs
