@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
 LINT   := .venv-lint
 LINT_STAMP := $(LINT)/.setup-done
+PEERS  := .venv-peers
+PEERS_STAMP := $(PEERS)/.setup-done
 STATE  ?= .tuneproof
 STUDY  ?= studies/demo.yaml
 
@@ -133,8 +135,13 @@ bench-retrieve: $(STAMP)  ## Measure the retriever against the clients of its st
 verify-retrieve: $(STAMP)  ## A million vectors in LanceDB and 100,000 in Weaviate: memory, speed, recall
 	$(BIN)/python benchmarks/retrieve_scale.py
 
-bench-judge: $(STAMP)  ## Measure what the judge saves of prompts and time, and what it costs beside its engine
-	$(BIN)/python benchmarks/judge.py
+bench-judge: $(STAMP) $(PEERS_STAMP)  ## Measure what the judge saves of prompts and time, and what it costs beside its engine
+	$(BIN)/python benchmarks/judge.py --peer $(PEERS)/bin/python
+
+$(PEERS_STAMP): benchmarks/peers/deepeval.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet -r benchmarks/peers/deepeval.txt
+	@touch $@
 
 bench-report: $(STAMP)  ## Measure the size of a report of 10,000 answers, and how soon a browser shows it
 	$(BIN)/python benchmarks/report.py
@@ -198,4 +205,4 @@ down: $(STAMP)  ## End the services that make up or an interrupted study left
 
 clean:  ## Delete the environment and everything that runs have written
 	@test ! -x $(BIN)/tuneproof || $(BIN)/tuneproof down --state $(STATE)
-	rm -rf $(VENV) $(LINT) .venv-bridges $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LINT) $(PEERS) .venv-bridges $(STATE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

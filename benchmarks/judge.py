@@ -11,10 +11,11 @@ cache (blocks of 32 tokens) and one without. One round grades the same answers i
     replayed   its requests, each for all repeats, in its order, to that engine by a bare client
     cached     independent calls, one for each repeat, in any order, to that engine
     uncached   the same, to the engine without a cache
+    deepeval   deepeval's GEval, one call for each repeat, on the engine with the cache
 
 The cache is emptied before each. `prompt_token_ratio` is what ours computes of prompt tokens by
-what uncached computes, `speedup_uncached` and `speedup_cached` the wall time of theirs by ours,
-`overhead` ours by replayed, less 1; medians over the rounds.
+what uncached computes, `speedup_uncached`, `speedup_cached` and `speedup_deepeval` the wall time of
+theirs by ours, `overhead` ours by replayed, less 1; medians over the rounds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import json
 import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,7 +49,7 @@ AT_ONCE = 32
 CHOICES = 10
 """Of a request by the judge: its default, and a grade's repeats."""
 TOKENS = 40
-SIDES = ("ours", "replayed", "cached", "uncached")
+SIDES = ("ours", "replayed", "cached", "uncached", "deepeval")
 Call = tuple[str, int, int]
 """Prompt, seed and choices."""
 
@@ -67,11 +69,13 @@ def main() -> None:
         }
         target = stack.enter_context(_judge(urls["cached"], rubrics, folder))
         world = _World(RubricShelf.load(rubrics), options.answers, CHOICES)
-        runs = asyncio.run(_rounds(world, urls, target, options.rounds))
+        peer = stack.enter_context(_peer(options.peer))
+        runs = asyncio.run(_rounds(world, urls, target, peer, options.rounds))
     results = {
         "prompt_token_ratio": _ratio(runs, "ours", "uncached", "computed"),
         "speedup_uncached": _ratio(runs, "uncached", "ours", "seconds"),
         "speedup_cached": _ratio(runs, "cached", "ours", "seconds"),
+        "speedup_deepeval": _ratio(runs, "deepeval", "ours", "seconds"),
         "overhead": round(_ratio(runs, "ours", "replayed", "seconds") - 1.0, 4),
     }
     print(json.dumps({"bench": "judge", "results": results}))
@@ -80,7 +84,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5, help="after one that warms up")
+    parser.add_argument("--rounds", type=int, default=3, help="after a small one that warms up")
+    parser.add_argument("--peer", required=True, help="a Python that has deepeval")
     return parser.parse_args()
 
 
@@ -92,7 +97,7 @@ class _World:
         self._answers = answers
         self._repeats = repeats
 
-    def inputs(self, number: int) -> dict[str, GradeInput]:
+    def inputs(self, number: int, *, small: bool) -> dict[str, GradeInput]:
         """Of one round: no engine has seen them."""
         draw = random.Random(number)
         ids = tuple(rubric.id for rubric in self._rubrics)
@@ -105,7 +110,7 @@ class _World:
                 repeats=self._repeats,
                 retries=0,
             )
-            for index in range(self._answers)
+            for index in range(self._answers // 10 if small else self._answers)
         }
 
     def calls(self, inputs: dict[str, GradeInput], choices: int) -> list[Call]:
@@ -123,13 +128,13 @@ def _subject(one: GradeInput) -> Subject:
 
 
 async def _rounds(
-    world: _World, urls: dict[str, str], target: str, rounds: int
+    world: _World, urls: dict[str, str], target: str, peer: subprocess.Popen[str], rounds: int
 ) -> list[dict[str, dict[str, float]]]:
-    """All but the first, which warms everything up."""
+    """All but the first, a small one which warms everything up."""
     found = []
     async with JudgeClient(target) as judge:
         for number in range(rounds + 1):
-            inputs = world.inputs(number)
+            inputs = world.inputs(number, small=not number)
             calls = world.calls(inputs, CHOICES)
             alone = world.calls(inputs, 1)
             mixed = random.Random(number).sample(alone, len(alone))
@@ -141,6 +146,8 @@ async def _rounds(
                 before, begun = _computed(url), time.perf_counter()
                 if side == "ours":
                     await _graded(judge, inputs)
+                elif side == "deepeval":
+                    await asyncio.to_thread(_by_peer, peer, url, mixed)
                 else:
                     await _asked(url, calls if side == "replayed" else mixed)
                 seconds = time.perf_counter() - begun
@@ -182,6 +189,16 @@ async def _asked(url: str, calls: list[Call]) -> None:
                 reply.raise_for_status()
 
         await asyncio.gather(*(work() for _ in range(at_once)))
+
+
+def _by_peer(peer: subprocess.Popen[str], url: str, calls: list[Call]) -> None:
+    given = {"url": url, "prompts": [call[0] for call in calls], "at_once": AT_ONCE}
+    assert peer.stdin
+    assert peer.stdout
+    peer.stdin.write(json.dumps({**given, "tokens": TOKENS}) + "\n")
+    peer.stdin.flush()
+    if not peer.stdout.readline():
+        raise SystemExit("deepeval failed; its words are above")
 
 
 def _ratio(runs: list[dict[str, dict[str, float]]], above: str, below: str, measure: str) -> float:
@@ -317,6 +334,21 @@ def _judge(url: str, rubrics: Path, scratch: Path) -> Iterator[str]:
     ]
     with server(command, scratch / "judge.log", announce.exists):
         yield json.loads(announce.read_text())["grpc"]
+
+
+@contextlib.contextmanager
+def _peer(python: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that grades by deepeval what it is given in lines."""
+    script = Path(__file__).parent / "peers" / "deepeval_geval.py"
+    environment = {**os.environ, "DEEPEVAL_TELEMETRY_OPT_OUT": "YES"}
+    with subprocess.Popen(
+        [python, str(script)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
 
 
 @contextlib.contextmanager
