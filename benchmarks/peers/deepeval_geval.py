@@ -1,8 +1,8 @@
 """deepeval's GEval, which grades each prompt of a line of JSON by a call of its own.
 
-Each line of the input holds `url`, `prompts` and `at_once`; each line of the output the seconds that
-all took. The prompts are the judge's, and the engine's words mean nothing: whatever it writes
-stands for a form, so that GEval reads what it expects.
+Each line of the input holds `url`, `prompts`, `at_once` and `tokens`; each line of the output the
+seconds that all took. The prompts are the judge's, and the engine's words mean nothing: whatever it
+writes stands for a form, so that GEval reads what it expects.
 """
 
 from __future__ import annotations
