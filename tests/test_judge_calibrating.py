@@ -163,7 +163,7 @@ async def test_the_documented_commands_certify_a_judge(
         await command(*(str(table) if word == "evouna" else word for word in words), *more)
         for words in documented()
     ]
-    assert plan["requests"] == COUNT * 2
+    assert plan["completions"] == COUNT * 2
     assert plan["price"] > 0
     assert look["answers"] <= whole["answers"] == COUNT
     certificate = read_certificate(tmp_path / "accuracy.json")

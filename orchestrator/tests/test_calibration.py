@@ -249,7 +249,7 @@ def test_the_plan_asks_nothing(run, table: Path) -> None:
     code, out, err = run(judge, str(table), "--plan", *prices, "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert (told["answers"], told["requests"], judge.asked) == (41, 410, 0)
+    assert (told["answers"], told["completions"], judge.asked) == (41, 410, 0)
     assert told["completion_tokens"] == 410 * ACCURACY.max_tokens
     cost = (told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6
     assert told["price"] == pytest.approx(cost)

@@ -27,8 +27,9 @@ class Forecast:
     """What a calibration asks of the judge's endpoint; tokens are estimated."""
 
     answers: int
-    requests: int
+    completions: int
     prompt_tokens: int
+    """At most: one request for all repeats of a prompt reads it once."""
     completion_tokens: int
     """At most: every completion as long as the rubric allows."""
 
@@ -64,7 +65,7 @@ def forecast(
         ]
         return Forecast(
             forms[0].answers,
-            sum(one.requests for one in forms) + forms[0].requests,
+            sum(one.completions for one in forms) + forms[0].completions,
             2 * sum(one.prompt_tokens for one in forms),
             2 * sum(one.completion_tokens for one in forms),
         )
@@ -82,13 +83,13 @@ def forecast(
         prompts = [own + size for size in sizes.values()]
     once = asking.mode == "weighted" and rubric.reasoning != "before"
     each = (1 if once else asking.repeats) * (2 if compare else 1)
-    requests = len(prompts) * each
+    completions = len(prompts) * each
     characters = sum(prompts) * each
     return Forecast(
         len(prompts),
-        requests,
+        completions,
         round(characters / _CHARACTERS_A_TOKEN),
-        requests * rubric.max_tokens,
+        completions * rubric.max_tokens,
     )
 
 

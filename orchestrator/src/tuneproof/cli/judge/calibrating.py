@@ -122,9 +122,10 @@ def calibrate_command(
             else needed.price(prompt_price, completion_price)
         )
         told = (
-            f"{needed.answers:,} to judge, {needed.requests:,} requests, about"
-            f" {needed.prompt_tokens:,} prompt tokens, at most {needed.completion_tokens:,}"
-            " completion tokens" + ("" if price is None else f", at most {price:,.2f}")
+            f"{needed.answers:,} to judge, {needed.completions:,} completions, at most about"
+            f" {needed.prompt_tokens:,} prompt tokens (fewer where one request gives all repeats"
+            f" of a prompt) and {needed.completion_tokens:,} completion tokens"
+            + ("" if price is None else f", at most {price:,.2f}")
         )
         asked.give({**asdict(needed), "price": price}, told)
         return
