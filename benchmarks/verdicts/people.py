@@ -17,15 +17,19 @@ SIGNS = (-1.0, 1.0)
 """Differences of two verdicts of right or wrong."""
 
 
-def s4(random: np.random.Generator, studies: int) -> Results:
-    """Ten pairs of real systems: 400 items drawn, 50 or 100 labelled, lexical match the judge."""
+def s4(random: np.random.Generator, studies: int, part: int) -> Results:
+    """Ten pairs of real systems: 400 items drawn, 50 or 100 labelled, lexical match the judge.
+
+    Args:
+        part: 0 or 1: each has half of the pairs; `of_pairs` sums up both.
+    """
     file = evouna.path()
     if file is None:
         print("S4 is left out: no EVOUNA data (benchmarks/verdicts/evouna.py)", file=sys.stderr)
         return {}
-    shares, narrower, judged, told = [], [], [], {}
+    told: Results = {}
     clusters = np.arange(400)
-    for pair, (people, lexical) in evouna.differences(file).items():
+    for pair, (people, lexical) in list(evouna.differences(file).items())[part::2]:
         truth = float(people.mean())
         tallies = {labels: Tally() for labels in (50, 100)}
         widths, widths_alone, judge = (
@@ -48,19 +52,29 @@ def s4(random: np.random.Generator, studies: int) -> Results:
                 anchored.add(holds(interval, truth))
                 widths[labels] += interval.high - interval.low
                 widths_alone[labels] += labelled.high - labelled.low
-        shares += [each.share for each in tallies.values()]
-        narrower += [widths[labels] / widths_alone[labels] for labels in tallies]
-        judged.append(judge.share)
         name = f"s4/{' and '.join(pair)}"
-        told |= {f"{name}/{labels} labels": each.share for labels, each in tallies.items()}
-        told |= {f"{name}/the judge alone": judge.share}
+        for labels, tally in tallies.items():
+            told[f"{name}/{labels} labels"] = tally.share
+            told[f"{name}/{labels} labels, width by labels alone"] = (
+                widths[labels] / widths_alone[labels]
+            )
+        told[f"{name}/the judge alone"] = judge.share
+    return told
+
+
+def of_pairs(told: Results) -> Results:
+    """S4's figures of all pairs."""
+    by_kind = {
+        kind: [value for key, value in told.items() if key.startswith("s4/") and key.endswith(kind)]
+        for kind in (" labels", " labels alone", "/the judge alone")
+    }
+    shares, narrower, judged = by_kind.values()
     return {
         "s4_min": min(shares),
         "s4_mean": float(np.mean(shares)),
         "s4_width_min": min(narrower),
         "s4_width_max": max(narrower),
         "s4_before": min(judged),
-        **told,
     }
 
 

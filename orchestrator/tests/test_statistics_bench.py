@@ -51,7 +51,7 @@ def test_a_missed_bound_and_a_bench_that_is_blind_fail(
     monkeypatch.setattr("sys.argv", ["run", "--studies", "10", "--workers", "1", "--only", "s3"])
 
     def with_(**more: float) -> tuple[int, int]:
-        monkeypatch.setitem(bench.SETTINGS, "s3", lambda _random, _studies: figures | more)
+        monkeypatch.setitem(bench.SETTINGS, "s3", (lambda _random, _studies: figures | more,))
         code = bench.main()
         return code, json.loads(capsys.readouterr().out)["results"]["blind"]
 
