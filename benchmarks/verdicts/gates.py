@@ -100,7 +100,7 @@ def s9(random: np.random.Generator, studies: int) -> Results:
     ):
         passed = Tally()
         for _ in range(count):
-            values = np.array(shifts)[:, None] + 0.7 * random.normal(size=(2, 200))
+            values = np.array(shifts)[:, None] + 0.7 * random.normal(size=(2, 150))
             passed.add(decide(_study(values), Policy(), "tuned").passed)
         found[name] = passed.share
     return found

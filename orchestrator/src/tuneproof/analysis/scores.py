@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -49,15 +50,9 @@ def measures_of(results: StudyResults) -> Measures:
     Raises:
         InvalidInput: the results do not say the range of a criterion.
     """
-    judged: dict[str, None] = {}
-    lexical: dict[str, None] = {}
-    for answer in results.answers:
-        if answer.grade is not None:
-            # Nearly every answer has the measures of the first one.
-            if not answer.grade.criteria.keys() <= judged.keys():
-                judged.update(dict.fromkeys(answer.grade.criteria))
-            if not answer.grade.lexical.keys() <= lexical.keys():
-                lexical.update(dict.fromkeys(answer.grade.lexical))
+    graded = [answer.grade for answer in results.answers if answer.grade is not None]
+    judged = dict.fromkeys(chain.from_iterable(grade.criteria for grade in graded))
+    lexical = dict.fromkeys(chain.from_iterable(grade.lexical for grade in graded))
     if not judged and not lexical:
         overlap = {measure.name for measure in LEXICAL}
         for named in results.primary:
