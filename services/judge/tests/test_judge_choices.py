@@ -203,6 +203,20 @@ async def test_who_goes_away_ends_the_request(fake, endpoint_of: Make) -> None:
     assert asked(fake) == [4]
 
 
+async def test_who_comes_after_one_who_left_at_once_is_answered(
+    fake, endpoint_of: Make, choices
+) -> None:
+    endpoint = ChoicesEndpoint(endpoint_of(), 10)
+    for steps in range(8):
+        leaving = asyncio.create_task(graded(endpoint, repeats=4))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        leaving.cancel()
+        grade = await graded(endpoint, repeats=4)
+        assert grade.criteria[0].scored_repeats == 4
+        assert leaving.cancelled()
+
+
 async def test_a_cache_asks_for_the_others(fake, endpoint_of: Make, choices, tmp_path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
     endpoint = CachedEndpoint(ChoicesEndpoint(endpoint_of(), 10), cache)

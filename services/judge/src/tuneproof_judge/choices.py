@@ -1,4 +1,6 @@
-"""Completions of one prompt by one request (`n` of OpenAI's API), which pays for the prompt once.
+"""Completions of one prompt by one request (`n` of OpenAI's API).
+
+OpenAI charges for its prompt once, and there is less to send and to answer everywhere.
 
 What is asked for at one moment, and differs by nothing but seeds that follow each other, becomes
 one request. vLLM adds a choice's index to the request's seed: its choices are what as many requests
@@ -13,8 +15,9 @@ completion that was asked for alone. Ten copies are no repeats.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -91,20 +94,18 @@ class ChoicesEndpoint:
         if self._most == 1 or temperature == 0 or (group is not None and seed in group.waiting):
             return (await self._endpoint.choices(asked, 1, deadline))[0]
         if group is None:
-            group = self._gathering[key] = _Group()
-            group.work = asyncio.create_task(self._answer(key, group, asked, deadline))
+            group = self._gathering[key] = _Group(partial(self._gathering.pop, key, None))
+            group.work = asyncio.create_task(self._answer(group, asked, deadline))
         return await group.wait(seed)
 
     async def _answer(
-        self, key: str, group: _Group, asked: Mapping[str, Any], deadline: float | None
+        self, group: _Group, asked: Mapping[str, Any], deadline: float | None
     ) -> None:
         size = 0
-        try:
-            while size < len(group.waiting) < self._most:
-                size = len(group.waiting)
-                await asyncio.sleep(_GATHERED_SECONDS)
-        finally:
-            del self._gathering[key]
+        while size < len(group.waiting) < self._most:
+            size = len(group.waiting)
+            await asyncio.sleep(_GATHERED_SECONDS)
+        group.close()
 
         async def one(seeds: Sequence[int]) -> None:
             (found,) = await asyncio.gather(
@@ -186,9 +187,14 @@ class ChoicesEndpoint:
 
 
 class _Group:
-    """Who waits for a completion, by seed."""
+    """Who waits for a completion, by seed.
 
-    def __init__(self) -> None:
+    Args:
+        close: lets nobody else join.
+    """
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self.close = close
         self.waiting: dict[int, asyncio.Future[Completion]] = {}
         self.work: asyncio.Task[None] | None = None
 
@@ -202,8 +208,8 @@ class _Group:
         try:
             return await self.waiting[seed]
         finally:
-            # Nobody wants it any more.
             if self.work and all(each.cancelled() for each in self.waiting.values()):
+                self.close()
                 self.work.cancel()
 
     def answer(self, seed: int, found: _Found) -> None:

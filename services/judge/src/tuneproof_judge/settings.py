@@ -105,8 +105,8 @@ class JudgeSettings(ServiceSettings):
         10,
         ge=1,
         le=128,
-        description="Most completions to ask for by one request (n), which reads the prompt once"
-        " for all repeats of a grade; 1 asks for each alone.",
+        description="Most completions to ask for by one request (n): all repeats of a grade"
+        " together. 1 asks for each alone.",
     )
     request_timeout: float = Field(
         120.0,
