@@ -57,8 +57,8 @@ class Asked:
 Script = Callable[[Asked], Reply | Awaitable[Reply]]
 
 
-def says(text: str, *, finish: str = "stop", **message: Any) -> Reply:
-    """A chat completion."""
+def says(text: str, *, finish: str = "stop", choices: int = 1, **message: Any) -> Reply:
+    """A chat completion; its choices are all alike."""
     content = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -66,10 +66,11 @@ def says(text: str, *, finish: str = "stop", **message: Any) -> Reply:
         "model": "fake",
         "choices": [
             {
-                "index": 0,
+                "index": index,
                 "finish_reason": finish,
                 "message": {"role": "assistant", "content": text, **message},
             }
+            for index in range(choices)
         ],
         "usage": {
             "prompt_tokens": 100,

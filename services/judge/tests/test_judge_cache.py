@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -69,6 +70,24 @@ async def test_what_can_change_a_score_is_in_the_key(
     with suppress(WrongState):  # the fake gives no probabilities
         await graded(endpoint, **other)
     assert len(fake.asked) > before
+
+
+def test_who_still_reads_when_it_is_closed_is_told(tmp_path: Path) -> None:
+    def read(cache: Cache) -> None:
+        with suppress(sqlite3.ProgrammingError):
+            while True:
+                cache.get("key")
+
+    for number in range(5):
+        cache = Cache(tmp_path / f"{number}.sqlite")
+        cache.keep("key", "x" * 10_000)
+        readers = [Thread(target=read, args=(cache,)) for _ in range(4)]
+        for each in readers:
+            each.start()
+        cache.close()
+        for each in readers:
+            each.join(10)
+            assert not each.is_alive()
 
 
 async def test_another_answer_model_or_endpoint_is_another_key(
@@ -155,6 +174,7 @@ def _usage():
 WRITER = """
 import sys
 from pathlib import Path
+from threading import Thread
 from tuneproof_judge.cache import Cache
 cache = Cache(Path(sys.argv[1]))
 for n in range(400):

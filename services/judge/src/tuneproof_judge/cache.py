@@ -68,8 +68,9 @@ class Cache:
             ) from None
 
     def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
+        """Closes the file, once nobody reads or writes: who was cancelled may still do so."""
+        with self._lock:
+            self._database.close()
 
     def get(self, key: str) -> str | None:
         """What is kept."""

@@ -67,8 +67,9 @@ class Queue:
         """Why the endpoint takes no batch, if that is so."""
 
     def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
+        """Closes the file, once nobody reads or writes."""
+        with self._lock:
+            self._database.close()
 
     def result(self, key: str) -> Completion | Failure | None:
         """What came of a request, where that is not whole; None where it is not known."""
