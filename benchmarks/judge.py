@@ -4,7 +4,7 @@
 
 A small Llama with random weights and a tokenizer trained here answers every prompt with 40 tokens;
 its words mean nothing, and no score is read. Two servers of vLLM's serve it, one with a prefix
-cache (blocks of 32 tokens) and one without. One round grades the same answers in four ways, at most
+cache (blocks of 32 tokens) and one without. One round grades the same answers in five ways, at most
 32 completions at once in each:
 
     ours       our judge as a process, by GradeBatch, on the engine with the cache

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -28,6 +28,7 @@ from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof.servicekit.errors import InvalidInput
 from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.grade import Usage
+from tuneproof_judge.layer import Layer
 from tuneproof_judge.replies import Completion, Token
 
 BUSY_SECONDS = 30.0
@@ -92,61 +93,21 @@ class Cache:
         return self.get(key) or content
 
 
-class KeyedEndpoint(ABC):
+class KeyedEndpoint(Layer[ChatEndpoint]):
     """A `ChatEndpoint` before another one, which knows each completion by its key in the cache."""
 
     def __init__(self, endpoint: ChatEndpoint, cache: Cache) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._cache = cache
 
-    @property
-    def url(self) -> str:
-        """As the endpoint's."""
-        return self._endpoint.url
-
-    @property
-    def model(self) -> str:
-        """As the endpoint's."""
-        return self._endpoint.model
-
-    @property
-    def structured(self) -> bool:
-        """As the endpoint's."""
-        return self._endpoint.structured
-
-    async def complete(
-        self,
-        prompt: str,
-        *,
-        seed: int,
-        temperature: float,
-        max_tokens: int,
-        deadline: float | None,
-        probabilities: bool = False,
-        begun: str = "",
-        form: Mapping[str, Any] | None = None,
-    ) -> Completion:
-        """As the endpoint's."""
-        asked = {
-            "prompt": prompt,
-            "seed": seed,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "probabilities": probabilities,
-            "begun": begun,
-            "form": form,
-        }
+    async def _completed(self, asked: Mapping[str, Any], deadline: float | None) -> Completion:
         return await self._complete(_key_of(self, asked), asked, deadline)
 
     @abstractmethod
     async def _complete(
         self, key: str, asked: Mapping[str, Any], deadline: float | None
     ) -> Completion:
-        """The completion.
-
-        Args:
-            asked: the arguments of `complete` but the deadline.
-        """
+        """As `_completed`."""
 
 
 class CachedEndpoint(KeyedEndpoint):

@@ -25,6 +25,7 @@ import structlog
 from tuneproof.servicekit.digests import sha256_of_json
 from tuneproof_judge.endpoint import OpenAIEndpoint, parameters
 from tuneproof_judge.grade import Usage
+from tuneproof_judge.layer import Layer
 from tuneproof_judge.replies import CallFailed, ChoicesRefused, Completion
 
 _GATHERED_SECONDS = 0.002
@@ -38,7 +39,7 @@ _log = structlog.get_logger(__name__)
 _Found = Completion | BaseException
 
 
-class ChoicesEndpoint:
+class ChoicesEndpoint(Layer[OpenAIEndpoint]):
     """A `ChatEndpoint` that asks another one for several completions at once.
 
     Args:
@@ -46,52 +47,18 @@ class ChoicesEndpoint:
     """
 
     def __init__(self, endpoint: OpenAIEndpoint, most: int) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._most = most
         self._doubts = _DOUBTS
         self._gathering: dict[str, _Group] = {}
 
-    @property
-    def url(self) -> str:
-        """As the endpoint's."""
-        return self._endpoint.url
-
-    @property
-    def model(self) -> str:
-        """As the endpoint's."""
-        return self._endpoint.model
-
-    @property
-    def structured(self) -> bool:
-        """As the endpoint's."""
-        return self._endpoint.structured
-
-    async def complete(
-        self,
-        prompt: str,
-        *,
-        seed: int,
-        temperature: float,
-        max_tokens: int,
-        deadline: float | None,
-        probabilities: bool = False,
-        begun: str = "",
-        form: Mapping[str, Any] | None = None,
-    ) -> Completion:
-        """As the endpoint's."""
-        asked = parameters(
-            prompt,
-            seed=seed,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            probabilities=probabilities,
-            begun=begun,
-            form=form,
-        )
+    async def _completed(self, asked: Mapping[str, Any], deadline: float | None) -> Completion:
+        seed, alike = asked["seed"], asked["temperature"] == 0
+        asked = parameters(**asked)
         key = sha256_of_json({**asked, "seed": None, "deadline": deadline})
         group = self._gathering.get(key)
         # At temperature 0 all choices are one; vLLM refuses to make them.
-        if self._most == 1 or temperature == 0 or (group is not None and seed in group.waiting):
+        if self._most == 1 or alike or (group is not None and seed in group.waiting):
             return (await self._endpoint.choices(asked, 1, deadline))[0]
         if group is None:
             group = self._gathering[key] = _Group(partial(self._gathering.pop, key, None))
