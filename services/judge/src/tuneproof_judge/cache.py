@@ -15,12 +15,12 @@ import asyncio
 import json
 import sqlite3
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
@@ -30,6 +30,9 @@ from tuneproof_judge.endpoint import ChatEndpoint
 from tuneproof_judge.grade import Usage
 from tuneproof_judge.layer import Layer
 from tuneproof_judge.replies import Completion, Token
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
 _WHOLE = frozenset({"stop", "length"})
@@ -84,6 +87,11 @@ class Cache:
             row: tuple[str] | None = rows.fetchone()
         return row[0] if row else None
 
+    def find(self, keys: Iterable[str]) -> dict[str, str]:
+        """What is kept of these, by key."""
+        found = {key: self.get(key) for key in keys}
+        return {key: content for key, content in found.items() if content is not None}
+
     def keep(self, key: str, content: str) -> str:
         """Keeps what is not there yet; what is there afterwards."""
         with self._lock:
@@ -113,10 +121,15 @@ class KeyedEndpoint(Layer[ChatEndpoint]):
 class CachedEndpoint(KeyedEndpoint):
     """Asks another endpoint for what the cache lacks; what it has takes no tokens, no request."""
 
+    def __init__(self, endpoint: ChatEndpoint, cache: Cache) -> None:
+        super().__init__(endpoint, cache)
+        self._wanted: list[str] = []
+        self._lookup: asyncio.Task[dict[str, str]] | None = None
+
     async def _complete(
         self, key: str, asked: Mapping[str, Any], deadline: float | None
     ) -> Completion:
-        kept = await self._try(self._cache.get, key)
+        kept = await self._kept(key)
         if kept is not None:
             return completion_of(kept)
         made = await self._endpoint.complete(**asked, deadline=deadline)
@@ -125,11 +138,22 @@ class CachedEndpoint(KeyedEndpoint):
         now = await self._try(self._cache.keep, key, text_of(made))
         return made if now is None else replace(completion_of(now), usage=made.usage)
 
+    async def _kept(self, key: str) -> str | None:
+        """What is asked for at one moment is looked up as one, and goes on at one moment."""
+        self._wanted.append(key)
+        if self._lookup is None:
+            self._lookup = asyncio.create_task(self._look_up())
+        return (await asyncio.shield(self._lookup)).get(key)
+
+    async def _look_up(self) -> dict[str, str]:
+        wanted, self._wanted, self._lookup = self._wanted, [], None
+        return await self._try(self._cache.find, wanted) or {}
+
     @staticmethod
-    async def _try(work: Callable[..., str | None], *given: str) -> str | None:
+    async def _try(work: Callable[P, T], *given: P.args, **more: P.kwargs) -> T | None:
         """A cache that fails (a full disk, a lock that lasts) costs requests, and no grade."""
         try:
-            return await asyncio.to_thread(work, *given)
+            return await asyncio.to_thread(work, *given, **more)
         except sqlite3.Error as error:
             _log.warning("cache failed", error=str(error))
             return None

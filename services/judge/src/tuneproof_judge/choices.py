@@ -28,9 +28,6 @@ from tuneproof_judge.grade import Usage
 from tuneproof_judge.layer import Layer
 from tuneproof_judge.replies import CallFailed, ChoicesRefused, Completion
 
-_GATHERED_SECONDS = 0.002
-"""A cache looks up each repeat by itself: they do not come at one moment."""
-
 _DOUBTS = 3
 """How often choices that are all alike are looked into: a judge may be sure."""
 
@@ -71,7 +68,7 @@ class ChoicesEndpoint(Layer[OpenAIEndpoint]):
         size = 0
         while size < len(group.waiting) < self._most:
             size = len(group.waiting)
-            await asyncio.sleep(_GATHERED_SECONDS)
+            await asyncio.sleep(0)
         group.close()
 
         async def one(seeds: Sequence[int]) -> None:
