@@ -301,7 +301,7 @@ def _engine(model: Path, scratch: Path, *, cached: bool) -> Iterator[str]:
         *("--dtype", "float32", "--max-model-len", "1024", "--block-size", "32", flag),
         *("--max-num-seqs", str(AT_ONCE), "--max-num-batched-tokens", "8192"),
         # A seed in a chunked prefill ends vLLM's engine on a CPU (0.32.0).
-        *("--no-enable-chunked-prefill", "--enforce-eager", "--uvicorn-log-level", "error"),
+        *("--no-enable-chunked-prefill", "--uvicorn-log-level", "error"),
     ]
     quiet = {
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -310,7 +310,6 @@ def _engine(model: Path, scratch: Path, *, cached: bool) -> Iterator[str]:
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "TORCHDYNAMO_DISABLE": "1",
         "OMP_NUM_THREADS": "1",
     }
     with (

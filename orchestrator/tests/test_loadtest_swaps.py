@@ -41,7 +41,7 @@ async def test_a_right_pool_gives_no_failure_and_no_wrong_answer():
     result = await loaded(world)
     figures = result.figures
     assert (figures.failed, figures.failed_swaps, figures.wrong_adapter) == (0, 0, 0)
-    assert figures.swaps >= 4
+    assert figures.swaps > 1
     assert figures.checked_digest == figures.checked_text == figures.requests
     assert figures.throughput_ratio is not None
     assert figures.p99_ratio is not None

@@ -55,7 +55,7 @@ async def embedder_on(
     model: str = "",
     revision: str = "",
     api_key: str = "",
-    request_timeout: float = 10.0,
+    request_timeout: float = 30.0,
 ) -> AsyncIterator[TeiEmbedder]:
     endpoint = Endpoint("TEI", fake.url, api_key, "KEY", request_timeout=request_timeout)
     embedder = await open_tei_embedder(

@@ -106,7 +106,8 @@ class JudgeSettings(ServiceSettings):
         ge=1,
         le=128,
         description="Most completions to ask for by one request (n): all repeats of a grade"
-        " together. 1 asks for each alone.",
+        " together. 1 asks for each alone. Best a divisor of concurrency: places too few for a"
+        " request stay empty.",
     )
     request_timeout: float = Field(
         120.0,
