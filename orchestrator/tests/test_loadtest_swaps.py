@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from loadtest_pool import World, pool_served, ref_of, word_of
@@ -38,10 +39,11 @@ async def loaded(world, load=LOAD, swaps=SWAPS, known=None, progress=lambda _: N
 
 async def test_a_right_pool_gives_no_failure_and_no_wrong_answer():
     world = World()
-    result = await loaded(world)
+    # On a loaded machine swaps come late: time for twice as many as are asked for.
+    result = await loaded(world, replace(LOAD, seconds=0.7))
     figures = result.figures
     assert (figures.failed, figures.failed_swaps, figures.wrong_adapter) == (0, 0, 0)
-    assert figures.swaps > 1
+    assert figures.swaps >= 4
     assert figures.checked_digest == figures.checked_text == figures.requests
     assert figures.throughput_ratio is not None
     assert figures.p99_ratio is not None

@@ -174,7 +174,6 @@ def _usage():
 WRITER = """
 import sys
 from pathlib import Path
-from threading import Thread
 from tuneproof_judge.cache import Cache
 cache = Cache(Path(sys.argv[1]))
 for n in range(400):

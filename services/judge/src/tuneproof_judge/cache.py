@@ -89,8 +89,7 @@ class Cache:
 
     def find(self, keys: Iterable[str]) -> dict[str, str]:
         """What is kept of these, by key."""
-        found = {key: self.get(key) for key in keys}
-        return {key: content for key, content in found.items() if content is not None}
+        return {key: content for key in keys if (content := self.get(key)) is not None}
 
     def keep(self, key: str, content: str) -> str:
         """Keeps what is not there yet; what is there afterwards."""
