@@ -121,6 +121,27 @@ async def test_a_hole_that_the_sample_meets_makes_the_proof_whole(lance_store: L
     assert frozen.proof == Proof(40, 35)
 
 
+async def test_mending_that_takes_others_out_goes_on_while_they_become_fewer(
+    lance_store: LanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holes = Holes(lance_store)
+    house = HashHouse(holes, proof_passages=40)
+    await house.corpora.create("c", CHUNKING, {})
+    await house.ingest("c", documents(40))
+    ids = await ids_of(lance_store, "c")
+    lost = iter((ids[9:20], ids[20:35], ids[:9], ids[:5], ids[1:4], ids[7:8]))
+    holes.by_vector.update(next(lost))
+    mend = holes.mend
+
+    async def mend_and_take_out(name: str, some: list[str]) -> None:
+        await mend(name, some)
+        holes.by_vector.update(next(lost, ()))
+
+    monkeypatch.setattr(holes, "mend", mend_and_take_out)
+    frozen = await house.corpora.freeze("c")
+    assert frozen.proof == Proof(40, 35)
+
+
 async def test_what_cannot_be_mended_is_not_frozen(lance_store: LanceStore) -> None:
     holes = Holes(lance_store, deaf=True)
     house = HashHouse(holes, proof_passages=40)

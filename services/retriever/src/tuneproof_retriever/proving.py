@@ -20,7 +20,9 @@ from tuneproof_retriever.own_words import WordCounts
 from tuneproof_retriever.stores.protocol import VectorStore
 
 _LOOKUPS = 8
-_MENDINGS = 3
+_VAIN = 3
+"""Mendings that leave no fewer to be mended until it is given up. Those that leave fewer go on: a
+passage that leaves an HNSW graph to be indexed anew may have been the only way to others."""
 _SAME = 1e-4
 """Cosines that differ by less are of the same vector: quantised and float16 indexes round."""
 _DEEP = 1024
@@ -52,23 +54,26 @@ async def prove(
     if sample is not None and sample < passages:
         chosen = frozenset(random.sample(range(passages), sample))
     mended: set[str] = set()
-    for _ in range(_MENDINGS):
+    before, vain = passages + 1, 0
+    while True:
         lost = await lost_passages(store, name, words, passages, chosen)
         lost = lost or await _uncounted(store, name, content)
         if not lost:
             return Proof(passages if chosen is None else len(chosen), len(mended))
+        vain += len(lost) >= before
+        if vain == _VAIN:
+            raise Corrupted(
+                f"{len(lost)} passages of corpus {name!r} cannot be found by their own vector or"
+                f" words, first {lost[0]}, though they were indexed anew; delete the corpus and"
+                " ingest again",
+                corpus=name,
+            )
         _log.warning("passages are not in the indexes", corpus=name, passages=len(lost))
         await store.mend(name, lost)
         mended.update(lost)
+        before = len(lost)
         # Where one is missing others may be: from now on all are looked up.
         chosen = None
-    if lost := await lost_passages(store, name, words, passages, None):
-        raise Corrupted(
-            f"{len(lost)} passages of corpus {name!r} cannot be found by their own vector or words,"
-            f" first {lost[0]}, though they were indexed anew; delete the corpus and ingest again",
-            corpus=name,
-        )
-    return Proof(passages, len(mended))
 
 
 async def lost_passages(
