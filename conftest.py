@@ -41,7 +41,7 @@ STARTING = frozenset({"process", "engine", "e2e", "faults", "cluster"})
 """Marks of tests that may start Python processes."""
 
 # A worker is given two groups at the start: the first and the third, the second and the fourth.
-GROUPS = ("e2e", "engine", "browser", "engines")
+GROUPS = ("e2e", "tests/faults/test_kills.py", "engine", "browser", "engines")
 """In the order in which they start; the other tests are grouped by file, and follow."""
 
 
