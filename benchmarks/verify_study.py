@@ -62,7 +62,7 @@ _FULL = {"name": "full", "tune": {"references": "full"}}
 _SHORT = {"name": "short", "tune": {"references": "short"}}
 _NEAREST = {"name": "nearest", "examples": {"k": 2, "references": "full", "choose": "nearest"}}
 LARGE = Size(420, 100, (200, 500, 1000), (1, 2), (_FULL, _SHORT, _NEAREST), 1)
-SMALL = Size(40, 10, (16,), (1,), (_FULL, _NEAREST, {"name": "by-heart", "context": "none"}), 1)
+SMALL = Size(40, 10, (16, 32), (1,), (_FULL, _NEAREST, {"name": "by-heart", "context": "none"}), 2)
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ def test_a_study_of_several_models_survives_a_kill(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:] + done.stdout
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert figures["cells"] == 9
-    assert figures["trainings"] == 2
+    assert figures["cells"] == 13
+    assert figures["trainings"] == 4
     assert figures["errors"] == 0
     assert figures["kept_at_kill"] > 0
     assert set(figures["generation"]) == {"reader", "second"}
