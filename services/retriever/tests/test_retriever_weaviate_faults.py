@@ -43,7 +43,7 @@ async def store(server: WeaviateServer) -> AsyncIterator[WeaviateStore]:
 
 async def kill_and_start(server: WeaviateServer, after: float) -> None:
     await asyncio.sleep(after)
-    server.kill()
+    await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.start)
 
 

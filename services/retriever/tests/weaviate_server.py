@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -47,8 +48,14 @@ class WeaviateServer:
         assert done.returncode == 0, done.stderr
 
     def kill(self) -> None:
-        """As the kernel does when memory ends."""
-        os.kill(int((self.folder / "weaviate.pid").read_text()), signal.SIGKILL)
+        """As the kernel does when memory ends; returns when its memory and its ports are free."""
+        pid = int((self.folder / "weaviate.pid").read_text())
+        ended = os.pidfd_open(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            assert select.select([ended], [], [], 60)[0], f"{pid} is killed and does not end"
+        finally:
+            os.close(ended)
 
     def stop(self) -> None:
         subprocess.run([str(TOOL), "stop", str(self.folder)], timeout=90, check=True)
