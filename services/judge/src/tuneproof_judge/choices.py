@@ -15,14 +15,14 @@ completion that was asked for alone. Ten copies are no repeats.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import structlog
 
-from tuneproof.servicekit.digests import sha256_of_json
+from tuneproof.servicekit.digests import canonical_json
 from tuneproof_judge.endpoint import OpenAIEndpoint, parameters
 from tuneproof_judge.grade import Usage
 from tuneproof_judge.layer import Layer
@@ -47,19 +47,18 @@ class ChoicesEndpoint(Layer[OpenAIEndpoint]):
         super().__init__(endpoint)
         self._most = most
         self._doubts = _DOUBTS
-        self._gathering: dict[str, _Group] = {}
+        self._gathering: dict[Hashable, _Group] = {}
 
     async def _completed(self, asked: Mapping[str, Any], deadline: float | None) -> Completion:
         seed, alike = asked["seed"], asked["temperature"] == 0
-        asked = parameters(**asked)
-        key = sha256_of_json({**asked, "seed": None, "deadline": deadline})
+        key = (deadline, *(_hashable(asked[name]) for name in sorted(asked) if name != "seed"))
         group = self._gathering.get(key)
         # At temperature 0 all choices are one; vLLM refuses to make them.
         if self._most == 1 or alike or (group is not None and seed in group.waiting):
-            return (await self._endpoint.choices(asked, 1, deadline))[0]
+            return (await self._endpoint.choices(parameters(**asked), 1, deadline))[0]
         if group is None:
             group = self._gathering[key] = _Group(partial(self._gathering.pop, key, None))
-            group.work = asyncio.create_task(self._answer(group, asked, deadline))
+            group.work = asyncio.create_task(self._answer(group, parameters(**asked), deadline))
         return await group.wait(seed)
 
     async def _answer(
@@ -184,6 +183,10 @@ class _Group:
             waiting.set_exception(found)
         else:
             waiting.set_result(found)
+
+
+def _hashable(value: Any) -> Hashable:
+    return canonical_json(value) if isinstance(value, Mapping) else value
 
 
 def _runs(seeds: Iterable[int], most: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import combinations
 from typing import Protocol
@@ -56,7 +56,13 @@ class Usage:
     @classmethod
     def total(cls, parts: Iterable[Usage]) -> Usage:
         """The sum of several."""
-        return cls(*(sum(numbers) for numbers in zip(*map(astuple, parts), strict=True)))
+        each = tuple(parts)
+        return cls(
+            sum(one.prompt_tokens for one in each),
+            sum(one.completion_tokens for one in each),
+            sum(one.cached_tokens for one in each),
+            sum(one.requests for one in each),
+        )
 
 
 @dataclass(frozen=True)

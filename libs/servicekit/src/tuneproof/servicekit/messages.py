@@ -186,11 +186,13 @@ def _number_of(enum: Any, word: str) -> int:
     return words[word]
 
 
-def words_of_enum(enum: Any) -> dict[str, int]:
+@cache
+def words_of_enum(enum: Any) -> Mapping[str, int]:
     """The words of an enum's descriptor with their numbers, all but the unspecified one."""
     return {word_of_enum(enum, value.number): value.number for value in enum.values if value.number}
 
 
+@cache
 def _prefix(enum: Any) -> str:
     """What buf's rules put before each of an enum's names: `SEARCH_MODE` for SearchMode."""
     name: str = enum.name
