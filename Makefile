@@ -97,7 +97,7 @@ verify-cluster: $(STAMP)  ## Update and drain all generators of a pool on a real
 	$(BIN)/pytest -m cluster tests/cluster/test_pool.py
 
 verify-submitted: demo  ## Run the demo study on a real cluster from outside and as a Job at the same time (root)
-	$(BIN)/pytest -m cluster tests/cluster/test_demo.py
+	TUNEPROOF_FULL=1 $(BIN)/pytest -m cluster tests/cluster/test_demo.py
 
 verify-commands: $(STAMP)  ## Run the ten commands of deploy/k8s/README.md on a real cluster, to the first grade (root)
 	TUNEPROOF_FULL=1 $(BIN)/pytest -m cluster tests/cluster/test_ten_commands.py

@@ -159,6 +159,19 @@ def test_a_server_and_its_address_belong_together(given):
         RetrieverOptions(**given)
 
 
+@pytest.mark.parametrize(
+    ("cores", "program", "expected"),
+    [(1, None, "1"), (2, None, "2"), (64, None, "2"), (64, "/usr/bin/nvidia-smi", "1")],
+)
+def test_two_trainings_run_at_once_where_each_keeps_one_core_busy(
+    tmp_path, monkeypatch, cores, program, expected
+):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("shutil.which", lambda name: program)
+    found = flags_of(LocalOptions(tmp_path, "model"), PREFERRED_PORTS)["trainer"]
+    assert found[-2:] == ["--workers", expected]
+
+
 TWO = (
     LocalBase("/models/one", "one"),
     LocalBase("org/two", "two", "v2", ("--max-loras=8",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -166,6 +167,7 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
             *_model_flags(first),
             *(["--more-models", more] if more else []),
             *artifacts,
+            *["--workers", str(_trainings_at_once())],
         ],
         "generator": [
             *_model_flags(served),
@@ -177,6 +179,11 @@ def flags_of(options: LocalOptions, ports: Mapping[str, int]) -> dict[str, list[
         ],
         "judge": judge,
     }
+
+
+def _trainings_at_once() -> int:
+    """Without a GPU a training keeps one core busy, and holds a copy of the base."""
+    return 1 if shutil.which("nvidia-smi") else min(2, os.cpu_count() or 1)
 
 
 def _model_flags(base: LocalBase) -> list[str]:

@@ -20,6 +20,7 @@ from tuneproof.generator.v1 import generator_pb2, generator_pb2_grpc
 from tuneproof.servicekit.errors import InvalidInput, Unavailable
 from tuneproof.servicekit.http_server import listen, url_of
 from tuneproof.servicekit.hub import resolve_model
+from tuneproof.servicekit.imports import large_imports
 from tuneproof.servicekit.locks import locked
 from tuneproof.servicekit.server import Guard, Service, run
 from tuneproof_generator.adapters.admission import inspector
@@ -215,13 +216,15 @@ def _service(
 
 
 def _import_vllm() -> tuple[ModuleType, ModuleType]:
-    import torch  # noqa: PLC0415
+    with large_imports():
+        import torch  # noqa: PLC0415
 
-    if not torch.cuda.is_available():
-        # Else the first request for log probabilities waits 15 s for a compiler, if there is one.
-        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    from tuneproof_generator.doors import openai_door  # noqa: PLC0415
-    from tuneproof_generator.engine import vllm_engine  # noqa: PLC0415
+        if not torch.cuda.is_available():
+            # Else the first request for log probabilities waits 15 s for a compiler, if there is
+            # one.
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        from tuneproof_generator.doors import openai_door  # noqa: PLC0415
+        from tuneproof_generator.engine import vllm_engine  # noqa: PLC0415
 
     return openai_door, vllm_engine
 

@@ -11,6 +11,7 @@ from vllm.platforms import current_platform
 
 from tuneproof.adapters import ATTENTION, has_experts, read_base_config
 from tuneproof.servicekit.errors import InvalidInput
+from tuneproof_generator.engine.cpu_executor import ForkingExecutor
 
 _MIN_BATCHED_TOKENS = 2048
 _CPU_BLOCK = 32
@@ -83,6 +84,7 @@ def _on_cpu(options: EngineOptions) -> dict[str, Any]:
         # With chunked prefill one request with a seed ends vLLM 0.32's CPU engine ("CPU Generator
         # does not use offset"). Whole prompts need batches that hold the longest.
         "enable_chunked_prefill": False,
+        "distributed_executor_backend": ForkingExecutor,
         "max_num_batched_tokens": max(context, _MIN_BATCHED_TOKENS),
     }
 

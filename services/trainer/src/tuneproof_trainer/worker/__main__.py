@@ -20,6 +20,7 @@ from typing import NoReturn, TextIO, cast
 from tuneproof.adapters.storage import open_storage
 from tuneproof.servicekit import tracing
 from tuneproof.servicekit.errors import Overloaded, TuneproofError, Unavailable
+from tuneproof.servicekit.imports import leave_out
 from tuneproof_trainer.record import EXIT_CODES, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import RunStore
 from tuneproof_trainer.worker.output import LOG, Log, also_write
@@ -163,4 +164,6 @@ def _explain(error: Exception) -> WorkerResult:
 
 
 if __name__ == "__main__":
+    # transformers imports it where it is installed, for what no training uses.
+    leave_out("sklearn")
     raise SystemExit(main())

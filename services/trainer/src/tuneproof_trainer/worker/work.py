@@ -12,6 +12,7 @@ from tuneproof.adapters.registry import Registry
 from tuneproof.adapters.storage import Storage
 from tuneproof.servicekit.errors import Corrupted, Unavailable
 from tuneproof.servicekit.files import write_atomically
+from tuneproof.servicekit.imports import large_imports
 from tuneproof_trainer.examples import Examples, load_for_training
 from tuneproof_trainer.record import Job, WorkerEnding, WorkerResult
 from tuneproof_trainer.runs.store import TRAINED, RunStore
@@ -133,7 +134,8 @@ class Work:
         tell: Reporter | None = None,
     ) -> tuple[dict[str, str], str]:
         examples: Examples = patiently(lambda: load_for_training(self._storage, spec))
-        from tuneproof_trainer.worker.pipeline import make_adapter  # noqa: PLC0415 - seconds
+        with large_imports():
+            from tuneproof_trainer.worker.pipeline import make_adapter  # noqa: PLC0415 - seconds
 
         def nothing(_: object) -> None:
             pass
