@@ -21,6 +21,9 @@ from hypothesis import settings
 settings.register_profile("tuneproof", deadline=None)
 settings.load_profile("tuneproof")
 
+# Nothing that is imported for the tests is garbage.
+gc.disable()
+
 # A shell ignores SIGINT in what it starts in the background, and so would the programs under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,8 +54,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ):
         raise pytest.UsageError("pytest-xdist makes no groups with this pytest: run make setup")
     # What the imports made stays: a collection that looks through it all again takes a second.
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 # Not in pytest_collection_modifyitems: xdist has read the groups by then.

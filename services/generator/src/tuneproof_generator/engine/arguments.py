@@ -11,12 +11,13 @@ from vllm.platforms import current_platform
 
 from tuneproof.adapters import ATTENTION, has_experts, read_base_config
 from tuneproof.servicekit.errors import InvalidInput
-from tuneproof_generator.engine.cpu_executor import ForkingExecutor
 
 _MIN_BATCHED_TOKENS = 2048
 _CPU_BLOCK = 32
-# By name only: the module does its work where it is imported, and that is in a worker.
+# By name: the first does its work where it is imported, and that is in a worker; the second imports
+# most of vLLM.
 _WORKER_EXTENSION = "tuneproof_generator.engine.worker.WorkerExtension"
+_CPU_EXECUTOR = "tuneproof_generator.engine.cpu_executor.ForkingExecutor"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _on_cpu(options: EngineOptions) -> dict[str, Any]:
         # With chunked prefill one request with a seed ends vLLM 0.32's CPU engine ("CPU Generator
         # does not use offset"). Whole prompts need batches that hold the longest.
         "enable_chunked_prefill": False,
-        "distributed_executor_backend": ForkingExecutor,
+        "distributed_executor_backend": _CPU_EXECUTOR,
         "max_num_batched_tokens": max(context, _MIN_BATCHED_TOKENS),
     }
 
