@@ -93,7 +93,8 @@ async def test_another_trainer_goes_on_with_the_run_of_one_that_is_gone(
 ) -> None:
     """Killed, or cut off for longer than its lease: then it comes back, and commits nothing."""
     asked = spec(write_data(), steps=300)
-    lease = ("--lease-seconds", "4")
+    # Longer than a worker needs for its first sign of life where tests keep all cores busy.
+    lease = ("--lease-seconds", "20")
     async with AsyncExitStack() as stack:
         one, two = [
             await stack.enter_async_context(
